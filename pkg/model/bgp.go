@@ -1,0 +1,133 @@
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// BGPConfiguration is Calico's object of that name: "default" for the cluster,
+// "node.<name>" for one node (which honours PrefixAdvertisements, ListenPort
+// and LogSeverity only).
+type BGPConfiguration struct {
+	Name                  string
+	MeshEnabled           *bool // nodeToNodeMeshEnabled, default true
+	ASN                   ASN   // 0 means DefaultASN
+	ListenPort            int   // 0 means 179
+	LogSeverity           string
+	MeshPassword          *PasswordRef
+	MeshMaxRestartTime    time.Duration // 0 means 120 s
+	ServiceClusterIPs     []netip.Prefix
+	ServiceExternalIPs    []netip.Prefix
+	ServiceLoadBalancers  []netip.Prefix
+	ServiceLBAggregation  string // Enabled (default), Disabled
+	Communities           map[string]string
+	PrefixAdvertisements  []PrefixAdvertisement
+	BindMode              string // None (default), NodeIP
+	IgnoredInterfaces     []string
+	LocalWorkloadPeerIPv4 netip.Addr
+	LocalWorkloadPeerIPv6 netip.Addr
+	Annotations           map[string]string
+}
+
+// PrefixAdvertisement attaches communities, by name or by value, to every
+// prefix inside CIDR (Calico prefixAdvertisements).
+type PrefixAdvertisement struct {
+	CIDR        netip.Prefix
+	Communities []string
+}
+
+// PasswordRef names a key of a Secret in the agent's namespace. Value is filled
+// in by whoever can read it; Known is false until then, and the peer is
+// withheld.
+type PasswordRef struct {
+	SecretName, Key string
+	Known           bool
+	Value           Secret
+}
+
+// BGPPeer is Calico's object of that name.
+type BGPPeer struct {
+	Name                    string
+	Node                    NodeName   // xor NodeSelector; neither means: every node
+	NodeSelector            Selector   // nil: not set
+	PeerIP                  netip.Addr // xor PeerSelector
+	PeerPort                int        // 0 means 179
+	PeerSelector            Selector   // nil: not set
+	ASN                     ASN
+	LocalASN                ASN // 0 means the node's own
+	NextHopMode             string
+	KeepOriginalNextHop     bool
+	Password                *PasswordRef
+	SourceAddress           string        // UseNodeIP (default), None
+	MaxRestartTime          time.Duration // 0 means 120 s
+	KeepaliveTime           time.Duration // 0 means a third of the hold time
+	NumAllowedLocalASNs     int
+	TTLSecurity             int // hops; 0 means off
+	ReachableBy             netip.Addr
+	Filters                 []string
+	HasLocalWorkloadPeering bool
+	LocalWorkloadSelector   Selector
+	ReversePeering          string // Auto (default), Manual
+	Annotations             map[string]string
+}
+
+// BGPFilter is Calico's object of that name. The first matching rule wins; past
+// the last rule an import is accepted and an export falls to the default
+// export rules.
+type BGPFilter struct {
+	Name                                   string
+	ExportV4, ImportV4, ExportV6, ImportV6 []FilterRule
+}
+
+// FilterRule is one rule of a BGPFilter; zero fields match everything.
+type FilterRule struct {
+	CIDR                 netip.Prefix
+	MatchOperator        string // Equal, NotEqual, In, NotIn
+	MinLength, MaxLength *int
+	Source               string // RemotePeers
+	Interface            string
+	PeerType             string // eBGP, iBGP
+	Communities          []string
+	ASPathPrefix         []ASN
+	Priority             *int
+	Accept               bool
+	Operations           []FilterOperation
+}
+
+// FilterOperation changes an accepted route; exactly one field is set.
+type FilterOperation struct {
+	AddCommunity  string
+	PrependASPath []ASN
+	SetPriority   *int
+}
+
+// Learned is a prefix that BGP has chosen, with every next hop of the
+// equal-cost set. Next hops are as received and need not be on a link.
+type Learned struct {
+	Prefix   netip.Prefix
+	NextHops []netip.Addr // sorted, unique, at least one; IPv6 next hops may carry IPv4 prefixes (RFC 8950)
+	From     []netip.Addr // the peers they were learned from, one for each next hop
+	Mesh     bool         // learned from a node of the mesh
+	Stale    bool         // kept by graceful restart (RFC 4724)
+}
+
+// PeerStatus is a session as the speaker sees it.
+type PeerStatus struct {
+	Address                    netip.Addr
+	Port                       int
+	ASN                        ASN
+	Kind                       string // NodeMesh, NodePeer, GlobalPeer
+	Object                     Ref    // the BGPPeer, or the Node of a mesh peer
+	State                      string // Idle, Connect, Active, OpenSent, OpenConfirm, Established
+	Since                      time.Time
+	Flaps                      int
+	LastError                  string
+	Received, Accepted, Sent   map[string]int // prefixes by family, "ipv4" and "ipv6"
+	MessagesIn, MessagesOut    uint64
+	BFDState                   string
+	GracefulRestart            bool // negotiated for at least one family
+	PeerRestarting             bool
+	UptimeEstablished          time.Duration
+	NegotiatedHold, Keepalive  time.Duration
+	AdvertisedCapabilitiesNote string
+}

@@ -1,0 +1,129 @@
+package model
+
+import "net/netip"
+
+// Snapshot is what one node knows of the cluster at one moment. It is a value:
+// whoever holds it may read it for ever, nobody changes it. Slices are sorted
+// by name (blocks by prefix), so that equal clusters give equal snapshots.
+type Snapshot struct {
+	// Synced is true once every source has listed its objects at least once.
+	// Nothing may be deleted from the kernel or withdrawn from a peer on the
+	// word of a snapshot that is not synced.
+	Synced bool
+
+	Nodes      []Node
+	Pools      []Pool
+	BGP        []BGPConfiguration // "default" and "node.<name>"
+	Peers      []BGPPeer
+	Filters    []BGPFilter
+	Services   []Service
+	Felix      []FelixConfiguration // "default" and "node.<name>"
+	Blocks     []Block              // every block this node knows: its own, and others' when the origin check asks for them
+	Borrowed   []netip.Prefix       // host prefixes (/32, /128) this node uses out of other nodes' blocks
+	Namespaces map[string]map[string]string
+}
+
+// Node is a Kubernetes node with what Calico keeps on it.
+type Node struct {
+	Name        NodeName
+	Labels      map[string]string
+	Annotations map[string]string // only projectcalico.org/ and muslin's own
+
+	// Address with the length of its subnet when it is known
+	// (projectcalico.org/IPv4Address, IPv6Address), else from the InternalIP
+	// with the length of a host prefix. The zero value means: no such family.
+	IPv4, IPv6 netip.Prefix
+
+	ASN                     ASN    // projectcalico.org/ASNumber; 0 means the cluster's
+	RouteReflectorClusterID string // projectcalico.org/RouteReflectorClusterID; empty means: no reflector
+
+	PodCIDRs []netip.Prefix // node.spec.podCIDRs
+
+	IPIPTunnel            netip.Addr // projectcalico.org/IPv4IPIPTunnelAddr
+	VXLANTunnel           netip.Addr // projectcalico.org/IPv4VXLANTunnelAddr
+	VXLANTunnelV6         netip.Addr
+	VXLANMAC, VXLANMACV6  string
+	Deleting              bool
+	Unschedulable         bool
+	ExcludeFromExternalLB bool // label node.kubernetes.io/exclude-from-external-load-balancers
+}
+
+// Encap says when a pool's traffic is tunnelled (Calico ipipMode, vxlanMode).
+type Encap string
+
+// The values of Encap.
+const (
+	EncapNever       Encap = "Never"
+	EncapAlways      Encap = "Always"
+	EncapCrossSubnet Encap = "CrossSubnet"
+)
+
+// Pool is an IPPool (reference: Calico IPPool).
+type Pool struct {
+	Name              string
+	UID               string
+	CIDR              netip.Prefix
+	BlockSize         int // prefix length of a block: 20..32 for IPv4, 116..128 for IPv6
+	IPIP, VXLAN       Encap
+	NATOutgoing       bool
+	Disabled          bool
+	DisableBGPExport  bool
+	NodeSelector      Selector
+	NamespaceSelector Selector
+	AllowedUses       []string // Workload, Tunnel, LoadBalancer
+	AssignmentMode    string   // Automatic, Manual
+	Deleting          bool
+	// Allocatable is false when the pool's status says so, or when it overlaps
+	// an older pool.
+	Allocatable bool
+	Annotations map[string]string
+}
+
+// BlockState is the state of a block's affinity (Calico BlockAffinity.spec.state).
+type BlockState string
+
+// The values of BlockState. Only a confirmed block is announced.
+const (
+	BlockPending         BlockState = "pending"
+	BlockConfirmed       BlockState = "confirmed"
+	BlockPendingDeletion BlockState = "pendingDeletion"
+)
+
+// Block is a block of addresses and the node it belongs to.
+type Block struct {
+	CIDR  netip.Prefix
+	Node  NodeName // empty: affine to no node
+	State BlockState
+}
+
+// Service is a Kubernetes service, reduced to what BGP announces.
+type Service struct {
+	Namespace, Name string
+	ClusterIPs      []netip.Addr
+	ExternalIPs     []netip.Addr
+	LoadBalancerIPs []netip.Addr
+	Type            string // ClusterIP, NodePort, LoadBalancer
+	LocalTraffic    bool   // externalTrafficPolicy: Local
+	InternalLocal   bool   // internalTrafficPolicy: Local
+	ReadyLocal      bool   // a ready endpoint on this node
+	Ready           bool   // a ready endpoint anywhere
+	Annotations     map[string]string
+}
+
+// FelixConfiguration holds the data plane's settings that are in force for a
+// node; a nil pointer or a zero value means Calico's default.
+type FelixConfiguration struct {
+	Name string // "default" or "node.<name>"
+
+	IPIPMTU, VXLANMTU, VXLANMTUV6, MTU int
+	VXLANPort, VXLANVNI                int
+	NATPortMin, NATPortMax             int
+	NATOutgoingAddress                 netip.Addr
+	NATExcludeHosts                    bool // natOutgoingExclusions: IPPoolsAndHostIPs
+	InterfacePrefix                    string
+	RouteRefreshSeconds                int
+	IPForwardingDisabled               bool
+	SpoofingAllowed                    bool
+	Unsupported                        []string // JSON names of fields that are set and that Muslin does not honour
+	Raw                                map[string]string
+}
