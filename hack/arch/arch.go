@@ -1,0 +1,146 @@
+// Package arch holds the plan of the house as rules that a test can check: who
+// may import whom, and that every package says what it is for.
+//
+// The rules are those of docs/architecture.md; each ban carries its reason. It
+// reads packages with `go list` and touches nothing. Footprint: none.
+package arch
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Module is the path of this module.
+const Module = "github.com/muslin-net/muslin"
+
+// Package is what `go list` says of a package.
+type Package struct {
+	ImportPath string
+	Doc        string
+	Imports    []string
+	GoFiles    []string
+}
+
+// Rule bans imports from the packages below a path.
+type Rule struct {
+	From   string   // path below the module; "bgp" is that package alone, "felix/..." all below it
+	Allow  []string // when set, the only packages of this module that may be imported
+	Ban    []string // prefixes of import paths that may not be imported
+	Reason string
+}
+
+const (
+	k8s     = "k8s.io/"
+	calico  = "github.com/projectcalico/"
+	gobgp   = "github.com/osrg/gobgp"
+	netlink = "github.com/vishvananda/netlink"
+	nlraw   = "github.com/mdlayher/netlink"
+	nftlib  = "github.com/google/nftables"
+	grpc    = "google.golang.org/grpc"
+)
+
+var outsidePure = []string{k8s, calico, gobgp, netlink, nlraw, nftlib, grpc, "log/slog", "os", "net/http", "sigs.k8s.io/"}
+
+// Rules is the table of docs/architecture.md.
+var Rules = []Rule{
+	{From: "pkg/model", Allow: []string{}, Ban: outsidePure, Reason: "the nouns are shared by every room and depend on none"},
+	{From: "pkg/selector", Allow: []string{"pkg/model"}, Ban: outsidePure, Reason: "a selector is a pure value"},
+	{From: "pkg/validate", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "validation is pure, so that every door gives the same answer"},
+	{From: "bgp", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "bgp decides; it does not act"},
+	{From: "ipam", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "block algebra and allocator know no API server"},
+	{From: "felix", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "felix decides; its reconcilers act"},
+	{From: "bgp/gobgp", Allow: []string{"bgp", "pkg/model"}, Ban: []string{k8s, calico, netlink, nlraw, nftlib}, Reason: "the speaker speaks; it neither reads the API nor writes the kernel"},
+	{From: "felix/...", Allow: []string{"felix", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
+	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
+	{From: "pkg/kube", Allow: []string{"pkg/model", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
+	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
+	{From: "cmd/cni", Allow: []string{"pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
+}
+
+// OneImporter names libraries that a single package may import.
+var OneImporter = map[string]string{
+	gobgp:  "bgp/gobgp",
+	nftlib: "felix/nft",
+}
+
+// AgentOnly are packages that only the named package may import.
+var AgentOnly = map[string]string{"pkg/agent": "cmd/agent"}
+
+// Check compares packages with the rules and returns one line for each
+// violation.
+func Check(pkgs []Package) []string {
+	var out []string
+	for _, p := range pkgs {
+		out = append(out, checkDoc(p)...)
+		for _, r := range Rules {
+			if matches(r.From, local(p.ImportPath)) {
+				out = append(out, r.check(p)...)
+			}
+		}
+		out = append(out, checkSingles(p)...)
+	}
+	return out
+}
+
+func checkDoc(p Package) []string {
+	if p.Doc == "" && len(p.GoFiles) > 0 {
+		return []string{p.ImportPath + ": no package doc: say what it is for, what it never does, its footprint"}
+	}
+	return nil
+}
+
+func (r Rule) check(p Package) []string {
+	var out []string
+	for _, imp := range p.Imports {
+		if l, ours := strings.CutPrefix(imp, Module+"/"); ours {
+			if r.Allow != nil && !anyMatch(r.Allow, l) {
+				out = append(out, fmt.Sprintf("%s imports %s: %s", local(p.ImportPath), l, r.Reason))
+			}
+			continue
+		}
+		for _, b := range r.Ban {
+			if imp == b || strings.HasPrefix(imp, strings.TrimSuffix(b, "/")+"/") {
+				out = append(out, fmt.Sprintf("%s imports %s: %s", local(p.ImportPath), imp, r.Reason))
+			}
+		}
+	}
+	return out
+}
+
+func checkSingles(p Package) []string {
+	var out []string
+	from := local(p.ImportPath)
+	for _, imp := range p.Imports {
+		for lib, only := range OneImporter {
+			if strings.HasPrefix(imp, lib) && from != only && !strings.HasPrefix(from, "hack/") {
+				out = append(out, fmt.Sprintf("%s imports %s: only %s may, so that it can be replaced", from, imp, only))
+			}
+		}
+		for pkg, only := range AgentOnly {
+			if imp == Module+"/"+pkg && from != only {
+				out = append(out, fmt.Sprintf("%s imports %s: only %s may", from, pkg, only))
+			}
+		}
+	}
+	return out
+}
+
+func local(path string) string { return strings.TrimPrefix(path, Module+"/") }
+
+func anyMatch(patterns []string, path string) bool {
+	for _, p := range patterns {
+		if matches(p, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches compares like go's package patterns, but "a/..." is what lies below
+// a, not a itself.
+func matches(pattern, path string) bool {
+	if base, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return strings.HasPrefix(path, base+"/")
+	}
+	return pattern == path
+}

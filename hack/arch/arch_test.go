@@ -1,0 +1,69 @@
+package arch
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestHouse checks every package of the module against the plan.
+func TestHouse(t *testing.T) {
+	for _, line := range Check(list(t)) {
+		t.Error(line)
+	}
+}
+
+// TestRulesBite plants violations: a rule that cannot fail is no rule.
+func TestRulesBite(t *testing.T) {
+	planted := []Package{
+		{ImportPath: Module + "/bgp", Doc: "d", Imports: []string{"os"}},
+		{ImportPath: Module + "/felix", Doc: "d", Imports: []string{Module + "/bgp"}},
+		{ImportPath: Module + "/felix/route", Doc: "d", Imports: []string{Module + "/felix/nft"}},
+		{ImportPath: Module + "/pkg/kube", Doc: "d", Imports: []string{"github.com/osrg/gobgp/v4/api"}},
+		{ImportPath: Module + "/pkg/cniserver", Doc: "d", Imports: []string{"k8s.io/client-go/rest"}},
+		{ImportPath: Module + "/cmd/controller", Doc: "d", Imports: []string{Module + "/pkg/agent"}},
+		{ImportPath: Module + "/pkg/nodoc", GoFiles: []string{"a.go"}},
+	}
+	for _, p := range planted {
+		if got := Check([]Package{p}); len(got) == 0 {
+			t.Errorf("%s importing %q passes", p.ImportPath, p.Imports)
+		}
+	}
+}
+
+// TestNoGrabBags refuses package names that say nothing.
+func TestNoGrabBags(t *testing.T) {
+	for _, p := range list(t) {
+		last := p.ImportPath[strings.LastIndexByte(p.ImportPath, '/')+1:]
+		switch last {
+		case "util", "utils", "common", "helper", "helpers", "manager", "constants", "misc":
+			t.Errorf("%s: a package is named after what it holds", p.ImportPath)
+		}
+	}
+}
+
+func list(t *testing.T) []Package {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-e", "-json=ImportPath,Doc,Imports,GoFiles", Module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var pkgs []Package
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var p Package
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
