@@ -1,0 +1,78 @@
+# Muslin's commands. `make` or `make help` lists them.
+SHELL       := /bin/bash
+GO          ?= go
+TOOLS       := hack/tools/go.mod
+LAB_NAME    ?= muslin
+TOPOLOGY    ?= hack/lab/topologies/two-racks.yaml
+PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-static nftables iproute2 tcpdump procps
+PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
+MIN_COVER   := 85
+export CGO_ENABLED := 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: deps
+deps: ## install the Debian packages that the lab and the tests use (routers, containerd, nft)
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+.PHONY: build
+build: ## build the programs into bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/... ./hack/lab/cmd/lab
+
+.PHONY: generate
+generate: ## regenerate CRDs, deep copies and the RPC code
+	$(GO) generate ./...
+
+.PHONY: check-generate
+check-generate: generate ## fail when generated files are not current
+	@git diff --exit-code --stat -- manifests pkg || { echo "generated files differ: run make generate and commit"; exit 1; }
+
+.PHONY: lint
+lint: ## golangci-lint with the project's list
+	$(GO) tool -modfile=$(TOOLS) golangci-lint run ./...
+
+.PHONY: image
+image: ## build the OCI archive dist/muslin.tar and report its size
+	@mkdir -p dist
+	$(GO) run ./hack/image/cmd/image -o dist/muslin.tar
+
+.PHONY: lab
+lab: deps ## the main job: a Kubernetes cluster over two racks on this machine, pods talking over BGP
+	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) demo $(TOPOLOGY)
+
+.PHONY: lab-down
+lab-down: ## remove the lab and everything it made
+	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
+
+.PHONY: test
+test: deps lint cover ## lint, all tests, coverage of the pure rooms, then the cluster scenario
+	$(GO) test -count=1 $$($(GO) list ./... | grep -v /hack/scenario)
+	$(GO) test -count=1 -timeout 30m ./hack/scenario
+
+.PHONY: cover
+cover: ## coverage of the pure rooms, at least 85 % each
+	@for p in $(PURE); do [ -d $$p ] || continue; \
+		c=$$($(GO) test -cover $$p | tee /dev/stderr | sed -nE 's/.*coverage: ([0-9]+)\.[0-9]+%.*/\1/p'); \
+		[ "$${c:-0}" -ge $(MIN_COVER) ] || { echo "$$p: coverage $$c % is below $(MIN_COVER) %"; exit 1; }; \
+	done 2>&1
+
+.PHONY: soak
+soak: deps ## long runs: hours of faults, not part of make test
+	$(GO) test -count=1 -timeout 6h -run 'Soak' ./... -soak
+
+.PHONY: bench
+bench: deps ## benchmarks beside peers, with ratios
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin dist coverage.out
