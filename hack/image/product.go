@@ -1,0 +1,98 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// Program is one of Muslin's binaries: where its source is and where the image
+// holds it.
+type Program struct {
+	Package string // below the module's root: "cmd/agent"
+	Path    string // in the image: "/usr/bin/muslin-agent"
+}
+
+// Programs are all binaries that the image can hold.
+var Programs = []Program{
+	{Package: "cmd/agent", Path: "/usr/bin/muslin-agent"},
+	{Package: "cmd/cni", Path: "/usr/bin/muslin"},
+	{Package: "cmd/controller", Path: "/usr/bin/muslin-controller"},
+	{Package: "cmd/muslinctl", Path: "/usr/bin/muslinctl"},
+}
+
+// Present returns the programs of which root, a checkout of this module, has
+// the source.
+func Present(root string) []Program {
+	var there []Program
+	for _, p := range Programs {
+		if goFiles, _ := filepath.Glob(filepath.Join(root, p.Package, "*.go")); len(goFiles) > 0 {
+			there = append(there, p)
+		}
+	}
+	return there
+}
+
+// BuildOptions say how binaries are made.
+type BuildOptions struct {
+	Root         string // the checkout
+	Out          string // directory that receives the binaries, made when missing
+	Version      string // what the programs say of themselves; empty: "dev"
+	Architecture string // GOARCH; empty: this machine's
+}
+
+// Build compiles the programs, static and stripped, and returns them as files of
+// an image. The flags keep the machine's paths, the time and the state of the
+// checkout out of the bytes.
+func Build(ctx context.Context, o BuildOptions, programs []Program) ([]File, error) {
+	if err := os.MkdirAll(o.Out, 0o755); err != nil {
+		return nil, fmt.Errorf("make output directory: %w", err)
+	}
+	if o.Version == "" {
+		o.Version = "dev"
+	}
+	out, err := filepath.Abs(o.Out)
+	if err != nil {
+		return nil, fmt.Errorf("output directory %s: %w", o.Out, err)
+	}
+	files := make([]File, 0, len(programs))
+	for _, p := range programs {
+		bin := filepath.Join(out, filepath.Base(p.Path))
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+			"-ldflags", "-s -w -buildid= -X main.version="+o.Version, "-o", bin, "./"+p.Package)
+		cmd.Dir = o.Root
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
+		if o.Architecture != "" {
+			cmd.Env = append(cmd.Env, "GOARCH="+o.Architecture)
+		}
+		if msg, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build %s: %w\n%s", p.Package, err, msg)
+		}
+		files = append(files, File{Path: p.Path, Source: bin, Mode: 0o755})
+	}
+	return files, nil
+}
+
+// Product is Muslin's own image around files that Build made.
+func Product(ref, version string, files []File) Spec {
+	s := Spec{
+		Ref:        ref,
+		Entrypoint: []string{"/usr/bin/muslin-agent"},
+		Env:        []string{"PATH=/usr/bin"},
+		Files:      files,
+		Labels: map[string]string{
+			"org.opencontainers.image.title":       "muslin",
+			"org.opencontainers.image.description": "BGP-routed pod network for Kubernetes",
+			"org.opencontainers.image.source":      "https://github.com/muslin-net/muslin",
+			"org.opencontainers.image.version":     version,
+		},
+	}
+	for _, f := range files {
+		if f.Path == "/usr/bin/muslinctl" {
+			s.Symlinks = append(s.Symlinks, Symlink{Path: "/usr/bin/kubectl-muslin", Target: "muslinctl"})
+		}
+	}
+	return s
+}
