@@ -1,0 +1,59 @@
+// Command crdgen writes manifests/crds: it runs controller-gen over the types
+// of pkg/kube/v3 and lays the overlays of this folder on what comes out.
+//
+// The overlays add what cannot be said on Calico's own Go types, which are not
+// ours to mark: defaults, bounds, CEL rules. It reads and writes files only, and
+// is run by `make generate` or `go generate ./pkg/kube/v3`.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/muslin-net/muslin/hack/crdgen/crd"
+)
+
+func main() {
+	root := flag.String("root", ".", "root of the repository")
+	check := flag.Bool("check", false, "write nothing, fail when a file is not current")
+	flag.Parse()
+	if err := run(*root, *check); err != nil {
+		fmt.Fprintln(os.Stderr, "crdgen:", err)
+		os.Exit(1)
+	}
+}
+
+func run(root string, check bool) error {
+	if !check {
+		if err := generate(root, os.Stdout, "object", "paths=./pkg/kube/v3"); err != nil {
+			return err
+		}
+	}
+	var raw bytes.Buffer
+	if err := generate(root, &raw, "crd", "paths=./pkg/kube/v3", "output:stdout"); err != nil {
+		return err
+	}
+	files, err := crd.Build(raw.Bytes(), os.DirFS(filepath.Join(root, "hack/crdgen/overlay")))
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, "manifests/crds")
+	if check {
+		return crd.Compare(dir, files)
+	}
+	return crd.Write(dir, files)
+}
+
+// generate runs controller-gen, pinned by hack/tools/go.mod, in root.
+func generate(root string, out interface{ Write([]byte) (int, error) }, args ...string) error {
+	cmd := exec.Command("go", append([]string{"tool", "-modfile=hack/tools/go.mod", "controller-gen"}, args...)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = root, out, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run controller-gen %v: %w", args, err)
+	}
+	return nil
+}
