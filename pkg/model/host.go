@@ -18,6 +18,7 @@ type Link struct {
 	Kind      string // veth, vxlan, ipip, bridge…; empty for hardware
 	Alias     string
 	Up        bool // administratively up and with carrier
+	AdminUp   bool // administratively up: the kernel takes routes over it
 	MTU       int  // bytes
 	MAC       string
 	Addresses []netip.Prefix // address with the length of its subnet

@@ -1,0 +1,144 @@
+package felix
+
+import (
+	"net/netip"
+)
+
+// DefaultRouteMetric is the priority of every route Muslin writes (Calico
+// ipv4NormalRoutePriority). Connected and static routes of others have a lower
+// one, so that they win where both name the same prefix.
+const DefaultRouteMetric = 1024
+
+// State is what the kernel has to say. Slices are sorted, so that equal states
+// are deeply equal and have the same text.
+type State struct {
+	Routes  []Route
+	Tunnels []Tunnel
+	Rules   Ruleset
+	Sysctls []Sysctl
+	MTU     MTU
+	// Prune permits the reconcilers to delete what is ours and not in this
+	// State. It is false until every source has been heard.
+	Prune bool
+}
+
+// RouteType is the kind of a route (rtm_type).
+type RouteType uint8
+
+// The kinds of routes Muslin writes.
+const (
+	Unicast RouteType = iota
+	Blackhole
+	Unreachable
+)
+
+// Route is a route of the main table with protocol model.RouteProtocol. The
+// prefix is its key: a State never has two routes with the same prefix.
+type Route struct {
+	Prefix netip.Prefix
+	Type   RouteType
+	// LinkScope says that the prefix is reached on the link itself, with no
+	// gateway (RT_SCOPE_LINK): a pod.
+	LinkScope bool
+	Metric    int
+	// Source is the preferred source address; the zero value means: the
+	// kernel's choice.
+	Source netip.Addr
+	// NextHops are sorted and unique; empty unless Type is Unicast. States that
+	// follow one another may share the slice.
+	NextHops []NextHop
+}
+
+// NextHop is one way out.
+type NextHop struct {
+	Gateway netip.Addr // zero: the destination is on the link; its family may differ from the prefix's (RFC 8950)
+	Link    int        // interface index
+	Device  string     // name of the interface, for people
+	OnLink  bool       // the gateway is on the link although no route says so (RTNH_F_ONLINK)
+}
+
+// Tunnel is a tunnel device and, for VXLAN, where the other nodes are.
+type Tunnel struct {
+	Kind    TunnelKind
+	Name    string
+	Address netip.Addr // the device's own, with a host prefix
+	Local   netip.Addr // this node's address: the outer source
+	Parent  int        // interface index of the link that carries Local; 0 for IPIP
+	MTU     int
+	MAC     string // VXLAN only
+	VNI     int    // VXLAN only
+	Port    int    // VXLAN only, UDP
+	Peers   []TunnelPeer
+}
+
+// TunnelKind is the kind of a tunnel device.
+type TunnelKind uint8
+
+// The kinds of tunnels.
+const (
+	IPIP TunnelKind = iota
+	VXLAN
+)
+
+// TunnelPeer is a node at the other end of a VXLAN device: a permanent
+// neighbour entry (Address to MAC) and a forwarding entry (MAC to Node).
+type TunnelPeer struct {
+	Address netip.Addr // of the peer's tunnel device
+	MAC     string
+	Node    netip.Addr // of the peer node: the outer destination
+}
+
+// Ruleset is the content of the nftables table "inet muslin".
+type Ruleset struct {
+	NAT      NAT
+	Spoofing Spoofing
+	Tunnels  TunnelGuard
+}
+
+// NAT is natOutgoing: packets from Sources to anywhere but Exclude leave with
+// an address of the node.
+type NAT struct {
+	Sources []netip.Prefix // pools with natOutgoing; sorted, disjoint
+	Exclude []netip.Prefix // every pool, and the nodes when asked; sorted, disjoint
+	// Address replaces the source instead of the outgoing interface's address
+	// (Calico natOutgoingAddress); IPv4 or IPv6, applied to its own family.
+	Address netip.Addr
+	// PortMin and PortMax bound the source ports (Calico natPortRange); zero:
+	// the kernel's choice.
+	PortMin, PortMax int
+}
+
+// Spoofing is what pods may send.
+type Spoofing struct {
+	// Prefix is how the names of pod interfaces start ("cali"); empty turns the
+	// whole check off.
+	Prefix string
+	// Pods are the interfaces that are known. A packet from an interface with
+	// the prefix that is not among them is dropped.
+	Pods []PodSource
+	// ToHost says what becomes of packets from pods to the node itself (Calico
+	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
+	ToHost string
+}
+
+// PodSource is a pod interface with the source prefixes it may use.
+type PodSource struct {
+	Interface string
+	Sources   []netip.Prefix // sorted
+}
+
+// TunnelGuard drops tunnelled packets from hosts that are not nodes. An empty
+// Nodes list with both flags off means: no guard.
+type TunnelGuard struct {
+	IPIP      bool
+	VXLANPort int // UDP; 0 means: no VXLAN
+	Nodes     []netip.Addr
+}
+
+// Sysctl is a value below /proc/sys, by path ("net/ipv4/ip_forward").
+type Sysctl struct{ Key, Value string }
+
+// MTU has the largest packets, in bytes, for links of our own.
+type MTU struct {
+	Pod int // for new and existing pod links; 0: not known yet
+}
