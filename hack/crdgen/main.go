@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,13 +29,8 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	if !check {
-		if err := generate(root, os.Stdout, "object", "paths=./pkg/kube/v3"); err != nil {
-			return err
-		}
-	}
 	var raw bytes.Buffer
-	if err := generate(root, &raw, "crd", "paths=./pkg/kube/v3", "output:stdout"); err != nil {
+	if err := generate(root, &raw); err != nil {
 		return err
 	}
 	files, err := crd.Build(raw.Bytes(), os.DirFS(filepath.Join(root, "hack/crdgen/overlay")))
@@ -49,11 +45,11 @@ func run(root string, check bool) error {
 }
 
 // generate runs controller-gen, pinned by hack/tools/go.mod, in root.
-func generate(root string, out interface{ Write([]byte) (int, error) }, args ...string) error {
-	cmd := exec.Command("go", append([]string{"tool", "-modfile=hack/tools/go.mod", "controller-gen"}, args...)...)
+func generate(root string, out io.Writer) error {
+	cmd := exec.Command("go", "tool", "-modfile=hack/tools/go.mod", "controller-gen", "crd", "paths=./pkg/kube/v3", "output:stdout")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = root, out, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("run controller-gen %v: %w", args, err)
+		return fmt.Errorf("run controller-gen: %w", err)
 	}
 	return nil
 }

@@ -113,8 +113,8 @@ type BGPFilterSpec struct {
 }
 
 // BGPFilterRule is one rule: what is set has to match, and then action is taken.
-// +kubebuilder:validation:XValidation:rule="(has(self.cidr) && self.cidr != '') == (has(self.matchOperator) && self.matchOperator != '')",message="cidr and matchOperator go together: set both or neither"
-// +kubebuilder:validation:XValidation:rule="!has(self.prefixLength) || (has(self.cidr) && self.cidr != '')",message="prefixLength needs cidr"
+// +kubebuilder:validation:XValidation:rule="(has(self.cidr) && self.cidr.size() > 0) == (has(self.matchOperator) && self.matchOperator.size() > 0)",message="cidr and matchOperator go together: set both or neither"
+// +kubebuilder:validation:XValidation:rule="!has(self.prefixLength) || (has(self.cidr) && self.cidr.size() > 0)",message="prefixLength needs cidr"
 // +kubebuilder:validation:XValidation:rule="!has(self.operations) || self.operations.size() == 0 || self.action == 'Accept'",message="operations are for action Accept only"
 type BGPFilterRule struct {
 	// CIDR of the rule's own family.

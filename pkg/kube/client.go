@@ -1,0 +1,103 @@
+package kube
+
+import (
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// GroupVersion of the objects that Muslin shares with Calico.
+var GroupVersion = schema.GroupVersion{Group: "projectcalico.org", Version: "v3"}
+
+// The v3 kinds that are read or written here, with their resources.
+var resources = map[string]string{
+	"IPPool":                       "ippools",
+	"BGPConfiguration":             "bgpconfigurations",
+	"BGPPeer":                      "bgppeers",
+	"BGPFilter":                    "bgpfilters",
+	"FelixConfiguration":           "felixconfigurations",
+	"BlockAffinity":                "blockaffinities",
+	"ClusterInformation":           "clusterinformations",
+	"IPAMConfiguration":            "ipamconfigurations",
+	"KubeControllersConfiguration": "kubecontrollersconfigurations",
+}
+
+// LoadConfig gives the client configuration from a kubeconfig file, or that of
+// the pod's service account when kubeconfig is empty.
+func LoadConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		cfg, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("read the pod's service account (set KUBECONFIG outside a pod): %w", err)
+		}
+		return cfg, nil
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	return cfg, nil
+}
+
+// clients are the two REST clients: core objects travel as protobuf, v3 objects
+// as JSON. They share connections.
+type clients struct{ core, v3 *rest.RESTClient }
+
+func newClients(cfg *rest.Config) (clients, error) {
+	h, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return clients{}, fmt.Errorf("make HTTP client: %w", err)
+	}
+	core, err := newCore(cfg, h)
+	if err != nil {
+		return clients{}, err
+	}
+	v3, err := newV3(cfg, h)
+	return clients{core, v3}, err
+}
+
+func newCore(cfg *rest.Config, h *http.Client) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	gv := corev1.SchemeGroupVersion
+	scheme.AddKnownTypes(gv,
+		&corev1.Node{}, &corev1.NodeList{}, &corev1.Namespace{}, &corev1.NamespaceList{},
+		&corev1.Pod{}, &corev1.PodList{}, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{})
+	metav1.AddToGroupVersion(scheme, gv)
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion, c.APIPath = &gv, "/api"
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType = runtime.ContentTypeProtobuf
+	c.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	client, err := rest.RESTClientForConfigAndClient(c, h)
+	if err != nil {
+		return nil, fmt.Errorf("make core client: %w", err)
+	}
+	return client, nil
+}
+
+func newV3(cfg *rest.Config, h *http.Client) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	for kind := range resources {
+		scheme.AddKnownTypeWithName(GroupVersion.WithKind(kind), &object{})
+		scheme.AddKnownTypeWithName(GroupVersion.WithKind(kind+"List"), &objectList{})
+	}
+	metav1.AddToGroupVersion(scheme, GroupVersion)
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion, c.APIPath = &GroupVersion, "/apis"
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType = runtime.ContentTypeJSON
+	c.AcceptContentTypes = runtime.ContentTypeJSON
+	client, err := rest.RESTClientForConfigAndClient(c, h)
+	if err != nil {
+		return nil, fmt.Errorf("make projectcalico.org/v3 client: %w", err)
+	}
+	return client, nil
+}

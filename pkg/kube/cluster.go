@@ -1,0 +1,320 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/muslin-net/muslin/pkg/model"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// SystemNamespace is the namespace Muslin is installed in, and the only one it reads
+// Secrets of.
+const SystemNamespace = "muslin-system"
+
+// Options say what a Cluster watches.
+type Options struct {
+	// Node is the node whose agent this is: its Pods and BlockAffinities are
+	// watched. Empty (the controller): neither is.
+	Node model.NodeName
+	// AllBlocks watches the BlockAffinities of every node.
+	AllBlocks bool
+	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
+	Namespace string
+	// Component is the name in events and in the user agent, "muslin-agent" when empty.
+	Component string
+	// Logger is required.
+	Logger *slog.Logger
+}
+
+// Cluster is what this process knows of the API server. It is made by New, and
+// empty until Run runs. All methods may be called from any goroutine.
+type Cluster struct {
+	clients
+	node      model.NodeName
+	component string
+	log       *slog.Logger
+
+	mu         sync.Mutex
+	nodes      *table[model.Node]
+	namespaces *table[Namespace]
+	pods       *table[Pod] // nil without a node
+	pools      *table[model.Pool]
+	bgp        *table[model.BGPConfiguration]
+	peers      *table[model.BGPPeer]
+	filters    *table[model.BGPFilter]
+	felix      *table[model.FelixConfiguration]
+	blocks     *table[model.Block] // nil without a node, unless all blocks are asked for
+	secrets    secrets
+	sources    []source
+	snapshot   *model.Snapshot // nil: has to be built
+	synced     bool
+
+	changed chan struct{}
+	ready   chan struct{}
+}
+
+// source feeds one table from the API server.
+type source struct {
+	name   string
+	run    func(ctx context.Context)
+	synced func() bool // called with mu held
+}
+
+// New makes a Cluster for the server that cfg names. It opens no connection.
+func New(cfg *rest.Config, o Options) (*Cluster, error) {
+	if o.Logger == nil {
+		return nil, errors.New("kube.New: no logger")
+	}
+	if o.Component == "" {
+		o.Component = "muslin-agent"
+	}
+	if o.Namespace == "" {
+		o.Namespace = SystemNamespace
+	}
+	own := rest.CopyConfig(cfg)
+	own.UserAgent = o.Component
+	if own.QPS == 0 {
+		own.QPS, own.Burst = 50, 100
+	}
+	cl, err := newClients(own)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		clients: cl, node: o.Node, component: o.Component, log: o.Logger,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+	}
+	c.secrets.init(c, o.Namespace)
+	c.addSources(o)
+	return c, nil
+}
+
+func (c *Cluster) addSources(o Options) {
+	c.nodes = add(c, feed{client: c.core, resource: "nodes", expect: &corev1.Node{}}, stripNode, readNode)
+	c.namespaces = add(c, feed{client: c.core, resource: "namespaces", expect: &corev1.Namespace{}}, stripNamespace, readNamespace)
+	c.pools = add(c, c.kind("IPPool"), stripObject, readPool)
+	c.bgp = add(c, c.kind("BGPConfiguration"), stripObject, readBGPConfiguration)
+	c.peers = add(c, c.kind("BGPPeer"), stripObject, readPeer)
+	c.filters = add(c, c.kind("BGPFilter"), stripObject, readFilter)
+	c.felix = add(c, c.kind("FelixConfiguration"), stripObject, readFelix)
+	if o.Node != "" {
+		own := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}, fields: fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()}
+		c.pods = add(c, own, stripPod, readPod)
+		c.pods.note = c.checkSynced // pods are not part of the snapshot
+	}
+	if o.Node != "" || o.AllBlocks {
+		blocks := c.kind("BlockAffinity")
+		if !o.AllBlocks {
+			blocks.fields = fields.OneTermEqualSelector("spec.node", string(o.Node)).String()
+		}
+		c.blocks = add(c, blocks, stripObject, readAffinity)
+	}
+}
+
+// feed says what a table is filled from.
+type feed struct {
+	client    *rest.RESTClient
+	resource  string
+	namespace string
+	expect    runtime.Object
+	fields    string // field selector
+}
+
+func (c *Cluster) kind(kind string) feed {
+	return feed{client: c.v3, resource: resources[kind], expect: &object{}}
+}
+
+// add makes a table and the source that feeds it.
+func add[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) *table[T] {
+	t := &table[T]{mu: &c.mu, read: read, strip: strip, note: c.noteChange, rows: map[string]row[T]{}}
+	c.sources = append(c.sources, source{
+		name:   f.resource,
+		run:    func(ctx context.Context) { mirror(ctx, f, t) },
+		synced: func() bool { return t.synced },
+	})
+	return t
+}
+
+// mirror keeps a store like the server's objects until ctx ends.
+func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
+	lw := cache.NewFilteredListWatchFromClient(f.client, f.resource, f.namespace, func(o *metav1.ListOptions) {
+		o.FieldSelector = f.fields
+	})
+	r := cache.NewReflectorWithOptions(lw, f.expect, store, cache.ReflectorOptions{
+		Name:            f.resource,
+		TypeDescription: f.resource,
+		// An apiserver that comes back, or a CRD that is installed late, is
+		// noticed within seconds.
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
+	})
+	r.RunWithContext(ctx)
+}
+
+// Run watches until ctx ends, and returns nil then.
+func (c *Cluster) Run(ctx context.Context) error {
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(c.log.Handler()))
+	var wg sync.WaitGroup
+	for _, s := range c.sources {
+		wg.Go(func() { s.run(ctx) })
+	}
+	wg.Go(func() { c.secrets.run(ctx) })
+	wg.Wait()
+	return nil
+}
+
+// Ready is closed once every source has listed its objects.
+func (c *Cluster) Ready() <-chan struct{} { return c.ready }
+
+// Synced reports whether every source has listed its objects at least once.
+func (c *Cluster) Synced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.synced
+}
+
+// Waiting names the sources that have not listed yet, for a readiness message.
+func (c *Cluster) Waiting() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	for _, s := range c.sources {
+		if !s.synced() {
+			out = append(out, s.name)
+		}
+	}
+	if len(out) == 0 && !c.secrets.tried() {
+		out = append(out, "secrets")
+	}
+	return out
+}
+
+// String names the cluster as a task.
+func (c *Cluster) String() string { return "cluster data" }
+
+// Changed has a value whenever the snapshot may differ from the last one taken.
+func (c *Cluster) Changed() <-chan struct{} { return c.changed }
+
+// noteChange drops the snapshot. The caller holds mu.
+func (c *Cluster) noteChange() {
+	c.snapshot = nil
+	c.checkSynced()
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// checkSynced closes ready when the last source has listed. The caller holds mu.
+func (c *Cluster) checkSynced() {
+	c.secrets.want(c.passwordSecrets())
+	if c.synced || !c.secrets.tried() {
+		return
+	}
+	for _, s := range c.sources {
+		if !s.synced() {
+			return
+		}
+	}
+	c.synced = true
+	c.snapshot = nil
+	close(c.ready)
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Snapshot gives what is known now. It is built when something changed and
+// shared otherwise: nobody may change it.
+func (c *Cluster) Snapshot() model.Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.snapshot == nil {
+		s := c.build()
+		c.snapshot = &s
+	}
+	return *c.snapshot
+}
+
+// Problems gives what could not be read, sorted by kind and name.
+func (c *Cluster) Problems() []model.Problem {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []model.Problem
+	for _, list := range [][]model.Problem{
+		c.pools.allProblems(), c.bgp.allProblems(), c.peers.allProblems(),
+		c.filters.allProblems(), c.felix.allProblems(), c.nodes.allProblems(),
+	} {
+		out = append(out, list...)
+	}
+	if c.blocks != nil {
+		out = append(out, c.blocks.allProblems()...)
+	}
+	return out
+}
+
+// build puts the tables together. The caller holds mu.
+func (c *Cluster) build() model.Snapshot {
+	s := model.Snapshot{
+		Synced:     c.synced,
+		Nodes:      c.nodes.values(),
+		Pools:      c.pools.values(),
+		BGP:        c.bgp.values(),
+		Peers:      c.peers.values(),
+		Filters:    c.filters.values(),
+		Felix:      c.felix.values(),
+		Namespaces: make(map[string]map[string]string, len(c.namespaces.rows)),
+	}
+	for name, r := range c.namespaces.rows {
+		s.Namespaces[name] = r.value.Labels
+	}
+	if c.blocks != nil {
+		s.Blocks = sortedBlocks(c.blocks.values())
+	}
+	for i := range s.BGP {
+		s.BGP[i].MeshPassword = c.secrets.fill(s.BGP[i].MeshPassword)
+	}
+	for i := range s.Peers {
+		s.Peers[i].Password = c.secrets.fill(s.Peers[i].Password)
+	}
+	c.markOverlaps(s.Pools)
+	return s
+}
+
+// passwordSecrets names the Secrets that BGP passwords refer to. The caller
+// holds mu.
+func (c *Cluster) passwordSecrets() map[string]bool {
+	names := map[string]bool{}
+	note := func(p *model.PasswordRef) {
+		if p != nil {
+			names[p.SecretName] = true
+		}
+	}
+	for _, r := range c.bgp.rows {
+		note(r.value.MeshPassword)
+	}
+	for _, r := range c.peers.rows {
+		note(r.value.Password)
+	}
+	return names
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
+}

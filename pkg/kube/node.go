@@ -1,0 +1,120 @@
+package kube
+
+import (
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Node annotations of Calico; the values of the address ones are as their names
+// say, IPv4Address and IPv6Address with a prefix length.
+const (
+	AnnotationIPv4Address   = "projectcalico.org/IPv4Address"
+	AnnotationIPv6Address   = "projectcalico.org/IPv6Address"
+	AnnotationASNumber      = "projectcalico.org/ASNumber"
+	AnnotationClusterID     = "projectcalico.org/RouteReflectorClusterID"
+	AnnotationIPIPTunnel    = "projectcalico.org/IPv4IPIPTunnelAddr"
+	AnnotationVXLANTunnel   = "projectcalico.org/IPv4VXLANTunnelAddr"
+	AnnotationVXLANTunnelV6 = "projectcalico.org/IPv6VXLANTunnelAddr"
+	AnnotationVXLANMAC      = "projectcalico.org/VXLANTunnelMACAddr"
+	AnnotationVXLANMACV6    = "projectcalico.org/VXLANTunnelMACAddrV6"
+
+	labelNoExternalLB = "node.kubernetes.io/exclude-from-external-load-balancers"
+)
+
+// stripNode drops what no translation reads: it is most of a node.
+func stripNode(obj any) (any, error) {
+	if n, ok := obj.(*corev1.Node); ok {
+		n.ManagedFields = nil
+		n.Status.Images, n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil, nil
+		n.Status.Capacity, n.Status.Allocatable = nil, nil
+		n.Annotations = ours(n.Annotations)
+	}
+	return obj, nil
+}
+
+// readNode translates a node. An annotation that cannot be read is reported and
+// left out; the node itself is always usable.
+func readNode(obj any) reading[model.Node] {
+	n := obj.(*corev1.Node)
+	r := newReader("Node", &n.ObjectMeta)
+	out := model.Node{
+		Name: model.NodeName(n.Name), Labels: n.Labels, Annotations: ours(n.Annotations),
+		RouteReflectorClusterID: n.Annotations[AnnotationClusterID],
+		VXLANMAC:                n.Annotations[AnnotationVXLANMAC],
+		VXLANMACV6:              n.Annotations[AnnotationVXLANMACV6],
+		Deleting:                n.DeletionTimestamp != nil,
+		Unschedulable:           n.Spec.Unschedulable,
+	}
+	out.IPv4 = r.nodeAddress(n, AnnotationIPv4Address, netip.Addr.Is4)
+	out.IPv6 = r.nodeAddress(n, AnnotationIPv6Address, netip.Addr.Is6)
+	if text := n.Annotations[AnnotationASNumber]; text != "" {
+		asn, err := model.ParseASN(text)
+		if err != nil {
+			r.warn(annotationField(AnnotationASNumber), "%v", err)
+		}
+		out.ASN = asn
+	}
+	out.IPIPTunnel = r.tunnel(n, AnnotationIPIPTunnel)
+	out.VXLANTunnel = r.tunnel(n, AnnotationVXLANTunnel)
+	out.VXLANTunnelV6 = r.tunnel(n, AnnotationVXLANTunnelV6)
+	_, out.ExcludeFromExternalLB = n.Labels[labelNoExternalLB]
+	cidrs := n.Spec.PodCIDRs
+	if len(cidrs) == 0 && n.Spec.PodCIDR != "" {
+		cidrs = []string{n.Spec.PodCIDR}
+	}
+	for _, c := range cidrs {
+		if p, err := netip.ParsePrefix(c); err == nil {
+			out.PodCIDRs = append(out.PodCIDRs, p.Masked())
+		}
+	}
+	return reading[model.Node]{value: out, ok: true, problems: r.problems}
+}
+
+// nodeAddress is the annotation when it holds an address of the family, else
+// the first InternalIP of the family with the length of a host prefix.
+func (r *reader) nodeAddress(n *corev1.Node, annotation string, family func(netip.Addr) bool) netip.Prefix {
+	if text := n.Annotations[annotation]; text != "" {
+		p, err := parseAddrOrPrefix(text)
+		if err == nil && family(p.Addr()) {
+			return p
+		}
+		r.warn(annotationField(annotation), "%q is not an address with a prefix length, as in 192.0.2.1/24; the node's InternalIP is used", text)
+	}
+	for _, a := range n.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if addr, err := netip.ParseAddr(a.Address); err == nil && family(addr.Unmap()) {
+			return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		}
+	}
+	return netip.Prefix{}
+}
+
+func (r *reader) tunnel(n *corev1.Node, annotation string) netip.Addr {
+	text := n.Annotations[annotation]
+	if text == "" {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		r.warn(annotationField(annotation), "%q is not an IP address", text)
+	}
+	return a
+}
+
+func annotationField(name string) string { return "metadata.annotations[" + name + "]" }
+
+// parseAddrOrPrefix reads "a.b.c.d/n" or "a.b.c.d"; host bits are kept.
+func parseAddrOrPrefix(text string) (netip.Prefix, error) {
+	if p, err := netip.ParsePrefix(text); err == nil {
+		return p, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+}

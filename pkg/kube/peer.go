@@ -1,0 +1,67 @@
+package kube
+
+import (
+	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func readPeer(obj any) reading[model.BGPPeer] {
+	o := obj.(*object)
+	r := newReader("BGPPeer", &o.ObjectMeta)
+	var spec v3.BGPPeerSpec
+	r.spec(o, &spec)
+	out := model.BGPPeer{
+		Name: o.Name, Node: model.NodeName(spec.Node),
+		NodeSelector:        r.selector("spec.nodeSelector", spec.NodeSelector),
+		PeerSelector:        r.selector("spec.peerSelector", spec.PeerSelector),
+		ASN:                 model.ASN(spec.ASNumber),
+		LocalASN:            model.ASN(deref(spec.LocalASNumber)),
+		NextHopMode:         r.oneOf("spec.nextHopMode", string(deref(spec.NextHopMode)), "Auto", "Self", "Keep"),
+		KeepOriginalNextHop: spec.KeepOriginalNextHop,
+		Password:            passwordRef(spec.Password),
+		SourceAddress:       r.oneOf("spec.sourceAddress", string(spec.SourceAddress), "UseNodeIP", "None"),
+		NumAllowedLocalASNs: int(deref(spec.NumAllowedLocalASNumbers)),
+		TTLSecurity:         int(deref(spec.TTLSecurity)),
+		ReachableBy:         r.addr("spec.reachableBy", spec.ReachableBy),
+		Filters:             spec.Filters,
+		ReversePeering:      r.oneOf("spec.reversePeering", string(deref(spec.ReversePeering)), "Auto", "Manual"),
+		Annotations:         ours(o.Annotations),
+	}
+	out.PeerIP, out.PeerPort = r.addrPort("spec.peerIP", spec.PeerIP)
+	out.HasLocalWorkloadPeering = spec.LocalWorkloadSelector != ""
+	out.LocalWorkloadSelector = r.selector("spec.localWorkloadSelector", spec.LocalWorkloadSelector)
+	if d := spec.MaxRestartTime; d != nil {
+		out.MaxRestartTime = d.Duration
+	}
+	if d := spec.KeepaliveTime; d != nil {
+		out.KeepaliveTime = d.Duration
+	}
+	r.peerShape(&spec)
+	return finish(r, out)
+}
+
+// peerShape holds the rules between fields that the CRD holds too, for objects
+// stored before it did.
+func (r *reader) peerShape(spec *v3.BGPPeerSpec) {
+	if spec.Node != "" && spec.NodeSelector != "" {
+		r.fail("spec.nodeSelector", "node and nodeSelector cannot both be set")
+	}
+	targets := 0
+	for _, t := range []string{spec.PeerIP, spec.PeerSelector, spec.LocalWorkloadSelector} {
+		if t != "" {
+			targets++
+		}
+	}
+	if targets != 1 {
+		r.fail("spec.peerIP", "set exactly one of peerIP, peerSelector and localWorkloadSelector")
+	}
+	if spec.PeerSelector != "" && spec.ASNumber != 0 {
+		r.fail("spec.asNumber", "must be empty when peerSelector is set; the number comes from the peer node")
+	}
+	if spec.PeerSelector == "" && spec.ASNumber == 0 {
+		r.fail("spec.asNumber", "is required unless peerSelector is set")
+	}
+	if spec.ReachableBy != "" && spec.PeerIP == "" {
+		r.fail("spec.reachableBy", "needs peerIP")
+	}
+}

@@ -1,0 +1,134 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/validate"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Reported is an object whose status carries conditions.
+type Reported struct {
+	Ref  model.Ref
+	Meta Meta
+}
+
+// Reported gives the objects that get conditions: IPPools, BGPConfigurations,
+// BGPPeers and BGPFilters, sorted by kind and name.
+func (c *Cluster) Reported() []Reported {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Reported
+	out = append(out, metas("BGPConfiguration", c.bgp)...)
+	out = append(out, metas("BGPFilter", c.filters)...)
+	out = append(out, metas("BGPPeer", c.peers)...)
+	return append(out, metas("IPPool", c.pools)...)
+}
+
+func metas[T any](kind string, t *table[T]) []Reported {
+	out := make([]Reported, 0, len(t.rows))
+	for _, name := range sortedKeys(t.rows) {
+		out = append(out, Reported{model.Ref{Kind: kind, Name: name}, t.rows[name].meta})
+	}
+	return out
+}
+
+// AgedPools gives the pools with the times of their creation, for the overlap
+// rules of package validate.
+func (c *Cluster) AgedPools() []validate.Pool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.agedPools()
+}
+
+func (c *Cluster) agedPools() []validate.Pool {
+	out := make([]validate.Pool, 0, len(c.pools.rows))
+	for _, name := range sortedKeys(c.pools.rows) {
+		if r := c.pools.rows[name]; r.ok {
+			out = append(out, validate.Pool{Pool: r.value, Created: r.meta.Created})
+		}
+	}
+	return out
+}
+
+// markOverlaps takes pools out of allocation that overlap an older one, without
+// waiting for the controller to say so. The caller holds mu.
+func (c *Cluster) markOverlaps(pools []model.Pool) {
+	overlaps := validate.Overlaps(c.agedPools())
+	for i := range pools {
+		if _, bad := overlaps[pools[i].Name]; bad {
+			pools[i].Allocatable = false
+		}
+	}
+}
+
+// PatchConditions replaces the conditions of an object of a v3 kind. It is a
+// merge patch guarded by the UID, so that an object made anew under the same
+// name is not written to; an object that is gone is no error.
+func (c *Cluster) PatchConditions(ctx context.Context, r Reported, conditions []metav1.Condition) error {
+	body, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": r.Meta.UID},
+		"status":   map[string]any{"conditions": conditions},
+	})
+	if err != nil {
+		return fmt.Errorf("encode conditions of %s: %w", r.Ref, err)
+	}
+	err = c.v3.Patch(types.MergePatchType).Resource(resources[r.Ref.Kind]).Name(r.Ref.Name).
+		SubResource("status").Body(body).Do(ctx).Error()
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("write conditions of %s: %w", r.Ref, err)
+	}
+	return nil
+}
+
+// CreateDefault makes an object of a v3 kind unless one of that name exists. It
+// reports whether it made one.
+func (c *Cluster) CreateDefault(ctx context.Context, kind, name string, spec any) (created bool, err error) {
+	resource, ok := resources[kind]
+	if !ok {
+		return false, fmt.Errorf("create %s %s: not a kind that is known here", kind, name)
+	}
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		return false, fmt.Errorf("encode %s %s: %w", kind, name, err)
+	}
+	o := &object{
+		TypeMeta:   metav1.TypeMeta{APIVersion: GroupVersion.String(), Kind: kind},
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: raw,
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return false, fmt.Errorf("encode %s %s: %w", kind, name, err)
+	}
+	err = c.v3.Post().Resource(resource).Body(body).Do(ctx).Error()
+	if apierrors.IsAlreadyExists(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("create %s %s: %w", kind, name, err)
+	}
+	return true, nil
+}
+
+// Exists reports whether the server has an object of a v3 kind.
+func (c *Cluster) Exists(ctx context.Context, kind, name string) (bool, error) {
+	err := c.v3.Get().Resource(resources[kind]).Name(name).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("get %s %s: %w", kind, name, err)
+	}
+	return true, nil
+}
+
+func sortedBlocks(blocks []model.Block) []model.Block {
+	slices.SortFunc(blocks, func(a, b model.Block) int { return comparePrefixes(a.CIDR, b.CIDR) })
+	return blocks
+}

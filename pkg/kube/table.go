@@ -1,0 +1,170 @@
+package kube
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Meta is what the controller has to know of an object beside its value.
+type Meta struct {
+	UID        string
+	Generation int64
+	Created    time.Time
+	Deleting   bool
+	Finalizers []string
+	Conditions []metav1.Condition
+}
+
+// row is one object of a table.
+type row[T any] struct {
+	meta     Meta
+	value    T
+	ok       bool // value is good: of this version of the object, or of the last good one
+	problems []model.Problem
+}
+
+// reading is what a translation makes of an object. When ok is false the value
+// that was good last stays in force.
+type reading[T any] struct {
+	value    T
+	ok       bool
+	problems []model.Problem
+}
+
+// table is the store behind one reflector. It keeps translated values instead
+// of API objects.
+type table[T any] struct {
+	mu     *sync.Mutex // the cluster's: tables of one cluster change together
+	read   func(obj any) reading[T]
+	strip  cache.TransformFunc
+	note   func() // called with mu held when a row or synced changed
+	synced bool
+	rows   map[string]row[T]
+}
+
+var _ cache.TransformingStore = (*table[int])(nil)
+
+func (t *table[T]) Transformer() cache.TransformFunc { return t.strip }
+
+func (t *table[T]) Resync() error { return nil }
+
+func (t *table[T]) Add(obj any) error { return t.Update(obj) }
+
+func (t *table[T]) Update(obj any) error {
+	key, next, err := t.rowOf(obj)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.put(key, next, t.rows) {
+		t.note()
+	}
+	return nil
+}
+
+func (t *table[T]) Delete(obj any) error {
+	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.rows[key]; ok {
+		delete(t.rows, key)
+		t.note()
+	}
+	return nil
+}
+
+func (t *table[T]) Replace(list []any, _ string) error {
+	next := make(map[string]row[T], len(list))
+	for _, obj := range list {
+		key, r, err := t.rowOf(obj)
+		if err != nil {
+			return err
+		}
+		next[key] = r
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.rows
+	changed := !t.synced || len(old) != len(next)
+	t.rows = make(map[string]row[T], len(next))
+	for key, r := range next {
+		changed = t.put(key, r, old) || changed
+	}
+	t.synced = true
+	if changed {
+		t.note()
+	}
+	return nil
+}
+
+// put stores next under key and reports whether it differs from what old has.
+func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
+	have, existed := old[key]
+	if !next.ok && have.ok {
+		next.value, next.ok = have.value, true
+	}
+	t.rows[key] = next
+	return !existed || !reflect.DeepEqual(have, next)
+}
+
+func (t *table[T]) rowOf(obj any) (string, row[T], error) {
+	key, err := cache.MetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return "", row[T]{}, fmt.Errorf("name %T: %w", obj, err)
+	}
+	if t.strip != nil {
+		if obj, err = t.strip(obj); err != nil {
+			return "", row[T]{}, err
+		}
+	}
+	r := t.read(obj)
+	return key, row[T]{meta: metaOf(obj), value: r.value, ok: r.ok, problems: r.problems}, nil
+}
+
+func metaOf(obj any) Meta {
+	o, ok := obj.(*object)
+	if !ok {
+		return Meta{}
+	}
+	return Meta{
+		UID: string(o.UID), Generation: o.Generation, Created: o.CreationTimestamp.Time,
+		Deleting: o.DeletionTimestamp != nil, Finalizers: o.Finalizers, Conditions: o.conditions(),
+	}
+}
+
+// values gives the good values in order of their keys. The caller holds mu.
+func (t *table[T]) values() []T {
+	out := make([]T, 0, len(t.rows))
+	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
+		if r := t.rows[key]; r.ok {
+			out = append(out, r.value)
+		}
+	}
+	return out
+}
+
+// problems gives every row's problems in order of the keys. The caller holds mu.
+func (t *table[T]) allProblems() []model.Problem {
+	var out []model.Problem
+	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
+		out = append(out, t.rows[key].problems...)
+	}
+	return out
+}
+
+func byName[T any](name func(T) string) func(a, b T) int {
+	return func(a, b T) int { return cmp.Compare(name(a), name(b)) }
+}
