@@ -1,0 +1,270 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/http2/hpack"
+)
+
+// stream is the one call of a connection. Everything runs on the caller's
+// goroutine: step reads one frame and answers it.
+type stream struct {
+	conn net.Conn
+	in   *bufio.Reader
+
+	// What the server lets us send (RFC 9113, section 5.2).
+	connWindow, streamWindow, initialWindow int64
+	maxFrame                                int
+
+	decoder *hpack.Decoder
+	block   []byte // header block so far, until END_HEADERS
+	ends    bool   // the block's HEADERS frame ended the stream
+	inBlock bool
+	headers map[string]string // headers and trailers, later ones win
+	body    []byte
+	done    bool
+}
+
+func newStream(conn net.Conn) *stream {
+	s := &stream{
+		conn: conn, in: bufio.NewReader(conn),
+		connWindow: defaultWindow, streamWindow: defaultWindow, initialWindow: defaultWindow,
+		maxFrame: defaultMaxFrame, headers: map[string]string{},
+	}
+	s.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) { s.headers[f.Name] = f.Value })
+	return s
+}
+
+// send writes preface, settings, headers and as much of the message as the
+// windows allow, in one write for every usual message.
+func (s *stream) send(verb Verb, timeout string, message []byte) error {
+	out := []byte(preface)
+	settings := make([]byte, 0, 12)
+	settings = appendSetting(settings, settingEnablePush, 0)
+	settings = appendSetting(settings, settingInitialWindow, maxMessage+5)
+	out = appendFrame(out, frameSettings, 0, 0, settings)
+	out = appendFrame(out, frameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, maxMessage))
+	out = appendFrame(out, frameHeaders, flagEndHeaders, streamID, requestHeaders(verb, timeout))
+
+	pending := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
+	pending = append(pending, message...)
+	for len(pending) > 0 && !s.done {
+		n := min(int64(len(pending)), int64(s.maxFrame), s.connWindow, s.streamWindow)
+		if n <= 0 {
+			if err := s.flush(&out); err != nil {
+				return err
+			}
+			if err := s.step(); err != nil {
+				return err
+			}
+			continue
+		}
+		var flags byte
+		if n == int64(len(pending)) {
+			flags = flagEndStream
+		}
+		out = appendFrame(out, frameData, flags, streamID, pending[:n])
+		pending = pending[n:]
+		s.connWindow, s.streamWindow = s.connWindow-n, s.streamWindow-n
+	}
+	return s.flush(&out)
+}
+
+func (s *stream) flush(out *[]byte) error {
+	_, err := s.conn.Write(*out)
+	*out = (*out)[:0]
+	return err
+}
+
+func appendSetting(b []byte, id uint16, value uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(b, id), value)
+}
+
+func requestHeaders(verb Verb, timeout string) []byte {
+	var b bytes.Buffer
+	e := hpack.NewEncoder(&b)
+	put := func(name, value string) { _ = e.WriteField(hpack.HeaderField{Name: name, Value: value}) } // to memory
+	put(":method", "POST")
+	put(":scheme", "http")
+	put(":path", "/muslin.cni.v1.CNI/"+string(verb))
+	put(":authority", "localhost")
+	put("content-type", "application/grpc")
+	put("te", "trailers")
+	put("user-agent", "muslin-cni")
+	if timeout != "" {
+		put("grpc-timeout", timeout)
+	}
+	return b.Bytes()
+}
+
+// step reads one frame and acts on it. A frame type that it does not know is
+// ignored (RFC 9113, section 4.1).
+func (s *stream) step() error {
+	f, err := readFrame(s.in)
+	if err != nil {
+		return err
+	}
+	if s.inBlock && f.kind != frameContinuation {
+		return errors.New("header block interrupted by another frame")
+	}
+	switch f.kind {
+	case frameData:
+		return s.onData(f)
+	case frameHeaders:
+		return s.onHeaders(f)
+	case frameContinuation:
+		if !s.inBlock {
+			return errors.New("continuation without headers")
+		}
+		return s.onBlock(f, f.payload)
+	case frameSettings:
+		return s.onSettings(f)
+	case frameWindowUpdate:
+		return s.onWindowUpdate(f)
+	case framePing:
+		return s.onPing(f)
+	case frameRSTStream:
+		code, err := f.number(0)
+		if err == nil && f.stream == streamID {
+			err = fmt.Errorf("call was reset by the agent: HTTP/2 error code %d", code)
+		}
+		return err
+	case frameGoAway:
+		return onGoAway(f)
+	}
+	return nil
+}
+
+func (s *stream) onData(f frame) error {
+	b, err := f.body()
+	if err != nil || f.stream != streamID {
+		return err
+	}
+	if len(s.body)+len(b) > maxMessage+5 {
+		return fmt.Errorf("response is over the limit of %d bytes", maxMessage)
+	}
+	s.body = append(s.body, b...)
+	s.done = s.done || f.has(flagEndStream)
+	return nil
+}
+
+func (s *stream) onHeaders(f frame) error {
+	b, err := f.body()
+	if err != nil {
+		return err
+	}
+	s.inBlock, s.block, s.ends = true, nil, f.stream == streamID && f.has(flagEndStream)
+	return s.onBlock(f, b)
+}
+
+func (s *stream) onBlock(f frame, fragment []byte) error {
+	s.block = append(s.block, fragment...)
+	if len(s.block) > maxMessage {
+		return errors.New("header block is too long")
+	}
+	if !f.has(flagEndHeaders) {
+		return nil
+	}
+	s.inBlock = false
+	if _, err := s.decoder.Write(s.block); err != nil {
+		return fmt.Errorf("decode headers: %w", err)
+	}
+	if err := s.decoder.Close(); err != nil {
+		return fmt.Errorf("decode headers: %w", err)
+	}
+	s.done = s.done || s.ends
+	return nil
+}
+
+func (s *stream) onSettings(f frame) error {
+	if f.has(flagAck) {
+		return nil
+	}
+	for p := f.payload; len(p) >= 6; p = p[6:] {
+		value := binary.BigEndian.Uint32(p[2:])
+		switch binary.BigEndian.Uint16(p) {
+		case settingInitialWindow:
+			s.streamWindow += int64(value) - s.initialWindow
+			s.initialWindow = int64(value)
+		case settingMaxFrameSize:
+			s.maxFrame = int(value)
+		}
+	}
+	_, err := s.conn.Write(appendFrame(nil, frameSettings, flagAck, 0, nil))
+	return err
+}
+
+func (s *stream) onWindowUpdate(f frame) error {
+	n, err := f.number(0)
+	switch f.stream {
+	case 0:
+		s.connWindow += int64(n & 0x7fffffff)
+	case streamID:
+		s.streamWindow += int64(n & 0x7fffffff)
+	}
+	return err
+}
+
+func (s *stream) onPing(f frame) error {
+	if f.has(flagAck) {
+		return nil
+	}
+	_, err := s.conn.Write(appendFrame(nil, framePing, flagAck, 0, f.payload))
+	return err
+}
+
+// onGoAway goes on when our stream is among those that the server still
+// answers (RFC 9113, section 6.8).
+func onGoAway(f frame) error {
+	last, err := f.number(0)
+	if err != nil {
+		return err
+	}
+	code, err := f.number(4)
+	if err != nil {
+		return err
+	}
+	if last&0x7fffffff < streamID || code != 0 {
+		return fmt.Errorf("agent is going away: HTTP/2 error code %d", code)
+	}
+	return nil
+}
+
+// outcome reads the answer once the stream has ended.
+func (s *stream) outcome() ([]byte, error) {
+	status, ok := s.headers["grpc-status"]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("answer without a gRPC status: HTTP status %q", s.headers[":status"])
+	case status != "0":
+		return nil, s.failure(status)
+	}
+	if len(s.body) < 5 || s.body[0] != 0 || int(binary.BigEndian.Uint32(s.body[1:])) != len(s.body)-5 {
+		return nil, fmt.Errorf("answer of %d bytes is not one plain gRPC message", len(s.body))
+	}
+	return unmarshalResult(s.body[5:])
+}
+
+// failure is the agent's CNI error, or a plain one when gRPC itself failed.
+func (s *stream) failure(status string) error {
+	details, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s.headers["grpc-status-details-bin"], "="))
+	if err == nil {
+		e, err := cniError(details)
+		if err == nil && e != nil {
+			return e
+		}
+	}
+	message, err := url.PathUnescape(s.headers["grpc-message"])
+	if err != nil {
+		message = s.headers["grpc-message"]
+	}
+	return fmt.Errorf("gRPC status %s: %s", status, message)
+}
