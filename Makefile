@@ -47,7 +47,7 @@ image: ## build the OCI archive dist/muslin.tar and report its size
 
 .PHONY: lab
 lab: deps ## the main job: a Kubernetes cluster over two racks on this machine, pods talking over BGP
-	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) demo $(TOPOLOGY)
+	$(GO) run ./hack/scenario/cmd/mainjob -name $(LAB_NAME) -topology $(TOPOLOGY)
 
 .PHONY: lab-down
 lab-down: ## remove the lab and everything it made

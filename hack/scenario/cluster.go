@@ -1,0 +1,195 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/image"
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// ImageRef is the name of the image that the manifests ask for.
+const ImageRef = "docker.io/muslin/muslin:dev"
+
+// Namespace is where Muslin is installed.
+const Namespace = "muslin-system"
+
+// Cluster is a lab with Muslin on it.
+type Cluster struct {
+	*lab.Lab
+	Source string // the checkout
+	Out    io.Writer
+	Phases lab.Phases
+}
+
+// phase runs one step, shows it and keeps its time.
+func (c *Cluster) phase(name string, do func() error) error {
+	began := time.Now()
+	err := do()
+	took := time.Since(began)
+	c.Phases = append(c.Phases, lab.Phase{Name: name, Duration: took})
+	mark := "ok"
+	if err != nil {
+		mark = "FAILED"
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	fmt.Fprintf(c.Out, "%-22s %7.1fs  %s\n", name, took.Seconds(), mark)
+	return err
+}
+
+// BuildImage builds the programs and writes the image archive; the report says
+// what it weighs.
+func BuildImage(ctx context.Context, source, dir string) (archive string, report image.Report, err error) {
+	files, err := image.Build(ctx, image.BuildOptions{Root: source, Out: filepath.Join(dir, "bin")}, image.Present(source))
+	if err != nil {
+		return "", image.Report{}, err
+	}
+	archive = filepath.Join(dir, "muslin.tar")
+	report, err = image.WriteFile(archive, image.Product(ImageRef, "dev", files))
+	return archive, report, err
+}
+
+// Install applies the manifests as a user would, and a BGPPeer for each rack's
+// router.
+func (c *Cluster) Install(ctx context.Context) error {
+	if _, err := c.Kubectl(ctx, "", "apply", "-k", filepath.Join(c.Source, "manifests")); err != nil {
+		return err
+	}
+	_, err := c.Kubectl(ctx, c.routerPeers(), "apply", "-f", "-")
+	return err
+}
+
+// routerPeers has a BGPPeer a rack: its nodes peer with its router.
+func (c *Cluster) routerPeers() string {
+	as := map[string]uint32{}
+	for _, r := range c.Topology().Routers {
+		as[r.Name] = r.AS
+	}
+	var docs []string
+	for _, r := range c.Topology().Racks {
+		docs = append(docs, fmt.Sprintf(`apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: rack-%s}
+spec: {peerIP: %q, asNumber: %d, nodeSelector: "rack == '%s'"}
+`, r.Name, r.Gateway.V4, as[r.Router], r.Name))
+	}
+	return strings.Join(docs, "---\n")
+}
+
+// WaitReady waits until the DaemonSet is rolled out and every node is Ready.
+func (c *Cluster) WaitReady(ctx context.Context) error {
+	if _, err := c.Kubectl(ctx, "", "-n", Namespace, "rollout", "status", "daemonset/muslin-agent", "--timeout=180s"); err != nil {
+		return errors.Join(err, c.explainAgents(ctx))
+	}
+	if _, err := c.Kubectl(ctx, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"); err != nil {
+		return errors.Join(err, c.explainAgents(ctx))
+	}
+	return nil
+}
+
+// explainAgents collects what helps when agents do not come up.
+func (c *Cluster) explainAgents(ctx context.Context) error {
+	pods, _ := c.Kubectl(ctx, "", "-n", Namespace, "get", "pods", "-o", "wide")
+	logs, _ := c.Kubectl(ctx, "", "-n", Namespace, "logs", "-l", "app.kubernetes.io/component=agent", "--all-containers", "--tail=15", "--prefix")
+	events, _ := c.Kubectl(ctx, "", "-n", Namespace, "get", "events", "--sort-by=.lastTimestamp")
+	return fmt.Errorf("pods:\n%s\nlogs:\n%s\nevents:\n%s", pods, logs, events)
+}
+
+// AgentStatus is what an agent says of itself; only what scenarios look at.
+type AgentStatus struct {
+	Node    string   `json:"node"`
+	Waiting []string `json:"waiting"`
+	Peers   []struct {
+		Address netip.Addr
+		Kind    string
+		State   string
+	} `json:"peers"`
+	Blocks []struct {
+		CIDR  netip.Prefix
+		State string
+	} `json:"blocks"`
+	Problems []string `json:"problems"`
+}
+
+// Agent asks the agent of a node for its status, through its own program.
+func (c *Cluster) Agent(ctx context.Context, node string) (AgentStatus, error) {
+	var s AgentStatus
+	pod, err := c.agentPod(ctx, node)
+	if err != nil {
+		return s, err
+	}
+	out, err := c.Kubectl(ctx, "", "-n", Namespace, "exec", pod, "-c", "agent", "--", "/usr/bin/muslin-agent", "status")
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(out, &s)
+}
+
+func (c *Cluster) agentPod(ctx context.Context, node string) (string, error) {
+	out, err := c.Kubectl(ctx, "", "-n", Namespace, "get", "pods", "-l", "app.kubernetes.io/component=agent",
+		"--field-selector", "spec.nodeName="+node, "-o", "jsonpath={.items[*].metadata.name}")
+	if err != nil {
+		return "", err
+	}
+	if len(out) == 0 {
+		return "", fmt.Errorf("node %s has no agent pod", node)
+	}
+	return strings.Fields(string(out))[0], nil
+}
+
+// WaitSessions waits until every session of every node is established.
+func (c *Cluster) WaitSessions(ctx context.Context) error {
+	return c.eventually(ctx, 90*time.Second, func() error {
+		for _, n := range c.FullNodes() {
+			s, err := c.Agent(ctx, n)
+			if err != nil {
+				return err
+			}
+			if want := len(c.FullNodes()); len(s.Peers) != want { // the others and the router
+				return fmt.Errorf("node %s has %d peers, want %d", n, len(s.Peers), want)
+			}
+			for _, p := range s.Peers {
+				if p.State != "Established" {
+					return fmt.Errorf("node %s: session with %s is %s", n, p.Address, p.State)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// FullNodes names the nodes that run kubelet.
+func (c *Cluster) FullNodes() []string {
+	var names []string
+	for _, n := range c.Topology().Nodes {
+		if n.Kind == lab.Full {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// eventually polls until check passes, and gives its last error when it never
+// does. The bound is generous: it is for ending, not for judging speed.
+func (c *Cluster) eventually(ctx context.Context, bound time.Duration, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not within %s: %w", bound, err)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,378 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// restarts is how often an agent is killed under traffic.
+const restarts = 10
+
+// TestCluster is one story told on one cluster: bring it up and look at it, then
+// hurt it in the ways it must survive. The parts run in order; each leaves the
+// cluster as it found it.
+func TestCluster(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
+	defer cancel()
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := lab.Options{Name: "mtest"}
+	clean := func() {
+		if err := lab.Down(context.WithoutCancel(ctx), options); err != nil {
+			t.Errorf("lab down: %v", err)
+		}
+	}
+	clean()
+	t.Cleanup(clean)
+	c, report, err := MainJob(ctx, MainJobOptions{
+		Lab: options, Topology: filepath.Join(source, "hack/lab/topologies/two-racks.yaml"), Source: source, Out: os.Stdout,
+	})
+	t.Log(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := story{Cluster: c, report: report}
+	for _, part := range []struct {
+		name string
+		do   func(*testing.T, context.Context)
+	}{
+		{"report", s.reportIsComplete},
+		{"path", s.pathIsRouted},
+		{"blocks", s.routersSeeBlocks},
+		{"bad objects", s.badObjects},
+		{"restarts", s.agentRestarts},
+		{"power", s.powerCut},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.do(t, ctx) })
+	}
+}
+
+type story struct {
+	*Cluster
+	report *Report
+}
+
+// reportIsComplete: 8 pods on 4 nodes, every kind of connection tried, a size
+// of the image within its bound.
+func (s story) reportIsComplete(t *testing.T, _ context.Context) {
+	perNode := map[string]int{}
+	for _, p := range s.report.Pods {
+		perNode[p.Node]++
+	}
+	if len(s.report.Pods) != 8 || len(perNode) != 4 {
+		t.Errorf("%d pods on %d nodes, want 8 on 4", len(s.report.Pods), len(perNode))
+	}
+	kinds := map[string]bool{}
+	for _, try := range s.report.Tries {
+		kinds[try.Kind] = true
+	}
+	if len(kinds) != 7 {
+		t.Errorf("the matrix has %d kinds of connections, want 7: %v", len(kinds), kinds)
+	}
+	if mb := float64(s.report.Image.Compressed) / 1e6; mb > 35 {
+		t.Errorf("image is %.1f MB compressed, bound is 35", mb)
+	}
+}
+
+// pathIsRouted: node, router, router, node, pod, each once.
+func (s story) pathIsRouted(t *testing.T, _ context.Context) {
+	from, to := acrossRacks(s.Cluster, s.report.Pods)
+	rackFrom, rackTo := s.rackOf(from.Node), s.rackOf(to.Node)
+	want := []netip.Addr{s.nodeAddr(from.Node), rackFrom.Gateway.V4, s.router(rackTo.Router).Core.V4, s.nodeAddr(to.Node), to.IP}
+	lines := strings.Split(strings.TrimSpace(s.report.Trace), "\n")[1:]
+	if len(lines) != len(want) {
+		t.Fatalf("%d hops, want %d:\n%s", len(lines), len(want), s.report.Trace)
+	}
+	for i, w := range want {
+		if !strings.Contains(lines[i], w.String()) {
+			t.Errorf("hop %d is %q, want %s", i+1, lines[i], w)
+		}
+	}
+}
+
+func (s story) rackOf(node string) lab.Rack {
+	for _, r := range s.Topology().Racks {
+		if r.Name == s.rack(node) {
+			return r
+		}
+	}
+	return lab.Rack{}
+}
+
+func (s story) router(name string) lab.Router {
+	for _, r := range s.Topology().Routers {
+		if r.Name == name {
+			return r
+		}
+	}
+	return lab.Router{}
+}
+
+// routersSeeBlocks: a router's kernel has one route a block of its cluster and
+// none for a pod, and every node has every other node's blocks by the right
+// next hop.
+func (s story) routersSeeBlocks(t *testing.T, ctx context.Context) {
+	blocks := s.blocks(t, ctx)
+	for _, r := range s.Topology().Routers {
+		s.wantBlocks(t, r.Name, blocks, func(node string) netip.Addr {
+			if rack := s.rackOf(node); rack.Router != r.Name {
+				return s.router(rack.Router).Core.V4
+			}
+			return s.nodeAddr(node)
+		}, "")
+	}
+	for _, n := range s.FullNodes() {
+		s.wantBlocks(t, n, blocks, func(node string) netip.Addr {
+			if s.rack(node) == s.rack(n) {
+				return s.nodeAddr(node)
+			}
+			return s.rackOf(n).Gateway.V4
+		}, n)
+	}
+}
+
+// blocks maps each confirmed block to its node.
+func (s story) blocks(t *testing.T, ctx context.Context) map[netip.Prefix]string {
+	t.Helper()
+	blocks := map[netip.Prefix]string{}
+	for _, n := range s.FullNodes() {
+		status, err := s.Agent(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range status.Blocks {
+			blocks[b.CIDR] = n
+		}
+	}
+	if len(blocks) < len(s.FullNodes()) {
+		t.Fatalf("%d blocks for %d nodes: %v", len(blocks), len(s.FullNodes()), blocks)
+	}
+	return blocks
+}
+
+var pods = netip.MustParsePrefix("10.244.0.0/16")
+
+func (s story) wantBlocks(t *testing.T, machine string, blocks map[netip.Prefix]string, via func(node string) netip.Addr, self string) {
+	t.Helper()
+	routes, err := s.Routes(machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[netip.Prefix]bool{}
+	for _, r := range routes {
+		if !pods.Contains(r.To.Addr()) || !r.Via.IsValid() {
+			continue // pods of this node, and its own blocks' blackholes
+		}
+		owner, known := blocks[r.To]
+		switch {
+		case !known:
+			t.Errorf("%s: route to %s is no block", machine, r.To)
+		case r.Via != via(owner):
+			t.Errorf("%s: block %s of %s is via %s, want %s", machine, r.To, owner, r.Via, via(owner))
+		case self != "" && r.Protocol != 109:
+			t.Errorf("%s: route to %s has protocol %d", machine, r.To, r.Protocol)
+		}
+		seen[r.To] = true
+	}
+	for b, owner := range blocks {
+		if owner != self && !seen[b] {
+			t.Errorf("%s: no route to block %s of %s", machine, b, owner)
+		}
+	}
+}
+
+// agentRestarts: kill -9 of the agent under a ping of 100 packets a second
+// across racks, again and again: nothing is lost, and no route is touched.
+func (s story) agentRestarts(t *testing.T, ctx context.Context) {
+	from, to := acrossRacks(s.Cluster, s.report.Pods)
+	monitor := s.monitorRoutes(t, ctx, from.Node)
+	ping := s.startPing(t, ctx, from, to)
+	for i := range restarts {
+		pid := s.agentPID(t, ctx, from.Node)
+		if _, err := s.Exec(ctx, from.Node, "kill", "-9", pid); err != nil {
+			t.Fatal(err)
+		}
+		err := s.eventually(ctx, 2*time.Minute, func() error {
+			if now, err := s.findAgent(ctx, from.Node); err != nil || now == pid {
+				return fmt.Errorf("kill %d: agent not back: %s: %w", i+1, now, err)
+			}
+			return s.sessionsUp(ctx, from.Node)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	result := ping()
+	t.Logf("%d kills: %d sent, %d lost, longest %.1f ms", restarts, result.Sent, result.Lost, result.MaxMs)
+	if result.Lost != 0 || result.Failed != 0 || result.Sent < 100*restarts {
+		t.Errorf("ping: %+v, want none lost", result)
+	}
+	if lines := monitor(); len(lines) > 0 {
+		t.Errorf("routes were touched:\n%s", strings.Join(lines, "\n"))
+	}
+}
+
+func (s story) sessionsUp(ctx context.Context, node string) error {
+	status, err := s.Agent(ctx, node)
+	if err != nil {
+		return err
+	}
+	if len(status.Waiting) > 0 || len(status.Peers) != len(s.FullNodes()) {
+		return fmt.Errorf("agent waits for %q, %d peers", status.Waiting, len(status.Peers))
+	}
+	for _, p := range status.Peers {
+		if p.State != "Established" {
+			return fmt.Errorf("session with %s is %s", p.Address, p.State)
+		}
+	}
+	return nil
+}
+
+func (s story) agentPID(t *testing.T, ctx context.Context, node string) string {
+	t.Helper()
+	pid, err := s.findAgent(ctx, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func (s story) findAgent(ctx context.Context, node string) (string, error) {
+	out, err := s.Exec(ctx, node, "pgrep", "-o", "-f", "^/usr/bin/muslin-agent( run)?$")
+	return strings.TrimSpace(string(out)), err
+}
+
+// monitorRoutes watches a node's route changes of protocol 109 and returns a
+// function that ends the watch and gives its lines.
+func (s story) monitorRoutes(t *testing.T, ctx context.Context, node string) func() []string {
+	t.Helper()
+	var out strings.Builder
+	cmd := s.Command(ctx, node, "ip", "monitor", "route")
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond) // until it listens
+	return func() []string {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		var ours []string
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(line, "proto 109") {
+				ours = append(ours, strings.TrimSpace(line))
+			}
+		}
+		return ours
+	}
+}
+
+type pingResult struct {
+	Sent, Received, Lost, Failed int
+	MaxMs                        float64
+}
+
+// startPing pings at 100 packets a second from a pod until the returned
+// function is called.
+func (s story) startPing(t *testing.T, ctx context.Context, from, to Pod) func() pingResult {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	var out, errs strings.Builder
+	cmd := s.Command(ctx, from.Node, "ip", "netns", "exec", s.podNetns(t, ctx, from), "probe", "ping", "-i", "10ms", to.IP.String())
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cancel)
+	return func() pingResult {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		var r pingResult
+		if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
+			t.Fatalf("ping said %q, %q: %v", out.String(), errs.String(), err)
+		}
+		return r
+	}
+}
+
+// podNetns names the network namespace of a pod on its node.
+func (s story) podNetns(t *testing.T, ctx context.Context, p Pod) string {
+	t.Helper()
+	out, err := s.Exec(ctx, p.Node, "sh", "-c",
+		"for n in $(ls /run/netns); do ip -n $n -o addr | grep -q ' "+p.IP.String()+"/32 ' && echo $n; done; true")
+	if err != nil || len(out) == 0 {
+		t.Fatalf("no network namespace with %s on %s: %v", p.IP, p.Node, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// powerCut: a node loses power; its blocks leave the others' tables. Power is
+// back: the blocks return, and so do its pods.
+func (s story) powerCut(t *testing.T, ctx context.Context) {
+	const victim, witness = "n4", "n1"
+	blocks := s.blocks(t, ctx)
+	has := func() error {
+		routes, err := s.Routes(witness)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			if blocks[r.To] == victim {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s has no block of %s", witness, victim)
+	}
+	hasNot := func() error {
+		if has() == nil {
+			return fmt.Errorf("%s still has a block of %s", witness, victim)
+		}
+		return nil
+	}
+	if err := has(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PowerOff(ctx, victim); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := s.eventually(ctx, 4*time.Minute, hasNot); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("blocks of %s left %s after %s", victim, witness, time.Since(began).Round(time.Second))
+	if err := s.PowerOn(ctx, victim); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	if err := s.eventually(ctx, 3*time.Minute, has); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("blocks of %s are back after %s", victim, time.Since(began).Round(time.Second))
+	if err := s.eventually(ctx, 3*time.Minute, func() error {
+		pods, err := s.Pods(ctx)
+		if err != nil {
+			return err
+		}
+		if len(pods) != 8 {
+			return fmt.Errorf("%d pods are ready, want 8", len(pods))
+		}
+		tries, err := s.Matrix(ctx, pods)
+		if err != nil {
+			return err
+		}
+		return failedTries(tries)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

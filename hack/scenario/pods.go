@@ -1,0 +1,243 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// echoPort is where probe serves, in pods and on machines.
+const echoPort = 8080
+
+// Pod is a running pod of the scenario.
+type Pod struct {
+	Name string
+	Node string
+	IP   netip.Addr
+}
+
+// Deploy makes a Deployment of n echo pods, spread over the nodes, and waits
+// until all run.
+func (c *Cluster) Deploy(ctx context.Context, n int) ([]Pod, error) {
+	if _, err := c.Kubectl(ctx, echoDeployment(n), "apply", "-f", "-"); err != nil {
+		return nil, err
+	}
+	if _, err := c.Kubectl(ctx, "", "rollout", "status", "deployment/echo", "--timeout=120s"); err != nil {
+		events, _ := c.Kubectl(ctx, "", "get", "events", "--sort-by=.lastTimestamp")
+		return nil, fmt.Errorf("%w\n%s", err, events)
+	}
+	return c.Pods(ctx)
+}
+
+func echoDeployment(n int) string {
+	return fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: default}
+spec:
+  replicas: %d
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      tolerations:
+      - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute}
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute}
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: kubernetes.io/hostname
+        whenUnsatisfiable: DoNotSchedule
+        labelSelector: {matchLabels: {app: echo}}
+      containers:
+      - {name: echo, image: %q, imagePullPolicy: Never, args: [serve]}
+`, n, lab.ProbeImage)
+}
+
+// Pods lists the running echo pods, sorted by node and name.
+func (c *Cluster) Pods(ctx context.Context) ([]Pod, error) {
+	out, err := c.Kubectl(ctx, "", "get", "pods", "-l", "app=echo", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name              string
+				DeletionTimestamp *time.Time
+			}
+			Spec   struct{ NodeName string }
+			Status struct {
+				PodIP             string
+				ContainerStatuses []struct{ Ready bool }
+			}
+		}
+	}
+	if err := json.Unmarshal(out, &list); err != nil {
+		return nil, err
+	}
+	var pods []Pod
+	for _, i := range list.Items {
+		ip, err := netip.ParseAddr(i.Status.PodIP)
+		if err != nil || i.Metadata.DeletionTimestamp != nil || len(i.Status.ContainerStatuses) == 0 || !i.Status.ContainerStatuses[0].Ready {
+			continue
+		}
+		pods = append(pods, Pod{Name: i.Metadata.Name, Node: i.Spec.NodeName, IP: ip})
+	}
+	slices.SortFunc(pods, func(a, b Pod) int { return strings.Compare(a.Node+a.Name, b.Node+b.Name) })
+	return pods, nil
+}
+
+// Try is one connection of the matrix and what came of it.
+type Try struct {
+	Kind     string // "same node", "pod to outside"…
+	From, To string
+	Source   netip.Addr // as the server saw it
+	Want     netip.Addr // the source it should have seen
+	Err      error
+}
+
+// OK tells whether the connection worked and came from the right address.
+func (t Try) OK() bool { return t.Err == nil && t.Source == t.Want }
+
+// attempt is a Try that has not been made.
+type attempt struct {
+	Try
+	dial func(ctx context.Context) (netip.Addr, error)
+}
+
+// Matrix connects everything that should reach everything else: pods to pods,
+// nodes and the outside, and back.
+func (c *Cluster) Matrix(ctx context.Context, pods []Pod) ([]Try, error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	machines := append(c.FullNodes(), c.Topology().Outside.Name)
+	if err := c.serve(ctx, machines); err != nil {
+		return nil, err
+	}
+	var all []attempt
+	for _, p := range pods {
+		all = append(all, c.fromPod(p, pods)...)
+		all = append(all, c.toPod(p)...)
+	}
+	tries := make([]Try, len(all))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for i, a := range all {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			a.Source, a.Err = a.dial(ctx)
+			tries[i] = a.Try
+		})
+	}
+	wg.Wait()
+	return tries, nil
+}
+
+func (c *Cluster) fromPod(p Pod, pods []Pod) []attempt {
+	var out []attempt
+	add := func(kind, to string, addr, want netip.Addr) {
+		out = append(out, attempt{Try{Kind: kind, From: p.Name, To: to, Want: want}, func(ctx context.Context) (netip.Addr, error) {
+			return c.dialFromPod(ctx, p, addr)
+		}})
+	}
+	for _, q := range pods {
+		if q.Name != p.Name {
+			add(c.relation(p, q), q.Name, q.IP, p.IP)
+		}
+	}
+	for _, n := range c.Topology().Nodes {
+		// A node is outside the pools, so another node sees the masquerade.
+		want := p.IP
+		if n.Name != p.Node {
+			want = c.nodeAddr(p.Node)
+		}
+		add("pod to node", n.Name, n.Address.V4, want)
+	}
+	outside := c.Topology().Outside
+	add("pod to outside (masqueraded)", outside.Name, outside.Address.V4, c.nodeAddr(p.Node))
+	return out
+}
+
+func (c *Cluster) toPod(p Pod) []attempt {
+	var out []attempt
+	add := func(kind, machine string, want netip.Addr) {
+		out = append(out, attempt{Try{Kind: kind, From: machine, To: p.Name, Want: want}, func(ctx context.Context) (netip.Addr, error) {
+			return c.dialFromMachine(ctx, machine, p.IP)
+		}})
+	}
+	for _, n := range c.Topology().Nodes {
+		add("node to pod", n.Name, n.Address.V4)
+	}
+	outside := c.Topology().Outside
+	add("outside to pod (no NAT)", outside.Name, outside.Address.V4)
+	return out
+}
+
+func (c *Cluster) relation(p, q Pod) string {
+	switch {
+	case p.Node == q.Node:
+		return "pod to pod, same node"
+	case c.rack(p.Node) == c.rack(q.Node):
+		return "pod to pod, same rack"
+	default:
+		return "pod to pod, other rack"
+	}
+}
+
+func (c *Cluster) rack(node string) string {
+	n, _ := c.Topology().Node(node)
+	return n.Rack
+}
+
+func (c *Cluster) nodeAddr(node string) netip.Addr {
+	n, _ := c.Topology().Node(node)
+	return n.Address.V4
+}
+
+// serve runs an echo server on machines until ctx ends.
+func (c *Cluster) serve(ctx context.Context, machines []string) error {
+	for _, m := range machines {
+		cmd := c.Command(ctx, m, "probe", "serve")
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("serve on %s: %w", m, err)
+		}
+		go func() { _ = cmd.Wait() }() // ends with ctx
+		if err := c.eventually(ctx, 10*time.Second, func() error {
+			_, err := c.Exec(ctx, m, "probe", "dial", fmt.Sprintf("127.0.0.1:%d", echoPort))
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) dialFromPod(ctx context.Context, p Pod, to netip.Addr) (netip.Addr, error) {
+	out, err := c.Kubectl(ctx, "", "exec", p.Name, "--", "probe", "dial", netip.AddrPortFrom(to, echoPort).String())
+	return seenSource(out, err)
+}
+
+func (c *Cluster) dialFromMachine(ctx context.Context, machine string, to netip.Addr) (netip.Addr, error) {
+	return seenSource(c.Exec(ctx, machine, "probe", "dial", netip.AddrPortFrom(to, echoPort).String()))
+}
+
+// seenSource reads the server's answer, "PEER HOSTNAME".
+func seenSource(out []byte, err error) (netip.Addr, error) {
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	fields := strings.Fields(string(out))
+	if len(fields) == 0 {
+		return netip.Addr{}, fmt.Errorf("empty answer")
+	}
+	peer, err := netip.ParseAddrPort(fields[0])
+	return peer.Addr().Unmap(), err
+}
