@@ -1,0 +1,43 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// machineExec lets libcni run plugins inside a machine.
+type machineExec struct {
+	version.PluginDecoder
+	lab     *Lab
+	machine string
+}
+
+var _ invoke.Exec = (*machineExec)(nil)
+
+// ExecPlugin runs a plugin with the CNI variables of environ. The error of a
+// plugin that says why it failed is that very CNI error.
+func (e *machineExec) ExecPlugin(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
+	command := e.lab.Command(ctx, e.machine, plugin)
+	for _, entry := range environ {
+		if bytes.HasPrefix([]byte(entry), []byte("CNI_")) {
+			command.Env = append(command.Env, entry)
+		}
+	}
+	var out, errOut bytes.Buffer
+	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(stdin), &out, &errOut
+	if err := command.Run(); err != nil {
+		return nil, fmt.Errorf("plugin %s: %w: %s%s", filepath.Base(plugin), err, tail(out.String()), tail(errOut.String()))
+	}
+	return out.Bytes(), nil
+}
+
+// FindInPath names the plugin as the machine sees it; whether it is there
+// shows when it is run.
+func (e *machineExec) FindInPath(plugin string, paths []string) (string, error) {
+	return filepath.Join(paths[0], plugin), nil
+}

@@ -1,0 +1,27 @@
+// Package lab runs a whole Kubernetes cluster, its routers and its racks on
+// one Linux machine, for tests and for trying things by hand.
+//
+// A topology file names racks, routers (real BIRD or FRR), nodes and an
+// outside host. Each of them becomes a machine: its own network, mount, UTS,
+// IPC and PID namespace, with the host's root file system under a private
+// overlay, so that real programs run at their default paths. Full nodes run
+// the real kubelet, containerd, runc and kube-proxy; light nodes run a
+// configurable agent alone, and pods are namespaces plugged by the CNI binary.
+// The control plane is the real kube-apiserver (etcd inside), controller
+// manager and scheduler. There is no layer 2 between racks.
+//
+//	topology, err := lab.ReadTopology("hack/lab/topologies/two-racks.yaml")
+//	l, err := lab.New(topology, lab.Options{})
+//	phases, err := l.Up(ctx)
+//	out, err := l.Exec(ctx, "n1", "ip", "route")
+//	err = l.Down(ctx)
+//
+// It never touches the host's own network namespace, machine-wide sysctls or
+// files outside its state directory and /run/netns.
+//
+// Footprint, all with the lab's name as prefix: network namespaces NAME-…, one
+// for each machine and NAME-fabric holding one bridge for each subnet; cgroups
+// NAME-… in every hierarchy; the state directory; processes and mounts inside
+// the machines' own namespaces. A fresh process recognises a lab by those
+// names: Down works from them alone, without any state file.
+package lab

@@ -1,0 +1,241 @@
+package lab
+
+import (
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/hack/lab/internal/netns"
+)
+
+// mtu of every interface of the lab, in bytes.
+const mtu = 1500
+
+// netnsName returns the network namespace of a machine, or of the fabric.
+func (l *Lab) netnsName(machine string) string { return l.name + "-" + machine }
+
+// buildFabric makes the namespace of the switches: one bridge for the core,
+// one for each rack, without any address, so that nothing is routed there.
+func (l *Lab) buildFabric() error {
+	name := l.netnsName(fabricName)
+	if err := netns.Create(name); err != nil {
+		return err
+	}
+	// A switch has no addresses, not even link-local ones.
+	sysctls := map[string]string{"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
+	if err := writeSysctls(name, sysctls); err != nil {
+		return err
+	}
+	handle, err := netns.Handle(name)
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	bridges := []string{coreName}
+	for _, rack := range l.topology.Racks {
+		bridges = append(bridges, rack.Name)
+	}
+	for _, bridge := range bridges {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = bridge, mtu
+		snooping := false
+		device := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
+		if err := handle.LinkAdd(device); err != nil {
+			return fmt.Errorf("add switch %s: %w", bridge, err)
+		}
+		if err := handle.LinkSetUp(device); err != nil {
+			return fmt.Errorf("set switch %s up: %w", bridge, err)
+		}
+	}
+	return nil
+}
+
+// plug makes a machine's namespace with its interfaces, addresses and routes.
+func (l *Lab) plug(machine string) error {
+	name := l.netnsName(machine)
+	if err := netns.Create(name); err != nil {
+		return err
+	}
+	if err := writeSysctls(name, machineSysctls()); err != nil {
+		return err
+	}
+	fabric, err := netns.Handle(l.netnsName(fabricName))
+	if err != nil {
+		return err
+	}
+	defer fabric.Close()
+	handle, err := netns.Handle(name)
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	for _, cable := range l.topology.links(machine) {
+		if err := connect(fabric, name, machine, cable); err != nil {
+			return fmt.Errorf("connect %s of %s to switch %s: %w", cable.iface, machine, cable.bridge, err)
+		}
+		if err := configure(handle, cable); err != nil {
+			return fmt.Errorf("configure %s of %s: %w", cable.iface, machine, err)
+		}
+	}
+	for _, route := range l.topology.routes(machine) {
+		err := handle.RouteAdd(&netlink.Route{Dst: ipNet(route.to), Gw: route.via.AsSlice()})
+		if err != nil {
+			return fmt.Errorf("add route to %s via %s in %s: %w", route.to, route.via, machine, err)
+		}
+	}
+	return nil
+}
+
+// connect lays one cable: a veth pair with one end as a port of the switch.
+func connect(fabric *netlink.Handle, nsName, machine string, cable link) error {
+	ns, err := os.Open(netns.Path(nsName))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = cable.port, mtu
+	bridge, err := fabric.LinkByName(cable.bridge)
+	if err != nil {
+		return fmt.Errorf("find switch: %w", err)
+	}
+	attrs.MasterIndex = bridge.Attrs().Index
+	pair := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: cable.iface, PeerMTU: mtu,
+		PeerNamespace: netlink.NsFd(ns.Fd()), PeerHardwareAddr: hardwareAddr(machine, cable.iface),
+	}
+	if err := fabric.LinkAdd(pair); err != nil {
+		return fmt.Errorf("add veth: %w", err)
+	}
+	return fabric.LinkSetUp(pair)
+}
+
+func configure(handle *netlink.Handle, cable link) error {
+	device, err := handle.LinkByName(cable.iface)
+	if err != nil {
+		return err
+	}
+	if err := handle.LinkSetUp(device); err != nil {
+		return err
+	}
+	addresses := []netip.Prefix{netip.PrefixFrom(cable.address.V4, cable.subnet.V4.Bits())}
+	if cable.address.V6.IsValid() {
+		addresses = append(addresses, netip.PrefixFrom(cable.address.V6, cable.subnet.V6.Bits()))
+	}
+	for _, prefix := range addresses {
+		address := &netlink.Addr{IPNet: &net.IPNet{
+			IP:   prefix.Addr().AsSlice(),
+			Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
+		}}
+		if prefix.Addr().Is6() {
+			address.Flags = unix.IFA_F_NODAD
+		}
+		if err := handle.AddrAdd(device, address); err != nil {
+			return fmt.Errorf("add address %s: %w", prefix, err)
+		}
+	}
+	return nil
+}
+
+// unplug removes a machine's namespace and its cables. What is absent already
+// is success.
+func (l *Lab) unplug(machine string) error {
+	return errors.Join(l.cut(machine), netns.Delete(l.netnsName(machine)))
+}
+
+// cut takes the cables off the switches. The kernel would do so as well once
+// the last process of the namespace is gone, but later.
+func (l *Lab) cut(machine string) error {
+	if !netns.Exists(l.netnsName(fabricName)) {
+		return nil
+	}
+	fabric, err := netns.Handle(l.netnsName(fabricName))
+	if err != nil {
+		return err
+	}
+	defer fabric.Close()
+	for _, cable := range l.topology.links(machine) {
+		port, err := fabric.LinkByName(cable.port)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
+		if err == nil {
+			err = fabric.LinkDel(port)
+		}
+		if err != nil {
+			return fmt.Errorf("cut cable %s: %w", cable.port, err)
+		}
+	}
+	return nil
+}
+
+// setCarrier pulls or plugs all cables of a machine at the switch: the machine
+// sees its carrier go, and keeps its configuration.
+func (l *Lab) setCarrier(machine string, up bool) error {
+	fabric, err := netns.Handle(l.netnsName(fabricName))
+	if err != nil {
+		return err
+	}
+	defer fabric.Close()
+	for _, cable := range l.topology.links(machine) {
+		port, err := fabric.LinkByName(cable.port)
+		if err == nil && up {
+			err = fabric.LinkSetUp(port)
+		} else if err == nil {
+			err = fabric.LinkSetDown(port)
+		}
+		if err != nil {
+			return fmt.Errorf("set cable %s: %w", cable.port, err)
+		}
+	}
+	return nil
+}
+
+// machineSysctls are those of a plain server that forwards. Redirects are off
+// because two routers share the core; ICMP errors are not rate limited, so
+// that a traceroute shows every hop.
+func machineSysctls() map[string]string {
+	return map[string]string{
+		"net/ipv4/ip_forward":                  "1",
+		"net/ipv6/conf/all/forwarding":         "1",
+		"net/ipv6/conf/default/accept_dad":     "0",
+		"net/ipv4/conf/all/rp_filter":          "0",
+		"net/ipv4/conf/default/rp_filter":      "0",
+		"net/ipv4/conf/all/send_redirects":     "0",
+		"net/ipv4/conf/default/send_redirects": "0",
+		"net/ipv4/icmp_ratelimit":              "0",
+		"net/ipv6/icmp/ratelimit":              "0",
+		"net/ipv4/ping_group_range":            "0 2147483647",
+	}
+}
+
+// writeSysctls sets sysctls of a network namespace.
+func writeSysctls(nsName string, values map[string]string) error {
+	return netns.Do(nsName, func() error {
+		var errs []error
+		for key, value := range values {
+			if err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0); err != nil {
+				errs = append(errs, fmt.Errorf("set sysctl in %s: %w", nsName, err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// hardwareAddr derives a stable, locally administered address, so that a
+// machine keeps it over a power cut.
+func hardwareAddr(machine, iface string) net.HardwareAddr {
+	sum := sha1.Sum([]byte(machine + "/" + iface))
+	return net.HardwareAddr{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}
+}
+
+func ipNet(prefix netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+}

@@ -1,0 +1,81 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Names kept for the lab's own use: the namespace of the switches, and the
+// switch (and the routers' interface) of the core subnet.
+const (
+	fabricName = "fabric"
+	coreName   = "core"
+)
+
+// nodeInterface is the only network interface of hosts and nodes.
+const nodeInterface = "eth0"
+
+// link is one cable: from an interface of a machine to a port of a switch.
+type link struct {
+	iface, port, bridge string
+	address             Address
+	subnet              Subnet
+}
+
+// route is one route a machine has from boot.
+type route struct {
+	to  netip.Prefix // 0.0.0.0/0 and ::/0 for the default route
+	via netip.Addr
+}
+
+// links returns the cables of a machine. A router's interfaces are called
+// "core" and like its racks, everybody else has eth0.
+func (t *Topology) links(machine string) []link {
+	for _, host := range []Host{t.ControlPlane, t.Outside} {
+		if host.Name == machine {
+			return []link{{nodeInterface, machine, coreName, host.Address, t.Core}}
+		}
+	}
+	if node, ok := t.Node(machine); ok {
+		return []link{{nodeInterface, machine, node.Rack, node.Address, t.Rack(node.Rack).Subnet}}
+	}
+	router := t.Router(machine)
+	links := []link{{coreName, machine + "-0", coreName, router.Core, t.Core}}
+	for i, rack := range t.RacksOf(machine) {
+		port := fmt.Sprintf("%s-%d", machine, i+1)
+		links = append(links, link{rack.Name, port, rack.Name, rack.Gateway, rack.Subnet})
+	}
+	return links
+}
+
+// routes returns the routes a machine has from boot: nodes and hosts know
+// their default gateway, hosts in the core also each rack's router. Routers
+// know nothing but their own subnets; the rest they learn by BGP.
+func (t *Topology) routes(machine string) []route {
+	if node, ok := t.Node(machine); ok {
+		return defaultRoutes(t.Rack(node.Rack).Gateway)
+	}
+	switch machine {
+	case t.Outside.Name:
+		return defaultRoutes(t.Router(t.Outside.Via).Core)
+	case t.ControlPlane.Name:
+		routes := defaultRoutes(t.Router(t.ControlPlane.Via).Core)
+		for _, rack := range t.Racks {
+			via := t.Router(rack.Router).Core
+			routes = append(routes, route{rack.Subnet.V4, via.V4})
+			if rack.Subnet.V6.IsValid() {
+				routes = append(routes, route{rack.Subnet.V6, via.V6})
+			}
+		}
+		return routes
+	}
+	return nil
+}
+
+func defaultRoutes(via Address) []route {
+	routes := []route{{netip.PrefixFrom(netip.IPv4Unspecified(), 0), via.V4}}
+	if via.V6.IsValid() {
+		routes = append(routes, route{netip.PrefixFrom(netip.IPv6Unspecified(), 0), via.V6})
+	}
+	return routes
+}

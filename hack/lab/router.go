@@ -1,0 +1,172 @@
+package lab
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"net/netip"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+)
+
+//go:embed bird.conf.tmpl
+var birdTemplate string
+
+//go:embed bgpd.conf.tmpl
+var frrTemplate string
+
+// routerConfig is what the templates of router configurations see.
+type routerConfig struct {
+	Router
+	RouterID        netip.Addr
+	NodeAS          uint32
+	Hold, Keepalive int // seconds
+	Racks           []Rack
+	Neighbors       []Router
+	// Families are the address families in use, each with sessions of its own.
+	Families []family
+}
+
+// family is one address family, with its names in the two languages.
+type family struct {
+	V6      bool
+	Channel string // BIRD's channel: ipv4 or ipv6
+	List    string // FRR's word for prefix lists: ip or ipv6
+}
+
+// Self, Net, Of and so on give templates the address of one family.
+func (f family) Of(a Address) netip.Addr {
+	if f.V6 {
+		return a.V6
+	}
+	return a.V4
+}
+
+// Net returns the family's prefix of a subnet.
+func (f family) Net(s Subnet) netip.Prefix {
+	if f.V6 {
+		return s.V6
+	}
+	return s.V4
+}
+
+// renderRouter returns the routing program's configuration of one router.
+func renderRouter(t *Topology, name string) (string, error) {
+	router := t.Router(name)
+	hold := int(t.HoldTime / time.Second)
+	config := routerConfig{
+		Router: router, RouterID: router.Core.V4, NodeAS: t.NodeAS,
+		Hold: hold, Keepalive: max(1, hold/3), Racks: t.RacksOf(name),
+		Families: []family{{V6: false, Channel: "ipv4", List: "ip"}},
+	}
+	if t.Core.V6.IsValid() {
+		config.Families = append(config.Families, family{V6: true, Channel: "ipv6", List: "ipv6"})
+	}
+	for _, other := range t.Routers {
+		if other.Name != name {
+			config.Neighbors = append(config.Neighbors, other)
+		}
+	}
+	text := birdTemplate
+	if router.Kind == FRR {
+		text = frrTemplate
+	}
+	parsed, err := template.New(name).Option("missingkey=error").Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("parse configuration template of %s: %w", name, err)
+	}
+	var out strings.Builder
+	if err := parsed.Execute(&out, config); err != nil {
+		return "", fmt.Errorf("render configuration of %s: %w", name, err)
+	}
+	return out.String(), nil
+}
+
+// makeRouter writes a router's disk and spec.
+func (l *Lab) makeRouter(router Router) error {
+	config, err := renderRouter(l.topology, router.Name)
+	if err != nil {
+		return err
+	}
+	spec := l.newSpec(router.Name)
+	var fresh []string
+	files := []content{l.hostsFile()}
+	switch router.Kind {
+	case BIRD:
+		fresh = []string{"/etc/bird"}
+		files = append(files, content{"/etc/bird/bird.conf", config})
+		spec.Services = birdServices()
+	case FRR:
+		fresh = []string{"/etc/frr", "/var/log/frr"}
+		files = append(files,
+			content{"/etc/frr/bgpd.conf", config},
+			content{"/etc/frr/zebra.conf", "hostname " + router.Name + "\nlog stdout\n"},
+			content{"/etc/frr/vtysh.conf", "no service integrated-vtysh-config\n"})
+		spec.Services = frrServices()
+	}
+	if err := l.writeDisk(router.Name, fresh, files); err != nil {
+		return err
+	}
+	return l.writeSpec(router.Name, spec)
+}
+
+func birdServices() []boot.Service {
+	return []boot.Service{
+		{Name: "run-bird", Argv: []string{"mkdir", "-p", "/run/bird"}, Once: true},
+		{Name: "bird", Argv: []string{"bird", "-f", "-c", "/etc/bird/bird.conf"}, Socket: "/run/bird/bird.ctl"},
+	}
+}
+
+// frrServices starts the daemons as FRR's own user, which they insist on.
+func frrServices() []boot.Service {
+	return []boot.Service{
+		{Name: "run-frr", Argv: []string{"install", "-d", "-o", "frr", "-g", "frr", "/run/frr", "/etc/frr"}, Once: true},
+		{Name: "zebra", Argv: []string{"/usr/lib/frr/zebra", "-P", "0"}, Socket: "/run/frr/zserv.api"},
+		{Name: "bgpd", Argv: []string{"/usr/lib/frr/bgpd", "-P", "0"}, Socket: "/run/frr/bgpd.vty"},
+	}
+}
+
+// startRouters starts the routers and the outside host, and waits until every
+// router has a session with every other.
+func (l *Lab) startRouters(ctx context.Context) error {
+	names := []string{l.topology.Outside.Name}
+	for _, router := range l.topology.Routers {
+		names = append(names, router.Name)
+	}
+	if err := l.startMachines(ctx, names); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, rack := range l.topology.Racks {
+		for _, router := range l.topology.Routers {
+			if router.Name == rack.Router {
+				continue
+			}
+			if err := l.waitRoute(ctx, router.Name, rack.Subnet.V4); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// waitRoute waits until the machine's main table has a route to the prefix.
+func (l *Lab) waitRoute(ctx context.Context, machine string, prefix netip.Prefix) error {
+	for {
+		routes, err := l.Routes(machine)
+		if err == nil {
+			for _, route := range routes {
+				if route.To == prefix {
+					return nil
+				}
+			}
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("wait for route to %s on %s: %w", prefix, machine, err)
+		}
+	}
+}

@@ -1,0 +1,246 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"regexp"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// RouterKind is the routing program of a router.
+type RouterKind string
+
+// The routing programs a router may run.
+const (
+	BIRD RouterKind = "bird"
+	FRR  RouterKind = "frr"
+)
+
+// NodeKind tells how much of Kubernetes runs on a node.
+type NodeKind string
+
+const (
+	// Full nodes run kubelet, containerd, runc and kube-proxy.
+	Full NodeKind = "full"
+	// Light nodes run the agent alone; pods are plugged by Lab.AddPod.
+	Light NodeKind = "light"
+)
+
+// Topology is a checked and completed topology file. Its names are unique over
+// all machines, and every address is set.
+type Topology struct {
+	// Core is the subnet that joins routers, control plane and outside host.
+	Core Subnet
+	// NodeAS is the AS number nodes speak BGP with, in the eyes of routers.
+	NodeAS uint32
+	// HoldTime and the keepalive time, a third of it, of the routers' sessions.
+	HoldTime time.Duration
+	// ControlPlane runs kube-apiserver, controller manager and scheduler.
+	ControlPlane Host
+	// Outside is a host outside the cluster; its default route is Outside.Via.
+	Outside Host
+	Racks   []Rack
+	Routers []Router
+	Nodes   []Node
+}
+
+// Subnet is one layer 2 segment: an IPv4 prefix and optionally an IPv6 one.
+type Subnet struct {
+	V4 netip.Prefix
+	V6 netip.Prefix // invalid when absent
+}
+
+// Address is a machine's address in a subnet; V6 is invalid when the subnet
+// has no IPv6.
+type Address struct {
+	V4, V6 netip.Addr
+}
+
+// Host is a machine in the core subnet that does not route.
+type Host struct {
+	Name    string
+	Address Address
+	// Via names the router of the default route.
+	Via string
+}
+
+// Rack is one subnet with the router that is its gateway.
+type Rack struct {
+	Name   string
+	Subnet Subnet
+	Router string
+	// Gateway is the router's address in this rack: the first of the subnet.
+	Gateway Address
+}
+
+// Router is a machine that forwards between its racks and the core.
+type Router struct {
+	Name string
+	Kind RouterKind
+	AS   uint32
+	// Core is the router's address in the core subnet.
+	Core Address
+}
+
+// Node is one Kubernetes node.
+type Node struct {
+	Name    string
+	Rack    string
+	Kind    NodeKind
+	Address Address
+}
+
+// file is a topology file as written. Unknown keys are errors.
+type file struct {
+	Core struct {
+		Subnet  string `json:"subnet"`
+		Subnet6 string `json:"subnet6"`
+	} `json:"core"`
+	NodeAS       uint32     `json:"nodeAS"`
+	HoldTime     string     `json:"holdTime"`
+	ControlPlane fileHost   `json:"controlPlane"`
+	Outside      fileHost   `json:"outside"`
+	Racks        []fileRack `json:"racks"`
+	Routers      []struct {
+		Name string     `json:"name"`
+		Kind RouterKind `json:"kind"`
+		AS   uint32     `json:"as"`
+		Host uint32     `json:"host"`
+	} `json:"routers"`
+	Nodes []fileNode `json:"nodes"`
+}
+
+type fileHost struct {
+	Name string `json:"name"`
+	Host uint32 `json:"host"`
+	Via  string `json:"via"`
+}
+
+type fileRack struct {
+	Name    string `json:"name"`
+	Subnet  string `json:"subnet"`
+	Subnet6 string `json:"subnet6"`
+	Router  string `json:"router"`
+}
+
+type fileNode struct {
+	Name string   `json:"name"`
+	Rack string   `json:"rack"`
+	Kind NodeKind `json:"kind"`
+	Host uint32   `json:"host"`
+	// Count makes that many nodes, called Name1, Name2, and so on.
+	Count int `json:"count"`
+}
+
+// Host numbers that a topology file may leave out.
+const (
+	gatewayHost      = 1
+	controlPlaneHost = 10
+	outsideHost      = 20
+	firstNodeHost    = 11
+)
+
+// Bounds of the routers' hold time: the protocol allows none below 3 s (RFC
+// 4271, section 4.2).
+const (
+	defaultHoldTime = 15 * time.Second
+	minHoldTime     = 3 * time.Second
+	maxHoldTime     = 10 * time.Minute
+)
+
+// ReadTopology reads and checks a topology file.
+func ReadTopology(path string) (*Topology, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read topology: %w", err)
+	}
+	topology, err := ParseTopology(data)
+	if err != nil {
+		return nil, fmt.Errorf("read topology %s: %w", path, err)
+	}
+	return topology, nil
+}
+
+// ParseTopology reads, completes and checks a topology. All that is wrong is
+// reported at once, each with the name of what it is about.
+func ParseTopology(data []byte) (*Topology, error) {
+	var raw file
+	if err := yaml.UnmarshalStrict(data, &raw); err != nil {
+		return nil, err
+	}
+	p := &parser{names: map[string]bool{}, racks: map[string]Rack{}, used: map[netip.Addr]string{}}
+	topology := p.parse(raw)
+	if err := errors.Join(p.errs...); err != nil {
+		return nil, err
+	}
+	return topology, nil
+}
+
+// Machines returns the names of all machines: control plane, outside host,
+// routers, nodes, in this order.
+func (t *Topology) Machines() []string {
+	names := []string{t.ControlPlane.Name, t.Outside.Name}
+	for _, router := range t.Routers {
+		names = append(names, router.Name)
+	}
+	for _, node := range t.Nodes {
+		names = append(names, node.Name)
+	}
+	return names
+}
+
+// Rack returns the rack called name, which must be one of the topology's.
+func (t *Topology) Rack(name string) Rack {
+	return find(t.Racks, func(r Rack) bool { return r.Name == name })
+}
+
+// Router returns the router called name, which must be one of the topology's.
+func (t *Topology) Router(name string) Router {
+	return find(t.Routers, func(r Router) bool { return r.Name == name })
+}
+
+// Node returns the node called name, and whether there is one.
+func (t *Topology) Node(name string) (Node, bool) {
+	node := find(t.Nodes, func(n Node) bool { return n.Name == name })
+	return node, node.Name != ""
+}
+
+// RacksOf returns the racks whose gateway is the router called name.
+func (t *Topology) RacksOf(router string) []Rack {
+	var racks []Rack
+	for _, rack := range t.Racks {
+		if rack.Router == router {
+			racks = append(racks, rack)
+		}
+	}
+	return racks
+}
+
+// NodesOf returns the nodes of one kind.
+func (t *Topology) NodesOf(kind NodeKind) []Node {
+	var nodes []Node
+	for _, node := range t.Nodes {
+		if node.Kind == kind {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+func find[T any](all []T, is func(T) bool) T {
+	for _, one := range all {
+		if is(one) {
+			return one
+		}
+	}
+	var none T
+	return none
+}
+
+// namePattern keeps names fit for interfaces (15 bytes, NAME-core), host names
+// and Kubernetes objects.
+var namePattern = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,8}[a-z0-9])?$`)
