@@ -199,7 +199,7 @@ type BGPFilterCommunities struct {
 // CommunityValue is a standard community aa:nn, of two 16-bit numbers
 // (RFC 1997), or a large community aa:nn:mm, of three 32-bit numbers (RFC 8092).
 // +kubebuilder:validation:MaxLength=32
-// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]{1,10}(:[0-9]{1,10}){1,2}$') && self.split(':').all(n, int(n) <= (self.split(':').size() == 2 ? 65535 : 4294967295))",message="must be a community aa:nn of two 16-bit numbers or aa:nn:mm of three 32-bit numbers"
+// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]{1,5}:[0-9]{1,5}$') ? self.split(':').all(n, int(n) <= 65535) : self.matches('^[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.split(':').all(n, int(n) <= 4294967295)",message="must be a community aa:nn of two 16-bit numbers or aa:nn:mm of three 32-bit numbers"
 type CommunityValue string
 
 // BGPFilterOperation is one change of a route; exactly one field is set.

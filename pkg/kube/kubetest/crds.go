@@ -1,0 +1,21 @@
+package kubetest
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// InstallCRDs applies manifests/crds and waits until the server serves them.
+func (s *Server) InstallCRDs(t testing.TB) {
+	t.Helper()
+	if err := s.installCRDs(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) installCRDs() error {
+	if err := s.run("apply", "--server-side", "-k", filepath.Join(Root(), "manifests", "crds")); err != nil {
+		return err
+	}
+	return s.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+}
