@@ -1,0 +1,149 @@
+package felix
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Desired decides what the kernel has to say. Equal inputs give equal states
+// and problems.
+//
+// State.Prune is true once every source has been heard; before that the State
+// may lack routes that are still to come, and nothing may be deleted on its
+// word.
+func Desired(in Input) (State, []model.Problem) {
+	c := newCase(in)
+	s := State{
+		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
+		MTU:     c.mtu(),
+		Rules:   c.rules(),
+		Sysctls: c.sysctls(),
+		Tunnels: c.tunnels(),
+		Routes:  c.routes(),
+	}
+	slices.SortFunc(c.problems, func(a, b model.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),
+			cmp.Compare(a.Message, b.Message))
+	})
+	return s, slices.Compact(c.problems)
+}
+
+// casefile is an Input with the questions that every part of the decision asks
+// answered once.
+type casefile struct {
+	Input
+	self     model.Node
+	config   model.FelixConfiguration
+	links    map[int]model.Link
+	names    map[string]model.Link
+	own      map[netip.Addr]bool // the node's addresses
+	nodes    map[netip.Addr]model.Node
+	problems []model.Problem
+}
+
+func newCase(in Input) *casefile {
+	c := &casefile{
+		Input: in, config: settings(in),
+		links: make(map[int]model.Link, len(in.Host.Links)),
+		names: make(map[string]model.Link, len(in.Host.Links)),
+		own:   map[netip.Addr]bool{},
+		nodes: make(map[netip.Addr]model.Node, len(in.Snapshot.Nodes)),
+	}
+	for _, l := range in.Host.Links {
+		c.links[l.Index], c.names[l.Name] = l, l
+		for _, a := range l.Addresses {
+			c.own[a.Addr()] = true
+		}
+	}
+	for _, n := range in.Snapshot.Nodes {
+		if n.Name == in.Self {
+			c.self = n
+		}
+		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
+			if p.IsValid() {
+				c.nodes[p.Addr()] = n
+			}
+		}
+	}
+	return c
+}
+
+func (c *casefile) problem(object model.Ref, field, reason, message string) {
+	c.problems = append(c.problems, model.Problem{Object: object, Field: field, Reason: reason, Message: message})
+}
+
+// settings puts the FelixConfiguration of the node over the default one, field
+// by field.
+func settings(in Input) model.FelixConfiguration {
+	var out model.FelixConfiguration
+	for _, name := range []string{"default", "node." + string(in.Self)} {
+		for _, f := range in.Snapshot.Felix {
+			if f.Name == name {
+				out = override(out, f)
+			}
+		}
+	}
+	return out
+}
+
+func override(base, o model.FelixConfiguration) model.FelixConfiguration {
+	base.Name = o.Name
+	base.IPIPMTU = cmp.Or(o.IPIPMTU, base.IPIPMTU)
+	base.VXLANMTU = cmp.Or(o.VXLANMTU, base.VXLANMTU)
+	base.VXLANMTUV6 = cmp.Or(o.VXLANMTUV6, base.VXLANMTUV6)
+	base.MTU = cmp.Or(o.MTU, base.MTU)
+	base.VXLANPort = cmp.Or(o.VXLANPort, base.VXLANPort)
+	base.VXLANVNI = cmp.Or(o.VXLANVNI, base.VXLANVNI)
+	if o.NATPortMin != 0 {
+		base.NATPortMin, base.NATPortMax = o.NATPortMin, o.NATPortMax
+	}
+	base.NATOutgoingAddress = cmp.Or(o.NATOutgoingAddress, base.NATOutgoingAddress)
+	base.NATExcludeHosts = base.NATExcludeHosts || o.NATExcludeHosts
+	base.InterfacePrefix = cmp.Or(o.InterfacePrefix, base.InterfacePrefix)
+	base.RouteRefreshSeconds = cmp.Or(o.RouteRefreshSeconds, base.RouteRefreshSeconds)
+	base.IPForwardingDisabled = base.IPForwardingDisabled || o.IPForwardingDisabled
+	base.SpoofingAllowed = base.SpoofingAllowed || o.SpoofingAllowed
+	raw := map[string]string{}
+	for _, m := range []map[string]string{base.Raw, o.Raw} {
+		for k, v := range m {
+			raw[k] = v
+		}
+	}
+	base.Raw = raw
+	return base
+}
+
+// sysctls turns forwarding on for the families that pods use (Calico
+// ipForwarding). These are the only sysctls that concern the whole node.
+func (c *casefile) sysctls() []Sysctl {
+	if c.config.IPForwardingDisabled {
+		return nil
+	}
+	var v4, v6 bool
+	for _, p := range c.Snapshot.Pools {
+		v4, v6 = v4 || p.CIDR.Addr().Is4(), v6 || p.CIDR.Addr().Is6()
+	}
+	var out []Sysctl
+	if v4 {
+		out = append(out, Sysctl{"net/ipv4/ip_forward", "1"})
+	}
+	if v6 {
+		out = append(out, Sysctl{"net/ipv6/conf/all/forwarding", "1"})
+	}
+	return out
+}
+
+// uplink is the link that carries addr; false while there is none.
+func (c *casefile) uplink(addr netip.Addr) (model.Link, bool) {
+	for _, l := range c.Host.Links {
+		for _, p := range l.Addresses {
+			if p.Addr() == addr {
+				return l, true
+			}
+		}
+	}
+	return model.Link{}, false
+}

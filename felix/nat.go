@@ -1,0 +1,37 @@
+package felix
+
+import "net/netip"
+
+func (c *casefile) rules() Ruleset {
+	return Ruleset{NAT: c.nat(), Spoofing: c.spoofing(), Tunnels: c.guard()}
+}
+
+// nat is natOutgoing: from pools that ask for it to anywhere but pools, and but
+// nodes when FelixConfiguration natOutgoingExclusions says so. A disabled pool
+// may still have pods and keeps its NAT, as in Calico.
+func (c *casefile) nat() NAT {
+	n := NAT{
+		Address: c.config.NATOutgoingAddress,
+		PortMin: c.config.NATPortMin, PortMax: c.config.NATPortMax,
+	}
+	for _, p := range c.Snapshot.Pools {
+		n.Exclude = append(n.Exclude, p.CIDR)
+		if p.NATOutgoing {
+			n.Sources = append(n.Sources, p.CIDR)
+		}
+	}
+	if len(n.Sources) == 0 {
+		return NAT{}
+	}
+	if c.config.NATExcludeHosts {
+		for _, node := range c.Snapshot.Nodes {
+			for _, p := range []netip.Prefix{node.IPv4, node.IPv6} {
+				if p.IsValid() {
+					n.Exclude = append(n.Exclude, hostPrefix(p.Addr()))
+				}
+			}
+		}
+	}
+	n.Sources, n.Exclude = cover(n.Sources), cover(n.Exclude)
+	return n
+}

@@ -1,0 +1,267 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// DefaultResync is how often the whole table is read again (Calico
+// routeRefreshInterval).
+const DefaultResync = 90 * time.Second
+
+// Options are the settings of a Reconciler.
+type Options struct {
+	NetNS  string        // path of the network namespace; empty: the process's own
+	Resync time.Duration // 0: DefaultResync
+	Logger *slog.Logger  // nil: slog.Default()
+}
+
+// Stats counts what was written and seen since the start.
+type Stats struct {
+	Added, Changed, Deleted, Failed int // messages to the kernel
+	Dumps                           int // times the whole table was read
+	Drift                           int // routes that somebody else deleted or overwrote
+	Installed                       int // routes of ours in the kernel, as far as known
+}
+
+// Reconciler writes routes. Apply and Run may be called from different
+// goroutines.
+type Reconciler struct {
+	log     *slog.Logger
+	resync  time.Duration
+	conn    *nl.Conn
+	events  *nl.Listener
+	changed chan struct{}
+	ready   chan struct{}
+	once    sync.Once
+
+	apply sync.Mutex // one Apply at a time
+
+	mu     sync.Mutex // guards what follows
+	kernel map[key]felix.Route
+	stale  bool // kernel has to be read again before it is believed
+	// ours remembers what this process has written and nobody was told to
+	// delete: such a key may be overwritten, any other may not.
+	ours  map[key]struct{}
+	stats Stats
+	drift driftWatch
+}
+
+// New opens the sockets. Call Run to have drift noticed, Close at the end.
+func New(o Options) (*Reconciler, error) {
+	ns, err := nl.Open(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	r := &Reconciler{
+		log: o.Logger, resync: o.Resync,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		kernel: map[key]felix.Route{}, ours: map[key]struct{}{}, stale: true,
+	}
+	if r.log == nil {
+		r.log = slog.Default()
+	}
+	if r.resync == 0 {
+		r.resync = DefaultResync
+	}
+	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), groups...)
+	if err != nil {
+		r.conn.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close closes the sockets; the kernel's routes stay.
+func (r *Reconciler) Close() error { return errors.Join(r.conn.Close(), r.events.Close()) }
+
+// Changed tells that the kernel's routes are no longer what the last Apply made
+// them: call Apply again. It is a hint and holds at most one.
+func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
+
+// Ready is closed once Run listens.
+func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
+
+// String names the task.
+func (r *Reconciler) String() string { return "felix/route" }
+
+// Stats returns the counters.
+func (r *Reconciler) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	s.Installed = len(r.kernel)
+	return s
+}
+
+// Apply makes the kernel's routes those of s. It goes on after a route that the
+// kernel refuses and returns the refusals joined, each with the route's text.
+// Without s.Prune nothing is deleted.
+func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
+	r.apply.Lock()
+	defer r.apply.Unlock()
+	if err := r.refresh(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	p := plan(r.kernel, s.Routes, s.Prune, func(k key) bool { _, ok := r.ours[k]; return ok })
+	r.mu.Unlock()
+	var errs refusals
+	for _, ops := range [][]op{p.add, p.change, p.remove} {
+		if err := r.write(ctx, ops, &errs); err != nil {
+			r.markStale()
+			return errors.Join(errs.err(), fmt.Errorf("write routes: %w", err))
+		}
+	}
+	return errs.err()
+}
+
+// refresh reads the kernel's table when what we know of it is not to be
+// believed.
+func (r *Reconciler) refresh() error {
+	r.mu.Lock()
+	stale := r.stale
+	// Cleared before the dump: what happens from here on is seen by the
+	// listener and marks it again.
+	r.stale = false
+	r.mu.Unlock()
+	if !stale {
+		return nil
+	}
+	table, err := dump(r.conn)
+	if err != nil {
+		r.markStale()
+		return fmt.Errorf("read routes: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kernel = table
+	r.stats.Dumps++
+	return nil
+}
+
+func dump(c *nl.Conn) (map[key]felix.Route, error) {
+	table := map[key]felix.Route{}
+	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
+		part := map[key]felix.Route{}
+		err := c.Dump(dumpRequest(fam), func() { clear(part) }, func(m nl.Message) {
+			if rt, h, ok := nl.ParseRoute(m.Data); ok && h.Protocol == model.RouteProtocol {
+				part[keyOf(rt)] = rt
+			}
+		})
+		// A namespace without any route of the family has no table yet.
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+		for k, rt := range part {
+			table[k] = rt
+		}
+	}
+	return table, nil
+}
+
+// dumpRequest asks for our routes alone; the kernel filters (strict checking,
+// Linux 4.20).
+func dumpRequest(fam byte) []byte {
+	b := nl.AppendHeader(nil, unix.RTM_GETROUTE, unix.NLM_F_DUMP)
+	b = append(b, fam, 0, 0, 0, unix.RT_TABLE_MAIN, model.RouteProtocol, 0, 0, 0, 0, 0, 0)
+	return nl.EndMessage(b, 0)
+}
+
+// writeCount is how many routes are encoded before they are sent.
+const writeCount = 1000
+
+// write sends ops. What the kernel will say is noted before it is sent, so that
+// a notification of a later change by somebody else always comes after it.
+func (r *Reconciler) write(ctx context.Context, ops []op, errs *refusals) error {
+	var b nl.Batch
+	for len(ops) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(writeCount, len(ops))
+		part := ops[:n]
+		ops = ops[n:]
+		b.Reset()
+		for _, o := range part {
+			o.encode(&b)
+		}
+		r.note(part)
+		err := r.conn.Do(&b, func(i int, err error) {
+			if part[i].verb == remove && (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV)) {
+				return // the absent is deleted already
+			}
+			r.refused(part[i])
+			errs.add(part[i], err)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) note(ops []op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range ops {
+		k := keyOf(o.route)
+		switch o.verb {
+		case add, overwrite:
+			r.stats.Added++
+		case change:
+			r.stats.Changed++
+		case remove:
+			r.stats.Deleted++
+			delete(r.kernel, k)
+			delete(r.ours, k)
+			continue
+		}
+		r.kernel[k] = o.route
+		r.ours[k] = struct{}{}
+	}
+}
+
+// refused takes back what note did for a request that the kernel refused.
+func (r *Reconciler) refused(o op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Failed++
+	k := keyOf(o.route)
+	switch o.verb {
+	case add:
+		delete(r.kernel, k)
+		delete(r.ours, k)
+	case overwrite:
+		delete(r.kernel, k)
+	default:
+		r.stale = true
+	}
+}
+
+func (r *Reconciler) markStale() {
+	r.mu.Lock()
+	r.stale = true
+	r.mu.Unlock()
+}
+
+func (r *Reconciler) hint() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}

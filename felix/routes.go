@@ -1,0 +1,131 @@
+package felix
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// routes are, by right of way: the node's pods, its blocks, what BGP learned.
+func (c *casefile) routes() []Route {
+	local := c.podRoutes()
+	taken := make(map[netip.Prefix]bool, len(local))
+	for _, r := range local {
+		taken[r.Prefix] = true
+	}
+	var blocks prefixSet
+	for i, b := range c.Snapshot.Blocks {
+		if b.Node != c.Self || b.State == model.BlockPending {
+			continue
+		}
+		blocks.add(b.CIDR, i)
+		// A block of one address is its pod's route (Calico does the same).
+		if !b.CIDR.IsSingleIP() && !taken[b.CIDR.Masked()] {
+			taken[b.CIDR.Masked()] = true
+			local = append(local, Route{Prefix: b.CIDR.Masked(), Type: Blackhole, Metric: DefaultRouteMetric})
+		}
+	}
+	slices.SortFunc(local, Route.Compare)
+	return mergeRoutes(local, c.learnedRoutes(&blocks, taken))
+}
+
+// podRoutes lead to the pods of this node. A pod whose link the kernel does not
+// show yet has none.
+func (c *casefile) podRoutes() []Route {
+	var out []Route
+	owner := map[netip.Prefix]model.Endpoint{}
+	for _, e := range c.Endpoints {
+		l, ok := c.names[e.HostInterface]
+		if !ok || !l.AdminUp {
+			continue
+		}
+		hops := []NextHop{{Link: l.Index, Device: l.Name}}
+		for _, a := range e.Addresses {
+			p := hostPrefix(a)
+			if o, dup := owner[p]; dup {
+				c.problem(model.Ref{Kind: "Pod", Namespace: e.Namespace, Name: e.Pod}, "status.podIP", "AddressInUse",
+					"address "+a.String()+" is also the address of pod "+o.Namespace+"/"+o.Pod+", which keeps it")
+				continue
+			}
+			owner[p] = e
+			out = append(out, Route{Prefix: p, LinkScope: a.Is4(), Metric: DefaultRouteMetric, NextHops: hops})
+		}
+	}
+	return out
+}
+
+// learnedRoutes are what BGP chose, less what would take the ground from under
+// the node.
+func (c *casefile) learnedRoutes(blocks *prefixSet, taken map[netip.Prefix]bool) []Route {
+	learned := c.Learned
+	if !slices.IsSortedFunc(learned, compareLearned) {
+		learned = slices.Clone(learned)
+		slices.SortStableFunc(learned, compareLearned)
+	}
+	r := newResolver(c, learned)
+	out := make([]Route, 0, len(learned))
+	var last netip.Prefix
+	for i := range learned {
+		l := &learned[i]
+		if l.Prefix == last {
+			continue
+		}
+		last = l.Prefix
+		if taken[l.Prefix] || !c.admit(l.Prefix, blocks, r) {
+			continue
+		}
+		hops := r.hops(l)
+		if len(hops) == 0 {
+			continue
+		}
+		if why := r.undermines(l.Prefix, hops); why != "" {
+			c.problem(routeRef(l.Prefix), "", "ShadowsConnected", why)
+			continue
+		}
+		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, NextHops: hops})
+	}
+	return out
+}
+
+func compareLearned(a, b model.Learned) int { return ComparePrefix(a.Prefix, b.Prefix) }
+
+func routeRef(p netip.Prefix) model.Ref { return model.Ref{Kind: "Route", Name: p.String()} }
+
+// admit says whether a learned prefix may be in the kernel at all.
+func (c *casefile) admit(p netip.Prefix, blocks *prefixSet, r *resolver) bool {
+	if !p.IsValid() || p != p.Masked() || p.Addr().IsMulticast() || p.Addr().IsLinkLocalUnicast() || p.Addr().IsLoopback() {
+		c.problem(routeRef(p), "", "NotRoutable", "the prefix is not one that can be routed; the route is ignored")
+		return false
+	}
+	if p.IsSingleIP() && c.own[p.Addr()] || r.connected.has(p) {
+		return false // what is on the node's own links is known better here
+	}
+	if block, _, ok := blocks.covering(p); ok && !p.IsSingleIP() {
+		c.problem(routeRef(p), "", "InsideOwnBlock",
+			"the prefix lies in block "+block.String()+" of this node; the route is ignored: find out which other node announces it")
+		return false
+	}
+	if p.Bits() == 0 && r.foreign.has(p) {
+		c.problem(routeRef(p), "", "ForeignRoute",
+			"the node has a default route that is not Muslin's; the learned one is ignored")
+		return false
+	}
+	return true
+}
+
+// mergeRoutes merges two sorted lists without common prefixes.
+func mergeRoutes(a, b []Route) []Route {
+	if len(a) == 0 {
+		return b
+	}
+	out := make([]Route, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].Compare(b[0]) < 0 {
+			out, a = append(out, a[0]), a[1:]
+		} else {
+			out, b = append(out, b[0]), b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
+}

@@ -1,0 +1,59 @@
+package felix
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// DefaultInterfacePrefix is how the names of pod interfaces start (Calico
+// interfacePrefix).
+const DefaultInterfacePrefix = "cali"
+
+// spoofing lets each pod send from its addresses and, when it asks for them,
+// from its source prefixes.
+func (c *casefile) spoofing() Spoofing {
+	if c.config.SpoofingAllowed {
+		return Spoofing{}
+	}
+	s := Spoofing{
+		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
+		ToHost: cmp.Or(c.config.Raw["defaultEndpointToHostAction"], "Accept"),
+	}
+	for _, e := range c.Endpoints {
+		if e.HostInterface == "" || !strings.HasPrefix(e.HostInterface, s.Prefix) {
+			continue
+		}
+		p := PodSource{Interface: e.HostInterface}
+		for _, a := range e.Addresses {
+			p.Sources = append(p.Sources, hostPrefix(a))
+		}
+		p.Sources = cover(append(p.Sources, e.SourcePrefixes...))
+		s.Pods = append(s.Pods, p)
+	}
+	slices.SortFunc(s.Pods, func(a, b PodSource) int { return strings.Compare(a.Interface, b.Interface) })
+	return s
+}
+
+// guard lets tunnelled packets in from nodes only.
+func (c *casefile) guard() TunnelGuard {
+	ipip, v4, v6 := c.encapsulations()
+	g := TunnelGuard{IPIP: ipip}
+	if v4 || v6 {
+		g.VXLANPort = c.vxlanPort()
+	}
+	if !g.IPIP && g.VXLANPort == 0 {
+		return TunnelGuard{}
+	}
+	for _, n := range c.Snapshot.Nodes {
+		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
+			if p.IsValid() {
+				g.Nodes = append(g.Nodes, p.Addr())
+			}
+		}
+	}
+	slices.SortFunc(g.Nodes, netip.Addr.Compare)
+	g.Nodes = slices.Compact(g.Nodes)
+	return g
+}

@@ -1,0 +1,248 @@
+package felix
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// String gives the whole State: routes as `ip route` shows them, sysctls as
+// sysctl.conf has them, rules as `nft -f` reads them. It is what the goldens and
+// `muslinctl node show` print.
+func (s State) String() string {
+	var b strings.Builder
+	section := func(name string) { b.WriteString("# " + name + "\n") }
+	section("routes")
+	for _, r := range s.Routes {
+		b.WriteString(r.String() + "\n")
+	}
+	if len(s.Tunnels) > 0 {
+		section("tunnels")
+		for _, t := range s.Tunnels {
+			b.WriteString(t.String())
+		}
+	}
+	if len(s.Sysctls) > 0 {
+		section("sysctls")
+		for _, c := range s.Sysctls {
+			b.WriteString(c.String() + "\n")
+		}
+	}
+	section("links")
+	fmt.Fprintf(&b, "pod mtu %d\n", s.MTU.Pod)
+	section("rules")
+	b.WriteString(s.Rules.String())
+	if !s.Prune {
+		b.WriteString("# not every source was heard yet: nothing is deleted\n")
+	}
+	return b.String()
+}
+
+// String gives "net.ipv4.ip_forward = 1".
+func (s Sysctl) String() string { return strings.ReplaceAll(s.Key, "/", ".") + " = " + s.Value }
+
+// String gives the device as `ip link` shows it, and its peers.
+func (t Tunnel) String() string {
+	var b strings.Builder
+	switch t.Kind {
+	case IPIP:
+		fmt.Fprintf(&b, "%s: ipip address %s local %s mtu %d\n", t.Name, t.Address, t.Local, t.MTU)
+	default:
+		fmt.Fprintf(&b, "%s: vxlan id %d address %s local %s parent %d dstport %d mtu %d lladdr %s\n",
+			t.Name, t.VNI, t.Address, t.Local, t.Parent, t.Port, t.MTU, t.MAC)
+	}
+	for _, p := range t.Peers {
+		fmt.Fprintf(&b, "\tpeer %s lladdr %s dst %s\n", p.Address, p.MAC, p.Node)
+	}
+	return b.String()
+}
+
+// TableName is the nftables table of the inet family that is all Muslin's.
+const TableName = "muslin"
+
+// Priorities of the chains. The guard and the pods' check come before
+// connection tracking is asked for anything but defragmentation; the
+// masquerading right after kube-proxy's (srcnat, 100), so that its marks are
+// honoured first.
+const (
+	PriorityGuard  = -300 // raw
+	PriorityInput  = 0    // filter
+	PrioritySource = 101  // srcnat + 1
+)
+
+// String gives the rules as `nft -f` reads them. It is the second opinion on
+// what felix/nft writes: both must give the same ruleset in the kernel.
+func (r Ruleset) String() string {
+	var b strings.Builder
+	b.WriteString("table inet " + TableName + " {\n")
+	r.NAT.sets(&b)
+	r.Spoofing.sets(&b)
+	r.Tunnels.sets(&b)
+	if r.Spoofing.Prefix != "" || r.Tunnels.any() {
+		fmt.Fprintf(&b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
+		r.Tunnels.rules(&b)
+		if r.Spoofing.Prefix != "" {
+			fmt.Fprintf(&b, "\t\tiifname \"%s*\" jump from-pod\n", r.Spoofing.Prefix)
+		}
+		b.WriteString("\t}\n")
+	}
+	r.Spoofing.rules(&b)
+	r.NAT.rules(&b)
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// ByFamily splits prefixes into IPv4 and IPv6.
+func ByFamily(in []netip.Prefix) (v4, v6 []netip.Prefix) {
+	for _, p := range in {
+		if p.Addr().Is4() {
+			v4 = append(v4, p)
+		} else {
+			v6 = append(v6, p)
+		}
+	}
+	return v4, v6
+}
+
+func writeSet(b *strings.Builder, name, kind, flags string, elements []string) {
+	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", name, kind)
+	if flags != "" {
+		fmt.Fprintf(b, "\t\tflags %s\n", flags)
+	}
+	if len(elements) > 0 {
+		b.WriteString("\t\telements = { " + strings.Join(elements, ", ") + " }\n")
+	}
+	b.WriteString("\t}\n")
+}
+
+func texts(in []netip.Prefix) []string {
+	out := make([]string, len(in))
+	for i, p := range in {
+		if out[i] = p.String(); p.IsSingleIP() {
+			out[i] = p.Addr().String()
+		}
+	}
+	return out
+}
+
+func (n NAT) sets(b *strings.Builder) {
+	from4, from6 := ByFamily(n.Sources)
+	to4, to6 := ByFamily(n.Exclude)
+	if len(from4) > 0 {
+		writeSet(b, "nat-from4", "ipv4_addr", "interval", texts(from4))
+		writeSet(b, "nat-not4", "ipv4_addr", "interval", texts(to4))
+	}
+	if len(from6) > 0 {
+		writeSet(b, "nat-from6", "ipv6_addr", "interval", texts(from6))
+		writeSet(b, "nat-not6", "ipv6_addr", "interval", texts(to6))
+	}
+}
+
+func (n NAT) rules(b *strings.Builder) {
+	from4, from6 := ByFamily(n.Sources)
+	if len(from4)+len(from6) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PrioritySource)
+	if len(from4) > 0 {
+		n.rule(b, "ip", "4", n.Address.Is4())
+	}
+	if len(from6) > 0 {
+		n.rule(b, "ip6", "6", n.Address.Is6())
+	}
+	b.WriteString("\t}\n")
+}
+
+func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
+	verb := "masquerade"
+	if address {
+		verb = "snat " + ip + " to " + n.Address.String()
+	}
+	match := fmt.Sprintf("\t\t%s saddr @nat-from%s %s daddr != @nat-not%s ", ip, suffix, ip, suffix)
+	if n.PortMin > 0 {
+		ports := fmt.Sprintf(":%d-%d", n.PortMin, n.PortMax)
+		if !address {
+			ports = " to " + ports
+		}
+		to := verb
+		if address && ip == "ip6" {
+			to = "snat ip6 to [" + n.Address.String() + "]"
+		}
+		fmt.Fprintf(b, "%smeta l4proto { 6, 17 } %s%s fully-random\n", match, to, ports)
+	}
+	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)
+}
+
+func (s Spoofing) sets(b *strings.Builder) {
+	if s.Prefix == "" {
+		return
+	}
+	for _, v4 := range []bool{true, false} {
+		var one, net []string
+		for _, p := range s.Pods {
+			for _, src := range p.Sources {
+				if src.Addr().Is4() != v4 {
+					continue
+				}
+				if src.IsSingleIP() {
+					one = append(one, `"`+p.Interface+`" . `+src.Addr().String())
+				} else {
+					net = append(net, `"`+p.Interface+`" . `+src.String())
+				}
+			}
+		}
+		kind, suffix := "ifname . ipv4_addr", "4"
+		if !v4 {
+			kind, suffix = "ifname . ipv6_addr", "6"
+		}
+		writeSet(b, "pod-source"+suffix, kind, "", one)
+		writeSet(b, "pod-source-net"+suffix, kind, "interval", net)
+	}
+}
+
+func (s Spoofing) rules(b *strings.Builder) {
+	if s.Prefix == "" {
+		return
+	}
+	b.WriteString("\tchain from-pod {\n" +
+		"\t\tiifname . ip saddr @pod-source4 return\n" +
+		"\t\tiifname . ip6 saddr @pod-source6 return\n" +
+		"\t\tip6 saddr { ::, fe80::/10 } return\n" +
+		"\t\tiifname . ip saddr @pod-source-net4 return\n" +
+		"\t\tiifname . ip6 saddr @pod-source-net6 return\n" +
+		"\t\tdrop\n\t}\n")
+	if s.ToHost == "Drop" {
+		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityInput)
+		b.WriteString("\t\tct state { established, related } accept\n" +
+			"\t\tip6 saddr { ::, fe80::/10 } accept\n")
+		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n\t}\n", s.Prefix)
+	}
+}
+
+func (g TunnelGuard) any() bool { return g.IPIP || g.VXLANPort != 0 }
+
+func (g TunnelGuard) sets(b *strings.Builder) {
+	if !g.any() {
+		return
+	}
+	var v4, v6 []string
+	for _, a := range g.Nodes {
+		if a.Is4() {
+			v4 = append(v4, a.String())
+		} else {
+			v6 = append(v6, a.String())
+		}
+	}
+	writeSet(b, "nodes4", "ipv4_addr", "", v4)
+	writeSet(b, "nodes6", "ipv6_addr", "", v6)
+}
+
+func (g TunnelGuard) rules(b *strings.Builder) {
+	if g.IPIP {
+		b.WriteString("\t\tip protocol 4 ip saddr != @nodes4 drop\n")
+	}
+	if g.VXLANPort != 0 {
+		fmt.Fprintf(b, "\t\tip saddr != @nodes4 udp dport %d fib daddr type local drop\n", g.VXLANPort)
+		fmt.Fprintf(b, "\t\tip6 saddr != @nodes6 udp dport %d fib daddr type local drop\n", g.VXLANPort)
+	}
+}

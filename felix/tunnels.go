@@ -1,0 +1,189 @@
+package felix
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Names of the tunnel devices, Calico's, so that a mixed cluster works.
+const (
+	IPIPDevice    = "tunl0"
+	VXLANDevice   = "vxlan.calico"
+	VXLANDeviceV6 = "vxlan-v6.calico"
+)
+
+// Calico's defaults (FelixConfiguration vxlanVNI, vxlanPort) and the bytes that
+// a tunnel adds to each packet.
+const (
+	DefaultVXLANVNI  = 4096
+	DefaultVXLANPort = 4789
+
+	ipipOverhead    = 20
+	vxlanOverhead   = 50
+	vxlanOverheadV6 = 70
+)
+
+func (c *casefile) vxlanPort() int { return cmp.Or(c.config.VXLANPort, DefaultVXLANPort) }
+
+func wants(e model.Encap) bool { return e == model.EncapAlways || e == model.EncapCrossSubnet }
+
+// encapsulations says which tunnels any pool asks for.
+func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
+	for _, p := range c.Snapshot.Pools {
+		v4 := p.CIDR.Addr().Is4()
+		ipip = ipip || v4 && wants(p.IPIP)
+		vxlan4 = vxlan4 || v4 && wants(p.VXLAN)
+		vxlan6 = vxlan6 || !v4 && wants(p.VXLAN)
+	}
+	return ipip, vxlan4, vxlan6
+}
+
+// mtu is what fits through the link that carries the node's address, less what
+// the widest tunnel of any pool adds. FelixConfiguration mtu wins.
+func (c *casefile) mtu() MTU {
+	if c.config.MTU > 0 {
+		return MTU{Pod: c.config.MTU}
+	}
+	out := 0
+	take := func(mtu int) {
+		if mtu > 0 && (out == 0 || mtu < out) {
+			out = mtu
+		}
+	}
+	ipip, v4, v6 := c.encapsulations()
+	base4, base6 := c.linkMTU(c.self.IPv4), c.linkMTU(c.self.IPv6)
+	take(base4)
+	take(base6)
+	if ipip {
+		take(c.tunnelMTU(c.config.IPIPMTU, base4, ipipOverhead))
+	}
+	if v4 {
+		take(c.tunnelMTU(c.config.VXLANMTU, base4, vxlanOverhead))
+	}
+	if v6 {
+		take(c.tunnelMTU(c.config.VXLANMTUV6, base6, vxlanOverheadV6))
+	}
+	return MTU{Pod: out}
+}
+
+func (c *casefile) linkMTU(node netip.Prefix) int {
+	l, _ := c.uplink(node.Addr())
+	return l.MTU
+}
+
+func (c *casefile) tunnelMTU(configured, base, overhead int) int {
+	if configured > 0 || base == 0 {
+		return configured
+	}
+	return base - overhead
+}
+
+// tunnels are the devices that this node needs: for each encapsulation that a
+// pool asks for, once the node has an address for it.
+func (c *casefile) tunnels() []Tunnel {
+	ipip, v4, v6 := c.encapsulations()
+	var out []Tunnel
+	if l, ok := c.uplink(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
+		out = append(out, Tunnel{
+			Kind: IPIP, Name: IPIPDevice, Address: c.self.IPIPTunnel, Local: c.self.IPv4.Addr(),
+			MTU: c.tunnelMTU(c.config.IPIPMTU, l.MTU, ipipOverhead),
+		})
+	}
+	if v4 {
+		out = c.appendVXLAN(out, VXLANDevice, c.self.IPv4, c.config.VXLANMTU, vxlanOverhead)
+	}
+	if v6 {
+		out = c.appendVXLAN(out, VXLANDeviceV6, c.self.IPv6, c.config.VXLANMTUV6, vxlanOverheadV6)
+	}
+	return out
+}
+
+func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mtu, overhead int) []Tunnel {
+	v4 := name == VXLANDevice
+	l, ok := c.uplink(local.Addr())
+	address, mac := vxlanEnd(c.self, v4)
+	if !ok || !address.IsValid() {
+		return out
+	}
+	t := Tunnel{
+		Kind: VXLAN, Name: name, Address: address, Local: local.Addr(), Parent: l.Index,
+		MTU: c.tunnelMTU(mtu, l.MTU, overhead), MAC: mac,
+		VNI: cmp.Or(c.config.VXLANVNI, DefaultVXLANVNI), Port: c.vxlanPort(),
+	}
+	for _, n := range c.Snapshot.Nodes {
+		outer := n.IPv4
+		if !v4 {
+			outer = n.IPv6
+		}
+		address, mac := vxlanEnd(n, v4)
+		if n.Name != c.Self && outer.IsValid() && address.IsValid() && mac != "" {
+			t.Peers = append(t.Peers, TunnelPeer{Address: address, MAC: mac, Node: outer.Addr()})
+		}
+	}
+	slices.SortFunc(t.Peers, func(a, b TunnelPeer) int { return a.Address.Compare(b.Address) })
+	return append(out, t)
+}
+
+// vxlanEnd is the tunnel address and MAC of a node.
+func vxlanEnd(n model.Node, v4 bool) (netip.Addr, string) {
+	if v4 {
+		return n.VXLANTunnel, n.VXLANMAC
+	}
+	return n.VXLANTunnelV6, n.VXLANMACV6
+}
+
+// tunnelled is the way through a tunnel, nil when the prefix's pool asks for
+// none, the next hop is no node with an end of it, or the device is not there
+// yet: then the direct way is kept, so that no packet is lost while it comes.
+func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
+	_, i, ok := r.pools.covering(p)
+	if !ok {
+		return nil
+	}
+	pool := r.c.Snapshot.Pools[i]
+	node, isNode := r.c.nodes[nh]
+	if !isNode || node.Name == r.c.Self || pool.CIDR.Addr().Is4() != nh.Is4() {
+		return nil
+	}
+	v4 := nh.Is4()
+	subnet := r.c.self.IPv4
+	if !v4 {
+		subnet = r.c.self.IPv6
+	}
+	needed := func(e model.Encap) bool {
+		return e == model.EncapAlways || e == model.EncapCrossSubnet && !subnet.Masked().Contains(nh)
+	}
+	if v4 && needed(pool.IPIP) && node.IPIPTunnel.IsValid() {
+		return r.over(IPIPDevice, nh)
+	}
+	if needed(pool.VXLAN) {
+		name := VXLANDevice
+		if !v4 {
+			name = VXLANDeviceV6
+		}
+		if address, mac := vxlanEnd(node, v4); address.IsValid() && mac != "" {
+			return r.over(name, address)
+		}
+	}
+	return nil
+}
+
+func (r *resolver) over(device string, gateway netip.Addr) []NextHop {
+	l, ok := r.c.names[device]
+	if !ok || !l.AdminUp {
+		return nil
+	}
+	key := gateway.WithZone(device)
+	if gateway.Is4() {
+		key = netip.AddrFrom16(gateway.As16()).WithZone(device)
+	}
+	hops, ok := r.found[key]
+	if !ok {
+		hops = []NextHop{{Gateway: gateway, Link: l.Index, Device: l.Name, OnLink: true}}
+		r.found[key] = hops
+	}
+	return hops
+}
