@@ -24,6 +24,8 @@ func startEtcd(dir string) error {
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.UnsafeNoFsync = true
 	cfg.LogLevel = "warn"
+	// Left at zero by NewConfig, which would log every request.
+	cfg.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	server, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("apiserver-with-etcd: start etcd in %s: %w", dir, err)

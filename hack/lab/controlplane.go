@@ -78,12 +78,15 @@ func (l *Lab) writeServerKeys(authority *authority, host Host) error {
 	return nil
 }
 
-// controlPlaneServices are started together; controller manager and scheduler
-// come back until the API server is ready.
+const waitReady = `until "$0" kubectl --kubeconfig "$1" get --raw /readyz; do sleep 0.1; done`
+
+// controlPlaneServices start the API server first: the others end when it does
+// not answer at once, and would be late by a restart.
 func (l *Lab) controlPlaneServices() []boot.Service {
 	kubelab := l.program("kubelab")
 	services := []boot.Service{
 		{Name: "kube-apiserver", Argv: append([]string{kubelab, "apiserver-with-etcd"}, l.apiserverFlags()...), Env: []string{"KUBELAB_ETCD_DIR=/var/lib/etcd"}},
+		{Name: "apiserver-ready", Argv: []string{"sh", "-c", waitReady, kubelab, kubeDir + "/lab"}, Once: true},
 		{Name: "kube-controller-manager", Argv: append([]string{kubelab, "kube-controller-manager"}, controllerManagerFlags()...)},
 		{Name: "kube-scheduler", Argv: append([]string{kubelab, "kube-scheduler"}, clientFlags("scheduler")...)},
 	}
@@ -104,6 +107,10 @@ func (l *Lab) apiserverFlags() []string {
 		"--advertise-address=" + l.topology.ControlPlane.Address.V4.String(),
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt",
+		// Nobody has this name; without it two programs log an error every minute.
+		"--requestheader-client-ca-file=" + pkiDir + "/ca.crt", "--requestheader-allowed-names=nobody",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + pkiDir + "/sa.crt", "--service-account-signing-key-file=" + pkiDir + "/sa.key",
@@ -130,6 +137,7 @@ func controllerManagerFlags() []string {
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file="+pkiDir+"/sa.key", "--root-ca-file="+pkiDir+"/ca.crt",
 		"--allocate-node-cidrs=false",
+		"--kube-api-qps=200", "--kube-api-burst=400",
 		"--node-monitor-grace-period="+nodeGracePeriod.String(), "--node-monitor-period=2s",
 	)
 }
@@ -143,33 +151,28 @@ func clientFlags(kubeconfig string) []string {
 }
 
 // startControlPlane starts the control plane and waits until the API server is
-// ready and the default service account exists, without which no pod can be made.
+// ready.
 func (l *Lab) startControlPlane(ctx context.Context) error {
-	name := l.topology.ControlPlane.Name
-	if err := l.startMachines(ctx, []string{name}); err != nil {
-		return err
-	}
+	return l.startMachines(ctx, []string{l.topology.ControlPlane.Name})
+}
+
+// waitObject waits until the API server has the object at path.
+func (l *Lab) waitObject(ctx context.Context, path string, log func() string) error {
 	api, err := l.api()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	for _, path := range []string{"/readyz", "/api/v1/namespaces/default/serviceaccounts/default"} {
-		for {
-			err := api.do(ctx, "GET", path, nil, nil)
-			if err == nil {
-				break
-			}
-			if ctx.Err() != nil {
-				return fmt.Errorf("wait for %s: %w: %s", path, err, l.logTail(name, "kube-apiserver.log"))
-			}
-			if err := sleep(ctx, 100*time.Millisecond); err != nil {
-				return fmt.Errorf("wait for %s: %w", path, err)
-			}
+	for {
+		err := api.do(ctx, "GET", path, nil, nil)
+		if err == nil {
+			return nil
+		}
+		if waited := sleep(ctx, 100*time.Millisecond); waited != nil {
+			return fmt.Errorf("wait for %s: %w: %s", path, err, log())
 		}
 	}
-	return nil
 }
 
 // api returns a client of the API server with the administrator's rights.

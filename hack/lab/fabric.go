@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -193,6 +194,34 @@ func (l *Lab) setCarrier(machine string, up bool) error {
 		}
 		if err != nil {
 			return fmt.Errorf("set cable %s: %w", cable.port, err)
+		}
+	}
+	return l.waitCarrier(machine, up)
+}
+
+// waitCarrier waits until the machine has seen what setCarrier did: the kernel
+// tells it up to a second later.
+func (l *Lab) waitCarrier(machine string, up bool) error {
+	const patience = 10 * time.Second
+	handle, err := netns.Handle(l.netnsName(machine))
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	deadline := time.Now().Add(patience)
+	for _, cable := range l.topology.links(machine) {
+		for {
+			device, err := handle.LinkByName(cable.iface)
+			if err != nil {
+				return fmt.Errorf("find %s: %w", cable.iface, err)
+			}
+			if (device.Attrs().OperState == netlink.OperUp) == up {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s of %s: carrier does not follow after %s", cable.iface, machine, patience)
+			}
+			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	return nil

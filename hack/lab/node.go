@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -171,32 +170,28 @@ func proxyConfig(node Node) map[string]any {
 // layFabric makes the switches.
 func (l *Lab) layFabric(context.Context) error { return l.buildFabric() }
 
-// startFullNodes starts the full nodes and waits until all are registered.
+// startFullNodes starts the full nodes and waits until all are registered, and
+// until the default service account exists, without which no pod can be made.
 func (l *Lab) startFullNodes(ctx context.Context) error {
-	nodes := l.topology.NodesOf(Full)
 	var names []string
-	for _, node := range nodes {
+	for _, node := range l.topology.NodesOf(Full) {
 		names = append(names, node.Name)
 	}
 	if err := l.startMachines(ctx, names); err != nil {
 		return err
 	}
-	api, err := l.api()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
-	defer cancel()
-	for _, node := range nodes {
-		for {
-			err := api.do(ctx, "GET", "/api/v1/nodes/"+node.Name, nil, nil)
-			if err == nil {
-				break
-			}
-			if waited := sleep(ctx, 100*time.Millisecond); waited != nil {
-				return fmt.Errorf("wait for node %s to register: %w: %s", node.Name, err, l.logTail(node.Name, "kubelet.log"))
-			}
+	for _, name := range names {
+		l.progress.note("waiting for %s to register", name)
+		log := func() string { return l.logTail(name, "kubelet.log") }
+		if err := l.waitObject(ctx, "/api/v1/nodes/"+name, log); err != nil {
+			return err
 		}
 	}
+	l.progress.note("waiting for the default service account")
+	log := func() string { return l.logTail(l.topology.ControlPlane.Name, "kube-controller-manager.log") }
+	if err := l.waitObject(ctx, "/api/v1/namespaces/default/serviceaccounts/default", log); err != nil {
+		return err
+	}
+	l.progress.note("%d registered", len(names))
 	return nil
 }
