@@ -1,0 +1,302 @@
+package ipam
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// DefaultMaxBlocks is how many blocks of a family a node may hold when the
+// configuration does not say (Calico's own limit).
+const DefaultMaxBlocks = 20
+
+// Config is Calico's IPAMConfiguration.
+type Config struct {
+	StrictAffinity     bool // no borrowing from other nodes' blocks
+	AutoAllocateBlocks bool // claim new blocks as needed
+	MaxBlocksPerHost   int  // blocks of each family; 0 means DefaultMaxBlocks
+	CooldownSeconds    int  // how long a released address stays unused; 0 to 1200
+}
+
+// DefaultConfig is what holds without an IPAMConfiguration object.
+func DefaultConfig() Config { return Config{AutoAllocateBlocks: true} }
+
+func (c Config) cooldown() time.Duration {
+	return time.Duration(c.CooldownSeconds) * time.Second
+}
+
+func (c Config) maxBlocks() int {
+	if c.MaxBlocksPerHost > 0 {
+		return c.MaxBlocksPerHost
+	}
+	return DefaultMaxBlocks
+}
+
+// Allocator assigns addresses for one node. It holds the node's own blocks in
+// memory, from a watch and from its own writes, so that an assignment costs
+// one write of the block, one of the handle, and no read.
+//
+// Every method is safe for concurrent use. Assign, Release and EnsureBlock wait
+// until Run has learned the node's blocks.
+type Allocator struct {
+	node    model.NodeName
+	store   Store
+	ready   chan struct{}
+	changed chan struct{} // holds one hint
+	wake    chan struct{} // holds one hint for the repair loop
+	growing map[Family]chan struct{}
+
+	mu       sync.Mutex
+	set      settings
+	pages    map[netip.Prefix]*page
+	handles  map[string]*handle
+	full     map[string]*fullness // by pool name
+	grown    uint64               // counts claimed blocks
+	synced   bool
+	debts    map[string]time.Time // handles whose undo failed, and when to try again
+	problems []model.Problem
+	doubts   map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
+}
+
+// settings is what the allocator is told; each part is replaced as a whole.
+type settings struct {
+	pools    []model.Pool
+	labels   map[string]string
+	config   Config
+	reserved []netip.Prefix
+}
+
+// NewAllocator makes an allocator for a node. It does nothing until Run.
+func NewAllocator(node model.NodeName, store Store) *Allocator {
+	return &Allocator{
+		node: node, store: store,
+		ready:   make(chan struct{}),
+		changed: make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
+		growing: map[Family]chan struct{}{IPv4: make(chan struct{}, 1), IPv6: make(chan struct{}, 1)},
+		set:     settings{config: DefaultConfig()},
+		pages:   map[netip.Prefix]*page{},
+		handles: map[string]*handle{},
+		full:    map[string]*fullness{},
+		debts:   map[string]time.Time{},
+		doubts:  map[netip.Prefix]time.Time{},
+	}
+}
+
+// String names the task.
+func (a *Allocator) String() string { return "ipam" }
+
+// Ready is closed once the node's blocks are known and leftovers of an earlier
+// run have been looked at.
+func (a *Allocator) Ready() <-chan struct{} { return a.ready }
+
+// Changed yields a hint when Blocks, Borrowed or Usage may have changed. Hints
+// that nobody fetches are merged.
+func (a *Allocator) Changed() <-chan struct{} { return a.changed }
+
+// SetPools replaces the pools. The allocator keeps the slice.
+func (a *Allocator) SetPools(pools []model.Pool) {
+	a.configure(func(s *settings) { s.pools = pools })
+}
+
+// SetNode replaces what is known of the node: its labels count.
+func (a *Allocator) SetNode(node model.Node) {
+	a.configure(func(s *settings) { s.labels = node.Labels })
+}
+
+// SetConfig replaces the configuration.
+func (a *Allocator) SetConfig(c Config) { a.configure(func(s *settings) { s.config = c }) }
+
+// SetReservations replaces the prefixes that are not assigned unless asked for
+// by address (Calico IPReservation). The allocator keeps the slice.
+func (a *Allocator) SetReservations(reserved []netip.Prefix) {
+	a.configure(func(s *settings) { s.reserved = reserved })
+}
+
+func (a *Allocator) configure(change func(*settings)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.set)
+	clear(a.full) // what was full may have room now
+	a.hint()
+}
+
+// hint tells whoever waits on Changed. Callers hold mu or do not care.
+func (a *Allocator) hint() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Allocator) wakeRepair() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// awaitReady waits until the node's blocks are known.
+func (a *Allocator) awaitReady(ctx context.Context) error {
+	select {
+	case <-a.ready:
+		return nil
+	default:
+	}
+	select {
+	case <-a.ready:
+		return nil
+	case <-ctx.Done():
+		return &Error{Code: CodeUnavailable, Object: model.Ref{Kind: "Node", Name: string(a.node)},
+			Detail: "its blocks have not been read yet", Hint: "check that the node reaches the Kubernetes API", Err: context.Cause(ctx)}
+	}
+}
+
+// Blocks are the node's own blocks, sorted. Only a confirmed one may be
+// announced to others.
+func (a *Allocator) Blocks() []model.Block {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []model.Block
+	for _, p := range a.pages {
+		if p.aff != nil || p.own(a.node) {
+			out = append(out, model.Block{CIDR: p.cidr, Node: a.node, State: p.state(a.node)})
+		}
+	}
+	slices.SortFunc(out, func(x, y model.Block) int { return comparePrefix(x.CIDR, y.CIDR) })
+	return out
+}
+
+// Borrowed are the addresses in use on this node that lie in other blocks than
+// its own confirmed ones, as host prefixes, sorted. They have to be announced
+// one by one.
+func (a *Allocator) Borrowed() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []netip.Prefix
+	for _, h := range a.handles {
+		for addr := range h.held {
+			if !a.inOwnBlock(addr) {
+				out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
+	}
+	slices.SortFunc(out, comparePrefix)
+	return slices.Compact(out)
+}
+
+// inOwnBlock reports whether a confirmed block of this node holds the address.
+// Callers hold mu.
+func (a *Allocator) inOwnBlock(addr netip.Addr) bool {
+	for _, p := range a.pages {
+		if p.cidr.Contains(addr) && p.own(a.node) && p.state(a.node) == model.BlockConfirmed {
+			return true
+		}
+	}
+	return false
+}
+
+// Adopt tells which addresses a workload of this node was found with at start,
+// so that those outside the node's blocks are known as borrowed again.
+func (a *Allocator) Adopt(handleID string, addrs []netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.handleEntry(handleID)
+	for _, addr := range addrs {
+		if _, ok := h.held[addr]; !ok {
+			h.held[addr] = netip.Prefix{}
+		}
+	}
+	a.hint()
+}
+
+// Allocations are the addresses in the node's own blocks that have an owner,
+// by block and address. The allocator's own undo aside, nobody looks for
+// owners that are gone: whoever knows the node's workloads compares them with
+// this list after a start and releases the rest.
+func (a *Allocator) Allocations() []Allocation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []Allocation
+	for _, p := range a.sortedPages() {
+		if p.own(a.node) {
+			out = slices.AppendSeq(out, p.block.Allocations())
+		}
+	}
+	return out
+}
+
+// Usage counts what the node holds of one pool.
+type Usage struct {
+	Pool     string // empty: blocks that lie in no known pool
+	Family   Family
+	Blocks   int
+	Capacity int // addresses in the blocks
+	InUse    int // of them with an owner, on whatever node
+	Borrowed int // addresses this node uses out of others' blocks
+}
+
+// Usage counts the node's blocks and addresses by pool, sorted by name.
+func (a *Allocator) Usage() []Usage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	by := map[string]*Usage{}
+	entry := func(addr netip.Addr) *Usage {
+		pool, _ := poolOf(a.set.pools, addr)
+		key := pool.Name + familyOf(addr).String()
+		if by[key] == nil {
+			by[key] = &Usage{Pool: pool.Name, Family: familyOf(addr)}
+		}
+		return by[key]
+	}
+	for _, p := range a.pages {
+		if p.own(a.node) {
+			u := entry(p.cidr.Addr())
+			u.Blocks++
+			u.Capacity += p.block.Size()
+			u.InUse += p.block.InUse()
+		}
+	}
+	for _, h := range a.handles {
+		for addr := range h.held {
+			if !a.inOwnBlock(addr) {
+				entry(addr).Borrowed++
+			}
+		}
+	}
+	var out []Usage
+	for _, u := range by {
+		out = append(out, *u)
+	}
+	slices.SortFunc(out, func(x, y Usage) int {
+		return cmp.Or(cmp.Compare(x.Pool, y.Pool), cmp.Compare(x.Family, y.Family))
+	})
+	return out
+}
+
+// Problems are what the allocator could not put right: affinities and blocks
+// that contradict each other.
+func (a *Allocator) Problems() []model.Problem {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.problems)
+}
+
+// sortedPages lists the pages by prefix. Callers hold mu.
+func (a *Allocator) sortedPages() []*page {
+	out := make([]*page, 0, len(a.pages))
+	for _, p := range a.pages {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(x, y *page) int { return comparePrefix(x.cidr, y.cidr) })
+	return out
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}

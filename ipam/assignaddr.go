@@ -1,0 +1,92 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// planAddrs finds the blocks of addresses that are asked for by name.
+func (w *assignment) planAddrs(ctx context.Context, have map[netip.Addr]netip.Prefix) ([]*part, error) {
+	var parts []*part
+	for _, addr := range w.req.Addrs {
+		if _, ok := have[addr]; ok {
+			continue
+		}
+		p, err := w.planAddr(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	return parts, nil
+}
+
+func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, error) {
+	cidr, err := w.blockFor(addr)
+	if err != nil {
+		return nil, err
+	}
+	a := w.a
+	for range maxRounds {
+		a.mu.Lock()
+		p := a.pages[cidr]
+		own := p != nil && p.own(a.node) && p.state(a.node) == model.BlockConfirmed
+		a.mu.Unlock()
+		if own {
+			return &part{page: p, addr: addr, n: 1}, nil
+		}
+		b, _, err := a.store.Blocks().Get(ctx, cidr)
+		if err == nil {
+			return w.foreignAddr(b, addr)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		if _, err = a.claimBlock(ctx, cidr); err != nil && !errors.Is(err, errClaimed) {
+			return nil, err
+		}
+	}
+	return nil, errClaimed
+}
+
+// foreignAddr plans for an address in somebody else's block.
+func (w *assignment) foreignAddr(b *Block, addr netip.Addr) (*part, error) {
+	owner, taken := b.Owner(addr)
+	switch {
+	case taken && !owner.owns(w.req.Handle):
+		return nil, errTaken(addr, owner)
+	case w.a.config().StrictAffinity && b.Node() != w.a.node:
+		return nil, &Error{Code: CodeForeignBlock, Object: model.Ref{Kind: "Address", Name: addr.String()},
+			Detail: fmt.Sprintf("it lies in block %s, which belongs to %q, and borrowing is off", b.CIDR(), b.Affinity()),
+			Hint:   "ask for an address of this node's blocks, or set strictAffinity: false in IPAMConfiguration default"}
+	}
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	return &part{page: w.a.page(b.CIDR()), addr: addr, n: 1, foreign: b.Node() != w.a.node}, nil
+}
+
+// blockFor is the block an address belongs to by its pool.
+func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
+	w.a.mu.Lock()
+	pools := w.a.set.pools
+	w.a.mu.Unlock()
+	ref := model.Ref{Kind: "Address", Name: addr.String()}
+	pool, ok := poolOf(pools, addr)
+	use := w.req.query(familyOf(addr), nil).use
+	switch {
+	case !ok:
+		return netip.Prefix{}, &Error{Code: CodeOutsidePools, Object: ref,
+			Detail: "it is in no IPPool", Hint: "ask for an address inside a pool, or create an IPPool that holds it"}
+	case !usable(pool):
+		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
+			Detail: fmt.Sprintf("IPPool %s is disabled, overlaps another pool or is being deleted", pool.Name), Hint: "ask for an address of another pool"}
+	case !allows(pool, use):
+		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
+			Detail: fmt.Sprintf("IPPool %s does not allow the use %s", pool.Name, use), Hint: "ask for an address of another pool"}
+	}
+	return netip.PrefixFrom(addr, max(blockBits(pool), pool.CIDR.Bits())).Masked(), nil
+}

@@ -1,0 +1,240 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+const (
+	// reclaimAge is how long a block must have been claimed before another
+	// node may take it for being empty (Calico EmptyBlockMinReclaimAge).
+	reclaimAge = time.Minute
+	// scanLife is how long a reading of all blocks of a pool is used.
+	scanLife = 2 * time.Second
+	// fullFor is how long a full pool is skipped without a look.
+	fullFor = 5 * time.Second
+	// reclaimTries bounds the attempts to take over one block.
+	reclaimTries = 4
+)
+
+// fullness is what is known of a pool that has no free block.
+type fullness struct {
+	noBlocks time.Time // until then: do not look for a free or an abandoned block
+	noRoom   time.Time // until then: do not look for an address to borrow
+	at       time.Time // of the scan
+	room     []roomy
+	empty    []vacated
+	reserved int // addresses that are free but reserved
+}
+
+// roomy is a block with addresses to borrow.
+type roomy struct {
+	cidr netip.Prefix
+	free int
+}
+
+// vacated is an empty block that another node, or nobody, holds.
+type vacated struct {
+	cidr netip.Prefix
+	node model.NodeName
+	seq  uint64
+}
+
+// fullnessOf finds or adds an entry. Callers hold mu.
+func (a *Allocator) fullnessOf(pool string) *fullness {
+	if a.full[pool] == nil {
+		a.full[pool] = &fullness{}
+	}
+	return a.full[pool]
+}
+
+func (a *Allocator) knownFull(pool model.Pool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Now().Before(a.fullnessOf(pool.Name).noBlocks)
+}
+
+func (a *Allocator) markFull(pools []model.Pool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range pools {
+		if f := a.fullnessOf(p.Name); time.Now().After(f.noBlocks) {
+			f.noBlocks = time.Now().Add(fullFor)
+		}
+	}
+}
+
+// scan reads every block of a pool: the price of a pool without free blocks,
+// paid at most every scanLife.
+func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
+	a.mu.Lock()
+	config, reservations := a.set.config, a.set.reserved
+	a.mu.Unlock()
+	f := fullness{at: time.Now()}
+	err := a.store.EachBlock(ctx, pool.CIDR, func(b *Block, _ Revision) bool {
+		cidr := b.CIDR()
+		n, held := b.Available(reservedBy(reservations, cidr))
+		n += len(b.cooled(f.at, config.cooldown()))
+		f.reserved += held
+		if b.Node() == a.node {
+			return true
+		}
+		if n > 0 {
+			f.room = append(f.room, roomy{cidr: cidr, free: n})
+		}
+		if b.Empty() && f.at.Sub(b.ClaimedAt()) > reclaimAge && (b.Affinity() == "" || b.Node() != "") {
+			f.empty = append(f.empty, vacated{cidr: cidr, node: b.Node(), seq: b.Sequence()})
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	// Nodes start at different blocks, so that they rarely write the same one.
+	rotate(f.room, hash(string(a.node)))
+	rotate(f.empty, hash(string(a.node)))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.fullnessOf(pool.Name)
+	f.noBlocks, f.noRoom = old.noBlocks, old.noRoom
+	*old = f
+	return nil
+}
+
+func rotate[T any](s []T, by uint32) {
+	if len(s) < 2 {
+		return
+	}
+	n := int(by % uint32(len(s)))
+	slices.Reverse(s[:n])
+	slices.Reverse(s[n:])
+	slices.Reverse(s)
+}
+
+// reclaimIn takes over a block of the pool that another node has had empty for
+// long, or returns errPoolFull.
+func (a *Allocator) reclaimIn(ctx context.Context, pool model.Pool) error {
+	if err := a.scan(ctx, pool); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	empty := slices.Clone(a.fullnessOf(pool.Name).empty)
+	a.mu.Unlock()
+	for i, v := range empty {
+		if i == reclaimTries {
+			break
+		}
+		err := ReleaseAffinity(ctx, a.store, v.node, v.cidr, AffinityRelease{RequireEmpty: true, Sequence: &v.seq})
+		if err == nil {
+			_, err = a.claimBlock(ctx, v.cidr)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotEmpty), errors.Is(err, errClaimed):
+			// Somebody was quicker.
+		default:
+			return err
+		}
+	}
+	return errPoolFull
+}
+
+// borrow finds other nodes' blocks with room. No parts: there is none.
+func (a *Allocator) borrow(ctx context.Context, pools []model.Pool, missing int) ([]*part, error) {
+	for _, pool := range pools {
+		for fresh := false; ; fresh = true {
+			a.mu.Lock()
+			f := a.fullnessOf(pool.Name)
+			known := time.Now().Before(f.noRoom)
+			young := fresh || time.Since(f.at) < scanLife
+			var parts []*part
+			if young && !known {
+				parts = a.partsFrom(f.room, missing)
+			}
+			if fresh && len(parts) == 0 {
+				f.noRoom = time.Now().Add(fullFor)
+			}
+			a.mu.Unlock()
+			if len(parts) > 0 {
+				return parts, nil
+			}
+			if known || fresh {
+				break
+			}
+			if err := a.scan(ctx, pool); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// partsFrom picks blocks until enough is found. Callers hold mu.
+func (a *Allocator) partsFrom(room []roomy, missing int) []*part {
+	var parts []*part
+	for _, r := range room {
+		if missing == 0 {
+			break
+		}
+		if r.free == 0 {
+			continue
+		}
+		n := min(r.free, missing)
+		missing -= n
+		parts = append(parts, &part{page: a.page(r.cidr), n: n, foreign: true})
+	}
+	return parts
+}
+
+// noteRoom corrects what a scan said of a block, from what the last write saw.
+func (a *Allocator) noteRoom(cidr netip.Prefix, full bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, f := range a.full {
+		for i := range f.room {
+			if f.room[i].cidr != cidr {
+				continue
+			}
+			f.room[i].free = max(0, f.room[i].free-1)
+			if full {
+				f.room[i].free = 0
+			}
+		}
+	}
+}
+
+// exhausted tells which pools have no address left, and why none was added.
+func (a *Allocator) exhausted(req Request, pools []model.Pool, why *cannotGrow) *Error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	reserved := 0
+	for _, p := range pools {
+		reserved += a.fullnessOf(p.Name).reserved
+	}
+	e := &Error{Code: CodePoolExhausted, Object: req.object(),
+		Detail: "no address is left in " + poolNames(pools) + ": " + why.detail, Hint: why.hint}
+	if why.code == CodeBlockLimit && a.set.config.StrictAffinity {
+		e.Code = CodeBlockLimit
+		e.Detail += ", and strictAffinity forbids borrowing"
+	}
+	if reserved > 0 {
+		e.Detail += fmt.Sprintf("; %d addresses are free but held by an IPReservation", reserved)
+	}
+	return e
+}
+
+func poolNames(pools []model.Pool) string {
+	var names []string
+	for _, p := range pools {
+		names = append(names, p.Name)
+	}
+	return "IPPool " + strings.Join(names, ", ")
+}

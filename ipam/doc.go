@@ -1,0 +1,74 @@
+// Package ipam assigns addresses to workloads the way Calico does, on the same
+// objects, so that both can work on one datastore. This page is the reader's
+// guide to the algorithm.
+//
+// # What is stored
+//
+// A pool is cut into blocks of equal size (block.go, blockops.go). A Block says
+// of each of its addresses whether it is free, assigned to an owner, or cooling
+// down; its free ones form a queue, so that a released address is reused as
+// late as possible. An Affinity ties a block to a node. A Handle counts an
+// owner's addresses by block, and is the way back from an owner to addresses
+// that lie in other nodes' blocks. Every write is a compare and swap on one
+// object (store.go): there are no transactions, so the order of writes is the
+// protocol.
+//
+// # Claiming a block (claim.go)
+//
+// (1) create the affinity, pending; (2) create the block; (3) confirm the
+// affinity. Only a confirmed block is assigned from and announced. Whoever loses
+// at (2) deletes the affinity and tries the next block. A node looks for a free
+// block in an order of its own (walk.go) that begins at the hash of its name,
+// by reading a few at a time; that costs no list, whatever the size of the
+// pool, until the pool is some nine tenths full. Then the names of its blocks
+// are listed, once. An index kept by a watch was the alternative: it would make
+// every node of a large cluster hold and follow every block, for an operation
+// that a node does a few times in its life.
+//
+// When no block is free, one that another node has had empty for a minute is
+// taken over (affinity.go): its affinity is marked pending deletion, the block
+// deleted, the affinity deleted. When there is none, addresses are borrowed out
+// of others' blocks (borrow.go), unless strictAffinity forbids it. A pool that
+// turned out to be full is skipped without a look for a few seconds.
+//
+// # Assigning (assign.go, page.go)
+//
+// The node's own blocks are in memory, from a watch and from the node's own
+// writes. A request sets room aside in one, and then two writes go out
+// together: the handle, and the block. Requests that meet at a block share its
+// write: the first one there leads and writes for all that have gathered. A
+// borrowed address is different: its handle is written first, because after a
+// crash nothing else leads to it.
+//
+// Every step can be repeated. An operation on a block states what shall hold
+// ("this handle has one address more than before"), so it may run again on a
+// fresh copy after a conflict. When the outcome of a write is not learned, the
+// block is read again, and from then on until a write succeeds one is made even
+// if there is nothing to change: that fences off the lost one, should it still
+// be under way. A failed request takes back what it wrote, now or, when the
+// datastore is away, later.
+//
+// Releasing writes the blocks first and then deletes the handle, so that
+// whoever releases again after a crash finds the rest.
+//
+// # Starting and repairing (repair.go)
+//
+// How does a fresh process recognise what is its own? By the node's name in
+// the affinities and blocks. A pending affinity with a block of the node's is
+// confirmed, one without is deleted; a block without affinity gets one; a block
+// that seems about to be taken over is taken back after a while. Owners that
+// are gone are not looked for here: Allocations lists what is assigned, and the
+// agent, which knows the node's workloads, releases what none of them has.
+//
+// # What it never does
+//
+// It does not log, and imports nothing but the model, the selector language and
+// the standard library. It never lists anything to assign out of a block with
+// room. Kernel footprint: none. Wire footprint: the objects IPAMBlock,
+// BlockAffinity and IPAMHandle, by way of a Store (package kubestore).
+//
+// Calico's own allocator counts a handle by what was requested, and leaves the
+// count behind when it retries; both leave orphaned handles. It returns an
+// error at maxBlocksPerHost where it could borrow, and walks a full pool to its
+// end each time. None of this is repeated here.
+package ipam

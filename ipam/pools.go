@@ -1,0 +1,217 @@
+package ipam
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Uses that an address can have (Calico IPPool.spec.allowedUses).
+const (
+	UseWorkload     = "Workload"
+	UseTunnel       = "Tunnel"
+	UseLoadBalancer = "LoadBalancer"
+)
+
+// Family is an address family.
+type Family int
+
+// The values of Family.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// String gives "IPv4" or "IPv6", as Kubernetes and the annotation ipFamilies
+// spell it.
+func (f Family) String() string { return fmt.Sprintf("IPv%d", int(f)) }
+
+func familyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// poolQuery is what decides which pools may serve a request.
+type poolQuery struct {
+	family    Family
+	use       string
+	node      map[string]string // labels
+	namespace map[string]string // labels
+	wanted    []string          // names or prefixes of pools; empty: any
+}
+
+// usable reports whether addresses may be assigned from a pool at all.
+func usable(p model.Pool) bool { return !p.Disabled && !p.Deleting && p.Allocatable }
+
+// allows reports whether a pool is meant for a use. A pool that names no uses
+// is for Workload and Tunnel.
+func allows(p model.Pool, use string) bool {
+	if len(p.AllowedUses) == 0 {
+		return use == UseWorkload || use == UseTunnel
+	}
+	return slices.Contains(p.AllowedUses, use)
+}
+
+// selectPools picks the pools that may serve a request, in the order in which
+// they are to be tried: those asked for, as asked; else by name the automatic
+// ones whose selectors match. Pools that are asked for are taken whatever
+// their selectors say, as Calico does, yet never against their allowed uses.
+func selectPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
+	if len(q.wanted) > 0 {
+		return wantedPools(pools, q)
+	}
+	var out []model.Pool
+	for _, p := range pools {
+		if familyOf(p.CIDR.Addr()) != q.family || !usable(p) || !allows(p, q.use) || p.AssignmentMode == "Manual" {
+			continue
+		}
+		if !selectsNode(p, q.node) || !selectsNamespace(p, q) {
+			continue
+		}
+		out = append(out, p)
+	}
+	if len(out) == 0 {
+		return nil, noPool(pools, q)
+	}
+	slices.SortFunc(out, func(a, b model.Pool) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func selectsNode(p model.Pool, labels map[string]string) bool {
+	return p.NodeSelector == nil || p.NodeSelector.Matches(labels)
+}
+
+// selectsNamespace: a tunnel address has no namespace, so a pool that asks for
+// one is not for it.
+func selectsNamespace(p model.Pool, q poolQuery) bool {
+	if p.NamespaceSelector == nil {
+		return true
+	}
+	return q.use != UseTunnel && p.NamespaceSelector.Matches(q.namespace)
+}
+
+func wantedPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
+	var out []model.Pool
+	for _, want := range q.wanted {
+		i := slices.IndexFunc(pools, func(p model.Pool) bool { return names(want, p) })
+		if i < 0 {
+			return nil, &Error{Code: CodePoolNotFound, Object: model.Ref{Kind: "IPPool", Name: want},
+				Detail: "it does not exist", Hint: "name an IPPool or its cidr exactly"}
+		}
+		p := pools[i]
+		ref := model.Ref{Kind: "IPPool", Name: p.Name}
+		switch {
+		case familyOf(p.CIDR.Addr()) != q.family:
+			return nil, &Error{Code: CodePoolUnusable, Object: ref, Field: "spec.cidr",
+				Detail: fmt.Sprintf("%s is asked for as an %s pool", p.CIDR, q.family), Hint: "name it in the annotation of its own family"}
+		case !usable(p):
+			return nil, &Error{Code: CodePoolUnusable, Object: ref, Field: "spec.disabled",
+				Detail: "it is disabled, overlaps another pool or is being deleted", Hint: "ask for another pool"}
+		case !allows(p, q.use):
+			return nil, &Error{Code: CodePoolUnusable, Object: ref, Field: "spec.allowedUses",
+				Detail: "it does not allow the use " + q.use, Hint: "ask for another pool, or add the use"}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// names reports whether want is the pool's name or its prefix.
+func names(want string, p model.Pool) bool {
+	if want == p.Name {
+		return true
+	}
+	cidr, err := netip.ParsePrefix(want)
+	return err == nil && cidr == p.CIDR
+}
+
+// noPool tells why no pool is left: the reason that stopped most of them.
+func noPool(pools []model.Pool, q poolQuery) *Error {
+	e := &Error{Code: CodeNoPool, Object: model.Ref{Kind: "IPPool", Name: "*"}}
+	count := map[string]int{}
+	for _, p := range pools {
+		switch {
+		case familyOf(p.CIDR.Addr()) != q.family:
+			continue
+		case !usable(p):
+			count["disabled, overlapping or being deleted"]++
+		case !allows(p, q.use):
+			count["not for the use "+q.use]++
+		case p.AssignmentMode == "Manual":
+			count["assigned manually only"]++
+		case !selectsNode(p, q.node):
+			count["not for this node (nodeSelector)"]++
+		default:
+			count["not for this namespace (namespaceSelector)"]++
+		}
+	}
+	if len(count) == 0 {
+		e.Detail = fmt.Sprintf("there is no %s pool", q.family)
+		e.Hint = "create an IPPool"
+		return e
+	}
+	var why []string
+	for reason, n := range count {
+		why = append(why, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(why)
+	e.Detail = fmt.Sprintf("no %s pool may be used here: %s", q.family, strings.Join(why, ", "))
+	e.Hint = "create an IPPool, or change the selectors of one"
+	return e
+}
+
+// poolOf is the pool that an address lies in.
+func poolOf(pools []model.Pool, addr netip.Addr) (model.Pool, bool) {
+	for _, p := range pools {
+		if p.CIDR.Contains(addr) {
+			return p, true
+		}
+	}
+	return model.Pool{}, false
+}
+
+// blockBits is the prefix length of the pool's blocks; Calico's default when the
+// pool does not say.
+func blockBits(p model.Pool) int {
+	switch {
+	case p.BlockSize != 0:
+		return p.BlockSize
+	case p.CIDR.Addr().Is4():
+		return 26
+	}
+	return 122
+}
+
+// covers reports whether block is a block of the pool.
+func covers(p model.Pool, block netip.Prefix) bool {
+	return p.CIDR.Contains(block.Addr()) && p.CIDR.Bits() <= block.Bits()
+}
+
+// reservedBy makes the test whether an address is reserved (Calico
+// IPReservation.spec.reservedCIDRs); nil when nothing inside the block is.
+func reservedBy(reservations []netip.Prefix, block netip.Prefix) func(netip.Addr) bool {
+	var near []netip.Prefix
+	for _, r := range reservations {
+		if r.Overlaps(block) {
+			near = append(near, r)
+		}
+	}
+	if len(near) == 0 {
+		return nil
+	}
+	return func(a netip.Addr) bool {
+		return slices.ContainsFunc(near, func(r netip.Prefix) bool { return r.Contains(a) })
+	}
+}
+
+// wholly reports whether one reservation holds the whole block.
+func wholly(reservations []netip.Prefix, block netip.Prefix) bool {
+	return slices.ContainsFunc(reservations, func(r netip.Prefix) bool {
+		return r.Bits() <= block.Bits() && r.Contains(block.Addr())
+	})
+}

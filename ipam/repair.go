@@ -1,0 +1,329 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+const (
+	// repairEvery is how often contradictions are looked for without a hint.
+	repairEvery = 15 * time.Second
+	// repairTimeout bounds one pass.
+	repairTimeout = 30 * time.Second
+	// doubtFor is how long a block may look as if another node is taking it
+	// before this node takes it back: its taker has crashed by then.
+	doubtFor = 15 * time.Second
+)
+
+// Run keeps the node's blocks in memory and puts right what an earlier life of
+// this node, or another node's crash, has left half done. It returns nil once
+// ctx ends.
+func (a *Allocator) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { a.repairLoop(ctx) })
+	return a.store.WatchOwn(ctx, a.node, (*watcher)(a))
+}
+
+func (a *Allocator) repairLoop(ctx context.Context) {
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-a.wake:
+		}
+		a.mu.Lock()
+		synced := a.synced
+		a.mu.Unlock()
+		if !synced {
+			continue
+		}
+		a.repair(ctx)
+		select {
+		case <-a.ready:
+		default:
+			close(a.ready)
+		}
+		a.payDebts(ctx)
+	}
+}
+
+// repair looks at every page whose affinity and block do not fit.
+func (a *Allocator) repair(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
+	defer cancel()
+	var problems []model.Problem
+	for _, cidr := range a.contradictions() {
+		err := a.repairBlock(ctx, cidr)
+		if err != nil && ctx.Err() == nil {
+			problems = append(problems, model.Problem{
+				Object: model.Ref{Kind: "BlockAffinity", Name: AffinityName(a.node, cidr)}, Field: "spec.state",
+				Reason: "RepairFailed", Message: fmt.Sprintf("the claim to block %s could not be put right and is tried again: %v", cidr, err),
+			})
+		}
+	}
+	a.mu.Lock()
+	a.problems = problems
+	a.mu.Unlock()
+}
+
+// contradictions lists the blocks to look at: any but those that are confirmed
+// and exist, or that a claim is busy with.
+func (a *Allocator) contradictions() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []netip.Prefix
+	for _, p := range a.sortedPages() {
+		own := p.own(a.node)
+		if p.claiming > 0 || p.aff == nil && !own {
+			delete(a.doubts, p.cidr)
+			continue
+		}
+		if own && p.aff != nil && p.aff.State == model.BlockConfirmed {
+			delete(a.doubts, p.cidr)
+			continue
+		}
+		out = append(out, p.cidr)
+	}
+	maps.DeleteFunc(a.doubts, func(cidr netip.Prefix, _ time.Time) bool { return !slices.Contains(out, cidr) })
+	return out
+}
+
+// repairBlock decides by what the datastore says now, not by memory.
+func (a *Allocator) repairBlock(ctx context.Context, cidr netip.Prefix) error {
+	aff, affRev, affErr := a.store.Affinities().Get(ctx, AffinityKey{Node: a.node, CIDR: cidr})
+	if affErr != nil && !errors.Is(affErr, ErrNotFound) {
+		return affErr
+	}
+	b, rev, err := a.store.Blocks().Get(ctx, cidr)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	own := err == nil && b.Node() == a.node
+	switch {
+	case !own && affErr != nil:
+		a.absent(cidr)
+		return nil
+	case !own:
+		// The block was never made, or is another's: the claim goes.
+		return a.dropAffinity(ctx, aff, affRev)
+	case affErr != nil:
+		aff = Affinity{Node: a.node, CIDR: cidr, State: model.BlockConfirmed, Type: affinityHost}
+		if affRev, err = a.store.Affinities().Create(ctx, aff); err != nil {
+			return err
+		}
+	case aff.State == model.BlockPendingDeletion:
+		if !a.doubted(cidr) {
+			return nil
+		}
+		// Count a write first: should the taker still be alive, its delete of
+		// the block conflicts.
+		b = b.Clone()
+		b.Bump()
+		if rev, err = a.store.Blocks().Update(ctx, b, rev); err != nil {
+			return err
+		}
+		aff.State = model.BlockConfirmed
+		if affRev, err = a.store.Affinities().Update(ctx, aff, affRev); err != nil {
+			return err
+		}
+	default:
+		if aff, affRev, err = a.confirm(ctx, aff, affRev); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.page(cidr)
+	p.install(b, rev)
+	p.takeAffinity(aff, affRev)
+	a.grown++
+	a.hint()
+	return nil
+}
+
+// absent drops a page of which nothing is left.
+func (a *Allocator) absent(cidr netip.Prefix) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pages[cidr]; p != nil && p.claiming == 0 {
+		p.aff = nil
+		if p.own(a.node) {
+			p.block = nil
+		}
+		a.forget(p)
+		a.hint()
+	}
+}
+
+// doubted reports whether a block has looked taken for long enough.
+func (a *Allocator) doubted(cidr netip.Prefix) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since, ok := a.doubts[cidr]
+	if !ok {
+		a.doubts[cidr] = time.Now()
+		return false
+	}
+	return time.Since(since) >= doubtFor
+}
+
+// payDebts releases what a failed Assign could not take back.
+func (a *Allocator) payDebts(ctx context.Context) {
+	a.mu.Lock()
+	var due []string
+	for id, at := range a.debts {
+		if !time.Now().Before(at) {
+			due = append(due, id)
+		}
+	}
+	a.mu.Unlock()
+	slices.Sort(due)
+	for _, id := range due {
+		if err := a.payDebt(ctx, id); err != nil {
+			a.mu.Lock()
+			if _, ok := a.debts[id]; ok {
+				a.debts[id] = time.Now().Add(repairEvery / 2)
+			}
+			a.mu.Unlock()
+		}
+	}
+}
+
+func (a *Allocator) payDebt(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
+	defer cancel()
+	h, err := a.lockHandle(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer a.unlockHandle(h)
+	a.mu.Lock()
+	_, owed := a.debts[id]
+	a.mu.Unlock()
+	if !owed {
+		return nil // assigned anew, or released, meanwhile
+	}
+	if err := a.releaseAll(ctx, h); err != nil {
+		return err
+	}
+	a.clearDebt(id)
+	return nil
+}
+
+// watcher is the Allocator's face towards Store.WatchOwn.
+type watcher Allocator
+
+// ReplaceBlocks takes a list of the node's blocks.
+func (w *watcher) ReplaceBlocks(blocks []*Block, at []Revision) {
+	a := (*Allocator)(w)
+	listed := map[netip.Prefix]bool{}
+	for i, b := range blocks {
+		listed[b.CIDR()] = true
+		w.Block(b, at[i])
+	}
+	a.mu.Lock()
+	var gone []*page
+	for _, p := range a.pages {
+		if p.own(a.node) && !listed[p.cidr] {
+			gone = append(gone, p)
+		}
+	}
+	a.mu.Unlock()
+	for _, p := range gone {
+		// It may have been claimed after the list was made: repair looks.
+		a.mu.Lock()
+		claimed := p.claiming > 0
+		a.mu.Unlock()
+		if !claimed {
+			a.lose(p, Revision{})
+		}
+	}
+}
+
+// Block takes a block that is new or has changed.
+func (w *watcher) Block(b *Block, at Revision) {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.page(b.CIDR()).install(b, at)
+	a.hint()
+	a.wakeRepair()
+}
+
+// BlockGone takes a block that is not this node's any more.
+func (w *watcher) BlockGone(cidr netip.Prefix, at Revision) {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	p := a.pages[cidr]
+	a.mu.Unlock()
+	if p != nil {
+		a.lose(p, at)
+	}
+}
+
+// ReplaceAffinities takes a list of the node's affinities.
+func (w *watcher) ReplaceAffinities(affinities []Affinity, at []Revision) {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	listed := map[netip.Prefix]bool{}
+	for i, aff := range affinities {
+		listed[aff.CIDR] = true
+		a.page(aff.CIDR).takeAffinity(aff, at[i])
+	}
+	for _, p := range a.sortedPages() {
+		if p.aff != nil && !listed[p.cidr] && p.claiming == 0 {
+			p.aff = nil
+			a.forget(p)
+		}
+	}
+	a.hint()
+	a.wakeRepair()
+}
+
+// Affinity takes an affinity that is new or has changed.
+func (w *watcher) Affinity(aff Affinity, at Revision) {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.page(aff.CIDR).takeAffinity(aff, at)
+	a.hint()
+	a.wakeRepair()
+}
+
+// AffinityGone takes an affinity that was deleted.
+func (w *watcher) AffinityGone(key AffinityKey, at Revision) {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.pages[key.CIDR]; p != nil && p.aff != nil && at.Number >= p.affRev.Number {
+		p.aff = nil
+		a.forget(p)
+		a.hint()
+		a.wakeRepair()
+	}
+}
+
+// Synced tells that both lists have come.
+func (w *watcher) Synced() {
+	a := (*Allocator)(w)
+	a.mu.Lock()
+	a.synced = true
+	a.mu.Unlock()
+	a.hint()
+	a.wakeRepair()
+}
