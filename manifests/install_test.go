@@ -1,0 +1,82 @@
+package manifests_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+)
+
+// One command on a cluster that has never seen Muslin is the whole install, and
+// running it again changes nothing.
+func TestOneApplyInstalls(t *testing.T) {
+	fresh := kubetest.Start(t)
+	out := fresh.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	for _, want := range []string{"daemonset.apps/muslin-agent created", "deployment.apps/muslin-controller created", "customresourcedefinition.apiextensions.k8s.io/ippools.projectcalico.org created"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "Warning") {
+		t.Errorf("a warning:\n%s", out)
+	}
+	fresh.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+	for _, line := range strings.Split(strings.TrimSpace(fresh.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")), "\n") {
+		if !strings.HasSuffix(line, " unchanged") {
+			t.Errorf("second apply: %s", line)
+		}
+	}
+}
+
+// What the service accounts may do is all that they need, and no more.
+func TestPermissions(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	const agent, controller = "muslin-agent", "muslin-controller"
+	for _, c := range []struct {
+		who, verb, what string
+		extra           []string
+		want            bool
+	}{
+		{agent, "watch", "nodes", nil, true},
+		{agent, "patch", "nodes/status", nil, true},
+		{agent, "patch", "nodes", nil, false},
+		{agent, "watch", "pods", []string{"-A"}, true},
+		{agent, "patch", "pods/status", []string{"-n", "default"}, true},
+		{agent, "create", "pods", []string{"-n", "muslin-system"}, false},
+		{agent, "create", "events", []string{"-n", "default"}, true},
+		{agent, "watch", "ippools.projectcalico.org", nil, true},
+		{agent, "update", "ippools.projectcalico.org", nil, false},
+		{agent, "update", "ipamblocks.projectcalico.org", nil, true},
+		{agent, "delete", "ipamhandles.projectcalico.org", nil, true},
+		{agent, "create", "blockaffinities.projectcalico.org", nil, true},
+		{agent, "get", "secrets", []string{"-n", "muslin-system"}, true},
+		{agent, "get", "secrets", []string{"-n", "kube-system"}, false},
+		{agent, "list", "secrets", []string{"-A"}, false},
+		{agent, "get", "configmaps", []string{"-n", "muslin-system"}, false},
+		{controller, "patch", "ippools.projectcalico.org/status", nil, true},
+		{controller, "patch", "bgpfilters.projectcalico.org/status", nil, true},
+		{controller, "create", "ippools.projectcalico.org", nil, true},
+		{controller, "delete", "ippools.projectcalico.org", nil, false},
+		{controller, "create", "leases.coordination.k8s.io", []string{"-n", "muslin-system"}, true},
+		{controller, "update", "leases.coordination.k8s.io/muslin-controller", []string{"-n", "muslin-system"}, true},
+		{controller, "update", "leases.coordination.k8s.io/another", []string{"-n", "muslin-system"}, false},
+		{controller, "patch", "nodes/status", nil, false},
+	} {
+		t.Run(c.who+" "+c.verb+" "+c.what, func(t *testing.T) {
+			args := append([]string{"auth", "can-i", c.verb, c.what, "--as=system:serviceaccount:muslin-system:" + c.who}, c.extra...)
+			if sub, ok := strings.CutSuffix(c.what, "/status"); ok {
+				args[3] = sub
+				args = append(args, "--subresource=status")
+			}
+			out, _ := server.Kubectl("", args...) // the exit code says the same as the word
+			if got := strings.HasPrefix(lastLine(out), "yes"); got != c.want {
+				t.Errorf("got %q, want %v", out, c.want)
+			}
+		})
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndex(s, "\n")+1:]
+}
