@@ -1,0 +1,163 @@
+package bgp
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Annotations of BGPPeer and BGPConfiguration objects, for what Calico's API
+// has no field for. A value that cannot be read is a problem and leaves the
+// default in force.
+const (
+	// AnnotationHoldTime is the hold time of a BGPPeer, or with a
+	// BGPConfiguration "default" that of the mesh: a duration of 3 s to
+	// 65535 s ("9s", "3m"), RFC 4271 section 4.2. Default 90 s.
+	AnnotationHoldTime = "muslin.io/hold-time"
+	// AnnotationBFD turns BFD on for a BGPPeer, or for the mesh: the transmit
+	// and receive interval, 10 ms to 60 s ("300ms").
+	AnnotationBFD = "muslin.io/bfd"
+	// AnnotationBFDMultiplier is how many packets may be missed, 1 to 255.
+	// Default 3.
+	AnnotationBFDMultiplier = "muslin.io/bfd-multiplier"
+	// AnnotationPrefixLimit is how many prefixes a family a BGPPeer may
+	// announce before its session is closed: 1 to 2^31-1. Default: no limit.
+	AnnotationPrefixLimit = "muslin.io/prefix-limit"
+	// AnnotationFamilies is what a BGPPeer's session carries: "ipv4", "ipv6"
+	// or "ipv4,ipv6".
+	AnnotationFamilies = "muslin.io/families"
+	// AnnotationReExport says which nodes' prefixes an external BGPPeer is
+	// told of beside this node's own: "Orphans" (default), those of nodes
+	// that have no external peer themselves; "All", every node's, as Calico.
+	AnnotationReExport = "muslin.io/re-export"
+	// AnnotationMaxPaths is how many next hops a learned prefix may have, 1
+	// to 64, on a BGPConfiguration. Default 16.
+	AnnotationMaxPaths = "muslin.io/max-paths"
+
+	annotationPrefix = "muslin.io/"
+)
+
+var (
+	peerAnnotations = []string{
+		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
+		AnnotationPrefixLimit, AnnotationFamilies, AnnotationReExport,
+	}
+	configAnnotations = []string{AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier, AnnotationMaxPaths}
+)
+
+// annotations applies those of a BGPPeer to its session.
+func (b *builder) annotations(o model.BGPPeer, p *Peer) {
+	ref := peerRef(o)
+	b.unknownAnnotations(ref, o.Annotations, peerAnnotations)
+	b.timers(ref, o.Annotations, p)
+	if n, ok := b.number(ref, o.Annotations, AnnotationPrefixLimit, 1, 1<<31-1); ok {
+		p.PrefixLimit = n
+	}
+	if v, ok := o.Annotations[AnnotationFamilies]; ok {
+		b.families(ref, v, p)
+	}
+}
+
+// timers reads the annotations that a BGPPeer and the mesh share.
+func (b *builder) timers(ref model.Ref, a map[string]string, p *Peer) {
+	if d, ok := b.duration(ref, a, AnnotationHoldTime, 3*time.Second, 65535*time.Second); ok {
+		p.HoldTime = d.Round(time.Second)
+		p.Keepalive = p.HoldTime / 3
+	}
+	d, ok := b.duration(ref, a, AnnotationBFD, 10*time.Millisecond, time.Minute)
+	if !ok {
+		return
+	}
+	p.BFD = &BFD{Interval: d, Multiplier: 3}
+	if n, ok := b.number(ref, a, AnnotationBFDMultiplier, 1, 255); ok {
+		p.BFD.Multiplier = n
+	}
+}
+
+func (b *builder) families(ref model.Ref, v string, p *Peer) {
+	var fs []Family
+	for w := range strings.SplitSeq(v, ",") {
+		var f Family
+		switch strings.TrimSpace(w) {
+		case "ipv4":
+			f = IPv4
+		case "ipv6":
+			f = IPv6
+		default:
+			b.badAnnotation(ref, AnnotationFamilies, v, "want ipv4, ipv6 or ipv4,ipv6")
+			return
+		}
+		if !addrOf(b.node, f).IsValid() {
+			b.badAnnotation(ref, AnnotationFamilies, v, "this node has no "+f.String()+" address")
+			return
+		}
+		if !slices.Contains(fs, f) {
+			fs = append(fs, f)
+		}
+	}
+	p.Families = fs
+}
+
+func (b *builder) reExportAll(o model.BGPPeer) bool {
+	switch v, ok := o.Annotations[AnnotationReExport]; {
+	case !ok || v == "Orphans":
+		return false
+	case v == "All":
+		return true
+	default:
+		b.badAnnotation(peerRef(o), AnnotationReExport, v, "want Orphans or All")
+		return false
+	}
+}
+
+func (b *builder) maxPaths() int {
+	ref := model.Ref{Kind: "BGPConfiguration", Name: "default"}
+	b.unknownAnnotations(ref, b.defaults.Annotations, configAnnotations)
+	if n, ok := b.number(ref, b.defaults.Annotations, AnnotationMaxPaths, 1, 64); ok {
+		return n
+	}
+	return DefaultMaxPaths
+}
+
+func (b *builder) duration(ref model.Ref, a map[string]string, key string, least, most time.Duration) (time.Duration, bool) {
+	v, ok := a[key]
+	if !ok {
+		return 0, false
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < least || d > most {
+		b.badAnnotation(ref, key, v, "want a duration of "+least.String()+" to "+most.String())
+		return 0, false
+	}
+	return d, true
+}
+
+func (b *builder) number(ref model.Ref, a map[string]string, key string, least, most int) (int, bool) {
+	v, ok := a[key]
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		b.badAnnotation(ref, key, v, "want a number of "+strconv.Itoa(least)+" to "+strconv.Itoa(most))
+		return 0, false
+	}
+	return n, true
+}
+
+func (b *builder) badAnnotation(ref model.Ref, key, value, want string) {
+	b.problem(ref, annotationField(key), "InvalidAnnotation", "%q is not understood and is ignored: %s", value, want)
+}
+
+func (b *builder) unknownAnnotations(ref model.Ref, a map[string]string, known []string) {
+	for k := range a {
+		if strings.HasPrefix(k, annotationPrefix) && !slices.Contains(known, k) {
+			b.problem(ref, annotationField(k), "UnknownAnnotation", "no such annotation of a %s; known are %s", ref.Kind, strings.Join(known, ", "))
+		}
+	}
+}
+
+func annotationField(key string) string { return "metadata.annotations[" + key + "]" }

@@ -1,0 +1,147 @@
+package bgp
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Defaults of a session. A peer's own settings win.
+const (
+	DefaultListenPort  = 179
+	DefaultHoldTime    = 90 * time.Second  // RFC 4271 section 10 suggests 90 s
+	DefaultRestartTime = 120 * time.Second // BIRD's default, so Calico's maxRestartTime default
+	DefaultMaxPaths    = 16                // BIRD's default of "merge paths on", as Calico uses it
+
+	// NormalPriority is the priority (kernel metric) of a route that nobody
+	// gave another one (Calico ipv4NormalRoutePriority).
+	NormalPriority = 1024
+	// maxLocalPref less a route's priority is its LOCAL_PREF in a Calico
+	// cluster, so that mixed clusters compare like with like.
+	maxLocalPref = 2147483647
+	// LocalPref is the LOCAL_PREF of a node's own paths towards iBGP peers.
+	LocalPref uint32 = maxLocalPref - NormalPriority
+)
+
+// Family is an address family; the SAFI is always unicast.
+type Family uint8
+
+// The families. The zero value means both, where both make sense.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// String gives "ipv4" or "ipv6", the keys of model.PeerStatus counters.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// FamilyOf tells the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Config is everything a node's speaker needs to know. It is a value: whoever
+// holds it may keep it, nobody changes it. ASN 0 means that nothing is known
+// about the node yet; a speaker then keeps what it has.
+type Config struct {
+	ASN        model.ASN
+	RouterID   netip.Addr   // an IPv4 address, RFC 4271 section 4.2
+	ListenPort int          // 1 to 65535
+	Listen     []netip.Addr // empty: every address
+	MaxPaths   int          // next hops of one learned prefix, at least 1
+
+	// NoInstall are ranges whose learned prefixes are spoken of and never
+	// installed: service addresses, which every node serves itself.
+	NoInstall []netip.Prefix
+
+	Paths    []Path   // sorted by prefix
+	Peers    []Peer   // sorted by address
+	Policies []Policy // sorted by direction and name
+}
+
+// PathKind says why a prefix is announced.
+type PathKind string
+
+// The kinds of own paths.
+const (
+	PathBlock    PathKind = "block"    // a confirmed IPAM block of this node
+	PathBorrowed PathKind = "borrowed" // an address in use here out of another node's block
+	PathService  PathKind = "service"  // a service address or a range of them
+)
+
+// Path is a prefix this node originates. Communities are the business of the
+// export policies.
+type Path struct {
+	Prefix  netip.Prefix
+	NextHop netip.Addr // this node's address of the prefix's family
+	Kind    PathKind
+}
+
+// PeerKind is how a peer came to be, in the words of CalicoNodeStatus.
+type PeerKind string
+
+// The kinds of peers.
+const (
+	KindMesh   PeerKind = "NodeMesh"
+	KindNode   PeerKind = "NodePeer"
+	KindGlobal PeerKind = "GlobalPeer"
+)
+
+// Peer is one session.
+type Peer struct {
+	Address netip.Addr
+	Port    int // 1 to 65535
+	ASN     model.ASN
+	Kind    PeerKind
+	Object  model.Ref // the BGPPeer, or the Node of a mesh peer
+
+	LocalASN     model.ASN  // always set; differs from Config.ASN for localASNumber
+	LocalAddress netip.Addr // the zero value: whatever the kernel chooses
+	Passive      bool       // wait for the peer to connect
+	Password     model.Secret
+	Families     []Family // the family of Address first
+
+	HoldTime    time.Duration
+	Keepalive   time.Duration
+	RestartTime time.Duration // RFC 4724 restart time we announce
+
+	AllowedLocalASNs int // how often our own AS may stand in a received AS_PATH
+	TTLSecurity      int // hops, 1 to 254 (RFC 5082); 0: off
+
+	ReflectorClient bool
+	ClusterID       netip.Addr // of this node; set when ReflectorClient is
+	ReachableBy     netip.Addr // gateway through which the peer's address is reached
+
+	PrefixLimit int // prefixes a family the peer may announce; 0: any number
+	BFD         *BFD
+
+	Import, Export string // names of policies
+}
+
+// External reports an eBGP session.
+func (p Peer) External() bool { return p.ASN != p.LocalASN }
+
+// BFD asks for a bidirectional forwarding detection session (RFC 5880, 5881).
+type BFD struct {
+	Interval   time.Duration // transmit and receive interval, at least 10 ms
+	Multiplier int           // missed packets until the peer is down, 1 to 255
+}
+
+// Peer finds the peer with an address.
+func (c Config) Peer(a netip.Addr) (Peer, bool) {
+	for _, p := range c.Peers {
+		if p.Address == a {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}

@@ -1,0 +1,108 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Desired computes what the node self is to say and to whom. What could not be
+// honoured comes back as problems, sorted; everything else is in force. A node
+// that the snapshot does not hold, or that has no address, gives a Config with
+// ASN 0.
+func Desired(snap model.Snapshot, self model.NodeName) (Config, []model.Problem) {
+	b := newBuilder(snap, self)
+	if b == nil {
+		return Config{}, []model.Problem{{
+			Object: model.Ref{Kind: "Node", Name: string(self)}, Reason: "NoAddress",
+			Message: "the node is not known or has no address yet, so BGP does not start on it",
+		}}
+	}
+	c := Config{
+		ASN:        b.asn,
+		RouterID:   b.routerID(),
+		ListenPort: b.listenPort(self),
+		Listen:     b.listenAddresses(),
+		MaxPaths:   b.maxPaths(),
+		NoInstall:  b.serviceRanges(),
+		Paths:      b.paths(),
+	}
+	c.Peers = b.peers()
+	for i := range c.Peers {
+		b.attachPolicies(&c.Peers[i], c.Paths)
+	}
+	c.Policies = b.policyList()
+	slices.SortFunc(b.problems, compareProblems)
+	return c, slices.CompactFunc(b.problems, func(x, y model.Problem) bool { return compareProblems(x, y) == 0 })
+}
+
+// builder carries what the parts of Desired share.
+type builder struct {
+	snap     model.Snapshot
+	node     model.Node
+	asn      model.ASN
+	defaults model.BGPConfiguration // "default"
+	own      model.BGPConfiguration // "node.<self>"
+	filters  map[string]model.BGPFilter
+	external map[model.NodeName]bool // nodes with an explicit peer outside the cluster
+	policies map[policyKey]Policy
+	problems []model.Problem
+}
+
+func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
+	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}, policies: map[policyKey]Policy{}}
+	found := false
+	for _, n := range snap.Nodes {
+		if n.Name == self {
+			b.node, found = n, true
+		}
+	}
+	if !found || !b.node.IPv4.IsValid() && !b.node.IPv6.IsValid() {
+		return nil
+	}
+	for _, c := range snap.BGP {
+		switch c.Name {
+		case "default":
+			b.defaults = c
+		case nodeConfigName(self):
+			b.own = c
+		}
+	}
+	for _, f := range snap.Filters {
+		b.filters[f.Name] = f
+	}
+	b.asn = b.asnOf(b.node)
+	b.external = b.nodesWithExternalPeers()
+	return b
+}
+
+func nodeConfigName(n model.NodeName) string { return "node." + string(n) }
+
+func (b *builder) problem(o model.Ref, field, reason, format string, args ...any) {
+	b.problems = append(b.problems, model.Problem{
+		Object: o, Field: field, Reason: reason, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+func compareProblems(x, y model.Problem) int {
+	return cmp.Or(
+		cmp.Compare(x.Object.Kind, y.Object.Kind), cmp.Compare(x.Object.Namespace, y.Object.Namespace),
+		cmp.Compare(x.Object.Name, y.Object.Name), cmp.Compare(x.Field, y.Field),
+		cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Message, y.Message))
+}
+
+// addrOf is the BGP address of a node in a family; the zero value when it has
+// none.
+func addrOf(n model.Node, f Family) netip.Addr {
+	if f == IPv6 {
+		return n.IPv6.Addr()
+	}
+	return n.IPv4.Addr()
+}
+
+func comparePrefix(x, y netip.Prefix) int {
+	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+}

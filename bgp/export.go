@@ -1,0 +1,246 @@
+package bgp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// policyKey is everything the rules of a policy depend on besides the node.
+type policyKey struct {
+	direction Direction
+	name      string
+}
+
+// attachPolicies gives a session its two policies. Sessions whose policies
+// would read the same share them.
+func (b *builder) attachPolicies(p *Peer, own []Path) {
+	o := b.objectOf(*p)
+	p.Import = b.policy(*p, o, Import, "", func() []Rule { return b.importRules(*p, o) })
+	traits := ""
+	if mode := nextHopMode(o, *p); mode != "" {
+		traits += "+next-hop-" + string(mode)
+	}
+	if len(p.Families) > 1 {
+		traits += "+" + p.Families[0].String() + "-session"
+	}
+	orphans := p.External() && !b.inCluster(*p) && !b.reExportAll(o)
+	if p.External() && !orphans {
+		traits += "+all-nodes"
+	}
+	p.Export = b.policy(*p, o, Export, traits, func() []Rule { return b.exportRules(*p, o, own, orphans) })
+}
+
+// objectOf finds the BGPPeer behind a session; a mesh session has none.
+func (b *builder) objectOf(p Peer) model.BGPPeer {
+	if p.Kind != KindMesh {
+		for _, o := range b.snap.Peers {
+			if o.Name == p.Object.Name {
+				return o
+			}
+		}
+	}
+	return model.BGPPeer{}
+}
+
+// policy names a policy after what its rules depend on, and makes it once.
+func (b *builder) policy(p Peer, o model.BGPPeer, d Direction, traits string, rules func() []Rule) string {
+	name := "internal"
+	if p.External() {
+		name = "external"
+	}
+	if p.LocalASN != b.asn {
+		name += "-as" + p.LocalASN.String()
+	}
+	name += traits
+	if len(o.Filters) > 0 {
+		name += "+filters:" + strings.Join(o.Filters, ",")
+	}
+	key := policyKey{d, name}
+	if _, ok := b.policies[key]; !ok {
+		b.policies[key] = Policy{Direction: d, Name: name, External: p.External(), LocalASN: p.LocalASN, Rules: rules()}
+	}
+	return name
+}
+
+func (b *builder) policyList() []Policy {
+	out := make([]Policy, 0, len(b.policies))
+	for _, p := range b.policies {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(x, y Policy) int {
+		return cmp.Or(cmp.Compare(x.Direction, y.Direction), cmp.Compare(x.Name, y.Name))
+	})
+	return out
+}
+
+// nextHopMode is that of a session: nextHopMode, else keepOriginalNextHop,
+// which acts on eBGP alone.
+func nextHopMode(o model.BGPPeer, p Peer) NextHopMode {
+	switch {
+	case o.NextHopMode == "Self":
+		return NextHopSelf
+	case o.NextHopMode == "Keep", o.KeepOriginalNextHop && p.External():
+		return NextHopKeep
+	}
+	return ""
+}
+
+// importRules: never what no peer can rightly announce, then the filters, then
+// everything (Calico: "import all" behind the filters).
+func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
+	out := []Rule{{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject}}
+	var own []PrefixRange
+	for _, f := range []Family{IPv4, IPv6} {
+		if a := addrOf(b.node, f); a.IsValid() {
+			own = append(own, Exactly(host(a)))
+		}
+	}
+	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject})
+	out = append(out, b.filterRules(p, o, Import)...)
+	return append(out, Rule{From: "default", Action: Accept})
+}
+
+// martians are ranges that are not routed anywhere: "this network", loopback,
+// link-local, multicast and the reserved class E (RFC 6890), and their IPv6
+// kin. A default route (length 0) is not among them.
+func martians() []PrefixRange {
+	var out []PrefixRange
+	for _, s := range []string{
+		"127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
+		"::1/128", "fe80::/10", "ff00::/8",
+	} {
+		out = append(out, Inside(netip.MustParsePrefix(s)))
+	}
+	zero := netip.MustParsePrefix("0.0.0.0/8")
+	return append(out, PrefixRange{zero, 8, 32})
+}
+
+// exportRules are in Calico's order: filters, pools that are not exported,
+// communities, own blocks, services, pools, nothing else.
+func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool) []Rule {
+	out := b.nextHopRules(p, o)
+	out = append(out, b.filterRules(p, o, Export)...)
+	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
+		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
+	}
+	out = append(out, b.advertisements()...)
+	out = append(out, Rule{From: "own", Match: Match{Source: SourceLocal}, Action: Accept})
+	if r := insideOwnBlocks(own); len(r) > 0 {
+		out = append(out, Rule{From: "inside own blocks", Match: Match{Prefixes: r}, Action: Reject})
+	}
+	if r := b.reflectedServices(); len(r) > 0 {
+		out = append(out, Rule{From: "services, as reflector", Match: Match{Prefixes: r}, Action: Accept})
+	}
+	if nh := b.nodesThatSpeakForThemselves(); orphans && len(nh) > 0 {
+		out = append(out, Rule{From: "nodes with external peers", Match: Match{NextHops: nh}, Action: Reject})
+	}
+	if r := b.poolRanges(exported); len(r) > 0 {
+		out = append(out, Rule{From: "pools", Match: Match{Prefixes: r}, Action: Accept})
+	}
+	return append(out, Rule{From: "default", Action: Reject})
+}
+
+// nextHopRules go first, because they change a route and decide nothing. The
+// family that is not the session's needs an address by name: the session has
+// none of that family.
+func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
+	mode := nextHopMode(o, p)
+	var out []Rule
+	if mode == NextHopKeep {
+		return []Rule{{From: "next hop mode", Action: Continue, Set: Set{NextHop: NextHopKeep}}}
+	}
+	for _, f := range p.Families {
+		m := Match{Family: f, Source: SourcePeers}
+		switch a := addrOf(b.node, f); {
+		case f != FamilyOf(p.Address) && (mode == NextHopSelf || p.External()):
+			out = append(out, Rule{From: "next hop of the other family", Match: m, Action: Continue, Set: Set{NextHop: NextHopSelf, NextHopAddr: a}})
+		case mode == NextHopSelf:
+			out = append(out, Rule{From: "next hop mode", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
+		}
+	}
+	return out
+}
+
+// exported pools are passed on from peers to peers; a disabled pool still is.
+func exported(p model.Pool) bool { return !p.DisableBGPExport }
+
+func (b *builder) poolRanges(want func(model.Pool) bool) []PrefixRange {
+	var out []PrefixRange
+	for _, p := range b.snap.Pools {
+		if want(p) && p.CIDR.IsValid() {
+			out = append(out, Inside(p.CIDR.Masked()))
+		}
+	}
+	return out
+}
+
+// insideOwnBlocks matches what others announce out of this node's blocks; it
+// is theirs to tell, not ours to pass on.
+func insideOwnBlocks(own []Path) []PrefixRange {
+	var out []PrefixRange
+	for _, p := range own {
+		if r, ok := longerThan(p.Prefix); ok && p.Kind == PathBlock {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// reflectedServices: a reflector passes service addresses on, so that its
+// clients and the world beyond it reach them.
+func (b *builder) reflectedServices() []PrefixRange {
+	if !isReflector(b.node) {
+		return nil
+	}
+	var out []PrefixRange
+	for _, p := range append(slices.Clone(b.defaults.ServiceLoadBalancers), b.defaults.ServiceExternalIPs...) {
+		out = append(out, Inside(p.Masked()))
+	}
+	return out
+}
+
+// nodesThatSpeakForThemselves are the addresses of nodes with a peer outside
+// the cluster. Their prefixes are not passed on to external peers: the same
+// router would see a block once from its owner and once from every other node,
+// with the same AS path length, and two racks' routers would send packets in
+// circles. Nodes without such a peer depend on being passed on.
+func (b *builder) nodesThatSpeakForThemselves() []netip.Addr {
+	var out []netip.Addr
+	for _, n := range b.snap.Nodes {
+		if !b.external[n.Name] || n.Name == b.node.Name {
+			continue
+		}
+		for _, f := range []Family{IPv4, IPv6} {
+			if a := addrOf(n, f); a.IsValid() {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// nodesWithExternalPeers finds the nodes that some BGPPeer gives a peer that is
+// no node.
+func (b *builder) nodesWithExternalPeers() map[model.NodeName]bool {
+	isNode := map[netip.Addr]bool{}
+	for _, n := range b.snap.Nodes {
+		isNode[n.IPv4.Addr()], isNode[n.IPv6.Addr()] = true, true
+	}
+	out := map[model.NodeName]bool{}
+	for _, o := range b.snap.Peers {
+		if o.PeerSelector != nil || !o.PeerIP.IsValid() || isNode[o.PeerIP.Unmap()] {
+			continue
+		}
+		for _, n := range b.snap.Nodes {
+			if applies(o, n) {
+				out[n.Name] = true
+			}
+		}
+	}
+	return out
+}

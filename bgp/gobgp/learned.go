@@ -1,0 +1,183 @@
+package gobgp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// learned is a copy of the best paths that came from peers, kept up to date by
+// GoBGP's events, so that reading it costs the server nothing.
+type learned struct {
+	hint func()
+
+	mu     sync.Mutex
+	routes map[netip.Prefix][]hop
+	list   []model.Learned // of routes; nil when it has to be made again
+	forCfg *bgp.Config     // the configuration list was made for
+	sub    *subscription   // the one whose events count
+}
+
+// hop is one path of an equal-cost set.
+type hop struct {
+	peer    netip.Addr
+	pathID  uint32
+	nextHop netip.Addr
+	stale   bool
+}
+
+func newLearned(hint func()) *learned {
+	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}}
+}
+
+func (l *learned) clear() {
+	l.mu.Lock()
+	l.routes, l.list, l.sub = map[netip.Prefix][]hop{}, nil, nil
+	l.mu.Unlock()
+	l.hint()
+}
+
+// subscription receives the events of one watch. Its first event lists the
+// whole RIB and replaces what was there.
+type subscription struct {
+	into  *learned
+	begun bool
+}
+
+// subscribe ends the say of the subscription before.
+func (l *learned) subscribe() *subscription {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sub = &subscription{into: l}
+	return l.sub
+}
+
+func (s *subscription) paths(ps []*apiutil.Path) {
+	l := s.into
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sub != s {
+		return
+	}
+	if !s.begun {
+		s.begun = true
+		l.routes = make(map[netip.Prefix][]hop, len(ps))
+	}
+	for _, p := range ps {
+		l.update(p)
+	}
+	l.list = nil
+	l.hint()
+}
+
+// update applies one changed path. Own paths are not learned: when one becomes
+// the best, GoBGP reports the peers' as withdrawn.
+func (l *learned) update(p *apiutil.Path) {
+	nlri, ok := p.Nlri.(*packet.IPAddrPrefix)
+	if !ok || !p.PeerAddress.IsValid() {
+		return
+	}
+	prefix := nlri.Prefix
+	hops := l.routes[prefix]
+	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
+	switch nh := nextHop(p); {
+	case p.Withdrawal || !nh.IsValid():
+		if i < 0 {
+			return
+		}
+		hops = slices.Delete(slices.Clone(hops), i, i+1)
+	case i < 0:
+		hops = append(hops[:len(hops):len(hops)], hop{p.PeerAddress, p.RemoteID, nh, p.Stale})
+	default:
+		hops = slices.Clone(hops)
+		hops[i] = hop{p.PeerAddress, p.RemoteID, nh, p.Stale}
+	}
+	if len(hops) == 0 {
+		delete(l.routes, prefix)
+		return
+	}
+	l.routes[prefix] = hops
+}
+
+// nextHop is the path's next hop; for IPv6 the link-local one of two is used
+// only when there is no other.
+func nextHop(p *apiutil.Path) netip.Addr {
+	for _, a := range p.Attrs {
+		switch v := a.(type) {
+		case *packet.PathAttributeNextHop:
+			return v.Value.Unmap()
+		case *packet.PathAttributeMpReachNLRI:
+			nh := v.Nexthop
+			if (!nh.IsValid() || nh.IsUnspecified()) && v.LinkLocalNexthop.IsValid() {
+				nh = v.LinkLocalNexthop
+			}
+			if nh.IsLinkLocalUnicast() && p.PeerAddress.Zone() != "" {
+				nh = nh.WithZone(p.PeerAddress.Zone())
+			}
+			return nh.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// snapshot lists the learned routes by prefix. The slice must not be changed.
+func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.list != nil && l.forCfg == cfg {
+		return l.list
+	}
+	mesh := map[netip.Addr]bool{}
+	for _, p := range cfg.Peers {
+		mesh[p.Address] = p.Kind == bgp.KindMesh
+	}
+	out := make([]model.Learned, 0, len(l.routes))
+	for prefix, hops := range l.routes {
+		if !insideAny(cfg.NoInstall, prefix) {
+			out = append(out, route(prefix, hops, mesh, cfg.MaxPaths))
+		}
+	}
+	slices.SortFunc(out, func(x, y model.Learned) int {
+		return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
+	})
+	l.list, l.forCfg = out, cfg
+	return out
+}
+
+// route joins the hops of a prefix: next hops sorted and unique, each with the
+// lowest peer that told of it.
+func route(prefix netip.Prefix, hops []hop, mesh map[netip.Addr]bool, maxPaths int) model.Learned {
+	if len(hops) > 1 {
+		hops = slices.Clone(hops)
+		slices.SortFunc(hops, func(x, y hop) int {
+			return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
+		})
+		hops = slices.CompactFunc(hops, func(x, y hop) bool { return x.nextHop == y.nextHop })
+	}
+	if maxPaths > 0 && len(hops) > maxPaths {
+		hops = hops[:maxPaths]
+	}
+	r := model.Learned{Prefix: prefix, NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
+	for i, h := range hops {
+		r.NextHops[i], r.From[i] = h.nextHop, h.peer
+		r.Mesh = r.Mesh && mesh[h.peer]
+		r.Stale = r.Stale || h.stale
+	}
+	return r
+}
+
+func insideAny(ps []netip.Prefix, p netip.Prefix) bool {
+	for _, q := range ps {
+		if q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,87 @@
+package gobgp
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/muslin-net/muslin/bgp"
+)
+
+// addPaths puts new and changed own paths into the RIB.
+func (s *server) addPaths(want []bgp.Path) error {
+	var errs []error
+	var add []*apiutil.Path
+	var taken []bgp.Path
+	for _, p := range want {
+		if s.paths[p.Prefix] == p {
+			continue
+		}
+		a, err := apiPath(p, false)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		add, taken = append(add, a), append(taken, p)
+	}
+	if len(add) == 0 {
+		return errors.Join(errs...)
+	}
+	if _, err := s.bgp.AddPath(apiutil.AddPathRequest{Paths: add}); err != nil {
+		return errors.Join(append(errs, fmt.Errorf("announce %d prefixes: %w", len(add), err))...)
+	}
+	for _, p := range taken {
+		s.paths[p.Prefix] = p
+	}
+	return errors.Join(errs...)
+}
+
+// deletePaths withdraws own paths that are no longer wanted.
+func (s *server) deletePaths(want []bgp.Path) error {
+	keep := map[netip.Prefix]bool{}
+	for _, p := range want {
+		keep[p.Prefix] = true
+	}
+	var errs []error
+	for prefix, p := range s.paths {
+		if keep[prefix] {
+			continue
+		}
+		a, err := apiPath(p, true)
+		if err == nil {
+			err = s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{a}})
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("withdraw %s: %w", prefix, err))
+			continue
+		}
+		delete(s.paths, prefix)
+	}
+	return errors.Join(errs...)
+}
+
+func apiPath(p bgp.Path, withdraw bool) (*apiutil.Path, error) {
+	nlri, err := packet.NewIPAddrPrefix(p.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("announce %s: %w", p.Prefix, err)
+	}
+	a := &apiutil.Path{Family: packet.RF_IPv4_UC, Nlri: nlri, Withdrawal: withdraw, Attrs: []packet.PathAttributeInterface{
+		packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP),
+		packet.NewPathAttributeLocalPref(bgp.LocalPref),
+	}}
+	var nh packet.PathAttributeInterface
+	if bgp.FamilyOf(p.Prefix.Addr()) == bgp.IPv6 {
+		a.Family = packet.RF_IPv6_UC
+		nh, err = packet.NewPathAttributeMpReachNLRI(packet.RF_IPv6_UC, []packet.PathNLRI{{NLRI: nlri}}, p.NextHop)
+	} else {
+		nh, err = packet.NewPathAttributeNextHop(p.NextHop)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("announce %s via %s: %w", p.Prefix, p.NextHop, err)
+	}
+	a.Attrs = append(a.Attrs, nh)
+	return a, nil
+}

@@ -1,0 +1,216 @@
+package gobgp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+const connectRetry = 2 // seconds; GoBGP dials after this much and then within 0.75 to 1 times it
+
+// peerDiff is what to do to come from the sessions in force to others.
+type peerDiff struct {
+	remove  []bgp.Peer // gone, or to be made anew
+	add     []bgp.Peer
+	update  []bgp.Peer // timers, limits, BFD: no reset
+	refresh []refresh  // policies that read differently
+}
+
+type refresh struct {
+	peer    netip.Addr
+	in, out bool
+}
+
+// diffPeers tells a change of identity, which resets the session, from one of
+// settings, which does not, and from one of policies.
+func (s *server) diffPeers(cfg bgp.Config) peerDiff {
+	var d peerDiff
+	wanted := map[netip.Addr]bool{}
+	policies := byID(cfg.Policies)
+	for _, p := range cfg.Peers {
+		wanted[p.Address] = true
+		q, ok := s.peers[p.Address]
+		switch {
+		case !ok:
+			d.add = append(d.add, p)
+			continue
+		case identity(p) != identity(q):
+			d.remove = append(d.remove, q)
+			d.add = append(d.add, p)
+			continue
+		case settings(p) != settings(q):
+			d.update = append(d.update, p)
+		}
+		r := refresh{
+			peer: p.Address,
+			in:   !bgp.SamePolicies(s.policies[policyID{bgp.Import, q.Import}], policies[policyID{bgp.Import, p.Import}]),
+			out:  !bgp.SamePolicies(s.policies[policyID{bgp.Export, q.Export}], policies[policyID{bgp.Export, p.Export}]),
+		}
+		if r.in || r.out {
+			d.refresh = append(d.refresh, r)
+		}
+	}
+	for _, p := range s.peers {
+		if !wanted[p.Address] {
+			d.remove = append(d.remove, p)
+		}
+	}
+	return d
+}
+
+// identityKey is what a session is: with another one the peer must be met
+// anew.
+type identityKey struct {
+	address, local netip.Addr
+	port           int
+	asn, localASN  model.ASN
+	passive        bool
+	password       model.Secret
+	families       string
+	restart        time.Duration
+	allowed, hops  int
+	client         bool
+	cluster        netip.Addr
+}
+
+func identity(p bgp.Peer) identityKey {
+	return identityKey{
+		address: p.Address, local: p.LocalAddress, port: p.Port, asn: p.ASN, localASN: p.LocalASN,
+		passive: p.Passive, password: p.Password, families: fmt.Sprint(p.Families), restart: p.RestartTime,
+		allowed: p.AllowedLocalASNs, hops: p.TTLSecurity, client: p.ReflectorClient, cluster: p.ClusterID,
+	}
+}
+
+// settingsKey is what can change under a session. A hold time counts from the
+// next session on, since it is agreed on when a session opens.
+type settingsKey struct {
+	hold, keepalive time.Duration
+	limit           int
+	bfd             bgp.BFD
+}
+
+func settings(p bgp.Peer) settingsKey {
+	k := settingsKey{hold: p.HoldTime, keepalive: p.Keepalive, limit: p.PrefixLimit}
+	if p.BFD != nil {
+		k.bfd = *p.BFD
+	}
+	return k
+}
+
+func (s *server) addPeer(ctx context.Context, p bgp.Peer, deferral time.Duration, restarting bool) error {
+	if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: apiPeer(p, deferral, restarting)}); err != nil {
+		return fmt.Errorf("add peer %s: %w", p.Address, err)
+	}
+	s.peers[p.Address] = p
+	return nil
+}
+
+func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Duration) error {
+	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(p, deferral, false)}); err != nil {
+		return fmt.Errorf("update peer %s: %w", p.Address, err)
+	}
+	s.peers[p.Address] = p
+	return nil
+}
+
+func (s *server) deletePeer(ctx context.Context, p bgp.Peer) error {
+	if err := s.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: p.Address.String()}); err != nil {
+		return fmt.Errorf("delete peer %s: %w", p.Address, err)
+	}
+	delete(s.peers, p.Address)
+	return nil
+}
+
+// refresh runs changed policies over what was already heard and said, without
+// a word to the peer but the difference.
+func (s *server) refresh(ctx context.Context, rs []refresh) []error {
+	var errs []error
+	for _, r := range rs {
+		dir := api.ResetPeerRequest_DIRECTION_BOTH
+		switch {
+		case !r.out:
+			dir = api.ResetPeerRequest_DIRECTION_IN
+		case !r.in:
+			dir = api.ResetPeerRequest_DIRECTION_OUT
+		}
+		err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: r.peer.String(), Soft: true, Direction: dir})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("apply policies to peer %s: %w", r.peer, err))
+		}
+	}
+	return errs
+}
+
+func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
+	out := &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: p.Address.String(),
+			PeerAsn:         uint32(p.ASN),
+			LocalAsn:        uint32(p.LocalASN),
+			AuthPassword:    p.Password.Reveal(),
+			AllowOwnAsn:     uint32(p.AllowedLocalASNs),
+			Description:     p.Object.String(),
+		},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			ConnectRetry:           connectRetry,
+			HoldTime:               seconds(p.HoldTime),
+			KeepaliveInterval:      max(seconds(p.Keepalive), 1),
+			IdleHoldTimeAfterReset: connectRetry,
+		}},
+		Transport: &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(p.Port)},
+		GracefulRestart: &api.GracefulRestart{
+			Enabled: true, RestartTime: uint32(seconds(p.RestartTime)),
+			DeferralTime: uint32(seconds(deferral)), LocalRestarting: restarting,
+		},
+	}
+	if p.LocalAddress.IsValid() {
+		out.Transport.LocalAddress = p.LocalAddress.String()
+	}
+	switch {
+	case p.TTLSecurity > 0:
+		out.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(256 - p.TTLSecurity)}
+	case p.External():
+		out.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: 255}
+	}
+	if p.ReflectorClient {
+		out.RouteReflector = &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: p.ClusterID.String()}
+	}
+	if p.BFD != nil {
+		us := uint32(p.BFD.Interval.Microseconds())
+		out.Bfd = &api.BfdPeerConfig{
+			Enabled: true, DesiredMinimumTxInterval: us, RequiredMinimumReceive: us,
+			DetectionMultiplier: uint32(p.BFD.Multiplier),
+		}
+	}
+	for _, f := range p.Families {
+		out.AfiSafis = append(out.AfiSafis, apiFamilyConfig(f, p.PrefixLimit))
+	}
+	return out
+}
+
+func apiFamilyConfig(f bgp.Family, limit int) *api.AfiSafi {
+	a := &api.AfiSafi{
+		Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
+		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
+	}
+	if limit > 0 {
+		a.PrefixLimits = &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: uint32(limit)}
+	}
+	return a
+}
+
+func apiFamily(f bgp.Family) *api.Family {
+	afi := api.Family_AFI_IP
+	if f == bgp.IPv6 {
+		afi = api.Family_AFI_IP6
+	}
+	return &api.Family{Afi: afi, Safi: api.Family_SAFI_UNICAST}
+}
+
+func seconds(d time.Duration) uint64 { return uint64(d.Round(time.Second) / time.Second) }

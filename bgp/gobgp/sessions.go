@@ -1,0 +1,201 @@
+package gobgp
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/muslin-net/muslin/bgp"
+)
+
+// quietPeriod is how long an established peer that sends no End-of-RIB marker
+// (RFC 4724 section 2; not every speaker does) is given to send its table.
+const quietPeriod = 3 * time.Second
+
+// sessions remembers what the events said of each peer, and knows when the
+// first exchange of tables is over.
+type sessions struct {
+	log  *slog.Logger
+	hint func()
+	down chan struct{} // takeDown has something
+
+	mu        sync.Mutex
+	peers     map[netip.Addr]*session
+	bound     time.Duration
+	deadline  time.Time // zero until the first configuration is applied
+	converged chan struct{}
+	done      bool
+}
+
+type session struct {
+	config    bgp.Peer
+	state     packet.FSMState
+	since     time.Time
+	flaps     int
+	lastError string
+	ended     map[packet.Family]bool // families whose End-of-RIB was seen
+	wentDown  bool
+}
+
+func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
+	return &sessions{
+		log: log, hint: hint, bound: bound, down: make(chan struct{}, 1),
+		peers: map[netip.Addr]*session{}, converged: make(chan struct{}),
+	}
+}
+
+// configure tells which peers there are. A peer that is made anew starts with
+// no history but its count of flaps.
+func (s *sessions) configure(cfg bgp.Config, d peerDiff) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range d.remove {
+		if v, ok := s.peers[p.Address]; ok {
+			s.peers[p.Address] = &session{since: time.Now(), flaps: v.flaps, lastError: v.lastError, state: packet.BGP_FSM_IDLE}
+		}
+	}
+	next := make(map[netip.Addr]*session, len(cfg.Peers))
+	for _, p := range cfg.Peers {
+		v := s.peers[p.Address]
+		if v == nil {
+			v = &session{since: time.Now(), state: packet.BGP_FSM_IDLE}
+		}
+		v.config = p
+		next[p.Address] = v
+	}
+	s.peers = next
+}
+
+// start begins the wait for the first exchange, once.
+func (s *sessions) start(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deadline.IsZero() {
+		s.deadline = now.Add(s.bound)
+	}
+}
+
+func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) {
+	if e.Type == apiutil.PEER_EVENT_END_OF_INIT {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.peers[e.Peer.State.NeighborAddress]
+	if !ok || v.state == e.Peer.State.SessionState {
+		return
+	}
+	old := v.state
+	v.state, v.since = e.Peer.State.SessionState, now
+	switch {
+	case v.state == packet.BGP_FSM_ESTABLISHED:
+		v.ended = map[packet.Family]bool{}
+		s.log.Info("bgp session established", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind)
+	case old == packet.BGP_FSM_ESTABLISHED:
+		v.flaps++
+		v.wentDown = true
+		v.lastError = reason(e)
+		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.lastError)
+		nudge(s.down)
+	case v.state == packet.BGP_FSM_IDLE:
+		v.lastError = reason(e)
+	}
+	s.hint()
+}
+
+func reason(e *apiutil.WatchEventMessage_PeerEvent) string {
+	st := e.Peer.State
+	if st.DisconnectMessage != "" {
+		return st.DisconnectMessage
+	}
+	return st.DisconnectReason.String()
+}
+
+func (s *sessions) endOfRIB(p *apiutil.Path) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.peers[p.PeerAddress]; ok && v.ended != nil {
+		v.ended[p.Family] = true
+	}
+}
+
+// takeDown gives the peers whose session ended since the last call.
+func (s *sessions) takeDown() []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.Addr
+	for a, v := range s.peers {
+		if v.wentDown {
+			out = append(out, a)
+			v.wentDown = false
+		}
+	}
+	return out
+}
+
+func (s *sessions) isConverged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.done
+}
+
+// tick decides whether the first exchange is over.
+func (s *sessions) tick(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done || s.deadline.IsZero() {
+		return
+	}
+	if now.Before(s.deadline) {
+		for _, v := range s.peers {
+			if !v.complete(now) {
+				return
+			}
+		}
+	} else {
+		s.log.Warn("not every peer has sent its table, going on without", "missing", s.missing(now))
+	}
+	s.done = true
+	close(s.converged)
+	s.hint()
+}
+
+func (s *sessions) missing(now time.Time) []netip.Addr {
+	var out []netip.Addr
+	for a, v := range s.peers {
+		if !v.complete(now) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (v *session) complete(now time.Time) bool {
+	if v.state != packet.BGP_FSM_ESTABLISHED {
+		return false
+	}
+	for _, f := range v.config.Families {
+		if !v.ended[family(f)] {
+			return now.Sub(v.since) >= quietPeriod
+		}
+	}
+	return true
+}
+
+func family(f bgp.Family) packet.Family {
+	if f == bgp.IPv6 {
+		return packet.RF_IPv6_UC
+	}
+	return packet.RF_IPv4_UC
+}
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

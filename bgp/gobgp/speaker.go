@@ -1,0 +1,276 @@
+package gobgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+const (
+	defaultDeferral    = 5 * time.Second
+	maxDeferral        = 10 * time.Second
+	defaultConvergence = 10 * time.Second
+	auditInterval      = 5 * time.Minute
+	tickInterval       = 500 * time.Millisecond
+)
+
+// Options are what a speaker must know before its first configuration.
+type Options struct {
+	Logger *slog.Logger // required
+
+	// Restarting says that routes of an earlier process are still in the
+	// kernel and forward packets (RFC 4724 section 4.1).
+	Restarting bool
+	// Deferral bounds how long a restarting speaker holds its updates back:
+	// 1 s to 10 s, whole seconds. Default 5 s.
+	Deferral time.Duration
+	// Convergence bounds how long Converged waits for peers that do not come
+	// up or do not say that they are done. Default 10 s.
+	Convergence time.Duration
+}
+
+// Speaker is an embedded BGP speaker. Its methods may be called from any
+// goroutine.
+type Speaker struct {
+	log      *slog.Logger
+	opts     Options
+	ops      chan op
+	rib      *learned
+	sessions *sessions
+	changed  chan struct{}
+
+	mu      sync.Mutex
+	current *bgp.Config // in force; replaced, never changed
+	server  *server     // owned by Run's goroutine; read by Peers under mu
+}
+
+type op struct {
+	config bgp.Config
+	ctx    context.Context
+	done   chan error
+}
+
+// New makes a speaker. It starts no goroutine and opens no socket; Run does.
+func New(o Options) *Speaker {
+	if o.Deferral == 0 {
+		o.Deferral = defaultDeferral
+	}
+	o.Deferral = min(max(o.Deferral.Round(time.Second), time.Second), maxDeferral)
+	if o.Convergence <= 0 {
+		o.Convergence = defaultConvergence
+	}
+	s := &Speaker{
+		log: o.Logger, opts: o,
+		ops: make(chan op), changed: make(chan struct{}, 1), current: &bgp.Config{},
+	}
+	s.rib = newLearned(s.hint)
+	s.sessions = newSessions(o.Logger, s.hint, o.Convergence)
+	return s
+}
+
+// Run owns the speaker until ctx ends, then returns nil.
+//
+// It does not close the sessions: taking peers down one by one would have
+// GoBGP withdraw the routes of each from the others. They end with the
+// process, and all peers see a graceful restart at once. Close ends them for
+// whoever lives on.
+func (s *Speaker) Run(ctx context.Context) error {
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	audit := time.NewTicker(auditInterval)
+	defer audit.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-s.ops:
+			o.done <- s.apply(o.ctx, o.config)
+		case <-s.sessions.down:
+			s.tend()
+		case <-audit.C:
+			s.relist()
+		case now := <-tick.C:
+			s.sessions.tick(now)
+		}
+	}
+}
+
+// Apply makes cfg the configuration in force. It may be called again with the
+// same or another one at any time; an error says what could not be done, the
+// rest is. A Config with ASN 0 changes nothing. Run must be running.
+func (s *Speaker) Apply(ctx context.Context, cfg bgp.Config) error {
+	return s.do(op{config: cfg, ctx: ctx})
+}
+
+func (s *Speaker) do(o op) error {
+	o.done = make(chan error, 1)
+	select {
+	case s.ops <- o:
+	case <-o.ctx.Done():
+		return fmt.Errorf("speaker is not running: %w", o.ctx.Err())
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-o.ctx.Done():
+		return fmt.Errorf("configuration is still being applied: %w", o.ctx.Err())
+	}
+}
+
+// Changed receives when Learned, Peers or Converged may give another answer
+// than before. Hints are coalesced.
+func (s *Speaker) Changed() <-chan struct{} { return s.changed }
+
+func (s *Speaker) hint() {
+	select {
+	case s.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Converged is closed once the first configuration has been applied and every
+// peer in it has sent its whole table, or Options.Convergence has passed.
+// Nothing learned before that is complete: until then no route that an earlier
+// process installed may be removed.
+func (s *Speaker) Converged() <-chan struct{} { return s.sessions.converged }
+
+// apply brings the server from the configuration in force to cfg.
+func (s *Speaker) apply(ctx context.Context, cfg bgp.Config) error {
+	if cfg.ASN == 0 {
+		return nil
+	}
+	if s.server == nil || globalChanged(*s.config(), cfg) {
+		if err := s.restart(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	srv := s.server
+	d := srv.diffPeers(cfg)
+	s.sessions.configure(cfg, d)
+	s.setConfig(cfg)
+	var errs []error
+	errs = append(errs, srv.setPolicies(ctx, cfg))
+	errs = append(errs, srv.addPaths(cfg.Paths))
+	errs = append(errs, s.applyPeers(ctx, d)...)
+	errs = append(errs, srv.deletePaths(cfg.Paths))
+	errs = append(errs, srv.refresh(ctx, d.refresh)...)
+	s.sessions.start(time.Now())
+	s.hint()
+	return errors.Join(errs...)
+}
+
+func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
+	var errs []error
+	for _, p := range d.remove {
+		errs = append(errs, s.server.deletePeer(ctx, p))
+	}
+	for _, p := range d.update {
+		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral))
+	}
+	for _, p := range d.add {
+		errs = append(errs, s.server.addPeer(ctx, p, s.opts.Deferral, s.restarting()))
+	}
+	return errs
+}
+
+// restarting is true for the peers of the first moments alone: later ones have
+// never heard of an earlier process.
+func (s *Speaker) restarting() bool {
+	return s.opts.Restarting && !s.sessions.isConverged()
+}
+
+// restart starts the server, after ending one with another identity.
+func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
+	if s.server != nil {
+		s.log.Info("bgp identity changed, every session restarts", "as", cfg.ASN, "router-id", cfg.RouterID, "port", cfg.ListenPort)
+		s.server.stop(ctx)
+		s.setServer(nil)
+		s.setConfig(bgp.Config{})
+		s.rib.clear()
+	}
+	srv, err := startServer(ctx, s.log, cfg)
+	if err != nil {
+		return err
+	}
+	if err := srv.watch(s.rib, s.sessions); err != nil {
+		srv.stop(ctx)
+		return err
+	}
+	s.setServer(srv)
+	return nil
+}
+
+// relist subscribes anew, which lists the whole RIB first: what the event
+// stream may have lost, and marks that it does not carry, come in.
+func (s *Speaker) relist() {
+	if s.server == nil {
+		return
+	}
+	if err := s.server.watchRIB(s.rib); err != nil {
+		s.log.Error("rib could not be listed again", "error", err)
+	}
+}
+
+// tend looks at sessions that went down.
+func (s *Speaker) tend() {
+	if s.server == nil {
+		return
+	}
+	cfg := s.config()
+	for _, a := range s.sessions.takeDown() {
+		p, ok := cfg.Peer(a)
+		if !ok {
+			continue
+		}
+		ctx := context.Background()
+		if s.server.holdTimerExpired(ctx, a) {
+			// GoBGP keeps the routes of a peer that fell silent for the whole
+			// restart time; RFC 4724 keeps them only when the connection was
+			// closed. Making the peer anew drops them.
+			s.log.Info("peer fell silent, its routes are dropped", "peer", a)
+			if err := errors.Join(s.server.deletePeer(ctx, p), s.server.addPeer(ctx, p, s.opts.Deferral, false)); err != nil {
+				s.log.Error("peer could not be reset", "peer", a, "error", err)
+			}
+		}
+	}
+	s.relist()
+}
+
+// Close ends all sessions without a word, so that peers see a graceful
+// restart, and frees the listening socket. Run must have returned.
+func (s *Speaker) Close(ctx context.Context) {
+	if s.server != nil {
+		s.server.stopGracefully(ctx)
+		s.setServer(nil)
+		s.setConfig(bgp.Config{})
+	}
+}
+
+// Learned lists the prefixes that BGP has chosen and that came from peers,
+// sorted, each with its set of equally good next hops (at most
+// bgp.Config.MaxPaths). The slice is shared: it must not be changed.
+func (s *Speaker) Learned() []model.Learned { return s.rib.snapshot(s.config()) }
+
+func (s *Speaker) config() *bgp.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+func (s *Speaker) setConfig(c bgp.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = &c
+}
+
+func (s *Speaker) setServer(v *server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server = v
+}

@@ -1,0 +1,142 @@
+package gobgp
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// countSentUpTo is how many pairs of peer and path may be run through the
+// export policies to count what was sent; beyond it Sent is left empty.
+const countSentUpTo = 100_000
+
+// Peers gives the state of each configured session, sorted by address. It asks
+// the server, so it is for status and metrics, every few seconds at most.
+func (s *Speaker) Peers() []model.PeerStatus {
+	s.mu.Lock()
+	srv := s.server
+	s.mu.Unlock()
+	out := s.sessions.status()
+	if srv == nil {
+		return out
+	}
+	details := map[netip.Addr]*api.Peer{}
+	req := &api.ListPeerRequest{EnableAdvertised: len(out)*s.rib.size() <= countSentUpTo}
+	err := srv.bgp.ListPeer(context.Background(), req, func(p *api.Peer) {
+		if a, err := netip.ParseAddr(p.GetState().GetNeighborAddress()); err == nil {
+			details[a] = p
+		}
+	})
+	if err != nil {
+		s.log.Error("peers could not be listed", "error", err)
+	}
+	bfd := map[netip.Addr]string{}
+	srv.bgp.ListBfdPeer(context.Background(), func(addr string, st *api.BfdPeerState) {
+		if a, err := netip.ParseAddr(addr); err == nil {
+			bfd[a] = bfdName(st.GetSessionState())
+		}
+	})
+	for i := range out {
+		out[i].BFDState = bfd[out[i].Address]
+		if p, ok := details[out[i].Address]; ok {
+			detail(&out[i], p)
+		}
+	}
+	return out
+}
+
+func (l *learned) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.routes)
+}
+
+func (s *sessions) status() []model.PeerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]model.PeerStatus, 0, len(s.peers))
+	for _, v := range s.peers {
+		st := model.PeerStatus{
+			Address: v.config.Address, Port: v.config.Port, ASN: v.config.ASN,
+			Kind: string(v.config.Kind), Object: v.config.Object,
+			State: stateName(v.state), Since: v.since, Flaps: v.flaps, LastError: v.lastError,
+			Received: map[string]int{}, Accepted: map[string]int{}, Sent: map[string]int{},
+		}
+		if v.state == packet.BGP_FSM_ESTABLISHED {
+			st.UptimeEstablished = time.Since(v.since)
+		}
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(x, y model.PeerStatus) int { return cmp.Or(x.Address.Compare(y.Address)) })
+	return out
+}
+
+func detail(st *model.PeerStatus, p *api.Peer) {
+	m := p.GetState().GetMessages()
+	st.MessagesIn, st.MessagesOut = m.GetReceived().GetTotal(), m.GetSent().GetTotal()
+	t := p.GetTimers().GetState()
+	st.NegotiatedHold = time.Duration(t.GetNegotiatedHoldTime()) * time.Second
+	st.Keepalive = time.Duration(t.GetKeepaliveInterval()) * time.Second
+	st.PeerRestarting = p.GetGracefulRestart().GetPeerRestarting()
+	for _, a := range p.GetAfiSafis() {
+		f := bgp.IPv4.String()
+		if a.GetConfig().GetFamily().GetAfi() == api.Family_AFI_IP6 {
+			f = bgp.IPv6.String()
+		}
+		v := a.GetState()
+		st.Received[f], st.Accepted[f], st.Sent[f] = int(v.GetReceived()), int(v.GetAccepted()), int(v.GetAdvertised())
+		gr := a.GetMpGracefulRestart().GetState()
+		st.GracefulRestart = st.GracefulRestart || gr.GetReceived() && gr.GetEnabled()
+	}
+	if p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT {
+		st.State, st.LastError = "Idle", "prefix limit reached"
+	}
+}
+
+// bfdName makes "Up" of BFD_SESSION_STATE_UP.
+func bfdName(st api.BfdSessionState) string {
+	words := strings.Split(strings.ToLower(strings.TrimPrefix(st.String(), "BFD_SESSION_STATE_")), "_")
+	for i, w := range words {
+		words[i] = strings.ToUpper(w[:1]) + w[1:]
+	}
+	return strings.Join(words, "")
+}
+
+// stateName gives the names of RFC 4271 section 8.2.2.
+func stateName(s packet.FSMState) string {
+	switch s {
+	case packet.BGP_FSM_CONNECT:
+		return "Connect"
+	case packet.BGP_FSM_ACTIVE:
+		return "Active"
+	case packet.BGP_FSM_OPENSENT:
+		return "OpenSent"
+	case packet.BGP_FSM_OPENCONFIRM:
+		return "OpenConfirm"
+	case packet.BGP_FSM_ESTABLISHED:
+		return "Established"
+	}
+	return "Idle"
+}
+
+// holdTimerExpired reports whether the session of a ended because we gave up on
+// the peer: the only case in which we send a NOTIFICATION and GoBGP still keeps
+// the peer's routes.
+func (s *server) holdTimerExpired(ctx context.Context, a netip.Addr) bool {
+	expired := false
+	_ = s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, func(p *api.Peer) {
+		sent := p.GetState().GetMessages().GetSent().GetNotification()
+		expired = sent > s.notified[a] && p.GetGracefulRestart().GetPeerRestarting()
+		s.notified[a] = sent
+	})
+	return expired
+}

@@ -1,0 +1,168 @@
+package bgptest
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var count atomic.Int32
+
+// Net is a subnet, 10.9.0.0/24 and fd09::/64, in a namespace that holds only
+// the bridge.
+type Net struct {
+	t    *testing.T
+	id   string
+	hub  string
+	next int
+}
+
+// Host is a namespace on a Net.
+type Host struct {
+	t        *testing.T
+	NS       string
+	V4, V6   string // its addresses on the net
+	dir      string
+	linkName string
+	hub      string
+}
+
+// New makes a net. Tests that use it need root.
+func New(t *testing.T) *Net {
+	t.Helper()
+	n := &Net{t: t, id: fmt.Sprintf("%d-%d", os.Getpid(), count.Add(1))}
+	n.hub = "mt-bgp-" + n.id
+	sh(t, "ip netns add "+n.hub)
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.hub).Run() })
+	sh(t, fmt.Sprintf("ip -n %[1]s link add br0 type bridge && ip -n %[1]s link set br0 up", n.hub))
+	return n
+}
+
+// Host adds a namespace with the addresses 10.9.0.last and fd09::last.
+func (n *Net) Host(last int) *Host {
+	n.t.Helper()
+	h := &Host{
+		t: n.t, NS: fmt.Sprintf("mt-bgp-%s-%d", n.id, last), hub: n.hub, linkName: fmt.Sprintf("h%d", last),
+		V4: fmt.Sprintf("10.9.0.%d", last), V6: fmt.Sprintf("fd09::%d", last), dir: n.t.TempDir(),
+	}
+	sh(n.t, "ip netns add "+h.NS)
+	n.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", h.NS).Run() })
+	sh(n.t, fmt.Sprintf(`ip -n %[1]s link set lo up
+ip -n %[1]s link add e0 type veth peer name %[3]s netns %[2]s
+ip -n %[2]s link set %[3]s master br0 up
+ip netns exec %[1]s sysctl -qw net.ipv6.conf.e0.accept_dad=0
+ip -n %[1]s addr add %[4]s/24 dev e0
+ip -n %[1]s addr add %[5]s/64 dev e0 nodad
+ip -n %[1]s link set e0 up`, h.NS, n.hub, h.linkName, h.V4, h.V6))
+	return h
+}
+
+// Unplug takes the host's cable out, without the host noticing: packets vanish.
+func (h *Host) Unplug() { sh(h.t, fmt.Sprintf("ip -n %s link set %s nomaster", h.hub, h.linkName)) }
+
+// Plug puts it back.
+func (h *Host) Plug() { sh(h.t, fmt.Sprintf("ip -n %s link set %s master br0", h.hub, h.linkName)) }
+
+// Start runs a program in the host and ends it with the test.
+func (h *Host) Start(name string, args ...string) *exec.Cmd {
+	h.t.Helper()
+	c := exec.Command("ip", append([]string{"netns", "exec", h.NS, name}, args...)...)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := c.Start(); err != nil {
+		h.t.Fatalf("start %s: %v", name, err)
+	}
+	h.t.Cleanup(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		if h.t.Failed() && out.Len() > 0 {
+			h.t.Logf("%s in %s said:\n%s", name, h.NS, out.String())
+		}
+	})
+	return c
+}
+
+// Run runs a shell command in the host and returns its output; failure fails
+// the test.
+func (h *Host) Run(cmd string) string {
+	h.t.Helper()
+	return sh(h.t, fmt.Sprintf("ip netns exec %s sh -ec '%s'", h.NS, cmd))
+}
+
+// Write puts a file into the host's directory and returns its path.
+func (h *Host) Write(name, content string) string {
+	h.t.Helper()
+	p := filepath.Join(h.dir, name)
+	if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	return p
+}
+
+// Eventually waits until check returns "" and fails with its last complaint.
+func Eventually(t *testing.T, what string, check func() string) {
+	t.Helper()
+	var last string
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if last = check(); last == "" {
+			return
+		}
+	}
+	t.Fatalf("%s: %s", what, last)
+}
+
+// Steady asks check for d and fails at its first complaint.
+func Steady(t *testing.T, what string, d time.Duration, check func() string) {
+	t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if bad := check(); bad != "" {
+			t.Fatalf("%s: %s", what, bad)
+		}
+	}
+}
+
+// Contains is a check that text holds every one of words.
+func Contains(text func() string, words ...string) func() string {
+	return func() string {
+		got := text()
+		for _, w := range words {
+			if !strings.Contains(got, w) {
+				return fmt.Sprintf("no %q in:\n%s", w, got)
+			}
+		}
+		return ""
+	}
+}
+
+// Lacks is a check that text holds none of words.
+func Lacks(text func() string, words ...string) func() string {
+	return func() string {
+		got := text()
+		for _, w := range words {
+			if strings.Contains(got, w) {
+				return fmt.Sprintf("there is %q in:\n%s", w, got)
+			}
+		}
+		return ""
+	}
+}
+
+func sh(t *testing.T, s string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-ec", s).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", s, err, out)
+	}
+	return string(out)
+}
+
+// File is the path of a file in the host's directory.
+func (h *Host) File(name string) string { return filepath.Join(h.dir, name) }

@@ -1,0 +1,60 @@
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// paths lists what this node originates: its confirmed blocks, the addresses
+// it uses out of other nodes' blocks, and services.
+func (b *builder) paths() []Path {
+	seen := map[netip.Prefix]bool{}
+	var out []Path
+	add := func(p netip.Prefix, k PathKind) {
+		nh := addrOf(b.node, FamilyOf(p.Addr()))
+		if p = p.Masked(); !p.IsValid() || !nh.IsValid() || seen[p] {
+			return
+		}
+		seen[p] = true
+		out = append(out, Path{Prefix: p, NextHop: nh, Kind: k})
+	}
+	own := b.ownBlocks()
+	for _, p := range own {
+		add(p, PathBlock)
+	}
+	for _, p := range b.snap.Borrowed {
+		if !insideAny(own, p) {
+			add(p, PathBorrowed)
+		}
+	}
+	for _, p := range b.services() {
+		add(p, PathService)
+	}
+	slices.SortFunc(out, func(x, y Path) int { return comparePrefix(x.Prefix, y.Prefix) })
+	return out
+}
+
+// ownBlocks are the confirmed blocks of this node. A pending one is not ours
+// yet, one pending deletion no longer (Calico announces neither).
+func (b *builder) ownBlocks() []netip.Prefix {
+	var out []netip.Prefix
+	for _, k := range b.snap.Blocks {
+		if k.Node == b.node.Name && k.State == model.BlockConfirmed {
+			out = append(out, k.CIDR.Masked())
+		}
+	}
+	slices.SortFunc(out, comparePrefix)
+	return out
+}
+
+// insideAny reports whether p lies in one of ps, or is one of them.
+func insideAny(ps []netip.Prefix, p netip.Prefix) bool {
+	for _, q := range ps {
+		if q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,108 @@
+package bgp
+
+import (
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Direction is the way routes go through a policy.
+type Direction string
+
+// The directions.
+const (
+	Import Direction = "import"
+	Export Direction = "export"
+)
+
+// Policy is an ordered list of rules. The first rule that matches and does not
+// continue decides; past the last rule an import is accepted and an export is
+// rejected.
+type Policy struct {
+	Direction Direction
+	Name      string // unique within its direction
+	// External and LocalASN are those of the peers that use the policy: AS path
+	// rules see the path without our own AS, which is put in front of it only
+	// towards external peers.
+	External bool
+	LocalASN model.ASN
+	Rules    []Rule
+}
+
+// Action is what a rule does with a route that matches.
+type Action string
+
+// The actions.
+const (
+	Accept   Action = "accept"
+	Reject   Action = "reject"
+	Continue Action = "continue" // apply Set and go on with the next rule
+)
+
+// Rule is one line of a policy.
+type Rule struct {
+	From   string // where the rule comes from, for whoever reads the text form
+	Match  Match
+	Action Action
+	Set    Set
+}
+
+// Source tells who made a route.
+type Source string
+
+// The sources. Empty means any.
+const (
+	SourceLocal Source = "local" // this node's own paths
+	SourcePeers Source = "peers" // learned over BGP
+)
+
+// Match is a conjunction; zero fields match every route.
+type Match struct {
+	Family       Family        // 0: both
+	Prefixes     []PrefixRange // one of them must match
+	NotPrefixes  bool          // none of Prefixes may match
+	Source       Source
+	NextHops     []netip.Addr // one of them must be the next hop as received
+	Community    string       // "65000:1" or "65000:1:2" (large, RFC 8092)
+	ASPathPrefix []model.ASN
+	LocalPref    *uint32
+}
+
+// PrefixRange matches prefixes inside Prefix whose length is Min to Max.
+type PrefixRange struct {
+	Prefix   netip.Prefix
+	Min, Max int
+}
+
+// Exactly matches p and nothing else.
+func Exactly(p netip.Prefix) PrefixRange { return PrefixRange{p, p.Bits(), p.Bits()} }
+
+// Inside matches p and everything in it.
+func Inside(p netip.Prefix) PrefixRange {
+	return PrefixRange{p, p.Bits(), p.Addr().BitLen()}
+}
+
+// longerThan matches everything in p but p itself; ok is false for a host
+// prefix, which has nothing in it.
+func longerThan(p netip.Prefix) (r PrefixRange, ok bool) {
+	return PrefixRange{p, p.Bits() + 1, p.Addr().BitLen()}, p.Bits() < p.Addr().BitLen()
+}
+
+// NextHopMode says what becomes of the next hop of an announced route.
+type NextHopMode string
+
+// The modes. Empty leaves it to BGP: own address towards external peers, as it
+// is towards internal ones.
+const (
+	NextHopSelf NextHopMode = "self" // the session's local address, or SetNextHop's Address
+	NextHopKeep NextHopMode = "keep"
+)
+
+// Set changes a route; zero fields change nothing.
+type Set struct {
+	Communities   []string // added; "65000:1" or "65000:1:2"
+	PrependASPath []model.ASN
+	LocalPref     *uint32
+	NextHop       NextHopMode
+	NextHopAddr   netip.Addr // with NextHopSelf: this address
+}
