@@ -10,6 +10,9 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
+// DefaultSocket is where the agent serves when nobody says otherwise.
+const DefaultSocket = "/run/muslin/agent.sock"
+
 // Error is the CNI specification's error, as the agent answered it.
 type Error = types.Error
 

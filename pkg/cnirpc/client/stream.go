@@ -57,8 +57,11 @@ func (s *stream) send(verb Verb, timeout string, message []byte) error {
 	pending := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
 	pending = append(pending, message...)
 	for len(pending) > 0 && !s.done {
-		n := min(int64(len(pending)), int64(s.maxFrame), s.connWindow, s.streamWindow)
-		if n <= 0 {
+		want := min(int64(len(pending)), int64(s.maxFrame))
+		n := min(want, s.connWindow, s.streamWindow)
+		// A sender that fills every sliver of window ends up with a frame of a
+		// few bytes for each update; wait for a useful amount.
+		if n < min(want, max(s.initialWindow/4, 1)) {
 			if err := s.flush(&out); err != nil {
 				return err
 			}

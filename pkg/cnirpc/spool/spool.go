@@ -1,0 +1,124 @@
+// Package spool keeps the DELs that could not be told to the agent: one file for
+// each attachment in a directory that survives a reboot. The plugin writes, the
+// agent reads and removes.
+//
+// A runtime that gets an error for DEL keeps the pod in Terminating and tries
+// again for ever; a recorded DEL lets it go on, and the agent gives back the
+// address when it is there again. DEL may be done twice, so a record that is
+// read while its DEL has been done after all does no harm.
+//
+// Kernel footprint: files named <containerID>@<ifname>.json in the directory;
+// both parts are checked by the plugin's CNI skeleton, and @ is in neither. A
+// fresh process recognises its own by that name; files with another one are
+// left alone. Never reads the network configuration inside a record.
+package spool
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+)
+
+// DefaultDir is where the plugin records when its configuration names no other
+// directory.
+const DefaultDir = "/var/lib/muslin/cni-spool"
+
+const suffix = ".json"
+
+// Write records a DEL. When it returns nil the record is on disk.
+func Write(dir string, r client.Request) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record of %s: %w", r.ContainerID, err)
+	}
+	if strings.ContainsAny(r.ContainerID+r.IfName, "/@") || r.ContainerID == "" || r.IfName == "" {
+		return fmt.Errorf("container %q, interface %q: cannot be a file name", r.ContainerID, r.IfName)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make spool %s: %w", dir, err)
+	}
+	path := filepath.Join(dir, r.ContainerID+"@"+r.IfName+suffix)
+	if err := replace(path, b); err != nil {
+		return fmt.Errorf("write record %s: %w", path, err)
+	}
+	return nil
+}
+
+// replace writes path by way of a temporary file and makes content and name
+// durable.
+func replace(path string, b []byte) error {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails, as it should, after the rename
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Record is one recorded DEL.
+type Record struct {
+	Path    string
+	Request client.Request
+	Err     error // the file cannot be read as a record
+}
+
+// List reads the records; a missing directory has none. A file that cannot be
+// read is a record with an Err, so that one does not hide the others.
+func List(dir string) ([]Record, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read spool %s: %w", dir, err)
+	}
+	var records []Record
+	for _, e := range entries {
+		id, ifname, ok := strings.Cut(strings.TrimSuffix(e.Name(), suffix), "@")
+		if !ok || !strings.HasSuffix(e.Name(), suffix) || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		r := Record{Path: filepath.Join(dir, e.Name())}
+		b, err := os.ReadFile(r.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = json.Unmarshal(b, &r.Request)
+		}
+		if err == nil && (r.Request.ContainerID != id || r.Request.IfName != ifname) {
+			err = fmt.Errorf("holds container %q, interface %q", r.Request.ContainerID, r.Request.IfName)
+		}
+		if err != nil {
+			r.Err = fmt.Errorf("record %s: %w", r.Path, err)
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// Remove deletes a record whose DEL has been done; a missing one is success.
+func Remove(r Record) error {
+	if err := os.Remove(r.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove record: %w", err)
+	}
+	return nil
+}

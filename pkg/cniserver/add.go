@@ -1,0 +1,169 @@
+package cniserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/muslin-net/muslin/pkg/cnirpc"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
+	a, err := s.parse(r)
+	if err != nil {
+		return nil, err
+	}
+	if a.netns == "" {
+		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS is missing", "")
+	}
+	release, err := s.locks.acquire(ctx, a.keys()...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: wait for another call: %w", a, err)
+	}
+	defer release()
+	stands, err := s.makeRoom(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a, err)
+	}
+	w, info, err := s.wishes(ctx, a)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a, err)
+	}
+	var back undo
+	out, err := s.steps(ctx, a, w, info, &back)
+	if err == nil {
+		return out, nil
+	}
+	if !stands {
+		err = errors.Join(err, s.goBack(ctx, back))
+	}
+	return nil, fmt.Errorf("%s: %w", a, err)
+}
+
+// steps goes forward and notes each step in back before it begins it, so that a
+// step that failed halfway is undone too.
+func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo, back *undo) ([]byte, error) {
+	*back = append(*back, s.undoAddress(a), s.undoWire(a))
+	spec := a.wire()
+	spec.SourcePrefixes, spec.MAC = w.sourcePrefixes, w.mac
+	addrs, err := s.assignAndPrepare(ctx, s.addressRequest(a, w, info), spec)
+	if err != nil {
+		return nil, err
+	}
+	spec.Addresses = addrs
+	wire, err := s.o.Wires.Attach(ctx, spec)
+	if err != nil {
+		return nil, s.stepError("attach wire", cnirpc.CodeWire, err)
+	}
+	*back = append(*back, s.undoEndpoint(a))
+	revision := s.o.Endpoints.Put(model.Endpoint{
+		ContainerID: a.containerID, Interface: a.ifname, Namespace: a.namespace, Pod: a.pod,
+		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: wire.MAC,
+	})
+	if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
+		return nil, s.stepError("settle endpoint", types.ErrTryAgainLater, err)
+	}
+	return result(a, addrs, wire)
+}
+
+// assignAndPrepare does both at once: neither needs the other. The first error
+// ends the other's context; both have returned when it returns.
+func (s *Server) assignAndPrepare(ctx context.Context, r AddressRequest, spec WireSpec) ([]netip.Addr, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var prepared sync.WaitGroup
+	prepared.Go(func() {
+		if err := s.o.Wires.Prepare(ctx, spec); err != nil {
+			cancel(s.stepError("prepare wire", cnirpc.CodeWire, err))
+		}
+	})
+	addrs, err := s.o.Addresses.Assign(ctx, r)
+	switch {
+	case err != nil:
+		cancel(s.stepError("assign address", cnirpc.CodeAddress, err))
+	case len(addrs) == 0:
+		cancel(s.stepError("assign address", cnirpc.CodeAddress, errors.New("no pool gives this pod an address")))
+	}
+	prepared.Wait()
+	return addrs, context.Cause(ctx)
+}
+
+func (s *Server) stepError(step string, code uint, err error) error {
+	e := cnirpc.AsCNI(err, code)
+	return types.NewError(e.Code, step+": "+e.Msg, e.Details)
+}
+
+// goBack undoes on a context of its own: that of the call may have ended, which
+// may be why the ADD failed.
+func (s *Server) goBack(ctx context.Context, back undo) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.UndoTimeout)
+	defer cancel()
+	if err := back.run(ctx); err != nil {
+		return fmt.Errorf("undo, to be finished by DEL: %w", err)
+	}
+	return nil
+}
+
+// makeRoom looks at what stands already: it reports whether this very
+// attachment does, refuses a second interface in the same sandbox, and takes
+// down older sandboxes of the same pod, whose host interface has the same name.
+func (s *Server) makeRoom(ctx context.Context, a attachment) (stands bool, err error) {
+	for _, ep := range s.o.Endpoints.List() {
+		switch {
+		case ep.ContainerID == a.containerID && ep.Interface == a.ifname:
+			stands = true
+		case ep.ContainerID == a.containerID:
+			return false, types.NewError(types.ErrInvalidNetworkConfig,
+				fmt.Sprintf("sandbox already has interface %s: one interface for each sandbox", ep.Interface), "")
+		case a.isPod() && ep.Namespace == a.namespace && ep.Pod == a.pod:
+			if err := s.replaceOld(ctx, of(a.network, ep)); err != nil {
+				return false, err
+			}
+		}
+	}
+	return stands, nil
+}
+
+// replaceOld takes down an older sandbox of the pod; its own DEL, which may
+// still come, finds nothing to do. The pod's lock is held.
+func (s *Server) replaceOld(ctx context.Context, old attachment) error {
+	release, err := s.locks.acquire(ctx, "sandbox/"+old.containerID)
+	if err != nil {
+		return fmt.Errorf("wait for older sandbox %s: %w", old.containerID, err)
+	}
+	defer release()
+	if err := s.everything(old).run(ctx); err != nil {
+		return fmt.Errorf("older sandbox %s: %w", old.containerID, err)
+	}
+	s.o.Logger.Info("older sandbox replaced", "pod", old.namespace+"/"+old.pod, "container", old.containerID)
+	return nil
+}
+
+func (s *Server) wishes(ctx context.Context, a attachment) (wishes, PodInfo, error) {
+	var info PodInfo
+	if a.isPod() {
+		var err error
+		if info, err = s.o.Pods.Pod(ctx, a.namespace, a.pod); err != nil {
+			code := types.ErrTryAgainLater
+			if errors.Is(err, ErrNoPod) {
+				code = cnirpc.CodePodUnknown
+			}
+			return wishes{}, info, s.stepError("read pod", code, err)
+		}
+	}
+	w, err := wishesOf(a, info)
+	return w, info, err
+}
+
+func (s *Server) addressRequest(a attachment, w wishes, info PodInfo) AddressRequest {
+	return AddressRequest{
+		Handle: a.handle(), Attributes: s.attributes(a),
+		IPv4: w.ipv4, IPv6: w.ipv6, PoolsV4: w.poolsV4, PoolsV6: w.poolsV6, Addresses: w.addresses,
+		NamespaceLabels: info.NamespaceLabels,
+	}
+}

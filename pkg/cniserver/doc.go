@@ -1,0 +1,29 @@
+// Package cniserver does what the CNI plugin asks for: ADD, DEL, CHECK, STATUS
+// and GC as ordered steps over the rooms that know addresses, links, endpoints
+// and pods. It knows these rooms by the small interfaces of rooms.go alone.
+//
+// ADD:
+//
+//	lock pod and sandbox
+//	an older sandbox of the same pod is taken down first
+//	Addresses.Assign  ∥  Wires.Prepare
+//	Wires.Attach                    address, gateway, sysctls inside the pod
+//	Endpoints.Put → revision
+//	Endpoints.Settled(revision)     host route and policy are in the kernel
+//	answer
+//
+// Every step has an undo. A failed ADD runs the undos of the steps it began, in
+// reverse; DEL runs all of them. They are idempotent, and they stop at the first
+// that fails: an address is given back only when nothing can use it any more.
+// The runtime then repeats DEL. An ADD of an attachment that stands gives the
+// same answer, and its failure takes nothing down.
+//
+// DELs that the plugin recorded while the agent was away (package spool) are
+// done when Run starts and every few seconds after that.
+//
+// Kernel and wire footprint: a unix socket, mode 0600, made beside its path and
+// renamed into place; it stays when Run ends, so that a plugin is refused at
+// once and reports "try again later". No state of its own: attachments are
+// recognised by the rooms (link alias, allocation handle), never by this
+// package's memory. Never touches Kubernetes, netlink or BGP.
+package cniserver

@@ -1,0 +1,113 @@
+package cniserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/muslin-net/muslin/pkg/cnirpc"
+)
+
+// Run does the recorded DELs, opens the socket and serves until ctx ends. It then
+// refuses new calls, waits StopTimeout for those that run, and returns nil. Start
+// it last: an open socket says that the node can take pods.
+func (s *Server) Run(ctx context.Context) error {
+	drained := s.tryDrain(ctx, "")
+	listener, err := listen(s.o.Socket)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	cnirpc.RegisterCNIServer(server, s)
+	for _, register := range s.o.Register {
+		register(server)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	s.once.Do(func() { close(s.ready) })
+	s.o.Logger.Info("cni socket open", "socket", s.o.Socket)
+	err = s.untilEnd(ctx, served, drained)
+	stop(server, s.o.StopTimeout)
+	return err
+}
+
+// untilEnd looks at the spool from time to time until ctx ends or serving
+// fails.
+func (s *Server) untilEnd(ctx context.Context, served <-chan error, lastFailure string) error {
+	tick := time.NewTicker(s.o.DrainInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-served:
+			return fmt.Errorf("serve %s: %w", s.o.Socket, err)
+		case <-tick.C:
+			lastFailure = s.tryDrain(ctx, lastFailure)
+		}
+	}
+}
+
+// tryDrain drains the spool and logs a failure when it is not the last one
+// again; it returns the failure's text.
+func (s *Server) tryDrain(ctx context.Context, last string) string {
+	err := s.drain(ctx)
+	if err == nil {
+		return ""
+	}
+	if err.Error() != last && ctx.Err() == nil {
+		s.o.Logger.Warn("recorded deletes failed", "spool", s.o.Spool, "error", err)
+	}
+	return err.Error()
+}
+
+// listen opens the socket beside its path and renames it into place: what stands
+// at the path is at every moment a socket, with its final mode, and one that a
+// dead process left is replaced.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of socket %s: %w", path, err)
+	}
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("socket %s: something else is there: %s", path, st.Mode())
+	}
+	temporary := path + "~"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove old socket %s: %w", temporary, err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", temporary, err)
+	}
+	// The file stays when the agent goes: a plugin is then refused at once.
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(temporary, 0o600)
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("put socket %s in place: %w", path, err)
+	}
+	return l, nil
+}
+
+// stop lets running calls end, but not for ever.
+func stop(server *grpc.Server, patience time.Duration) {
+	done := make(chan struct{})
+	go func() { server.GracefulStop(); close(done) }()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		server.Stop()
+		<-done
+	}
+}
