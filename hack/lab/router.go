@@ -37,7 +37,7 @@ type family struct {
 	List    string // FRR's word for prefix lists: ip or ipv6
 }
 
-// Self, Net, Of and so on give templates the address of one family.
+// Of returns the family's address of two.
 func (f family) Of(a Address) netip.Addr {
 	if f.V6 {
 		return a.V6
@@ -74,7 +74,7 @@ func renderRouter(t *Topology, name string) (string, error) {
 	if router.Kind == FRR {
 		text = frrTemplate
 	}
-	parsed, err := template.New(name).Option("missingkey=error").Parse(text)
+	parsed, err := template.New(name).Funcs(template.FuncMap{"symbol": birdSymbol}).Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("parse configuration template of %s: %w", name, err)
 	}
@@ -84,6 +84,9 @@ func renderRouter(t *Topology, name string) (string, error) {
 	}
 	return out.String(), nil
 }
+
+// birdSymbol makes a name that BIRD takes unquoted.
+func birdSymbol(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // makeRouter writes a router's disk and spec.
 func (l *Lab) makeRouter(router Router) error {

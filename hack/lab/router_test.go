@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+// The goldens are read by the real programs too, as a second authority.
+func TestRouterConfigurations(t *testing.T) {
+	for _, name := range []string{"two-racks", "two-racks-dual", "many-light"} {
+		topology, err := ReadTopology("topologies/" + name + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, router := range topology.Routers {
+			t.Run(name+"/"+router.Name, func(t *testing.T) {
+				got, err := renderRouter(topology, router.Name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				golden := filepath.Join("testdata", name+"-"+router.Name+".conf")
+				if *update {
+					if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(string(want), got); diff != "" {
+					t.Errorf("configuration (-want +got):\n%s", diff)
+				}
+				checkBySoftware(t, router.Kind, got)
+			})
+		}
+	}
+}
+
+// checkBySoftware has the routing program itself parse the configuration.
+func checkBySoftware(t *testing.T, kind RouterKind, config string) {
+	t.Helper()
+	// Not t.TempDir: bgpd reads it as a user that may not enter there.
+	dir, err := os.MkdirTemp("", "mt-router-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "router.conf")
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	argv := []string{"bird", "-p", "-c", file}
+	if kind == FRR {
+		argv = []string{"/usr/lib/frr/bgpd", "-C", "-f", file}
+	}
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	// bgpd complains and goes on, so every word of it counts.
+	if err != nil || kind == FRR && len(out) > 0 {
+		t.Errorf("%v: %v\n%s", argv, err, out)
+	}
+}
+
+// Names may have dashes, which BIRD's own names may not.
+func TestBIRDTakesNamesWithDashes(t *testing.T) {
+	topology, err := ReadTopology("topologies/two-racks.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	topology.Racks[0].Name, topology.Routers[1].Name = "r-1", "tor-2"
+	config, err := renderRouter(topology, "tor1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkBySoftware(t, BIRD, config)
+}
