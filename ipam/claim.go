@@ -261,7 +261,7 @@ func (p *page) takeAffinity(aff Affinity, rev Revision) {
 func retry(ctx context.Context, step func() (done bool, err error)) error {
 	for try := 1; ; try++ {
 		done, err := step()
-		if done {
+		if done || hopeless(ctx, err) {
 			return err
 		}
 		if pauseErr := pause(ctx, try); pauseErr != nil || try > maxRounds {

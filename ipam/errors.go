@@ -14,6 +14,8 @@ var (
 	ErrConflict = errors.New("the object has changed since it was read")
 	ErrNotFound = errors.New("the object does not exist")
 	ErrExists   = errors.New("the object exists already")
+	// ErrClosed ends every retry: the store will not answer again.
+	ErrClosed = errors.New("the store is closed")
 )
 
 // Code is the class of an Error: one CamelCase word, fit for the reason of an

@@ -118,7 +118,7 @@ func (a *Allocator) writeHandle(ctx context.Context, h *handle, want map[netip.P
 		case settled:
 			return err
 		case err == nil, errors.Is(err, ErrConflict), errors.Is(err, ErrNotFound), errors.Is(err, ErrExists):
-		case ctx.Err() != nil:
+		case hopeless(ctx, err):
 			return err
 		}
 	}

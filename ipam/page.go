@@ -181,13 +181,13 @@ func (a *Allocator) commit(ctx context.Context, p *page, batch []*op) error {
 			return errBlockGone
 		}
 		if err != nil {
-			if ctx.Err() != nil {
+			if hopeless(ctx, err) {
 				return err
 			}
 			continue
 		}
 		done, err := a.write(ctx, p, base, rev, batch)
-		if done || ctx.Err() != nil {
+		if done || hopeless(ctx, err) {
 			return err
 		}
 	}
@@ -288,6 +288,11 @@ func (a *Allocator) config() Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.set.config
+}
+
+// hopeless reports whether trying again makes no sense.
+func hopeless(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, ErrClosed)
 }
 
 // pause waits before try n (from 1): not at all after the first failure, which

@@ -27,7 +27,7 @@ import (
 var (
 	ErrLost    = errors.New("ipamtest: the reply was lost")
 	ErrRefused = errors.New("ipamtest: the request was refused")
-	ErrCrashed = errors.New("ipamtest: the client has crashed")
+	ErrCrashed = fmt.Errorf("ipamtest: the client has crashed: %w", ipam.ErrClosed)
 )
 
 // Fault is what happens to one call.
@@ -144,8 +144,10 @@ func (s *Store) check(old, b *ipam.Block) {
 		s.broken = append(s.broken, fmt.Sprintf("block %s: sequence number went from %d to %d", b.CIDR(), old.Sequence(), b.Sequence()))
 	}
 	for was := range old.Allocations() {
-		if is, ok := b.Owner(was.Addr); ok && is.Handle != was.Handle {
-			s.broken = append(s.broken, fmt.Sprintf("%s went from %s to %s in one write", was.Addr, was.Handle, is.Handle))
+		for is := range b.Allocations() {
+			if is.Addr == was.Addr && is.Handle != was.Handle && is.Sequence != old.Sequence() {
+				s.broken = append(s.broken, fmt.Sprintf("%s went from %s to %s without being assigned anew", was.Addr, was.Handle, is.Handle))
+			}
 		}
 	}
 }
