@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -17,6 +18,10 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	a, err := s.parse(r)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.Contains(Versions, a.version) {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion,
+			fmt.Sprintf("network configuration: cniVersion %q: want one of %v", a.version, Versions), "")
 	}
 	if a.netns == "" {
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS is missing", "")

@@ -31,6 +31,9 @@ type rawIPAM struct {
 	IPv6Pools  []string  `json:"ipv6_pools"`
 }
 
+// Versions of the CNI specification that ADD can answer in.
+var Versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
 // textBool is a boolean that Calico writes as a string.
 type textBool bool
 

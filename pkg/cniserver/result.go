@@ -25,6 +25,9 @@ func result(a attachment, addrs []netip.Addr, w WireResult) ([]byte, error) {
 	if a.previous != nil {
 		r = a.previous
 	}
+	if a.version != "1.1.0" {
+		w.MTU = 0 // the field came with 1.1.0; the conversion to 1.0.0 leaves it in
+	}
 	pod := len(r.Interfaces) + 1
 	r.Interfaces = append(r.Interfaces,
 		&types100.Interface{Name: a.hostInterface, Mac: w.HostMAC, Mtu: w.MTU},

@@ -29,11 +29,13 @@ func (s *Server) Run(ctx context.Context) error {
 		register(server)
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- server.Serve(listener); close(served) }()
 	s.once.Do(func() { close(s.ready) })
 	s.o.Logger.Info("cni socket open", "socket", s.o.Socket)
 	err = s.untilEnd(ctx, served, drained)
 	stop(server, s.o.StopTimeout)
+	for range served { // Serve may not have begun when it was stopped
+	}
 	return err
 }
 
