@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -90,7 +91,11 @@ func (h hierarchy) create(name string) error {
 	return nil
 }
 
-// delegate hands every controller of a v2 cgroup down to its children.
+// needed are the controllers that kubelet and runc use, of those the machine
+// has.
+var needed = []string{"cpu", "cpuset", "io", "memory", "pids", "hugetlb"}
+
+// delegate hands the needed controllers of a v2 cgroup down to its children.
 func delegate(dir string) error {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -98,6 +103,9 @@ func delegate(dir string) error {
 	}
 	var errs []error
 	for _, controller := range strings.Fields(string(data)) {
+		if !slices.Contains(needed, controller) {
+			continue
+		}
 		file := filepath.Join(dir, "cgroup.subtree_control")
 		if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
 			errs = append(errs, fmt.Errorf("delegate controller %s: %w", controller, err))
@@ -253,13 +261,4 @@ func subtree(dir string) []string {
 		return nil
 	})
 	return dirs
-}
-
-// Version tells which cgroup the kubelet will find: 1 or 2.
-func Version() int {
-	var fs unix.Statfs_t
-	if unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
-		return 2
-	}
-	return 1
 }

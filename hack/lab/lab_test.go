@@ -1,0 +1,263 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+)
+
+// routersOnly starts a lab's routers, outside host and a bare host in a rack:
+// real machines and real routing, without Kubernetes. Test names the lab.
+func routersOnly(t *testing.T, name string) (*Lab, Options) {
+	t.Helper()
+	topology, err := ReadTopology("topologies/two-racks.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := Options{Name: name, Dir: filepath.Join(t.TempDir(), "lab")}
+	l, err := New(topology, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Down(context.Background(), options); err != nil {
+			t.Error(err)
+		}
+		l.keepers.Wait()
+	})
+	for _, step := range []func(context.Context) error{
+		l.buildPrograms, l.writeConfiguration, l.layFabric, l.startRouters,
+	} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A node's machine without its services: what is tested is the machine.
+	if err := l.writeSpec("n3", l.newSpec("n3")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.startMachines(t.Context(), []string{"n3"}); err != nil {
+		t.Fatal(err)
+	}
+	return l, options
+}
+
+func run(t *testing.T, l *Lab, machine string, argv ...string) string {
+	t.Helper()
+	out, err := l.Exec(t.Context(), machine, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func TestMachines(t *testing.T) {
+	l, options := routersOnly(t, "mtlab")
+
+	t.Run("packets go router by router", func(t *testing.T) {
+		want := "10.1.0.1\n10.1.0.2\n10.1.2.11\n"
+		if got := run(t, l, "outside", "probe", "trace", "10.1.2.11"); got != want {
+			t.Errorf("trace from outside to n3:\n%swant:\n%s", got, want)
+		}
+	})
+	t.Run("each is a computer of its own", func(t *testing.T) {
+		if got := run(t, l, "n3", "hostname"); got != "n3\n" {
+			t.Errorf("host name %q", got)
+		}
+		if got := run(t, l, "n3", "sh", "-c", "ls /run/netns 2>&1 | grep mtlab; true"); got != "" {
+			t.Errorf("the host's namespaces are seen: %q", got)
+		}
+		run(t, l, "n3", "touch", "/etc/mtlab-was-here")
+		if _, err := os.Stat("/etc/mtlab-was-here"); err == nil {
+			t.Error("a file written in a machine is on the host")
+		}
+	})
+	t.Run("signals reach programs inside", func(t *testing.T) { testSignals(t, l) })
+	t.Run("link", func(t *testing.T) { testLink(t, l) })
+	t.Run("power", func(t *testing.T) { testPower(t, l) })
+	t.Run("a later process finds it", func(t *testing.T) {
+		opened, err := Open(options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, opened, "tor2", "hostname"); got != "tor2\n" {
+			t.Errorf("host name %q", got)
+		}
+	})
+	t.Run("it is not started twice", func(t *testing.T) {
+		if _, err := l.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "take it down first") {
+			t.Errorf("second Up: %v", err)
+		}
+	})
+}
+
+func testSignals(t *testing.T, l *Lab) {
+	command := l.Command(t.Context(), "outside", "probe", "ping", "-i", "5ms", "10.1.2.11")
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond) // long enough for a few requests
+	if err := command.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	var result struct{ Sent, Received, Lost int }
+	if err := json.NewDecoder(out).Decode(&result); err != nil {
+		t.Fatalf("report of ping: %v", err)
+	}
+	if err := command.Wait(); err != nil {
+		t.Errorf("ping: %v", err)
+	}
+	if result.Sent == 0 || result.Lost != 0 {
+		t.Errorf("ping sent %d, received %d, lost %d", result.Sent, result.Received, result.Lost)
+	}
+	killed := l.Command(t.Context(), "outside", "sleep", "4711")
+	if err := killed.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "sleep runs", func() bool { _, err := l.Exec(t.Context(), "outside", "pgrep", "-x", "sleep"); return err == nil })
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = killed.Wait()
+	eventually(t, "sleep is gone", func() bool { _, err := l.Exec(t.Context(), "outside", "pgrep", "-x", "sleep"); return err != nil })
+}
+
+func testLink(t *testing.T, l *Lab) {
+	if err := l.LinkDown("n3"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := l.Exec(t.Context(), "n3", "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
+		t.Errorf("answer over a pulled cable: %s", out)
+	}
+	if err := l.LinkUp("n3"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ping over the cable", func() bool {
+		return strings.Contains(run(t, l, "n3", "probe", "ping", "-c", "1", "10.1.2.1"), `"received":1`)
+	})
+}
+
+func testPower(t *testing.T, l *Lab) {
+	run(t, l, "tor1", "touch", "/etc/on-disk", "/run/not-on-disk")
+	run(t, l, "tor1", "ip", "route", "add", "blackhole", "192.0.2.0/24")
+	if err := l.PowerOff(t.Context(), "tor1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Exec(t.Context(), "tor1", "true"); err == nil {
+		t.Error("a program ran on a machine without power")
+	}
+	if left := traces(t, "mtlab-tor1"); len(left) > 0 {
+		t.Errorf("left after the power cut: %v", left)
+	}
+	gone := netip.MustParsePrefix("10.1.1.0/24")
+	eventually(t, "tor2 gives up tor1's rack", func() bool { return !hasRoute(t, l, "tor2", gone) })
+	if err := l.PowerOn(t.Context(), "tor1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "tor1's rack is back", func() bool { return hasRoute(t, l, "tor2", gone) })
+	run(t, l, "tor1", "test", "-e", "/etc/on-disk")
+	run(t, l, "tor1", "test", "!", "-e", "/run/not-on-disk")
+	if hasRoute(t, l, "tor1", netip.MustParsePrefix("192.0.2.0/24")) {
+		t.Error("a route outlived the power cut")
+	}
+}
+
+func hasRoute(t *testing.T, l *Lab, machine string, prefix netip.Prefix) bool {
+	t.Helper()
+	routes, err := l.Routes(machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range routes {
+		if route.To == prefix {
+			return true
+		}
+	}
+	return false
+}
+
+// Down has to work from names alone: here the state is lost, one process hides
+// in another cgroup, and one machine was never finished.
+func TestDownAfterDisaster(t *testing.T) {
+	l, options := routersOnly(t, "mtdown")
+	hidden := l.Command(t.Context(), "tor1", "sleep", "4712")
+	if err := hidden.Start(); err != nil {
+		t.Fatal(err)
+	}
+	unfinished := boot.Spec{
+		Hostname: "n1", Cgroup: "mtdown-n1", Disk: filepath.Join(l.machineDir("n1"), "disk"), Logs: l.LogDir("n1"),
+		Services: []boot.Service{{Name: "hang", Argv: []string{"sleep", "4713"}, Once: true}},
+	}
+	if err := l.writeSpec("n1", unfinished); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.powerOn("n1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(l.Dir(), stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := Down(t.Context(), options); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = hidden.Wait()
+	if left := traces(t, "mtdown-"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, err := os.Stat(l.Dir()); err == nil {
+		t.Errorf("%s is left behind", l.Dir())
+	}
+}
+
+// traces looks for namespaces, cgroups, and mounts of any process, whose names
+// begin with or hold the prefix; not by the code under test.
+func traces(t *testing.T, prefix string) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range []string{"/run/netns/" + prefix + "*", "/sys/fs/cgroup/" + prefix + "*", "/sys/fs/cgroup/*/" + prefix + "*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, files...)
+	}
+	tables, err := fs.Glob(os.DirFS("/proc"), "[0-9]*/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		data, _ := os.ReadFile("/proc/" + table) // the process may have ended
+		if strings.Contains(string(data), "/run/netns/"+prefix) {
+			found = append(found, "mounts of process "+filepath.Dir(table))
+		}
+	}
+	return found
+}
+
+// eventually waits for what must become true, with a bound generous enough to
+// say nothing about speed.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if is() {
+			return
+		}
+	}
+	t.Fatalf("not within a minute: %s", what)
+}
