@@ -25,7 +25,11 @@ type peerDiff struct {
 type refresh struct {
 	peer    netip.Addr
 	in, out bool
+	want    used
 }
+
+// used are the policies that a session's routes went through.
+type used struct{ in, out bgp.Policy }
 
 // diffPeers tells a change of identity, which resets the session, from one of
 // settings, which does not, and from one of policies.
@@ -47,11 +51,8 @@ func (s *server) diffPeers(cfg bgp.Config) peerDiff {
 		case settings(p) != settings(q):
 			d.update = append(d.update, p)
 		}
-		r := refresh{
-			peer: p.Address,
-			in:   !bgp.SamePolicies(s.policies[policyID{bgp.Import, q.Import}], policies[policyID{bgp.Import, p.Import}]),
-			out:  !bgp.SamePolicies(s.policies[policyID{bgp.Export, q.Export}], policies[policyID{bgp.Export, p.Export}]),
-		}
+		have, want := s.ran[p.Address], used{policies[policyID{bgp.Import, p.Import}], policies[policyID{bgp.Export, p.Export}]}
+		r := refresh{peer: p.Address, in: !bgp.SamePolicies(have.in, want.in), out: !bgp.SamePolicies(have.out, want.out), want: want}
 		if r.in || r.out {
 			d.refresh = append(d.refresh, r)
 		}
@@ -108,6 +109,7 @@ func (s *server) addPeer(ctx context.Context, p bgp.Peer, deferral time.Duration
 		return fmt.Errorf("add peer %s: %w", p.Address, err)
 	}
 	s.peers[p.Address] = p
+	s.ran[p.Address] = used{s.policies[policyID{bgp.Import, p.Import}], s.policies[policyID{bgp.Export, p.Export}]}
 	return nil
 }
 
@@ -124,6 +126,7 @@ func (s *server) deletePeer(ctx context.Context, p bgp.Peer) error {
 		return fmt.Errorf("delete peer %s: %w", p.Address, err)
 	}
 	delete(s.peers, p.Address)
+	delete(s.ran, p.Address)
 	return nil
 }
 
@@ -142,7 +145,9 @@ func (s *server) refresh(ctx context.Context, rs []refresh) []error {
 		err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: r.peer.String(), Soft: true, Direction: dir})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("apply policies to peer %s: %w", r.peer, err))
+			continue
 		}
+		s.ran[r.peer] = r.want
 	}
 	return errs
 }

@@ -92,6 +92,11 @@ func compilePolicies(cfg bgp.Config) *api.SetPoliciesRequest {
 	out := &api.SetPoliciesRequest{}
 	for _, dir := range []bgp.Direction{bgp.Import, bgp.Export} {
 		c.statements = nil
+		if dir == bgp.Import {
+			// GoBGP runs own paths through the import chain too
+			c.prefix = "own"
+			c.add(&api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
+		}
 		users := policyUsers(cfg, dir)
 		for i, p := range chainOrder(cfg, dir, users) {
 			c.prefix = string(dir) + strconv.Itoa(i)

@@ -23,6 +23,7 @@ type server struct {
 	paths    map[netip.Prefix]bgp.Path
 	peers    map[netip.Addr]bgp.Peer
 	policies map[policyID]bgp.Policy
+	ran      map[netip.Addr]used
 	notified map[netip.Addr]uint64 // NOTIFICATIONs sent, when last looked
 	compiled string                // what GoBGP was given for the policies and their peers
 
@@ -33,7 +34,7 @@ type server struct {
 // startServer starts GoBGP with two tables only: each further family would
 // cost memory and serve nobody.
 func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config) (*server, error) {
-	s := &server{log: log, paths: map[netip.Prefix]bgp.Path{}, peers: map[netip.Addr]bgp.Peer{}, notified: map[netip.Addr]uint64{}}
+	s := &server{log: log, paths: map[netip.Prefix]bgp.Path{}, peers: map[netip.Addr]bgp.Peer{}, notified: map[netip.Addr]uint64{}, ran: map[netip.Addr]used{}}
 	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(quiet(log), nil))
 	go s.bgp.Serve()
 	err := s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
