@@ -115,3 +115,7 @@ func (p Problem) String() string {
 	}
 	return p.Object.String() + ": " + p.Field + ": " + p.Message
 }
+
+// HandlePrefix and a container ID make the IPAM handle of a pod (Calico:
+// network name, dot, container ID).
+const HandlePrefix = "k8s-pod-network."
