@@ -90,6 +90,9 @@ type TunnelPeer struct {
 
 // Ruleset is the content of the nftables table "inet muslin".
 type Ruleset struct {
+	// Complete is false until the pools and the pods of this node are known. A
+	// table that is there stays as it is until then.
+	Complete bool
 	NAT      NAT
 	Spoofing Spoofing
 	Tunnels  TunnelGuard

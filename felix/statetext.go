@@ -65,9 +65,9 @@ const TableName = "muslin"
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
 // honoured first.
 const (
-	PriorityGuard  = -300 // raw
-	PriorityInput  = 0    // filter
-	PrioritySource = 101  // srcnat + 1
+	PriorityGuard = -300 // raw
+	PriorityInput = 0    // filter
+	PriorityNAT   = 101  // srcnat + 1
 )
 
 // String gives the rules as `nft -f` reads them. It is the second opinion on
@@ -143,7 +143,7 @@ func (n NAT) rules(b *strings.Builder) {
 	if len(from4)+len(from6) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PrioritySource)
+	fmt.Fprintf(b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PriorityNAT)
 	if len(from4) > 0 {
 		n.rule(b, "ip", "4", n.Address.Is4())
 	}
@@ -168,7 +168,13 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 		if address && ip == "ip6" {
 			to = "snat ip6 to [" + n.Address.String() + "]"
 		}
-		fmt.Fprintf(b, "%smeta l4proto { 6, 17 } %s%s fully-random\n", match, to, ports)
+		for _, proto := range []string{"tcp", "udp"} {
+			line := fmt.Sprintf("%smeta l4proto %s %s%s", match, proto, to, ports)
+			if address {
+				line += " fully-random"
+			}
+			b.WriteString(line + "\n")
+		}
 	}
 	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)
 }
@@ -207,14 +213,16 @@ func (s Spoofing) rules(b *strings.Builder) {
 	b.WriteString("\tchain from-pod {\n" +
 		"\t\tiifname . ip saddr @pod-source4 return\n" +
 		"\t\tiifname . ip6 saddr @pod-source6 return\n" +
-		"\t\tip6 saddr { ::, fe80::/10 } return\n" +
+		"\t\tip6 saddr :: return\n" +
+		"\t\tip6 saddr fe80::/10 return\n" +
 		"\t\tiifname . ip saddr @pod-source-net4 return\n" +
 		"\t\tiifname . ip6 saddr @pod-source-net6 return\n" +
 		"\t\tdrop\n\t}\n")
 	if s.ToHost == "Drop" {
 		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityInput)
-		b.WriteString("\t\tct state { established, related } accept\n" +
-			"\t\tip6 saddr { ::, fe80::/10 } accept\n")
+		b.WriteString("\t\tct state established,related accept\n" +
+			"\t\tip6 saddr :: accept\n" +
+			"\t\tip6 saddr fe80::/10 accept\n")
 		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n\t}\n", s.Prefix)
 	}
 }

@@ -3,7 +3,6 @@ package link
 import (
 	"cmp"
 	"errors"
-	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -69,46 +68,9 @@ func (t *table) linkMessage(m nl.Message) (before, after model.Link, ok bool) {
 		delete(t.addresses, index)
 		return before, after, true
 	}
-	after = parseLink(m.Data)
+	after = nl.ParseLink(m.Data)
 	t.links[index] = after
 	return before, after, true
-}
-
-const iffLowerUp = 0x10000 // carrier (IFF_LOWER_UP)
-
-func parseLink(b []byte) model.Link {
-	flags := nl.Uint32(b[8:])
-	l := model.Link{
-		Index:   int(nl.Uint32(b[4:])),
-		AdminUp: flags&unix.IFF_UP != 0,
-		Up:      flags&unix.IFF_UP != 0 && flags&iffLowerUp != 0,
-	}
-	nl.Attrs(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
-		switch kind {
-		case unix.IFLA_IFNAME:
-			l.Name = text(data)
-		case unix.IFLA_IFALIAS:
-			l.Alias = text(data)
-		case unix.IFLA_MTU:
-			l.MTU = int(nl.Uint32(data))
-		case unix.IFLA_ADDRESS:
-			l.MAC = net.HardwareAddr(data).String()
-		case unix.IFLA_LINKINFO:
-			nl.Attrs(data, func(kind uint16, data []byte) {
-				if kind == unix.IFLA_INFO_KIND {
-					l.Kind = text(data)
-				}
-			})
-		}
-	})
-	return l
-}
-
-func text(b []byte) string {
-	for len(b) > 0 && b[len(b)-1] == 0 {
-		b = b[:len(b)-1]
-	}
-	return string(b)
 }
 
 // addressMessage takes in RTM_NEWADDR and RTM_DELADDR.
@@ -117,19 +79,7 @@ func (t *table) addressMessage(m nl.Message) {
 		return
 	}
 	index := int(nl.Uint32(m.Data[4:]))
-	var local, address netip.Addr
-	nl.Attrs(m.Data[unix.SizeofIfAddrmsg:], func(kind uint16, data []byte) {
-		switch kind {
-		case unix.IFA_LOCAL: // the own end of a point-to-point link
-			local, _ = netip.AddrFromSlice(data)
-		case unix.IFA_ADDRESS:
-			address, _ = netip.AddrFromSlice(data)
-		}
-	})
-	if !local.IsValid() {
-		local = address
-	}
-	p := netip.PrefixFrom(local, int(m.Data[1]))
+	p := nl.ParseAddress(m.Data)
 	if !p.IsValid() {
 		return
 	}

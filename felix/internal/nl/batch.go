@@ -1,6 +1,10 @@
 package nl
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 // Batch is a list of requests that are sent together. The zero value is empty.
 type Batch struct {
@@ -87,4 +91,47 @@ func (c *Conn) doChunk(b *Batch, from, to int, failed func(int, error)) error {
 		})
 	}
 	return nil
+}
+
+// Each is Do for a few requests: it returns the refusals joined, named by name.
+func (c *Conn) Each(b *Batch, name func(index int, err error) error) error {
+	var errs []error
+	err := c.Do(b, func(i int, err error) { errs = append(errs, name(i, err)) })
+	return errors.Join(append(errs, err)...)
+}
+
+// Get sends a request with one answer and returns a copy of its body.
+func (c *Conn) Get(kind uint16, build func([]byte) []byte) ([]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	req := AppendHeader(nil, kind, 0)
+	req = EndMessage(build(req), 0)
+	seq := c.nextSeq(1)
+	native.PutUint32(req[8:], seq)
+	if err := c.send(req); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := c.receive()
+		if err != nil {
+			return nil, err
+		}
+		var out []byte
+		done := false
+		messages(c.buf[:n], func(m Message) bool {
+			if m.Seq != seq {
+				return true
+			}
+			done = true
+			if m.Type == unix.NLMSG_ERROR {
+				err = ackError(m)
+			} else {
+				out = append(out, m.Data...)
+			}
+			return false
+		})
+		if done {
+			return out, err
+		}
+	}
 }

@@ -1,0 +1,110 @@
+// Package nstest gives a test network namespaces of its own. They have no name
+// and no mount: they end with the last thing that holds them, at the latest
+// with the test's process, so nothing is left behind, not even after a crash.
+//
+// It is for tests alone. Without the right to make namespaces a test fails; it
+// is never skipped.
+package nstest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// NS is a network namespace with its loopback interface up.
+type NS struct {
+	t    testing.TB
+	file *os.File
+	// Path names the namespace for as long as the test runs.
+	Path string
+}
+
+// New makes a namespace that ends with the test.
+func New(t testing.TB) *NS {
+	t.Helper()
+	file, err := make1()
+	if err != nil {
+		t.Fatalf("make network namespace: %v", err)
+	}
+	n := &NS{t: t, file: file, Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd())}
+	t.Cleanup(func() { file.Close() })
+	n.Run("ip", "link", "set", "lo", "up")
+	return n
+}
+
+// make1 unshares on a thread that is never given back.
+func make1() (*os.File, error) {
+	type result struct {
+		file *os.File
+		err  error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- result{nil, err}
+			return
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		done <- result{f, err}
+	}()
+	r := <-done
+	return r.file, r.err
+}
+
+// Command is a command that runs inside the namespace.
+func (n *NS) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
+}
+
+// Try runs a command inside and returns what it printed.
+func (n *NS) Try(name string, args ...string) (string, error) {
+	out, err := n.Command(name, args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out), err
+}
+
+// Run is Try that fails the test.
+func (n *NS) Run(name string, args ...string) string {
+	n.t.Helper()
+	out, err := n.Try(name, args...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return out
+}
+
+// IP runs `ip` with the words of line.
+func (n *NS) IP(line string) string {
+	n.t.Helper()
+	return n.Run("ip", strings.Fields(line)...)
+}
+
+// Veth joins this namespace with another by a pair of links, both up, with the
+// addresses given as prefixes ("10.0.0.1/24"), and no duplicate detection.
+func (n *NS) Veth(name string, peer *NS, peerName string, addrs, peerAddrs []string) {
+	n.t.Helper()
+	n.Run("ip", "link", "add", name, "type", "veth", "peer", "name", peerName, "netns", peer.Path)
+	n.up(name, addrs)
+	peer.up(peerName, peerAddrs)
+}
+
+func (n *NS) up(name string, addrs []string) {
+	n.t.Helper()
+	for _, a := range addrs {
+		args := []string{"addr", "add", a, "dev", name}
+		if strings.Contains(a, ":") {
+			args = append(args, "nodad")
+		}
+		n.Run("ip", args...)
+	}
+	n.Run("ip", "link", "set", name, "up")
+}

@@ -1,0 +1,16 @@
+// Package nft makes a felix.Ruleset true: the nftables table "inet muslin", and
+// nothing outside it.
+//
+// It never touches another table, never uses iptables, and decides nothing:
+// which pools are masqueraded and what a pod may send is in the Ruleset.
+//
+// Kernel footprint: the table "inet muslin" with the chains prerouting (raw
+// priority: the pods' check and the tunnels' guard), from-pod, input, and
+// postrouting (NAT, right after srcnat), their sets, and a chain "generation"
+// that no packet passes. The table is replaced in one transaction; pods come and
+// go as elements of sets.
+//
+// How does a fresh process recognise this as ours? By the table's name. The
+// comment of the rule in "generation" is a digest of the rules: where it and
+// the sets agree with what is wanted, nothing is written.
+package nft

@@ -1,0 +1,119 @@
+package nft
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The small words that rules are made of, each as `nft` itself compiles it.
+
+func meta(key expr.MetaKey) []expr.Any { return []expr.Any{&expr.Meta{Key: key, Register: 1}} }
+
+func equal(data []byte) []expr.Any {
+	return []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
+}
+
+func isIPv4() []expr.Any {
+	return append(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4})...)
+}
+func isIPv6() []expr.Any {
+	return append(meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6})...)
+}
+
+func isL4(proto byte) []expr.Any { return append(meta(expr.MetaKeyL4PROTO), equal([]byte{proto})...) }
+
+// fromInterface matches interfaces whose name starts with prefix.
+func fromInterface(prefix string) []expr.Any {
+	return append(meta(expr.MetaKeyIIFNAME), equal([]byte(prefix))...)
+}
+
+func payload(base expr.PayloadBase, offset, length uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}}
+}
+
+func source(v4 bool) []expr.Any {
+	if v4 {
+		return payload(expr.PayloadBaseNetworkHeader, 12, 4)
+	}
+	return payload(expr.PayloadBaseNetworkHeader, 8, 16)
+}
+
+func destination(v4 bool) []expr.Any {
+	if v4 {
+		return payload(expr.PayloadBaseNetworkHeader, 16, 4)
+	}
+	return payload(expr.PayloadBaseNetworkHeader, 24, 16)
+}
+
+// interfaceAndSource loads the interface's name into the first register (16
+// bytes) and the source address into the second.
+func interfaceAndSource(v4 bool) []expr.Any {
+	load := source(v4)
+	load[0].(*expr.Payload).DestRegister = 2
+	return append(meta(expr.MetaKeyIIFNAME), load...)
+}
+
+// linkLocal matches fe80::/10 in the first register.
+func linkLocal() []expr.Any {
+	mask, value := make([]byte, 16), make([]byte, 16)
+	mask[0], mask[1] = 0xff, 0xc0
+	value[0], value[1] = 0xfe, 0x80
+	return append([]expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 16, Mask: mask, Xor: make([]byte, 16)}},
+		equal(value)...)
+}
+
+// toLocal matches packets to an address of the node.
+func toLocal() []expr.Any {
+	return append([]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}},
+		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))...)
+}
+
+func establishedOrRelated() []expr.Any {
+	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+func (p *program) lookup(name string, invert bool) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, SetName: name, SetID: p.find(name).ID, Invert: invert}}
+}
+
+// translate masquerades, or sets the source to address when it is valid, within
+// the ports from min to max when they are set.
+func translate(address netip.Addr, min, max int) []expr.Any {
+	var out []expr.Any
+	immediate := func(register uint32, data []byte) {
+		out = append(out, &expr.Immediate{Register: register, Data: data})
+	}
+	var minReg, maxReg uint32
+	if address.IsValid() {
+		immediate(1, address.AsSlice())
+	}
+	if min > 0 {
+		minReg, maxReg = 2, 3
+		if !address.IsValid() {
+			minReg, maxReg = 1, 2
+		}
+		immediate(minReg, binaryutil.BigEndian.PutUint16(uint16(min)))
+		immediate(maxReg, binaryutil.BigEndian.PutUint16(uint16(max)))
+	}
+	if !address.IsValid() {
+		return append(out, &expr.Masq{FullyRandom: min == 0, ToPorts: min > 0, RegProtoMin: minReg, RegProtoMax: maxReg})
+	}
+	family := uint32(unix.NFPROTO_IPV4)
+	if address.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return append(out, &expr.NAT{
+		Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: 1,
+		RegProtoMin: minReg, RegProtoMax: maxReg, FullyRandom: true, Specified: min > 0,
+	})
+}

@@ -1,0 +1,276 @@
+package nft
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+)
+
+const (
+	chainGeneration = "generation"
+	chainFromPod    = "from-pod"
+)
+
+// program is a Ruleset in the library's words.
+type program struct {
+	table  *nftables.Table
+	digest string
+	sets   []*set
+	chains []*chain
+}
+
+type set struct {
+	*nftables.Set
+	elements []nftables.SetElement
+	// live sets change with the pods, without the table being replaced.
+	live bool
+}
+
+type chain struct {
+	*nftables.Chain
+	rules []*nftables.Rule
+}
+
+// compile turns rules into a program. It is the twin of felix.Ruleset.String:
+// the tests load both and compare what the kernel then lists.
+func compile(r felix.Ruleset) *program {
+	p := &program{
+		table:  &nftables.Table{Family: nftables.TableFamilyINet, Name: felix.TableName},
+		digest: digest(r),
+	}
+	p.natSets(r.NAT)
+	p.podSets(r.Spoofing)
+	p.nodeSets(r.Tunnels)
+	p.prerouting(r)
+	p.fromPod(r.Spoofing)
+	p.postrouting(r.NAT)
+	g := p.chain(chainGeneration, nil)
+	g.rules = append(g.rules, &nftables.Rule{
+		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
+		UserData: userdata.AppendString(nil, userdata.TypeComment, p.digest),
+	})
+	return p
+}
+
+// digest is over everything but the pods, which are compared one by one.
+func digest(r felix.Ruleset) string {
+	r.Spoofing.Pods = nil
+	sum := sha256.Sum256([]byte(r.String()))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (p *program) chain(name string, base *nftables.Chain) *chain {
+	c := &chain{Chain: &nftables.Chain{Name: name, Table: p.table}}
+	if base != nil {
+		c.Type, c.Hooknum, c.Priority, c.Policy = base.Type, base.Hooknum, base.Priority, base.Policy
+	}
+	p.chains = append(p.chains, c)
+	return c
+}
+
+func base(kind nftables.ChainType, hook *nftables.ChainHook, priority int32) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	return &nftables.Chain{Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: &accept}
+}
+
+func (c *chain) add(exprs ...[]expr.Any) {
+	c.rules = append(c.rules, &nftables.Rule{Exprs: slices.Concat(exprs...)})
+}
+
+func (p *program) set(name string, kind nftables.SetDatatype, interval, live bool, elements []nftables.SetElement) {
+	p.sets = append(p.sets, &set{
+		Set: &nftables.Set{
+			Table: p.table, Name: name, KeyType: kind, Interval: interval,
+			Concatenation: strings.Contains(kind.Name, "."),
+		},
+		elements: elements, live: live,
+	})
+}
+
+func (p *program) find(name string) *nftables.Set {
+	for _, s := range p.sets {
+		if s.Name == name {
+			return s.Set
+		}
+	}
+	return nil
+}
+
+func (p *program) natSets(n felix.NAT) {
+	from4, from6 := felix.ByFamily(n.Sources)
+	to4, to6 := felix.ByFamily(n.Exclude)
+	if len(from4) > 0 {
+		p.set("nat-from4", nftables.TypeIPAddr, true, false, ranges(from4))
+		p.set("nat-not4", nftables.TypeIPAddr, true, false, ranges(to4))
+	}
+	if len(from6) > 0 {
+		p.set("nat-from6", nftables.TypeIP6Addr, true, false, ranges(from6))
+		p.set("nat-not6", nftables.TypeIP6Addr, true, false, ranges(to6))
+	}
+}
+
+// ranges gives the half-open intervals of sorted, disjoint prefixes.
+func ranges(in []netip.Prefix) []nftables.SetElement {
+	var out []nftables.SetElement
+	for _, p := range in {
+		out = append(out, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
+		if next := last(p).Next(); next.IsValid() {
+			out = append(out, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
+		}
+	}
+	return out
+}
+
+// last is the highest address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func (p *program) podSets(s felix.Spoofing) {
+	if s.Prefix == "" {
+		return
+	}
+	for _, v4 := range []bool{true, false} {
+		var one, net []nftables.SetElement
+		for _, pod := range s.Pods {
+			for _, src := range pod.Sources {
+				if src.Addr().Is4() != v4 {
+					continue
+				}
+				if src.IsSingleIP() {
+					one = append(one, nftables.SetElement{Key: podKey(pod.Interface, src.Addr())})
+				} else {
+					net = append(net, nftables.SetElement{
+						Key: podKey(pod.Interface, src.Addr()), KeyEnd: podKey(pod.Interface, last(src)),
+					})
+				}
+			}
+		}
+		kind, suffix := nftables.TypeIPAddr, "4"
+		if !v4 {
+			kind, suffix = nftables.TypeIP6Addr, "6"
+		}
+		key := nftables.MustConcatSetType(nftables.TypeIFName, kind)
+		p.set("pod-source"+suffix, key, false, true, one)
+		p.set("pod-source-net"+suffix, key, true, true, net)
+	}
+}
+
+func podKey(iface string, a netip.Addr) []byte { return append(name16(iface), a.AsSlice()...) }
+
+func name16(name string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return b
+}
+
+func (p *program) nodeSets(g felix.TunnelGuard) {
+	if !guarded(g) {
+		return
+	}
+	var v4, v6 []nftables.SetElement
+	for _, a := range g.Nodes {
+		e := nftables.SetElement{Key: a.AsSlice()}
+		if a.Is4() {
+			v4 = append(v4, e)
+		} else {
+			v6 = append(v6, e)
+		}
+	}
+	p.set("nodes4", nftables.TypeIPAddr, false, false, v4)
+	p.set("nodes6", nftables.TypeIP6Addr, false, false, v6)
+}
+
+func guarded(g felix.TunnelGuard) bool { return g.IPIP || g.VXLANPort != 0 }
+
+func (p *program) prerouting(r felix.Ruleset) {
+	if r.Spoofing.Prefix == "" && !guarded(r.Tunnels) {
+		return
+	}
+	c := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityGuard))
+	if r.Tunnels.IPIP {
+		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{4}),
+			source(true), p.lookup("nodes4", true), verdict(expr.VerdictDrop))
+	}
+	if port := r.Tunnels.VXLANPort; port != 0 {
+		to := slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+			equal(binaryutil.BigEndian.PutUint16(uint16(port))), toLocal(), verdict(expr.VerdictDrop))
+		c.add(isIPv4(), source(true), p.lookup("nodes4", true), to)
+		c.add(isIPv6(), source(false), p.lookup("nodes6", true), to)
+	}
+	if r.Spoofing.Prefix != "" {
+		c.add(fromInterface(r.Spoofing.Prefix), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainFromPod}})
+	}
+}
+
+func (p *program) fromPod(s felix.Spoofing) {
+	if s.Prefix == "" {
+		return
+	}
+	c := p.chain(chainFromPod, nil)
+	back := verdict(expr.VerdictReturn)
+	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), back)
+	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), back)
+	c.add(isIPv6(), source(false), equal(make([]byte, 16)), back)
+	c.add(isIPv6(), source(false), linkLocal(), back)
+	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), back)
+	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), back)
+	c.add(verdict(expr.VerdictDrop))
+	if s.ToHost != "Drop" {
+		return
+	}
+	in := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityInput))
+	accept := verdict(expr.VerdictAccept)
+	in.add(establishedOrRelated(), accept)
+	in.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
+	in.add(isIPv6(), source(false), linkLocal(), accept)
+	in.add(fromInterface(s.Prefix), verdict(expr.VerdictDrop))
+}
+
+func (p *program) postrouting(n felix.NAT) {
+	from4, from6 := felix.ByFamily(n.Sources)
+	if len(from4)+len(from6) == 0 {
+		return
+	}
+	c := p.chain("postrouting", base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityNAT))
+	if len(from4) > 0 {
+		p.masquerade(c, n, true)
+	}
+	if len(from6) > 0 {
+		p.masquerade(c, n, false)
+	}
+}
+
+func (p *program) masquerade(c *chain, n felix.NAT, v4 bool) {
+	proto, suffix := isIPv6(), "6"
+	if v4 {
+		proto, suffix = isIPv4(), "4"
+	}
+	match := slices.Concat(proto, source(v4), p.lookup("nat-from"+suffix, false),
+		destination(v4), p.lookup("nat-not"+suffix, true))
+	address := netip.Addr{}
+	if n.Address.IsValid() && n.Address.Is4() == v4 {
+		address = n.Address
+	}
+	if n.PortMin > 0 {
+		for _, l4 := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
+			c.add(match, isL4(l4), translate(address, n.PortMin, n.PortMax))
+		}
+	}
+	c.add(match, translate(address, 0, 0))
+}

@@ -1,0 +1,348 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// DefaultResync is how often the table is read and compared again.
+const DefaultResync = 90 * time.Second
+
+// Options are the settings of a Reconciler.
+type Options struct {
+	NetNS  string        // path of the network namespace; empty: the process's own
+	Resync time.Duration // 0: DefaultResync
+	Logger *slog.Logger  // nil: slog.Default()
+}
+
+// Stats counts what was written since the start.
+type Stats struct {
+	Replaced int // times the whole table was written
+	Elements int // elements of sets added and removed besides
+	Drift    int // notifications that somebody else changed the table
+}
+
+// Reconciler writes the table. Apply and Run may be called from different
+// goroutines.
+type Reconciler struct {
+	log     *slog.Logger
+	resync  time.Duration
+	ns      *nl.NS
+	events  *nl.Listener
+	changed chan struct{}
+	ready   chan struct{}
+	once    sync.Once
+
+	apply sync.Mutex // one Apply at a time
+	conn  *nftables.Conn
+
+	mu    sync.Mutex // guards what follows
+	port  uint32     // netlink address of conn
+	stale bool       // the kernel has to be read before it is believed
+	// digest and live are what the kernel has, as long as it is not stale.
+	digest string
+	live   map[string]map[string]nftables.SetElement
+	stats  Stats
+}
+
+// New opens the sockets. Call Run to have drift noticed, Close at the end.
+func New(o Options) (*Reconciler, error) {
+	ns, err := nl.Open(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reconciler{
+		log: o.Logger, resync: o.Resync, ns: ns,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}), stale: true,
+	}
+	if r.log == nil {
+		r.log = slog.Default()
+	}
+	if r.resync == 0 {
+		r.resync = DefaultResync
+	}
+	if r.events, err = nl.Listen(ns, unix.NETLINK_NETFILTER, nil, unix.NFNLGRP_NFTABLES); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	if err := r.dial(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// dial opens a lasting connection: its address tells our own notifications from
+// those of others.
+func (r *Reconciler) dial() error {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(r.ns.FD()),
+		nftables.WithSockOptions(func(c *netlink.Conn) error {
+			r.mu.Lock()
+			r.port = c.PID()
+			r.mu.Unlock()
+			// Room for the answers to one transaction.
+			return c.SetReadBuffer(4 << 20)
+		}))
+	if err != nil {
+		return fmt.Errorf("open nftables socket: %w", err)
+	}
+	r.conn = conn
+	return nil
+}
+
+// Close closes the sockets; the table stays.
+func (r *Reconciler) Close() error {
+	var err error
+	if r.conn != nil {
+		err = r.conn.CloseLasting()
+	}
+	return errors.Join(err, r.events.Close(), r.ns.Close())
+}
+
+// Changed tells that somebody else changed the table: call Apply again. It is a
+// hint and holds at most one.
+func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
+
+// Ready is closed once Run listens.
+func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
+
+// String names the task.
+func (r *Reconciler) String() string { return "felix/nft" }
+
+// Stats returns the counters.
+func (r *Reconciler) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stats
+}
+
+// Apply makes the table that of s.Rules, in one transaction. As long as
+// s.Rules.Complete is false a table that is there stays as it is.
+func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
+	r.apply.Lock()
+	defer r.apply.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	want := compile(s.Rules)
+	if err := r.refresh(want); err != nil {
+		return r.failed(fmt.Errorf("read table inet %s: %w", felix.TableName, err))
+	}
+	r.mu.Lock()
+	digest, live := r.digest, r.live
+	r.mu.Unlock()
+	if digest != "" && !s.Rules.Complete {
+		return nil
+	}
+	var err error
+	if digest != want.digest {
+		err = r.replace(want)
+	} else {
+		err = r.update(want, live)
+	}
+	if err != nil {
+		return r.failed(fmt.Errorf("write table inet %s: %w", felix.TableName, err))
+	}
+	return nil
+}
+
+// failed starts over with a new connection: the old one may have answers of the
+// failed transaction in it.
+func (r *Reconciler) failed(err error) error {
+	r.markStale()
+	_ = r.conn.CloseLasting()
+	return errors.Join(err, r.dial())
+}
+
+func (r *Reconciler) markStale() {
+	r.mu.Lock()
+	r.stale = true
+	r.mu.Unlock()
+}
+
+// replace writes the whole table. The deletion and the new table are one
+// transaction: no packet meets neither.
+func (r *Reconciler) replace(p *program) error {
+	r.conn.AddTable(p.table) // so that there is something to delete
+	r.conn.DelTable(p.table)
+	r.conn.AddTable(p.table)
+	for _, s := range p.sets {
+		if err := r.conn.AddSet(s.Set, s.elements); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	for _, c := range p.chains {
+		r.conn.AddChain(c.Chain)
+	}
+	for _, c := range p.chains {
+		for _, rule := range c.rules {
+			rule.Table, rule.Chain = p.table, c.Chain
+			r.conn.AddRule(rule)
+		}
+	}
+	if err := r.conn.Flush(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.digest, r.live = p.digest, p.elements()
+	r.stats.Replaced++
+	return nil
+}
+
+// elements are those of the live sets, by set and key.
+func (p *program) elements() map[string]map[string]nftables.SetElement {
+	out := map[string]map[string]nftables.SetElement{}
+	for _, s := range p.sets {
+		if s.live {
+			out[s.Name] = index(s.elements)
+		}
+	}
+	return out
+}
+
+func index(elements []nftables.SetElement) map[string]nftables.SetElement {
+	out := make(map[string]nftables.SetElement, len(elements))
+	for _, e := range elements {
+		k := string(e.Key) + string(e.KeyEnd)
+		if e.IntervalEnd {
+			k += "end" // it may be the start of the next interval, too
+		}
+		out[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, IntervalEnd: e.IntervalEnd}
+	}
+	return out
+}
+
+// update adds and removes the elements of live sets that differ.
+func (r *Reconciler) update(p *program, have map[string]map[string]nftables.SetElement) error {
+	count := 0
+	want := p.elements()
+	for _, s := range p.sets {
+		if !s.live {
+			continue
+		}
+		add := missing(want[s.Name], have[s.Name])
+		del := missing(have[s.Name], want[s.Name])
+		count += len(add) + len(del)
+		if len(add) > 0 {
+			if err := r.conn.SetAddElements(s.Set, add); err != nil {
+				return fmt.Errorf("set %s: %w", s.Name, err)
+			}
+		}
+		if len(del) > 0 {
+			if err := r.conn.SetDeleteElements(s.Set, del); err != nil {
+				return fmt.Errorf("set %s: %w", s.Name, err)
+			}
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	if err := r.conn.Flush(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.live = want
+	r.stats.Elements += count
+	return nil
+}
+
+// missing are the elements of a that b lacks, in a fixed order.
+func missing(a, b map[string]nftables.SetElement) []nftables.SetElement {
+	var keys []string
+	for k := range a {
+		if _, ok := b[k]; !ok {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	out := make([]nftables.SetElement, len(keys))
+	for i, k := range keys {
+		out[i] = a[k]
+	}
+	return out
+}
+
+// refresh reads the table when what we know of it is not to be believed.
+func (r *Reconciler) refresh(want *program) error {
+	r.mu.Lock()
+	stale := r.stale
+	// Cleared first: what happens from here on marks it again.
+	r.stale = false
+	r.mu.Unlock()
+	if !stale {
+		return nil
+	}
+	digest, live, err := r.read(want)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.digest, r.live = digest, live
+	return nil
+}
+
+// unknown is the digest of a table that is there and is not what its own digest
+// says, or has none.
+const unknown = "?"
+
+// read returns the digest and the live elements of the table: "" when there is
+// none, unknown when its chains and fixed sets are not those of want.
+func (r *Reconciler) read(want *program) (string, map[string]map[string]nftables.SetElement, error) {
+	if _, err := r.conn.ListTableOfFamily(felix.TableName, nftables.TableFamilyINet); err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT) {
+			return "", nil, nil
+		}
+		return "", nil, err
+	}
+	for _, c := range want.chains {
+		rules, err := r.conn.GetRules(want.table, c.Chain)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", nil, err
+		}
+		if len(rules) != len(c.rules) {
+			return unknown, nil, nil
+		}
+		if c.Name == chainGeneration {
+			if d, _ := userdata.GetString(rules[0].UserData, userdata.TypeComment); d != want.digest {
+				return unknown, nil, nil
+			}
+		}
+	}
+	live := map[string]map[string]nftables.SetElement{}
+	for _, s := range want.sets {
+		elements, err := r.conn.GetSetElements(s.Set)
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				return unknown, nil, nil
+			}
+			return "", nil, err
+		}
+		have := index(elements)
+		if s.live {
+			live[s.Name] = have
+		} else if !sameFixed(have, index(s.elements)) {
+			return unknown, nil, nil
+		}
+	}
+	return want.digest, live, nil
+}
+
+func sameFixed(have, want map[string]nftables.SetElement) bool {
+	return len(missing(want, have)) == 0
+}

@@ -1,0 +1,215 @@
+package pod
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+func (s Spec) families() (v4, v6 bool) {
+	for _, a := range s.Addresses {
+		v4, v6 = v4 || a.Is4(), v6 || a.Is6()
+	}
+	return v4, v6
+}
+
+// setHost sets the node's end up.
+func (p *Plugger) setHost(s Spec, index int) error {
+	_, v6 := s.families()
+	alias, err := s.alias()
+	if err != nil {
+		return err
+	}
+	if v6 {
+		if err := p.enableIPv6(p.ns, s.HostInterface); err != nil {
+			return err
+		}
+	}
+	var r requests
+	r.add("set alias", unix.RTM_NEWLINK, 0, func(b []byte) []byte {
+		return nl.AppendAttr(ifinfo(b, index, 0, 0), unix.IFLA_IFALIAS, []byte(alias))
+	})
+	// proxy_arp answers a pod that has lost its neighbour entry; redirects
+	// would tell a pod that talks to itself through a service not to.
+	r.settings(index, map[uint16]uint32{confForwarding: 1, confProxyARP: 1, confSendRedirects: 0})
+	r.proxyDelay(index)
+	if v6 {
+		r.noAutoLinkLocal(index)
+		r.address(index, Gateway6)
+	}
+	r.up(index)
+	if err := r.do(p.conn); err != nil {
+		return fmt.Errorf("set up link %s: %w", s.HostInterface, err)
+	}
+	return nil
+}
+
+// setPod sets the pod's end up: all of it in one send.
+func (p *Plugger) setPod(s Spec, inside *podSide) error {
+	link, err := getLink(inside.conn, s.Interface)
+	if err != nil {
+		return err
+	}
+	v4, v6 := s.families()
+	if v6 {
+		if err := p.enableIPv6(inside.ns, s.Interface); err != nil {
+			return err
+		}
+	}
+	forwarding := uint32(0)
+	if s.Forwarding {
+		forwarding = 1
+	}
+	var r requests
+	r.settings(link.Index, map[uint16]uint32{confForwarding: forwarding})
+	if v6 {
+		r.noAutoLinkLocal(link.Index)
+		r.address(link.Index, linkLocal(s.mac()))
+	}
+	for _, a := range s.Addresses {
+		r.address(link.Index, a)
+	}
+	r.up(link.Index)
+	if v4 {
+		r.neighbour(link.Index, Gateway4, HostMAC)
+		r.route(link.Index, netip.PrefixFrom(Gateway4, 32), netip.Addr{})
+		r.route(link.Index, netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway4)
+	}
+	if v6 {
+		r.neighbour(link.Index, Gateway6, HostMAC)
+		r.route(link.Index, netip.PrefixFrom(netip.IPv6Unspecified(), 0), Gateway6)
+	}
+	if err := r.do(inside.conn); err != nil {
+		return fmt.Errorf("set up link %s in the pod: %w", s.Interface, err)
+	}
+	return nil
+}
+
+// enableIPv6 turns IPv6 on for a link in a namespace whose default is off. The
+// file is read first: in most places there is nothing to do and no right to
+// write.
+func (p *Plugger) enableIPv6(ns *nl.NS, link string) error {
+	key := "net/ipv6/conf/" + link + "/disable_ipv6"
+	value, err := p.readSysctl(ns, key)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	if value == "0" {
+		return nil
+	}
+	if err := p.writeSysctl(ns, key, "0"); err != nil {
+		return fmt.Errorf("enable IPv6 on link %s: %w", link, err)
+	}
+	return nil
+}
+
+// proxyDelay has the node answer ARP for the gateway at once instead of after a
+// random time of up to 0.8 s.
+func (r *requests) proxyDelay(index int) {
+	const (
+		ndtaName, ndtaParms       = 1, 6
+		ndtpaIfindex, ndtpaProxyD = 1, 13
+	)
+	r.add("set proxy delay of the link", unix.RTM_SETNEIGHTBL, unix.NLM_F_REPLACE, func(b []byte) []byte {
+		b = append(b, unix.AF_INET, 0, 0, 0) // ndtmsg
+		b = nl.AppendAttr(b, ndtaName, []byte("arp_cache\x00"))
+		b, parms := nl.BeginNested(b, ndtaParms)
+		b = nl.AppendAttr32(b, ndtpaIfindex, uint32(index))
+		b = nl.AppendAttr(b, ndtpaProxyD, binary.NativeEndian.AppendUint64(nil, 0)) // ms
+		return nl.EndNested(b, parms)
+	})
+}
+
+// Check verifies that a pod is plugged in as s says: both links, the addresses
+// and the default routes. The error names everything that is wrong.
+func (p *Plugger) Check(ctx context.Context, s Spec) error {
+	if err := errors.Join(s.valid(), ctx.Err()); err != nil {
+		return fmt.Errorf("check pod %s: %w", s, err)
+	}
+	inside, err := p.enter(s.NetNS)
+	if err != nil {
+		return fmt.Errorf("check pod %s: %w", s, err)
+	}
+	defer inside.Close()
+	if err := errors.Join(p.checkHost(s), checkPod(s, inside)); err != nil {
+		return fmt.Errorf("check pod %s: %w", s, err)
+	}
+	return nil
+}
+
+func (p *Plugger) checkHost(s Spec) error {
+	l, err := getLink(p.conn, s.HostInterface)
+	if err != nil {
+		return err
+	}
+	e, ours := parseAlias(l.Alias, l.Name)
+	switch {
+	case !ours || e.ContainerID != s.ContainerID || e.Interface != s.Interface:
+		return fmt.Errorf("link %s belongs to %q", l.Name, l.Alias)
+	case !slices.Equal(e.Addresses, s.Addresses):
+		return fmt.Errorf("link %s is set up for addresses %v, not %v", l.Name, e.Addresses, s.Addresses)
+	case !l.AdminUp:
+		return fmt.Errorf("link %s is down", l.Name)
+	}
+	return nil
+}
+
+func checkPod(s Spec, inside *podSide) error {
+	l, err := getLink(inside.conn, s.Interface)
+	if err != nil {
+		return fmt.Errorf("in the pod: %w", err)
+	}
+	var errs []error
+	if !l.AdminUp {
+		errs = append(errs, fmt.Errorf("in the pod: link %s is down", l.Name))
+	}
+	have := map[netip.Addr]bool{}
+	gateways := map[netip.Addr]bool{}
+	err = errors.Join(
+		dump(inside.conn, unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func(b []byte) {
+			if int(nl.Uint32(b[4:])) == l.Index {
+				have[nl.ParseAddress(b).Addr()] = true
+			}
+		}),
+		dump(inside.conn, unix.RTM_GETROUTE, unix.SizeofRtMsg, func(b []byte) {
+			rt, _, ok := nl.ParseRoute(b)
+			if ok && rt.Prefix.Bits() == 0 && len(rt.NextHops) == 1 && rt.NextHops[0].Link == l.Index {
+				gateways[rt.NextHops[0].Gateway] = true
+			}
+		}))
+	if err != nil {
+		return err
+	}
+	for _, a := range s.Addresses {
+		if !have[a] {
+			errs = append(errs, fmt.Errorf("in the pod: link %s lacks address %s", l.Name, a))
+		}
+		gateway := Gateway4
+		if a.Is6() {
+			gateway = Gateway6
+		}
+		if !gateways[gateway] {
+			errs = append(errs, fmt.Errorf("in the pod: no default route via %s dev %s", gateway, l.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func dump(c *nl.Conn, kind uint16, size int, each func([]byte)) error {
+	req := nl.AppendHeader(nil, kind, unix.NLM_F_DUMP)
+	req = nl.EndMessage(append(req, make([]byte, size)...), 0)
+	// The caller collects into sets: what an interrupted dump left there is
+	// read again.
+	return c.Dump(req, func() {}, func(m nl.Message) {
+		if len(m.Data) >= size {
+			each(m.Data)
+		}
+	})
+}
