@@ -1,0 +1,36 @@
+package sysctl
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nstest"
+)
+
+func TestApplyWritesInsideTheNamespace(t *testing.T) {
+	ns, other := nstest.New(t), nstest.New(t)
+	w, err := New(Options{NetNS: ns.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	const key = "net.ipv6.conf.all.forwarding"
+	s := felix.State{Sysctls: []felix.Sysctl{
+		{Key: "net/no/such", Value: "1"},
+		{Key: "net/ipv6/conf/all/forwarding", Value: "1"},
+	}}
+	for range 2 {
+		err = w.Apply(context.Background(), s)
+		if err == nil || !strings.Contains(err.Error(), "set sysctl net.no.such = 1") {
+			t.Errorf("error for an unknown sysctl: %v", err)
+		}
+		if got := strings.TrimSpace(ns.Run("sysctl", "-n", key)); got != "1" {
+			t.Errorf("%s = %s, want 1", key, got)
+		}
+	}
+	if got := strings.TrimSpace(other.Run("sysctl", "-n", key)); got != "0" {
+		t.Errorf("%s = %s in another namespace, want 0", key, got)
+	}
+}
