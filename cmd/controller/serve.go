@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+)
+
+// serve wires the controller and runs it until ctx ends or a part fails.
+func serve(ctx context.Context, s settings, logger *slog.Logger) error {
+	cfg, err := kube.LoadConfig(s.kubeconfig)
+	if err != nil {
+		return err
+	}
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Logger: logger})
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	c := &controller.Controller{Cluster: cluster, Defaults: s.defaults, Logger: logger}
+	if err := c.Register(registry); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
+	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: s.identity, Logger: logger}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return cluster.Run(ctx) })
+	g.Go(func() error { return election.Elect(ctx, c.Run) })
+	g.Go(func() error { return serveHTTP(ctx, s.http, handler(cluster, registry)) })
+	return g.Wait()
+}
+
+// handler answers /healthz, /readyz and /metrics. A replica that waits for the
+// lease is ready: it is needed for nothing else.
+func handler(cluster *kube.Cluster, registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !cluster.Synced() {
+			http.Error(w, "waiting for "+strings.Join(cluster.Waiting(), ", "), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for health checks: %w", err)
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve health checks: %w", err)
+	}
+	return nil
+}

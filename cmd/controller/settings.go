@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"github.com/muslin-net/muslin/pkg/controller"
+)
+
+// settings are what the environment says.
+type settings struct {
+	kubeconfig, identity, http string
+	level                      slog.Level
+	defaults                   controller.Defaults
+}
+
+func readSettings(getenv func(string) string) (settings, error) {
+	s := settings{kubeconfig: getenv("KUBECONFIG"), identity: getenv("POD_NAME"), http: getenv("MUSLIN_HTTP_ADDR")}
+	var errs []error
+	if s.identity == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("POD_NAME is not set, and no host name: %w", err))
+		}
+		s.identity = host
+	}
+	if s.http == "" {
+		s.http = "127.0.0.1:9110"
+	}
+	if text := getenv("MUSLIN_LOG_LEVEL"); text != "" {
+		if err := s.level.UnmarshalText([]byte(text)); err != nil {
+			errs = append(errs, fmt.Errorf("MUSLIN_LOG_LEVEL: %q is not one of debug, info, warn, error", text))
+		}
+	}
+	s.defaults.IPv4Pool = readPool(getenv, "MUSLIN_IPV4POOL_CIDR", netip.Addr.Is4, &errs)
+	s.defaults.IPv6Pool = readPool(getenv, "MUSLIN_IPV6POOL_CIDR", netip.Addr.Is6, &errs)
+	return s, errors.Join(errs...)
+}
+
+func readPool(getenv func(string) string, name string, family func(netip.Addr) bool, errs *[]error) netip.Prefix {
+	text := getenv(name)
+	if text == "" {
+		return netip.Prefix{}
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !family(p.Addr()) || p != p.Masked() {
+		*errs = append(*errs, fmt.Errorf("%s: %q is not a CIDR of its family without bits beyond the prefix length", name, text))
+		return netip.Prefix{}
+	}
+	return p
+}

@@ -1,0 +1,148 @@
+package controller_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+)
+
+var server *kubetest.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
+}
+
+func logger() *slog.Logger {
+	if testing.Verbose() {
+		return slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return slog.New(slog.NewTextHandler(io.Discard, nil))
+}
+
+// replica runs a controller with the rights of its service account until stop
+// is called or the test ends.
+func replica(t *testing.T, name string) (stop func()) {
+	t.Helper()
+	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Logger: logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &controller.Controller{Cluster: cluster, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
+	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: name, Logger: logger()}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 2)
+	go func() { done <- cluster.Run(ctx) }()
+	go func() { done <- election.Elect(ctx, c.Run) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func v3(kind, name, spec string) string {
+	return fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: %s\nmetadata: {name: %s}\nspec: %s\n---\n", kind, name, spec)
+}
+
+// shows waits until kubectl prints something that has want.
+func shows(t *testing.T, want string, args ...string) {
+	t.Helper()
+	var out string
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if out, _ = server.Kubectl("", args...); strings.Contains(out, want) {
+			return
+		}
+	}
+	t.Fatalf("kubectl %s: no %q in\n%s", strings.Join(args, " "), want, out)
+}
+
+func conditionsOf(kind, name string) []string {
+	return []string{"get", kind, name, "-o", `jsonpath={range .status.conditions[*]}{.type}={.status} {.reason} {.message}{"\n"}{end}`}
+}
+
+func TestController(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	stop := replica(t, "one")
+
+	// the defaults
+	shows(t, "10.244.0.0/16", "get", "ippool", "default-ipv4-ippool", "-o", "jsonpath={.spec}")
+	shows(t, `"datastoreReady":true`, "get", "clusterinformation", "default", "-o", "jsonpath={.spec}")
+	shows(t, `"asNumber":64512`, "get", "bgpconfiguration", "default", "-o", "jsonpath={.spec}")
+	shows(t, "15m", "get", "kubecontrollersconfiguration", "default", "-o", "jsonpath={.spec}")
+	shows(t, `"autoAllocateBlocks":true`, "get", "ipamconfiguration", "default", "-o", "jsonpath={.spec}")
+	shows(t, "Allocatable=True OK", conditionsOf("ippool", "default-ipv4-ippool")...)
+
+	// what is wrong is said at the object, and comes and goes
+	server.MustKubectl(t, v3("IPPool", "second", `{cidr: 10.244.128.0/24}`)+
+		v3("BGPPeer", "tor", `{peerIP: 192.0.2.1, asNumber: 65000, filters: [absent], password: {secretKeyRef: {name: bgp, key: k}}}`)+
+		v3("BGPPeer", "typo", `{peerIP: 192.0.2.2, asNumber: 65000, nodeSelector: "rack = 'a'"}`)+
+		v3("BGPPeer", "good", `{peerIP: 192.0.2.3, asNumber: 65000}`)+
+		v3("BGPConfiguration", "node.n9", `{listenPort: 1179}`), "apply", "-f", "-")
+	shows(t, "Allocatable=False CIDROverlap spec.cidr: 10.244.128.0/24 overlaps 10.244.0.0/16 of the older IPPool default-ipv4-ippool", conditionsOf("ippool", "second")...)
+	shows(t, "Accepted=False UnknownName spec.filters[0]: there is no BGPFilter absent", conditionsOf("bgppeer", "tor")...)
+	shows(t, `key "k" of Secret bgp cannot be read`, conditionsOf("bgppeer", "tor")...)
+	shows(t, "Accepted=False InvalidValue spec.nodeSelector:", conditionsOf("bgppeer", "typo")...)
+	shows(t, "Accepted=True Accepted in force", conditionsOf("bgppeer", "good")...)
+	shows(t, "Accepted=False UnknownName metadata.name: there is no node n9", conditionsOf("bgpconfiguration", "node.n9")...)
+	shows(t, "CIDROverlap", "get", "ippools") // the printer column
+
+	server.MustKubectl(t, v3("BGPFilter", "absent", `{exportV4: [{action: Accept}]}`)+
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: bgp, namespace: muslin-system}\nstringData: {k: text}\n", "apply", "-f", "-")
+	shows(t, "Accepted=True", conditionsOf("bgppeer", "tor")...)
+	server.MustKubectl(t, "", "delete", "ippool", "default-ipv4-ippool")
+	shows(t, "Allocatable=True OK", conditionsOf("ippool", "second")...)
+	server.MustKubectl(t, "", "patch", "ippool", "second", "--type=merge", "-p", `{"spec":{"disabled":true}}`)
+	shows(t, "Allocatable=False PoolDisabled", conditionsOf("ippool", "second")...)
+
+	// a second replica waits and takes over; it makes no default pool where one is
+	stop2 := replica(t, "two")
+	shows(t, "one", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}")
+	stop()
+	shows(t, "two", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}")
+	server.MustKubectl(t, "", "patch", "ippool", "second", "--type=merge", "-p", `{"spec":{"disabled":false}}`)
+	shows(t, "Allocatable=True OK", conditionsOf("ippool", "second")...)
+	if out, err := server.Kubectl("", "get", "ippool", "default-ipv4-ippool"); err == nil {
+		t.Errorf("the default pool was made although another exists: %s", out)
+	}
+	stop2()
+	if holder := server.MustKubectl(t, "", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}"); holder != "" {
+		t.Errorf("the lease was not given back: %q holds it", holder)
+	}
+}
+
+// Conditions are written once: a controller at rest writes nothing.
+func TestNoNeedlessWrites(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.MustKubectl(t, v3("BGPFilter", "calm", `{exportV4: [{action: Accept}]}`), "apply", "-f", "-")
+	stop := replica(t, "one")
+	shows(t, "Accepted=True", conditionsOf("bgpfilter", "calm")...)
+	version := server.MustKubectl(t, "", "get", "bgpfilter", "calm", "-o", "jsonpath={.metadata.resourceVersion}")
+	// something else changes and is written to; the filter is looked at again
+	server.MustKubectl(t, v3("BGPFilter", "other", `{exportV4: [{action: Accept}]}`), "apply", "-f", "-")
+	shows(t, "Accepted=True", conditionsOf("bgpfilter", "other")...)
+	stop()
+	if got := server.MustKubectl(t, "", "get", "bgpfilter", "calm", "-o", "jsonpath={.metadata.resourceVersion}"); got != version {
+		t.Errorf("written again: %s, was %s", got, version)
+	}
+}
