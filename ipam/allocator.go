@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -101,29 +102,49 @@ func (a *Allocator) Changed() <-chan struct{} { return a.changed }
 
 // SetPools replaces the pools. The allocator keeps the slice.
 func (a *Allocator) SetPools(pools []model.Pool) {
-	a.configure(func(s *settings) { s.pools = pools })
+	a.configure(func(s *settings) bool {
+		same := slices.EqualFunc(s.pools, pools, samePool)
+		s.pools = pools
+		return same
+	})
 }
 
 // SetNode replaces what is known of the node: its labels count.
 func (a *Allocator) SetNode(node model.Node) {
-	a.configure(func(s *settings) { s.labels = node.Labels })
+	a.configure(func(s *settings) bool {
+		same := maps.Equal(s.labels, node.Labels)
+		s.labels = node.Labels
+		return same
+	})
 }
 
 // SetConfig replaces the configuration.
-func (a *Allocator) SetConfig(c Config) { a.configure(func(s *settings) { s.config = c }) }
+func (a *Allocator) SetConfig(c Config) {
+	a.configure(func(s *settings) bool {
+		same := s.config == c
+		s.config = c
+		return same
+	})
+}
 
 // SetReservations replaces the prefixes that are not assigned unless asked for
 // by address (Calico IPReservation). The allocator keeps the slice.
 func (a *Allocator) SetReservations(reserved []netip.Prefix) {
-	a.configure(func(s *settings) { s.reserved = reserved })
+	a.configure(func(s *settings) bool {
+		same := slices.Equal(s.reserved, reserved)
+		s.reserved = reserved
+		return same
+	})
 }
 
-func (a *Allocator) configure(change func(*settings)) {
+// configure changes the settings; change reports whether nothing new came. No
+// hint is given: whoever sets on a hint would go round in circles.
+func (a *Allocator) configure(change func(*settings) (same bool)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	change(&a.set)
-	clear(a.full) // what was full may have room now
-	a.hint()
+	if !change(&a.set) {
+		clear(a.full) // what was full may have room now
+	}
 }
 
 // hint tells whoever waits on Changed. Callers hold mu or do not care.

@@ -14,6 +14,9 @@ var (
 	ErrConflict = errors.New("the object has changed since it was read")
 	ErrNotFound = errors.New("the object does not exist")
 	ErrExists   = errors.New("the object exists already")
+	// ErrRefused means that the write had no effect and that trying again will
+	// not help: no permission, or an object that is not valid.
+	ErrRefused = errors.New("the request was refused")
 	// ErrClosed ends every retry: the store will not answer again.
 	ErrClosed = errors.New("the store is closed")
 )

@@ -292,7 +292,7 @@ func (a *Allocator) config() Config {
 
 // hopeless reports whether trying again makes no sense.
 func hopeless(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || errors.Is(err, ErrClosed)
+	return ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, ErrRefused)
 }
 
 // pause waits before try n (from 1): not at all after the first failure, which

@@ -215,3 +215,16 @@ func wholly(reservations []netip.Prefix, block netip.Prefix) bool {
 		return r.Bits() <= block.Bits() && r.Contains(block.Addr())
 	})
 }
+
+// samePool compares what matters for assigning.
+func samePool(a, b model.Pool) bool {
+	text := func(s model.Selector) string {
+		if s == nil {
+			return ""
+		}
+		return s.String()
+	}
+	return a.Name == b.Name && a.CIDR == b.CIDR && a.BlockSize == b.BlockSize &&
+		usable(a) == usable(b) && a.AssignmentMode == b.AssignmentMode && slices.Equal(a.AllowedUses, b.AllowedUses) &&
+		text(a.NodeSelector) == text(b.NodeSelector) && text(a.NamespaceSelector) == text(b.NamespaceSelector)
+}

@@ -1,0 +1,233 @@
+package kubestore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+
+	"github.com/muslin-net/muslin/ipam"
+)
+
+// callTimeout bounds one request but a watch.
+const callTimeout = 10 * time.Second
+
+// pageSize is how many objects one page of a long list holds.
+const pageSize = 500
+
+// Options of a Store.
+type Options struct {
+	Logger *slog.Logger // nil: no log
+}
+
+// Store implements ipam.Store. It is safe for concurrent use.
+type Store struct {
+	client     *rest.RESTClient
+	log        *slog.Logger
+	blocks     *objects[netip.Prefix, *ipam.Block]
+	affinities *objects[ipam.AffinityKey, ipam.Affinity]
+	handles    *objects[string, ipam.Handle]
+}
+
+var _ ipam.Store = (*Store)(nil)
+
+// New makes a store over an API server. Requests are not limited in rate: the
+// allocator makes few and shares them.
+func New(cfg *rest.Config, opt Options) (*Store, error) {
+	scheme := runtime.NewScheme()
+	gv := schema.GroupVersion{Group: "projectcalico.org", Version: "v3"}
+	metav1.AddToGroupVersion(scheme, gv)
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion, c.APIPath, c.QPS = &gv, "/apis", -1
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("make client for IPAM objects: %w", err)
+	}
+	s := &Store{client: client, log: opt.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.blocks = &objects[netip.Prefix, *ipam.Block]{
+		client: client, kind: "IPAMBlock", resource: "ipamblocks",
+		name: ipam.BlockName, key: (*ipam.Block).CIDR, encode: encodeBlock, decode: decodeBlock,
+	}
+	s.affinities = &objects[ipam.AffinityKey, ipam.Affinity]{
+		client: client, kind: "BlockAffinity", resource: "blockaffinities",
+		name:   func(k ipam.AffinityKey) string { return ipam.AffinityName(k.Node, k.CIDR) },
+		key:    func(a ipam.Affinity) ipam.AffinityKey { return ipam.AffinityKey{Node: a.Node, CIDR: a.CIDR} },
+		labels: ipam.AffinityLabels, encode: encodeAffinity, decode: decodeAffinity,
+	}
+	s.handles = &objects[string, ipam.Handle]{
+		client: client, kind: "IPAMHandle", resource: "ipamhandles",
+		name: ipam.HandleName, key: func(h ipam.Handle) string { return h.ID }, encode: encodeHandle, decode: decodeHandle,
+	}
+	return s, nil
+}
+
+// Blocks gives access to IPAMBlock objects.
+func (s *Store) Blocks() ipam.Objects[netip.Prefix, *ipam.Block] { return s.blocks }
+
+// Affinities gives access to BlockAffinity objects.
+func (s *Store) Affinities() ipam.Objects[ipam.AffinityKey, ipam.Affinity] { return s.affinities }
+
+// Handles gives access to IPAMHandle objects.
+func (s *Store) Handles() ipam.Objects[string, ipam.Handle] { return s.handles }
+
+// BlockCIDRs lists the blocks' metadata out of the API server's cache; the
+// names hold the prefixes.
+func (s *Store) BlockCIDRs(ctx context.Context, within netip.Prefix) ([]netip.Prefix, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	data, err := raw(s.client.Get().Resource(s.blocks.resource).Param("resourceVersion", "0").
+		SetHeader("Accept", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list names of blocks: %w", err)
+	}
+	names, err := readNames(data)
+	if err != nil {
+		return nil, fmt.Errorf("list names of blocks: %w", err)
+	}
+	var out []netip.Prefix
+	for _, name := range names {
+		if cidr, ok := prefixOf(name); ok && within.Overlaps(cidr) {
+			out = append(out, cidr)
+		}
+	}
+	return out, nil
+}
+
+// readNames takes the names out of a PartialObjectMetadataList in Kubernetes'
+// protobuf envelope.
+func readNames(data []byte) ([]string, error) {
+	const magic = "k8s\x00"
+	var envelope runtime.Unknown
+	if !strings.HasPrefix(string(data[:min(len(data), len(magic))]), magic) {
+		return nil, errors.New("the answer is not protobuf")
+	}
+	if err := envelope.Unmarshal(data[len(magic):]); err != nil {
+		return nil, err
+	}
+	var list metav1.PartialObjectMetadataList
+	if err := list.Unmarshal(envelope.Raw); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
+	}
+	return names, nil
+}
+
+// prefixOf undoes ipam.BlockName.
+func prefixOf(name string) (netip.Prefix, bool) {
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 {
+		return netip.Prefix{}, false
+	}
+	bits, err := strconv.Atoi(name[i+1:])
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	sep := ":"
+	if strings.Count(name[:i], "-") == 3 && !strings.Contains(name, "--") {
+		sep = "."
+	}
+	addr, err := netip.ParseAddr(strings.ReplaceAll(name[:i], "-", sep))
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(addr, bits), true
+}
+
+// EachBlock reads all blocks in pages and visits those inside a prefix. Blocks
+// that cannot be read are left out.
+func (s *Store) EachBlock(ctx context.Context, within netip.Prefix, visit func(*ipam.Block, ipam.Revision) bool) error {
+	next := ""
+	for {
+		page, err := s.page(ctx, next)
+		if err != nil {
+			return err
+		}
+		for i := range page.Items {
+			b, rev, deleted, err := s.blocks.read(&page.Items[i])
+			if err != nil || deleted || !within.Overlaps(b.CIDR()) {
+				continue
+			}
+			if !visit(b, rev) {
+				return nil
+			}
+		}
+		if next = page.Metadata.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+// list is a list of objects.
+type list struct {
+	Metadata struct {
+		ResourceVersion string `json:"resourceVersion"`
+		Continue        string `json:"continue"`
+	} `json:"metadata"`
+	Items []object `json:"items"`
+}
+
+func (s *Store) page(ctx context.Context, next string) (*list, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	req := s.client.Get().Resource(s.blocks.resource).Param("limit", strconv.Itoa(pageSize))
+	if next != "" {
+		req.Param("continue", next)
+	}
+	data, err := raw(req.Do(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list blocks: %w", err)
+	}
+	out := new(list)
+	if err := json.Unmarshal(data, out); err != nil {
+		return nil, fmt.Errorf("list blocks: %w", err)
+	}
+	return out, nil
+}
+
+// classify gives an API server's answer the sentinel that stands for it. An
+// error that is left as it is means that the outcome is open.
+func classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsNotFound(err):
+		return ipam.ErrNotFound
+	case apierrors.IsConflict(err):
+		return ipam.ErrConflict
+	case apierrors.IsAlreadyExists(err):
+		return ipam.ErrExists
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err),
+		apierrors.IsMethodNotSupported(err), apierrors.IsRequestEntityTooLargeError(err):
+		return fmt.Errorf("%w: %w", ipam.ErrRefused, err)
+	}
+	return err
+}
+
+// raw is the answer's body, or what the server says went wrong.
+func raw(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
+}
