@@ -42,6 +42,7 @@ type Watcher struct {
 	table table
 	// staleAll and staleRoutes ask for another look at the kernel.
 	staleAll, staleRoutes bool
+	touched               bool // the table has changed since host was made
 	host                  model.Host
 }
 
@@ -76,12 +77,27 @@ func New(o Options) (*Watcher, error) {
 // Close closes the sockets.
 func (w *Watcher) Close() error { return errors.Join(w.conn.Close(), w.events.Close()) }
 
-// Host is the kernel as last published: the zero value until Ready. It is
-// shared; nobody may change it.
+// Host is the kernel as it is now: a link that somebody made before the call is
+// in it. It is the zero value until Ready. It is shared; nobody may change it.
 func (w *Watcher) Host() model.Host {
+	select {
+	case <-w.ready:
+		w.catchUp()
+	default:
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.host
+}
+
+// catchUp takes in the notifications that are waiting.
+func (w *Watcher) catchUp() {
+	if err := w.events.Drain(w.event); err != nil {
+		w.mark(func() { w.staleAll = true })
+	}
+	if err := w.publish(); err != nil {
+		w.mark(func() { w.staleAll = true })
+	}
 }
 
 // Changed tells that Host has a new value. It is a hint and holds at most one.
@@ -144,6 +160,7 @@ func (w *Watcher) listen(ctx context.Context) error {
 func (w *Watcher) mark(f func()) {
 	w.mu.Lock()
 	f()
+	w.touched = true
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -157,10 +174,13 @@ func (w *Watcher) publish() error {
 		return err
 	}
 	w.mu.Lock()
-	host := w.table.host()
-	same := equal(host, w.host)
-	if !same {
-		w.host = host
+	same := true
+	if w.touched {
+		host := w.table.host()
+		if same = equal(host, w.host); !same {
+			w.host = host
+		}
+		w.touched = false
 	}
 	w.mu.Unlock()
 	if !same {
@@ -177,6 +197,9 @@ func (w *Watcher) publish() error {
 func (w *Watcher) refresh() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.staleAll && !w.staleRoutes {
+		return nil
+	}
 	if w.staleAll {
 		t := newTable()
 		if err := t.readLinks(w.conn); err != nil {
@@ -192,6 +215,6 @@ func (w *Watcher) refresh() error {
 		}
 		w.table.routes = routes
 	}
-	w.staleAll, w.staleRoutes = false, false
+	w.staleAll, w.staleRoutes, w.touched = false, false, true
 	return nil
 }

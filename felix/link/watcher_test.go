@@ -171,3 +171,18 @@ func TestOwnRoutesGiveNoHint(t *testing.T) {
 		t.Errorf("routes before %v, after %v", before.Routes, after.Routes)
 	}
 }
+
+func TestHostHasWhatWasThereBefore(t *testing.T) {
+	node := newNode(t)
+	w := start(t, node)
+	for range 50 {
+		node.IP("link add cali0 up type veth peer name x0")
+		if !find(w.Host(), "cali0").AdminUp {
+			t.Fatal("the link was made before Host was asked, and is not in it")
+		}
+		node.IP("link del cali0")
+		if find(w.Host(), "cali0").Index != 0 {
+			t.Fatal("the link was deleted before Host was asked, and is in it")
+		}
+	}
+}

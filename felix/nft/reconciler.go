@@ -137,6 +137,9 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := r.events.Drain(r.event); err != nil {
+		r.markStale()
+	}
 	want := compile(s.Rules)
 	if err := r.refresh(want); err != nil {
 		return r.failed(fmt.Errorf("read table inet %s: %w", felix.TableName, err))

@@ -114,6 +114,9 @@ func (r *Reconciler) Stats() Stats {
 func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.apply.Lock()
 	defer r.apply.Unlock()
+	if err := r.events.Drain(r.event); err != nil {
+		r.markStale()
+	}
 	if err := r.refresh(); err != nil {
 		return err
 	}

@@ -10,9 +10,11 @@
 package sysctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,42 +26,38 @@ import (
 // Options are the settings of a Writer.
 type Options struct {
 	NetNS string // path of the network namespace; empty: the process's own
-	// ProcSys is where /proc/sys can be written; empty: /proc/sys. In a
-	// container it is a mount of the host's.
-	ProcSys string
+	// Root is where /proc/sys can be written; empty: /proc/sys. In a container
+	// it is a mount of the host's.
+	Root   string
+	Logger *slog.Logger // nil: slog.Default()
 }
 
 // Writer writes sysctls.
 type Writer struct {
-	ns   *nl.NS
-	root string
+	log         *slog.Logger
+	netns, root string
 }
 
-// New holds the namespace; Close lets go of it.
-func New(o Options) (*Writer, error) {
-	ns, err := nl.Open(o.NetNS)
-	if err != nil {
-		return nil, err
+// New makes a Writer; it holds nothing.
+func New(o Options) *Writer {
+	w := &Writer{log: o.Logger, netns: o.NetNS, root: cmp.Or(o.Root, "/proc/sys")}
+	if w.log == nil {
+		w.log = slog.Default()
 	}
-	w := &Writer{ns: ns, root: o.ProcSys}
-	if w.root == "" {
-		w.root = "/proc/sys"
-	}
-	return w, nil
+	return w
 }
-
-// Close lets go of the namespace; the values stay.
-func (w *Writer) Close() error { return w.ns.Close() }
 
 // Apply writes the values that differ. It goes on after an error.
 func (w *Writer) Apply(ctx context.Context, s felix.State) error {
-	if len(s.Sysctls) == 0 {
-		return ctx.Err()
-	}
-	if err := ctx.Err(); err != nil {
+	if err := ctx.Err(); err != nil || len(s.Sysctls) == 0 {
 		return err
 	}
-	return w.ns.Do(func() error {
+	ns, err := nl.Open(w.netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(func() error {
 		var errs []error
 		for _, c := range s.Sysctls {
 			if err := w.set(c); err != nil {
@@ -79,5 +77,9 @@ func (w *Writer) set(c felix.Sysctl) error {
 	if strings.TrimSpace(string(have)) == c.Value {
 		return nil
 	}
-	return os.WriteFile(path, []byte(c.Value), 0)
+	if err := os.WriteFile(path, []byte(c.Value), 0); err != nil {
+		return err
+	}
+	w.log.Info("sysctl set", "key", c.Key, "value", c.Value)
+	return nil
 }

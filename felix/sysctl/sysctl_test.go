@@ -11,18 +11,14 @@ import (
 
 func TestApplyWritesInsideTheNamespace(t *testing.T) {
 	ns, other := nstest.New(t), nstest.New(t)
-	w, err := New(Options{NetNS: ns.Path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
+	w := New(Options{NetNS: ns.Path})
 	const key = "net.ipv6.conf.all.forwarding"
 	s := felix.State{Sysctls: []felix.Sysctl{
 		{Key: "net/no/such", Value: "1"},
 		{Key: "net/ipv6/conf/all/forwarding", Value: "1"},
 	}}
 	for range 2 {
-		err = w.Apply(context.Background(), s)
+		err := w.Apply(context.Background(), s)
 		if err == nil || !strings.Contains(err.Error(), "set sysctl net.no.such = 1") {
 			t.Errorf("error for an unknown sysctl: %v", err)
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +19,8 @@ var ErrOverrun = errors.New("netlink notifications lost")
 // Listener receives the notifications of some groups.
 type Listener struct {
 	file *os.File
+	raw  syscall.RawConn
+	mu   sync.Mutex // held from taking a datagram to the end of handling it
 	buf  []byte
 }
 
@@ -44,7 +48,13 @@ func Listen(ns *NS, protocol int, filter []unix.SockFilter, groups ...int) (*Lis
 			return nil, fmt.Errorf("join netlink group %d: %w", g, err)
 		}
 	}
-	return &Listener{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}, nil
+	l := &Listener{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}
+	var rawErr error
+	if l.raw, rawErr = l.file.SyscallConn(); rawErr != nil {
+		l.file.Close()
+		return nil, fmt.Errorf("watch netlink socket: %w", rawErr)
+	}
+	return l, nil
 }
 
 // Receive waits for notifications and calls each for every message. It returns
@@ -52,17 +62,53 @@ func Listen(ns *NS, protocol int, filter []unix.SockFilter, groups ...int) (*Lis
 func (l *Listener) Receive(ctx context.Context, each func(Message)) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	n, err := l.file.Read(l.buf)
+	var err error
+	waited := l.raw.Read(func(fd uintptr) bool {
+		var got bool
+		got, err = l.take(int(fd), each)
+		return got || err != nil
+	})
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(err, unix.ENOBUFS):
-		return ErrOverrun
-	case err != nil:
-		return fmt.Errorf("receive netlink notification: %w", err)
+	case waited != nil:
+		return fmt.Errorf("wait for netlink notification: %w", waited)
 	}
-	messages(l.buf[:n], func(m Message) bool { each(m); return true })
-	return nil
+	return err
+}
+
+// Drain handles every notification that has been sent so far and does not wait:
+// after it each has seen what the kernel did before the call, no matter who
+// caused it.
+func (l *Listener) Drain(each func(Message)) error {
+	var err error
+	controlled := l.raw.Control(func(fd uintptr) {
+		for got := true; got && err == nil; {
+			got, err = l.take(int(fd), each)
+		}
+	})
+	return errors.Join(err, controlled)
+}
+
+// take handles one datagram, false when there is none.
+func (l *Listener) take(fd int, each func(Message)) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		n, _, err := unix.Recvfrom(fd, l.buf, unix.MSG_DONTWAIT)
+		switch err {
+		case nil:
+			messages(l.buf[:n], func(m Message) bool { each(m); return true })
+			return true, nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false, nil
+		case unix.ENOBUFS:
+			return false, ErrOverrun
+		default:
+			return false, fmt.Errorf("receive netlink notification: %w", err)
+		}
+	}
 }
 
 // Close ends the subscription.
