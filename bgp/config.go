@@ -81,9 +81,10 @@ const (
 // Path is a prefix this node originates. Communities are the business of the
 // export policies.
 type Path struct {
-	Prefix  netip.Prefix
-	NextHop netip.Addr // this node's address of the prefix's family
-	Kind    PathKind
+	Prefix    netip.Prefix
+	NextHop   netip.Addr // this node's address of the prefix's family
+	LocalPref uint32     // towards iBGP peers; 0 while the node is drained (RFC 8326)
+	Kind      PathKind
 }
 
 // PeerKind is how a peer came to be, in the words of CalicoNodeStatus.

@@ -259,6 +259,16 @@ var scenarios = []scenario{
 			PrefixAdvertisements: []model.PrefixAdvertisement{{CIDR: prefix("10.244.0.0/16"), Communities: []string{"65000:2"}}},
 		})
 	}},
+	{"drain-shutdown", "n1", func(_ *testing.T, s *model.Snapshot) {
+		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
+	}},
+	{"drain-deleting", "n1", func(_ *testing.T, s *model.Snapshot) { s.Nodes[0].Deleting = true }},
+	{"drain-withdrawn", "n1", func(_ *testing.T, s *model.Snapshot) {
+		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Withdrawn"}
+	}},
+	{"drain-unknown", "n1", func(_ *testing.T, s *model.Snapshot) {
+		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "now"}
+	}},
 	{"services", "n1", services},
 	{"services-not-aggregated", "n1", func(t *testing.T, s *model.Snapshot) {
 		services(t, s)
@@ -381,7 +391,7 @@ func TestBothEnds(t *testing.T) {
 			for name, c := range configs {
 				for _, p := range c.Peers {
 					far, ok := byAddr[p.Address]
-					if !ok || sc.name == "reflector-manual" {
+					if !ok || sc.name == "reflector-manual" || sc.name == "drain-withdrawn" {
 						continue
 					}
 					q, ok := configs[far].Peer(p.LocalAddress)

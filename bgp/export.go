@@ -99,7 +99,7 @@ func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
 			own = append(own, Exactly(host(a)))
 		}
 	}
-	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject})
+	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject}, shunRule())
 	out = append(out, b.filterRules(p, o, Import)...)
 	return append(out, Rule{From: "default", Action: Accept})
 }
@@ -122,7 +122,7 @@ func martians() []PrefixRange {
 // exportRules are in Calico's order: filters, pools that are not exported,
 // communities, own blocks, services, pools, nothing else.
 func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool) []Rule {
-	out := b.nextHopRules(p, o)
+	out := append(b.nextHopRules(p, o), b.drainRules()...)
 	out = append(out, b.filterRules(p, o, Export)...)
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})

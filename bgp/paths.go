@@ -10,6 +10,13 @@ import (
 // paths lists what this node originates: its confirmed blocks, the addresses
 // it uses out of other nodes' blocks, and services.
 func (b *builder) paths() []Path {
+	if b.drain() == drainWithdrawn {
+		return nil
+	}
+	pref := LocalPref
+	if b.drain() == drainShutdown {
+		pref = 0
+	}
 	seen := map[netip.Prefix]bool{}
 	var out []Path
 	add := func(p netip.Prefix, k PathKind) {
@@ -18,7 +25,7 @@ func (b *builder) paths() []Path {
 			return
 		}
 		seen[p] = true
-		out = append(out, Path{Prefix: p, NextHop: nh, Kind: k})
+		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: pref, Kind: k})
 	}
 	own := b.ownBlocks()
 	for _, p := range own {

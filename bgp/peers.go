@@ -13,6 +13,9 @@ import (
 // for the same address the first in this order wins, as in Calico: global
 // BGPPeers, those of the node, reverse peerings, the mesh.
 func (b *builder) peers() []Peer {
+	if b.drain() == drainWithdrawn {
+		return nil
+	}
 	chosen := map[netip.Addr]Peer{}
 	add := func(ps []Peer) {
 		for _, p := range ps {

@@ -17,7 +17,9 @@ func (c Config) String() string {
 		fmt.Fprintf(&w, "no-install %s\n", p)
 	}
 	for _, p := range c.Paths {
-		fmt.Fprintf(&w, "path %s via %s %s\n", p.Prefix, p.NextHop, p.Kind)
+		fmt.Fprintf(&w, "path %s via %s %s", p.Prefix, p.NextHop, p.Kind)
+		when(&w, p.LocalPref != LocalPref, " local-pref %d", p.LocalPref)
+		fmt.Fprintln(&w)
 	}
 	for _, p := range c.Peers {
 		fmt.Fprintln(&w, p)

@@ -70,7 +70,7 @@ func apiPath(p bgp.Path, withdraw bool) (*apiutil.Path, error) {
 	}
 	a := &apiutil.Path{Family: packet.RF_IPv4_UC, Nlri: nlri, Withdrawal: withdraw, Attrs: []packet.PathAttributeInterface{
 		packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP),
-		packet.NewPathAttributeLocalPref(bgp.LocalPref),
+		packet.NewPathAttributeLocalPref(p.LocalPref),
 	}}
 	var nh packet.PathAttributeInterface
 	if bgp.FamilyOf(p.Prefix.Addr()) == bgp.IPv6 {

@@ -152,6 +152,22 @@ func (s *server) refresh(ctx context.Context, rs []refresh) []error {
 	return errs
 }
 
+// revive enables a session that GoBGP closed for good because of its prefix
+// limit.
+func (s *server) revive(ctx context.Context, a netip.Addr) error {
+	limited := false
+	err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, func(p *api.Peer) {
+		limited = p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT
+	})
+	if err == nil && limited {
+		err = s.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: a.String()})
+	}
+	if err != nil {
+		return fmt.Errorf("enable peer %s: %w", a, err)
+	}
+	return nil
+}
+
 func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
 	out := &api.Peer{
 		Conf: &api.PeerConf{

@@ -333,7 +333,8 @@ func setActions(s bgp.Set) *api.Actions {
 		(*to).Communities = append((*to).Communities, c)
 	}
 	if s.LocalPref != nil {
-		a.LocalPref = &api.LocalPrefAction{Value: *s.LocalPref}
+		// GoBGP reads 0 as "leave it"; 1 is as far below every real preference
+		a.LocalPref = &api.LocalPrefAction{Value: max(*s.LocalPref, 1)}
 	}
 	switch {
 	case s.NextHop == bgp.NextHopKeep:

@@ -39,6 +39,7 @@ type session struct {
 	lastError string
 	ended     map[packet.Family]bool // families whose End-of-RIB was seen
 	wentDown  bool
+	asked     time.Time // when last looked at for its prefix limit
 }
 
 func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
@@ -132,6 +133,21 @@ func (s *sessions) takeDown() []netip.Addr {
 		if v.wentDown {
 			out = append(out, a)
 			v.wentDown = false
+		}
+	}
+	return out
+}
+
+// longDown gives the peers with a prefix limit that have been idle for pause,
+// each once a pause.
+func (s *sessions) longDown(now time.Time, pause time.Duration) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.Addr
+	for a, v := range s.peers {
+		if v.config.PrefixLimit > 0 && v.state == packet.BGP_FSM_IDLE && now.Sub(v.since) >= pause && now.Sub(v.asked) >= pause {
+			v.asked = now
+			out = append(out, a)
 		}
 	}
 	return out

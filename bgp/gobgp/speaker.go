@@ -17,6 +17,7 @@ const (
 	maxDeferral        = 10 * time.Second
 	defaultConvergence = 10 * time.Second
 	auditInterval      = 5 * time.Minute
+	limitPause         = 5 * time.Minute // how long a peer that broke its prefix limit stays down
 	tickInterval       = 500 * time.Millisecond
 )
 
@@ -97,6 +98,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 			s.relist()
 		case now := <-tick.C:
 			s.sessions.tick(now)
+			s.reviveLimited(now)
 		}
 	}
 }
@@ -171,7 +173,7 @@ func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
 		errs = append(errs, s.server.deletePeer(ctx, p))
 	}
 	for _, p := range d.update {
-		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral))
+		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral), s.server.revive(ctx, p.Address))
 	}
 	for _, p := range d.add {
 		errs = append(errs, s.server.addPeer(ctx, p, s.opts.Deferral, s.restarting()))
@@ -240,6 +242,18 @@ func (s *Speaker) tend() {
 		}
 	}
 	s.relist()
+}
+
+// reviveLimited gives peers that broke their prefix limit another chance.
+func (s *Speaker) reviveLimited(now time.Time) {
+	if s.server == nil {
+		return
+	}
+	for _, a := range s.sessions.longDown(now, limitPause) {
+		if err := s.server.revive(context.Background(), a); err != nil {
+			s.log.Error("peer could not be enabled again", "peer", a, "error", err)
+		}
+	}
 }
 
 // Close ends all sessions without a word, so that peers see a graceful

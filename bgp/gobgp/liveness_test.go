@@ -1,0 +1,95 @@
+package gobgp
+
+import (
+	"testing"
+
+	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// With BFD a peer that falls silent is noticed long before its hold timer.
+func TestBFD(t *testing.T) {
+	n := bgptest.New(t)
+	a, b := n.Host(1), n.Host(2)
+	b.StartBIRD(`protocol static { ipv4; route 10.244.50.0/26 blackhole; }
+protocol bfd { interface "e0" { interval 300 ms; multiplier 3; }; }
+protocol bgp node { local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; bfd on; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  graceful restart on; ipv4 { import all; export all; }; ipv6 { import all; export all; }; }
+`)
+	snap := withPeer(clusterOf(a), b.V4, 65001, func(p *model.BGPPeer) {
+		p.Annotations = map[string]string{"muslin.io/bfd": "300ms"}
+	})
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, snap))
+	s.established(b.V4)
+	bgptest.Eventually(t, "BFD", bgptest.Contains(s.peers, `bfd "Up"`))
+	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26"))
+	b.Unplug()
+	// the hold time is 90 s, the wait here 40
+	bgptest.Eventually(t, "route gone", bgptest.Lacks(s.learned, "10.244.50.0/26"))
+	b.Plug()
+	bgptest.Eventually(t, "route back", bgptest.Contains(s.learned, "10.244.50.0/26"))
+}
+
+// A peer over its limit is closed and nobody else; a higher limit opens it.
+func TestPrefixLimit(t *testing.T) {
+	n := bgptest.New(t)
+	a, b, c := n.Host(1), n.Host(2), n.Host(3)
+	bird := b.StartBIRD("protocol static { ipv4; route 10.244.50.0/26 blackhole; route 10.244.51.0/26 blackhole; route 10.244.52.0/26 blackhole; }\n" +
+		bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+	c.StartBIRD("protocol static { ipv4; route 10.244.60.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", c.V4, 65002, a.V4, 64512, ""))
+	snap := withPeer(withPeer(clusterOf(a), b.V4, 65001, func(p *model.BGPPeer) {
+		p.Annotations = map[string]string{"muslin.io/prefix-limit": "2"}
+	}), c.V4, 65002)
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "closed", bgptest.Contains(s.peers, "prefix limit reached"))
+	bgptest.Eventually(t, "and told so", bgptest.Contains(bird.Log, "Maximum number of prefixes reached"))
+	bgptest.Eventually(t, "the other peer", bgptest.Contains(s.learned, "10.244.60.0/26"))
+	if bad := bgptest.Lacks(s.learned, "10.244.5")(); bad != "" {
+		t.Error(bad)
+	}
+	snap.Peers[0].Annotations["muslin.io/prefix-limit"] = "3"
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "open again", bgptest.Contains(s.learned, "10.244.50.0/26", "10.244.52.0/26"))
+}
+
+// A drain in two steps: asked to prefer others, then withdrawn with a Cease.
+func TestDrain(t *testing.T) {
+	n := bgptest.New(t)
+	a, b, c := n.Host(1), n.Host(2), n.Host(3)
+	tor := b.StartBIRD(bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+	mesh := c.StartBIRD(bgptest.BIRDPeer("node", c.V4, 64512, a.V4, 64512, ""))
+	snap := withPeer(withNode(clusterOf(a), "c", c), b.V4, 65001)
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "announced", bgptest.Contains(mesh.Routes, own, "local_pref: 2147482623"))
+	bgptest.Eventually(t, "announced", bgptest.Contains(tor.Routes, own))
+	snap.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "router asked", bgptest.Contains(tor.Routes, "BGP.community: (65535,0)"))
+	bgptest.Eventually(t, "node asked", bgptest.Contains(mesh.Routes, "BGP.community: (65535,0)", "BGP.local_pref: 0\n"))
+	snap.Nodes[0].Annotations["muslin.io/drain"] = "Withdrawn"
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "router", bgptest.Lacks(tor.Routes, own))
+	bgptest.Eventually(t, "router told", bgptest.Contains(tor.Log, "Peer de-configured"))
+	snap.Nodes[0].Annotations = nil
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "and back", bgptest.Contains(tor.Routes, own))
+}
+
+// A router in graceful shutdown is the second choice here, too.
+func TestGracefulShutdownOfAPeer(t *testing.T) {
+	n := bgptest.New(t)
+	a, b, c := n.Host(1), n.Host(2), n.Host(3)
+	route := func(attr string) string {
+		return "protocol static { ipv4; route 10.244.50.0/26 blackhole" + attr + "; }\n"
+	}
+	first := b.StartBIRD(route("") + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+	c.StartBIRD(route("") + bgptest.BIRDPeer("node", c.V4, 65001, a.V4, 64512, ""))
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, withPeer(withPeer(clusterOf(a), b.V4, 65001), c.V4, 65001)))
+	bgptest.Eventually(t, "both", bgptest.Contains(s.learned, "10.244.50.0/26 via [10.9.0.2 10.9.0.3]"))
+	first.Reconfigure(route(" { bgp_community.add((65535,0)); }") + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+	bgptest.Eventually(t, "the other", bgptest.Contains(s.learned, "10.244.50.0/26 via [10.9.0.3]"))
+}
