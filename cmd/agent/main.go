@@ -1,0 +1,125 @@
+// Command muslin-agent is the daemon of a node: it announces the node's address
+// blocks by BGP, installs what it learns as kernel routes, and wires pods.
+//
+//	muslin-agent            runs the agent (the DaemonSet's container)
+//	muslin-agent install    copies the CNI plugin to the node (its init container)
+//	muslin-agent uninstall  removes the CNI plugin and its configuration
+//	muslin-agent status     prints the running agent's own view as JSON
+//	muslin-agent version
+//
+// Everything is configured by API objects; the environment holds only what has
+// to be known before the API can be reached:
+//
+//	NODE_NAME          name of this node; required to run
+//	KUBECONFIG         kubeconfig file; default: the pod's service account
+//	MUSLIN_LOG_LEVEL   debug, info, warn or error; default info
+//	MUSLIN_HTTP_ADDR   address of health and metrics; default 127.0.0.1:9109
+//	MUSLIN_SOCKET      socket of the CNI server; default /run/muslin/agent.sock
+//	MUSLIN_PROC_SYS    where sysctls are written; default /host/proc/sys if it
+//	                   is there, else /proc/sys
+//	MUSLIN_CNI_BIN     default /host/opt/cni/bin
+//	MUSLIN_CNI_CONF    default /host/etc/cni/net.d; "none": leave it to others
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/agent"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	verb := "run"
+	if len(os.Args) > 1 {
+		verb = os.Args[1]
+	}
+	if err := run(ctx, verb); err != nil {
+		fmt.Fprintln(os.Stderr, "muslin-agent:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, verb string) error {
+	cfg, err := config()
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "run":
+		if cfg.Node == "" {
+			return errors.New("NODE_NAME is not set: the DaemonSet takes it from spec.nodeName")
+		}
+		return agent.Run(ctx, cfg)
+	case "install":
+		return agent.Install(cfg)
+	case "uninstall":
+		return agent.Uninstall(cfg)
+	case "status":
+		return status(ctx, cfg.HTTPAddr)
+	case "version":
+		fmt.Println(version)
+		return nil
+	}
+	return fmt.Errorf("unknown command %q: want run, install, uninstall, status or version", verb)
+}
+
+func config() (agent.Config, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cmp.Or(os.Getenv("MUSLIN_LOG_LEVEL"), "info"))); err != nil {
+		return agent.Config{}, fmt.Errorf("MUSLIN_LOG_LEVEL: %w", err)
+	}
+	conf := cmp.Or(os.Getenv("MUSLIN_CNI_CONF"), "/host/etc/cni/net.d")
+	if conf == "none" {
+		conf = ""
+	}
+	return agent.Config{
+		Node:       model.NodeName(os.Getenv("NODE_NAME")),
+		Kubeconfig: os.Getenv("KUBECONFIG"),
+		Socket:     os.Getenv("MUSLIN_SOCKET"),
+		HTTPAddr:   cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
+		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
+		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf},
+		Version:    version,
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+	}, nil
+}
+
+// procSys prefers the mount that the DaemonSet makes: a container's own
+// /proc/sys is read-only.
+func procSys() string {
+	const mounted = "/host/proc/sys"
+	if _, err := os.Stat(mounted + "/net"); err == nil {
+		return mounted
+	}
+	return "/proc/sys"
+}
+
+func status(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/status", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("the agent does not answer (is it running on this node?): %w", err)
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
+}

@@ -1,0 +1,195 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/muslin-net/muslin/felix/link"
+	"github.com/muslin-net/muslin/felix/route"
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/kubestore"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is what must be known before the API can be reached; everything else
+// is an API object.
+type Config struct {
+	Node       model.NodeName // required
+	Kubeconfig string         // empty: the pod's service account
+	Socket     string         // unix socket of the CNI server
+	HTTPAddr   string         // loopback address of health and metrics
+	ProcSys    string         // where sysctls are written: /proc/sys, or a mount of it
+	CNI        CNIConfig
+	Version    string
+	Logger     *slog.Logger
+}
+
+// CNIConfig says where the node keeps CNI's files. With an empty ConfDir the
+// configuration is left to somebody else.
+type CNIConfig struct{ BinDir, ConfDir string }
+
+// agent holds the rooms while they run.
+type agent struct {
+	cfg       Config
+	log       *slog.Logger
+	conds     *conditions
+	metrics   *metrics
+	registry  *prometheus.Registry
+	cluster   *kube.Cluster
+	alloc     *ipam.Allocator
+	links     *link.Watcher
+	routes    *route.Reconciler
+	plane     *plane
+	speech    *speech
+	endpoints *endpoints
+	wires     wires
+	podMTU    mtu
+}
+
+// Run runs the agent of a node until ctx ends. It returns nil then, and leaves
+// the kernel as it is.
+func Run(ctx context.Context, cfg Config) error {
+	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry()}
+	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
+	a.metrics = newMetrics(a.registry, a.status)
+	if err := a.build(); err != nil {
+		return err
+	}
+	defer a.close()
+	g := task.Group{Logger: cfg.Logger}
+	g.Add(
+		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, ready: make(chan struct{})},
+		a.links, a.routes, a.cluster, a.alloc,
+		task.Func("ipam inputs", a.feedAllocator),
+		a.plane.nft, a.plane, a.speech,
+		task.Func("status", a.reportStatus),
+		task.Func("sweep", a.sweep),
+	)
+	g.Add(a.cniTasks()...)
+	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)
+	err := g.Run(ctx)
+	a.log.Info("agent stopped; routes stay")
+	return err
+}
+
+// build opens what the rooms need. Nothing runs yet.
+func (a *agent) build() (err error) {
+	rest, err := kube.LoadConfig(a.cfg.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, Logger: a.log}); err != nil {
+		return err
+	}
+	store, err := kubestore.New(rest, kubestore.Options{})
+	if err != nil {
+		return err
+	}
+	a.alloc = ipam.NewAllocator(a.cfg.Node, store)
+	if a.links, err = link.New(link.Options{Logger: a.log}); err != nil {
+		return fmt.Errorf("open link watcher: %w", err)
+	}
+	if a.routes, err = route.New(route.Options{Logger: a.log}); err != nil {
+		return fmt.Errorf("open route reconciler: %w", err)
+	}
+	a.endpoints, err = a.adoptEndpoints()
+	if err != nil {
+		return fmt.Errorf("adopt pods: %w", err)
+	}
+	a.speech = newSpeech(a)
+	a.plane, err = newPlane(a)
+	return err
+}
+
+func (a *agent) close() {
+	for _, c := range []interface{ Close() error }{a.links, a.routes, a.plane, a.wires} {
+		if err := c.Close(); err != nil {
+			a.log.Warn("close", "error", err)
+		}
+	}
+}
+
+// snapshot is the cluster as the API server tells it, with the blocks as the
+// allocator knows them: its own writes are there at once.
+func (a *agent) snapshot() model.Snapshot {
+	s := a.cluster.Snapshot()
+	s.Blocks, s.Borrowed = a.alloc.Blocks(), a.alloc.Borrowed()
+	return s
+}
+
+// feedAllocator hands the allocator what it needs from the cluster, and tells
+// the data plane and BGP to look again, whenever cluster or blocks change.
+func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
+	for {
+		s := a.cluster.Snapshot()
+		a.alloc.SetPools(s.Pools)
+		if self, ok := findNode(s, a.cfg.Node); ok {
+			a.alloc.SetNode(self)
+		}
+		a.claimFirst(ctx, s)
+		a.conds.pass(gateCluster)
+		ready()
+		a.plane.look.notify()
+		a.speech.look.notify()
+		a.conds.changed.notify()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.cluster.Changed():
+		case <-a.alloc.Changed():
+		}
+	}
+}
+
+// claimFirst sees to it that this node has a block of each family it has pools
+// of, so that the first pod need not wait for one.
+func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
+	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
+		if !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := a.alloc.EnsureBlock(ctx, family)
+		cancel()
+		if err != nil {
+			a.log.Info("no first block yet", "family", family, "error", err)
+		}
+	}
+}
+
+func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return model.Node{}, false
+}
+
+// status is the agent's own view.
+func (a *agent) status() Status {
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks()}
+	for _, p := range a.problems() {
+		s.Problems = append(s.Problems, p.String())
+	}
+	return s
+}
+
+// problems are everything that could not be honoured, from every room.
+func (a *agent) problems() []model.Problem {
+	var all []model.Problem
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get()} {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// retryAfter is how long a loop waits before it tries again what failed.
+const retryAfter = time.Second

@@ -1,0 +1,136 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/cniserver"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/task"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// cniTasks are the CNI server and, after it answers, the node's CNI files.
+func (a *agent) cniTasks() []task.Task {
+	server := cniserver.New(cniserver.Options{
+		Addresses: addresses{a.alloc, a.cluster}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
+		Node: a.cfg.Node, Socket: a.cfg.Socket, Logger: a.log, Status: a.cniStatus,
+		Observe: a.metrics.observeCNI,
+	})
+	return []task.Task{
+		server,
+		task.Func("cni socket", func(ctx context.Context, ready func()) error {
+			a.conds.pass(gateSocket)
+			ready()
+			<-ctx.Done()
+			return nil
+		}),
+		task.Func("cni config", a.installCNI),
+	}
+}
+
+// cniStatus answers CNI's STATUS: could an ADD succeed now?
+func (a *agent) cniStatus(context.Context) error {
+	if waiting := a.conds.waiting(gateCluster, gateKernel); len(waiting) > 0 {
+		return fmt.Errorf("the agent waits: %v", waiting)
+	}
+	return nil
+}
+
+// addresses gives the CNI server what the allocator has.
+type addresses struct {
+	alloc   *ipam.Allocator
+	cluster *kube.Cluster
+}
+
+func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]netip.Addr, error) {
+	got, err := d.alloc.Assign(ctx, ipam.Request{
+		Handle: r.Handle, Attrs: r.Attributes,
+		V4: d.count(r.IPv4, netip.Addr.Is4), V6: d.count(r.IPv6, netip.Addr.Is6),
+		PoolsV4: r.PoolsV4, PoolsV6: r.PoolsV6,
+		NamespaceLabels: r.NamespaceLabels, Addrs: r.Addresses,
+	})
+	return got, asCNI(err)
+}
+
+// count is how many addresses of a family to ask for: with NeedAuto one if
+// there is any pool of the family.
+func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
+	switch n {
+	case cniserver.NeedYes:
+		return 1
+	case cniserver.NeedNo:
+		return 0
+	}
+	for _, p := range d.cluster.Snapshot().Pools {
+		if family(p.CIDR.Addr()) && !p.Disabled && !p.Deleting && p.Allocatable {
+			return 1
+		}
+	}
+	if family(netip.IPv4Unspecified()) { // nothing at all: let the allocator say what is missing
+		return 1
+	}
+	return 0
+}
+
+func (d addresses) Release(ctx context.Context, handle string) error {
+	return asCNI(d.alloc.Release(ctx, handle))
+}
+
+func (d addresses) Lookup(_ context.Context, handle string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, al := range d.alloc.Allocations() {
+		if al.Handle == handle {
+			out = append(out, al.Addr)
+		}
+	}
+	return out, nil
+}
+
+func (d addresses) Handles(context.Context) ([]string, error) {
+	var out []string
+	for _, al := range d.alloc.Allocations() {
+		if al.Owner["pod"] != "" && !slices.Contains(out, al.Handle) {
+			out = append(out, al.Handle)
+		}
+	}
+	return out, nil
+}
+
+// asCNI gives an allocator's error the code that CNI's specification has for
+// it: a configuration error is final, a lack of addresses may pass.
+func asCNI(err error) error {
+	if err == nil {
+		return nil
+	}
+	code := types.ErrTryAgainLater
+	switch ipam.CodeOf(err) {
+	case ipam.CodeBadAnnotation, ipam.CodeBadRequest, ipam.CodePoolNotFound, ipam.CodeOutsidePools, ipam.CodeForeignBlock:
+		code = types.ErrInvalidNetworkConfig
+	}
+	return fmt.Errorf("%w", types.NewError(code, err.Error(), ""))
+}
+
+// pods gives the CNI server what the cluster says of a pod.
+type pods struct{ cluster *kube.Cluster }
+
+func (p pods) Pod(ctx context.Context, namespace, name string) (cniserver.PodInfo, error) {
+	pod, err := p.cluster.Pod(ctx, namespace, name, "")
+	if apierrors.IsNotFound(err) {
+		return cniserver.PodInfo{}, cniserver.ErrNoPod
+	} else if err != nil {
+		return cniserver.PodInfo{}, err
+	}
+	ns, err := p.cluster.NamespaceOf(ctx, namespace)
+	if err != nil {
+		return cniserver.PodInfo{}, err
+	}
+	return cniserver.PodInfo{
+		UID: pod.UID, Labels: pod.Labels, Annotations: pod.Annotations,
+		NamespaceLabels: ns.Labels, NamespaceAnnotations: ns.Annotations,
+	}, nil
+}

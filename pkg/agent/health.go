@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// conditions is what the agent has reached, gate by gate. It answers /readyz
+// and decides the node's NetworkUnavailable condition.
+type conditions struct {
+	mu      sync.Mutex
+	reached map[string]string // gate → empty when passed, else what it waits for
+	changed hint
+}
+
+// The gates, in the order in which they pass.
+const (
+	gateCluster = "cluster-data"  // every source of cluster data has listed once
+	gateKernel  = "data-plane"    // the desired state is in the kernel
+	gateBGP     = "bgp-sessions"  // the first sessions are established, where there are any
+	gateSocket  = "cni-socket"    // CNI requests are answered
+	gateConfig  = "cni-installed" // the CNI configuration is on the node
+)
+
+func newConditions(gates ...string) *conditions {
+	c := &conditions{reached: map[string]string{}, changed: newHint()}
+	for _, g := range gates {
+		c.reached[g] = "starting"
+	}
+	return c
+}
+
+// pass marks a gate as passed.
+func (c *conditions) pass(gate string) { c.set(gate, "") }
+
+// wait says what a gate waits for.
+func (c *conditions) wait(gate, what string) { c.set(gate, what) }
+
+func (c *conditions) set(gate, what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if old, known := c.reached[gate]; known && old == what {
+		return
+	}
+	c.reached[gate] = what
+	c.changed.notify()
+}
+
+// waiting returns what is not reached yet, sorted; empty means ready. With
+// gates given, only those count.
+func (c *conditions) waiting(gates ...string) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []string
+	for g, what := range c.reached {
+		if what != "" && (len(gates) == 0 || slices.Contains(gates, g)) {
+			out = append(out, g+": "+what)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// httpServer serves /healthz, /readyz, /metrics and /status on a loopback
+// address.
+type httpServer struct {
+	addr   string
+	logger *slog.Logger
+	conds  *conditions
+	reg    *prometheus.Registry
+	status func() Status
+	ready  chan struct{}
+}
+
+// Status is the agent's own view, as /status and `muslin-agent status` show it.
+type Status struct {
+	Node     model.NodeName     `json:"node"`
+	Version  string             `json:"version"`
+	Waiting  []string           `json:"waiting,omitempty"`
+	Peers    []model.PeerStatus `json:"peers"`
+	Blocks   []model.Block      `json:"blocks"`
+	Problems []string           `json:"problems,omitempty"`
+}
+
+func (s *httpServer) String() string         { return "http" }
+func (s *httpServer) Ready() <-chan struct{} { return s.ready }
+
+// Run listens until ctx ends.
+func (s *httpServer) Run(ctx context.Context) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.addr)
+	if err != nil {
+		return fmt.Errorf("listen for health and metrics: %w", err)
+	}
+	srv := &http.Server{Handler: s.mux(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	close(s.ready)
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *httpServer) mux() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /status", s.serveStatus)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func (s *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
+	if waiting := s.conds.waiting(); len(waiting) > 0 {
+		http.Error(w, strings.Join(waiting, "\n"), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func (s *httpServer) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(s.status()); err != nil {
+		s.logger.Debug("write status", "error", err)
+	}
+}
+
+// waitFirst says what a gate waits for, unless it has passed already.
+func (c *conditions) waitFirst(gate, what string) {
+	c.mu.Lock()
+	passed := c.reached[gate] == ""
+	c.mu.Unlock()
+	if !passed {
+		c.wait(gate, what)
+	}
+}

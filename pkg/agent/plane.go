@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/nft"
+	"github.com/muslin-net/muslin/felix/sysctl"
+)
+
+// sink is a room that is told the whole desired state.
+type sink struct {
+	name  string
+	apply func(context.Context, felix.State) error
+}
+
+// plane computes the desired state of the kernel whenever something changed,
+// and hands it to the sinks. It is the only caller of theirs, so host routes
+// and rules have one writer.
+type plane struct {
+	a        *agent
+	look     hint
+	nft      *nft.Reconciler
+	sinks    []sink
+	problems problemList
+	ready    chan struct{}
+	failing  map[string]string // sink → what it last complained of
+}
+
+func newPlane(a *agent) (*plane, error) {
+	p := &plane{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
+	var err error
+	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
+	// Forwarding and rules stand before routes lead anybody here.
+	p.sinks = []sink{{"sysctl", knobs.Apply}, {"nft", p.nft.Apply}, {"route", a.routes.Apply}}
+	return p, nil
+}
+
+func (p *plane) String() string         { return "data plane" }
+func (p *plane) Ready() <-chan struct{} { return p.ready }
+
+// Close releases the sockets.
+func (p *plane) Close() error { return p.nft.Close() }
+
+// Run keeps the kernel as it should be until ctx ends, and leaves it so.
+func (p *plane) Run(ctx context.Context) error {
+	up := false
+	for {
+		retry := p.step(ctx)
+		if retry == nil && !up {
+			up = true
+			p.a.conds.pass(gateKernel)
+			close(p.ready)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.look:
+		case <-p.a.endpoints.changed:
+		case <-p.a.links.Changed():
+		case <-p.a.routes.Changed():
+		case <-p.nft.Changed():
+		case <-retry:
+		}
+	}
+}
+
+// step brings the kernel from whatever it is to what it should be. A non-nil
+// channel says when to try again what failed.
+func (p *plane) step(ctx context.Context) <-chan time.Time {
+	pods, rev := p.a.endpoints.Snapshot()
+	learned, heard := p.a.speech.learned()
+	state, problems := felix.Desired(felix.Input{
+		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
+		Learned: learned, LearnedSynced: heard,
+		Host: p.a.links.Host(), HostSynced: true,
+		Endpoints: pods, EndpointsSynced: true,
+	})
+	p.problems.set(problems)
+	p.a.podMTU.set(state.MTU.Pod)
+	var failed error
+	for _, s := range p.sinks {
+		failed = errors.Join(failed, p.hand(ctx, s, state))
+	}
+	if failed == nil {
+		p.a.endpoints.settle(rev)
+		return nil
+	}
+	return time.After(retryAfter)
+}
+
+// hand gives one sink the state, and logs a complaint when it is a new one.
+func (p *plane) hand(ctx context.Context, s sink, state felix.State) error {
+	start := time.Now()
+	err := s.apply(ctx, state)
+	p.a.metrics.observe(s.name, start, err)
+	said := ""
+	if err != nil && ctx.Err() == nil {
+		said = err.Error()
+	}
+	if said != p.failing[s.name] {
+		p.failing[s.name] = said
+		if said != "" {
+			p.a.log.Warn("kernel refuses the desired state", "sink", s.name, "error", err)
+		} else {
+			p.a.log.Info("kernel accepts the desired state again", "sink", s.name)
+		}
+	}
+	return err
+}

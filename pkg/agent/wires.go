@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/pkg/cniinstall"
+	"github.com/muslin-net/muslin/pkg/cniserver"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// wires gives the CNI server what felix/pod does.
+type wires struct {
+	*pod.Plugger
+	mtu *mtu
+}
+
+// Prepare has nothing to do ahead of the addresses.
+func (wires) Prepare(context.Context, cniserver.WireSpec) error { return nil }
+
+func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
+	spec := w.spec(s)
+	ep, err := w.Plugger.Attach(ctx, spec)
+	if err != nil {
+		return cniserver.WireResult{}, err
+	}
+	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC, MTU: spec.MTU}, nil
+}
+
+func (w wires) Detach(ctx context.Context, s cniserver.WireSpec) error {
+	return w.Plugger.Detach(ctx, s.ContainerID, s.Interface, s.HostInterface)
+}
+
+func (w wires) Check(ctx context.Context, s cniserver.WireSpec) error {
+	return w.Plugger.Check(ctx, w.spec(s))
+}
+
+func (w wires) spec(s cniserver.WireSpec) pod.Spec {
+	spec := pod.Spec{
+		ContainerID: s.ContainerID, Interface: s.Interface, NetNS: s.Netns,
+		Namespace: s.Namespace, Pod: s.Pod, HostInterface: s.HostInterface,
+		Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes,
+		MAC: s.MAC, MTU: s.MTU, Forwarding: s.Forwarding,
+	}
+	if spec.MTU == 0 {
+		spec.MTU = w.mtu.get()
+	}
+	return spec
+}
+
+// adoptEndpoints reads the pods that an earlier process wired.
+func (a *agent) adoptEndpoints() (*endpoints, error) {
+	plugger, err := pod.New(pod.Options{ProcSys: a.cfg.ProcSys, Logger: a.log})
+	if err != nil {
+		return nil, err
+	}
+	a.wires = wires{plugger, &a.podMTU}
+	adopted, err := plugger.List(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	a.log.Info("pods adopted", "count", len(adopted))
+	for _, ep := range adopted {
+		a.alloc.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
+	}
+	return newEndpoints(adopted), nil
+}
+
+// Install copies the CNI plugin to the node. The configuration is written later,
+// by the agent, once it answers.
+func Install(c Config) error {
+	changed, err := cniinstall.Binary(c.cniOptions())
+	if err != nil {
+		return err
+	}
+	c.Logger.Info("cni plugin installed", "dir", c.CNI.BinDir, "changed", changed)
+	return nil
+}
+
+// Uninstall removes the CNI configuration and the plugin.
+func Uninstall(c Config) error { return cniinstall.Uninstall(c.cniOptions()) }
+
+func (c Config) cniOptions() cniinstall.Options {
+	return cniinstall.Options{BinDir: c.CNI.BinDir, ConfDir: c.CNI.ConfDir, Socket: c.Socket}
+}
+
+// installCNI writes the CNI configuration: kubelet takes the node for ready
+// from then on.
+func (a *agent) installCNI(ctx context.Context, ready func()) error {
+	if a.cfg.CNI.ConfDir != "" {
+		changed, err := cniinstall.Config(a.cfg.cniOptions())
+		if err != nil {
+			return fmt.Errorf("install CNI configuration: %w", err)
+		}
+		a.log.Info("cni configuration installed", "dir", a.cfg.CNI.ConfDir, "changed", changed)
+	}
+	a.conds.pass(gateConfig)
+	ready()
+	<-ctx.Done()
+	return nil
+}
