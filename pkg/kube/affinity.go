@@ -1,8 +1,6 @@
 package kube
 
 import (
-	"encoding/json"
-
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -25,11 +23,6 @@ func readAffinity(obj any) reading[model.Block] {
 		out.State = model.BlockPendingDeletion
 	}
 	return finish(r, out)
-}
-
-// readSettings keeps the spec of a kind that is only looked at, as JSON.
-func readSettings(obj any) reading[json.RawMessage] {
-	return reading[json.RawMessage]{value: obj.(*object).Spec, ok: true}
 }
 
 // stripObject drops what no translation reads.

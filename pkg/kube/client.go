@@ -26,6 +26,7 @@ var resources = map[string]string{
 	"BlockAffinity":                "blockaffinities",
 	"ClusterInformation":           "clusterinformations",
 	"IPAMConfiguration":            "ipamconfigurations",
+	"IPReservation":                "ipreservations",
 	"KubeControllersConfiguration": "kubecontrollersconfigurations",
 }
 

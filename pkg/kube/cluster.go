@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,11 +27,12 @@ const SystemNamespace = "muslin-system"
 
 // Options say what a Cluster watches.
 type Options struct {
-	// Node is the node whose agent this is: its Pods and BlockAffinities are
-	// watched. Empty (the controller): neither is.
+	// Node is the node whose agent this is: its Pods are watched. Empty (the
+	// controller): none are.
 	Node model.NodeName
-	// AllBlocks watches the BlockAffinities of every node.
-	AllBlocks bool
+	// Blocks says whose BlockAffinities are watched. An agent has those of its
+	// own node from its allocator and needs none here.
+	Blocks BlockScope
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
 	// Component is the name in events and in the user agent, "muslin-agent" when empty.
@@ -38,6 +40,16 @@ type Options struct {
 	// Logger is required.
 	Logger *slog.Logger
 }
+
+// BlockScope says whose BlockAffinities a Cluster watches.
+type BlockScope int
+
+// The values of BlockScope.
+const (
+	NoBlocks  BlockScope = iota
+	OwnBlocks            // those of Options.Node
+	AllBlocks
+)
 
 // Cluster is what this process knows of the API server. It is made by New, and
 // empty until Run runs. All methods may be called from any goroutine.
@@ -56,7 +68,9 @@ type Cluster struct {
 	peers      *table[model.BGPPeer]
 	filters    *table[model.BGPFilter]
 	felix      *table[model.FelixConfiguration]
-	blocks     *table[model.Block] // nil without a node, unless all blocks are asked for
+	ipam       *table[model.IPAM]
+	reserved   *table[[]netip.Prefix]
+	blocks     *table[model.Block] // nil unless asked for
 	secrets    secrets
 	sources    []source
 	snapshot   *model.Snapshot // nil: has to be built
@@ -115,9 +129,11 @@ func (c *Cluster) addSources(o Options) {
 		c.pods = add(c, own, stripPod, readPod)
 		c.pods.note = c.checkSynced // pods are not part of the snapshot
 	}
-	if o.Node != "" || o.AllBlocks {
+	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)
+	c.reserved = add(c, c.kind("IPReservation"), stripObject, readReservation)
+	if o.Blocks != NoBlocks {
 		blocks := c.kind("BlockAffinity")
-		if !o.AllBlocks {
+		if o.Blocks == OwnBlocks {
 			blocks.fields = fields.OneTermEqualSelector("spec.node", string(o.Node)).String()
 		}
 		c.blocks = add(c, blocks, stripObject, readAffinity)
@@ -256,7 +272,7 @@ func (c *Cluster) Problems() []model.Problem {
 	var out []model.Problem
 	for _, list := range [][]model.Problem{
 		c.pools.allProblems(), c.bgp.allProblems(), c.peers.allProblems(),
-		c.filters.allProblems(), c.felix.allProblems(), c.nodes.allProblems(),
+		c.filters.allProblems(), c.felix.allProblems(), c.reserved.allProblems(), c.nodes.allProblems(),
 	} {
 		out = append(out, list...)
 	}
@@ -277,6 +293,12 @@ func (c *Cluster) build() model.Snapshot {
 		Filters:    c.filters.values(),
 		Felix:      c.felix.values(),
 		Namespaces: make(map[string]map[string]string, len(c.namespaces.rows)),
+		IPAM:       model.IPAM{AutoAllocateBlocks: true},
+		Reserved:   slices.Concat(c.reserved.values()...),
+	}
+	slices.SortFunc(s.Reserved, comparePrefixes)
+	if r, ok := c.ipam.rows["default"]; ok && r.ok {
+		s.IPAM = r.value
 	}
 	for name, r := range c.namespaces.rows {
 		s.Namespaces[name] = r.value.Labels

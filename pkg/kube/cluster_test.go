@@ -100,8 +100,15 @@ spec: {podCIDRs: [10.200.1.0/24], podCIDR: 10.200.1.0/24}
 func TestSnapshotFollowsTheServer(t *testing.T) {
 	apply(t, node("n1", `, projectcalico.org/IPv4Address: 192.0.2.1/24, projectcalico.org/ASNumber: "1.10"`))
 	apply(t, v3("IPPool", "pods", `{cidr: 10.244.0.0/16, natOutgoing: true}`))
-	c := watch(t, kube.Options{Node: "n1"})
+	apply(t, v3("IPAMConfiguration", "default", `{maxBlocksPerHost: 3, ipCooldownSeconds: 9}`)+v3("IPReservation", "r", `{reservedCIDRs: [10.244.9.9, 10.244.0.0/30]}`))
+	c := watch(t, kube.Options{Node: "n1", Blocks: kube.OwnBlocks})
 	s := c.Snapshot()
+	if want := (model.IPAM{AutoAllocateBlocks: true, MaxBlocksPerHost: 3, CooldownSeconds: 9}); s.IPAM != want {
+		t.Errorf("IPAM: %+v", s.IPAM)
+	}
+	if got := fmt.Sprint(s.Reserved); got != "[10.244.0.0/30 10.244.9.9/32]" {
+		t.Errorf("reserved: %s", got)
+	}
 	if !s.Synced {
 		t.Fatal("ready, and the snapshot is not synced")
 	}
@@ -392,8 +399,8 @@ func TestCRDsComeLate(t *testing.T) {
 	}
 	go c.Run(t.Context())
 	eventually(t, c, func() string {
-		if w := c.Waiting(); len(w) != 6 {
-			return fmt.Sprintf("want the six v3 kinds to be waited for: %v", w)
+		if w := c.Waiting(); len(w) != 7 {
+			return fmt.Sprintf("want the seven v3 kinds to be waited for: %v", w)
 		}
 		return ""
 	})

@@ -12,9 +12,9 @@
 // of a typed clientset, because an agent has to stay small.
 //
 // Wire footprint of an agent: one watch each for Nodes, Namespaces, this node's
-// Pods, IPPools, BGPConfigurations, BGPPeers, BGPFilters, FelixConfigurations
-// and this node's BlockAffinities, and one for each Secret that a BGP password
-// names. It writes nodes/status of its own node (condition NetworkUnavailable,
+// Pods, IPPools, BGPConfigurations, BGPPeers, BGPFilters, FelixConfigurations,
+// IPAMConfigurations and IPReservations, and one for each Secret that a BGP
+// password names. It writes nodes/status of its own node (condition NetworkUnavailable,
 // projectcalico.org/ annotations) and Events; the controller writes the status
 // subresource of the v3 kinds and the default objects that are absent.
 // A fresh process recognises what is its own by those names alone and writes

@@ -21,6 +21,17 @@ type Snapshot struct {
 	Blocks     []Block              // every block this node knows: its own, and others' when the origin check asks for them
 	Borrowed   []netip.Prefix       // host prefixes (/32, /128) this node uses out of other nodes' blocks
 	Namespaces map[string]map[string]string
+	IPAM       IPAM
+	Reserved   []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
+}
+
+// IPAM holds the settings of address assignment (Calico IPAMConfiguration
+// "default", with Calico's defaults in place of what is not set).
+type IPAM struct {
+	StrictAffinity     bool // no borrowing from other nodes' blocks
+	AutoAllocateBlocks bool // claim new blocks as needed; default true
+	MaxBlocksPerHost   int  // blocks of each family; 0 means the allocator's default
+	CooldownSeconds    int  // how long a released address stays unused; 0 to 1200
 }
 
 // Node is a Kubernetes node with what Calico keeps on it.
