@@ -31,6 +31,7 @@ type Stats struct {
 	Added, Changed, Deleted, Failed int // messages to the kernel
 	Dumps                           int // times the whole table was read
 	Drift                           int // routes that somebody else deleted or overwrote
+	Adopted                         int // routes of ours that the first dump found, left by an earlier process
 	Installed                       int // routes of ours in the kernel, as far as known
 }
 
@@ -153,6 +154,9 @@ func (r *Reconciler) refresh() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.kernel = table
+	if r.stats.Dumps == 0 {
+		r.stats.Adopted = len(table)
+	}
 	r.stats.Dumps++
 	return nil
 }

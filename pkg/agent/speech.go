@@ -31,7 +31,7 @@ func (s *speech) Ready() <-chan struct{} { return s.ready }
 // Run speaks until ctx ends. It stops without a Cease, so that peers keep the
 // node's routes while it restarts (RFC 4724).
 func (s *speech) Run(ctx context.Context) error {
-	restarting := s.a.routes.Stats().Installed > 0
+	restarting := s.a.routes.Stats().Adopted > 0
 	s.a.log.Info("speaker starting", "restarting", restarting)
 	speaker := gobgp.New(gobgp.Options{Logger: s.a.log, Restarting: restarting})
 	s.speaker.Store(speaker)
