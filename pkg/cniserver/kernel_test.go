@@ -773,3 +773,43 @@ func TestPluginKilledMidway(t *testing.T) {
 func gcAttachment(id string) types.GCAttachment {
 	return types.GCAttachment{ContainerID: id, IfName: "eth0"}
 }
+
+const maxRSS = 12 << 10 // kB
+
+func TestPluginStaysSmallInMemory(t *testing.T) {
+	n := start(t, newRooms())
+	bin, err := plugin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	podNS, _ := newNetns(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	n.setHook(func(_ context.Context, p string) error {
+		if p == "after Settled" {
+			close(inside)
+			<-goOn
+		}
+		return nil
+	})
+	cmd := exec.Command(filepath.Join(bin, "muslin"))
+	cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_NETNS=" + podNS, "CNI_IFNAME=eth0", "CNI_PATH=" + bin}
+	cmd.Stdin = strings.NewReader(strings.Replace(netconf, "{", fmt.Sprintf(`{"socket":%q,`, n.socket), 1))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-inside
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+	close(goOn)
+	if waitErr := cmd.Wait(); err != nil || waitErr != nil {
+		t.Fatal(err, waitErr)
+	}
+	_, line, _ := strings.Cut(string(status), "VmHWM:")
+	var kB int
+	if _, err := fmt.Sscan(line, &kB); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("plugin at its highest: %d kB", kB)
+	if kB > maxRSS {
+		t.Errorf("plugin took %d kB, at most %d are allowed", kB, maxRSS)
+	}
+}
