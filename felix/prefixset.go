@@ -11,7 +11,11 @@ type prefixSet struct {
 	members map[netip.Prefix]int // to the index it was added with
 	bits4   []int                // lengths in use, longest first
 	bits6   []int
+	few     []netip.Prefix // the members, longest first, as long as there are few
 }
+
+// fewMembers is up to how many members looking at each is cheaper than hashing.
+const fewMembers = 16
 
 func (s *prefixSet) add(p netip.Prefix, index int) {
 	if s.members == nil {
@@ -22,6 +26,12 @@ func (s *prefixSet) add(p netip.Prefix, index int) {
 		return
 	}
 	s.members[p] = index
+	if len(s.members) > fewMembers {
+		s.few = nil
+	} else {
+		s.few = append(s.few, p)
+		slices.SortFunc(s.few, func(a, b netip.Prefix) int { return b.Bits() - a.Bits() })
+	}
 	bits := &s.bits4
 	if p.Addr().Is6() {
 		bits = &s.bits6
@@ -34,6 +44,14 @@ func (s *prefixSet) add(p netip.Prefix, index int) {
 
 // covering is the longest member that contains all of p, with its index.
 func (s *prefixSet) covering(p netip.Prefix) (netip.Prefix, int, bool) {
+	if len(s.members) <= fewMembers {
+		for _, q := range s.few {
+			if q.Bits() <= p.Bits() && q.Contains(p.Addr()) {
+				return q, s.members[q], true
+			}
+		}
+		return netip.Prefix{}, 0, false
+	}
 	bits := s.bits4
 	if p.Addr().Is6() {
 		bits = s.bits6

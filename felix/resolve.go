@@ -144,7 +144,12 @@ func (r *resolver) resolve(addr netip.Addr, left int) []NextHop {
 	if addr.IsLinkLocalUnicast() && addr.Is6() {
 		return nil // without a zone nobody knows on which link
 	}
-	p, _, ok := r.foreign.covering(hostPrefix(addr))
+	p, i, ok := r.foreign.covering(hostPrefix(addr))
+	if ok && len(r.c.Host.Routes[i].Gateways) == 0 {
+		// On a link, whatever more specific route somebody may announce: it
+		// would have to be reached itself.
+		return r.overForeign(addr, p)
+	}
 	via, longer := r.learnedFor(addr, p, ok)
 	if longer {
 		var out []NextHop

@@ -27,7 +27,7 @@ func (c *casefile) routes() []Route {
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
-	return mergeRoutes(local, c.learnedRoutes(&blocks, taken))
+	return c.withLearned(local, &blocks)
 }
 
 // podRoutes lead to the pods of this node. A pod whose link the kernel does not
@@ -55,16 +55,17 @@ func (c *casefile) podRoutes() []Route {
 	return out
 }
 
-// learnedRoutes are what BGP chose, less what would take the ground from under
-// the node.
-func (c *casefile) learnedRoutes(blocks *prefixSet, taken map[netip.Prefix]bool) []Route {
+// withLearned merges the sorted local routes with what BGP chose, less what
+// would take the ground from under the node. It makes one pass and one
+// allocation, since there may be many thousands.
+func (c *casefile) withLearned(local []Route, blocks *prefixSet) []Route {
 	learned := c.Learned
 	if !slices.IsSortedFunc(learned, compareLearned) {
 		learned = slices.Clone(learned)
 		slices.SortStableFunc(learned, compareLearned)
 	}
 	r := newResolver(c, learned)
-	out := make([]Route, 0, len(learned))
+	out := make([]Route, 0, len(local)+len(learned))
 	var last netip.Prefix
 	for i := range learned {
 		l := &learned[i]
@@ -72,7 +73,10 @@ func (c *casefile) learnedRoutes(blocks *prefixSet, taken map[netip.Prefix]bool)
 			continue
 		}
 		last = l.Prefix
-		if taken[l.Prefix] || !c.admit(l.Prefix, blocks, r) {
+		for len(local) > 0 && ComparePrefix(local[0].Prefix, l.Prefix) < 0 {
+			out, local = append(out, local[0]), local[1:]
+		}
+		if len(local) > 0 && local[0].Prefix == l.Prefix || !c.admit(l.Prefix, blocks, r) {
 			continue
 		}
 		hops := r.hops(l)
@@ -85,7 +89,7 @@ func (c *casefile) learnedRoutes(blocks *prefixSet, taken map[netip.Prefix]bool)
 		}
 		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, NextHops: hops})
 	}
-	return out
+	return append(out, local...)
 }
 
 func compareLearned(a, b model.Learned) int { return ComparePrefix(a.Prefix, b.Prefix) }
@@ -98,7 +102,7 @@ func (c *casefile) admit(p netip.Prefix, blocks *prefixSet, r *resolver) bool {
 		c.problem(routeRef(p), "", "NotRoutable", "the prefix is not one that can be routed; the route is ignored")
 		return false
 	}
-	if p.IsSingleIP() && c.own[p.Addr()] || r.connected.has(p) {
+	if net, _, ok := r.connected.covering(p); ok && net == p || p.IsSingleIP() && c.own[p.Addr()] {
 		return false // what is on the node's own links is known better here
 	}
 	if block, _, ok := blocks.covering(p); ok && !p.IsSingleIP() {
@@ -112,20 +116,4 @@ func (c *casefile) admit(p netip.Prefix, blocks *prefixSet, r *resolver) bool {
 		return false
 	}
 	return true
-}
-
-// mergeRoutes merges two sorted lists without common prefixes.
-func mergeRoutes(a, b []Route) []Route {
-	if len(a) == 0 {
-		return b
-	}
-	out := make([]Route, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		if a[0].Compare(b[0]) < 0 {
-			out, a = append(out, a[0]), a[1:]
-		} else {
-			out, b = append(out, b[0]), b[1:]
-		}
-	}
-	return append(append(out, a...), b...)
 }

@@ -14,7 +14,9 @@ const DefaultInterfacePrefix = "cali"
 // spoofing lets each pod send from its addresses and, when it asks for them,
 // from its source prefixes.
 func (c *casefile) spoofing() Spoofing {
-	if c.config.SpoofingAllowed {
+	// Before the pods are known the rules would drop what every one of them
+	// sends.
+	if c.config.SpoofingAllowed || !c.EndpointsSynced {
 		return Spoofing{}
 	}
 	s := Spoofing{

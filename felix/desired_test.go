@@ -1,0 +1,351 @@
+package felix
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+func ip(s string) netip.Addr    { return netip.MustParseAddr(s) }
+
+func ips(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, t := range texts {
+		out = append(out, ip(t))
+	}
+	return out
+}
+
+func learned(prefix string, hops ...string) model.Learned {
+	return model.Learned{Prefix: pfx(prefix), NextHops: ips(hops...)}
+}
+
+// Interface indexes of the node in the tests.
+const (
+	eth0, eth1, podA, podB, tunl0, vxlan4, vxlan6 = 2, 3, 10, 11, 20, 21, 22
+)
+
+func link(index int, name, kind string, mtu int, addrs ...string) model.Link {
+	l := model.Link{Index: index, Name: name, Kind: kind, Up: true, AdminUp: true, MTU: mtu}
+	for _, a := range addrs {
+		l.Addresses = append(l.Addresses, pfx(a))
+	}
+	return l
+}
+
+// base is node a in rack 1: two nodes in the rack, one in another, a block of
+// each family, two pods.
+func base() Input {
+	return Input{
+		Self: "a", LearnedSynced: true, HostSynced: true, EndpointsSynced: true,
+		Snapshot: model.Snapshot{
+			Synced: true,
+			Nodes: []model.Node{
+				{Name: "a", IPv4: pfx("10.1.0.1/24"), IPv6: pfx("fd01::1/64")},
+				{Name: "b", IPv4: pfx("10.1.0.2/24"), IPv6: pfx("fd01::2/64")},
+				{Name: "c", IPv4: pfx("10.2.0.3/24"), IPv6: pfx("fd02::3/64")},
+			},
+			Pools: []model.Pool{
+				{Name: "v4", CIDR: pfx("10.65.0.0/16"), BlockSize: 26, NATOutgoing: true},
+				{Name: "v6", CIDR: pfx("fd65::/48"), BlockSize: 122},
+			},
+			Blocks: []model.Block{
+				{CIDR: pfx("10.65.0.0/26"), Node: "a", State: model.BlockConfirmed},
+				{CIDR: pfx("10.65.0.64/26"), Node: "a", State: model.BlockPending},
+				{CIDR: pfx("10.65.0.128/26"), Node: "a", State: model.BlockPendingDeletion},
+				{CIDR: pfx("10.65.200.1/32"), Node: "a", State: model.BlockConfirmed},
+				{CIDR: pfx("10.65.1.0/26"), Node: "b", State: model.BlockConfirmed},
+				{CIDR: pfx("fd65::/122"), Node: "a", State: model.BlockConfirmed},
+			},
+		},
+		Learned: []model.Learned{
+			learned("10.65.1.0/26", "10.1.0.2"),
+			learned("10.65.2.0/26", "10.2.0.3"),
+			learned("fd65::1:0/122", "fd01::2"),
+			learned("fd65::2:0/122", "fd02::3"),
+		},
+		Host: model.Host{
+			Links: []model.Link{
+				link(1, "lo", "", 65536, "127.0.0.1/8", "::1/128"),
+				link(eth0, "eth0", "", 1500, "10.1.0.1/24", "fd01::1/64", "fe80::1/64"),
+				link(podA, "cali000000000aa", "veth", 1500, "fe80::ecee:eeff:feee:eeee/64"),
+				link(podB, "cali000000000bb", "veth", 1500, "fe80::ecee:eeff:feee:eeee/64"),
+			},
+			Routes: []model.HostRoute{
+				{Prefix: pfx("0.0.0.0/0"), Gateways: ips("10.1.0.254"), LinkIndex: eth0, Protocol: 3},
+				{Prefix: pfx("10.1.0.0/24"), LinkIndex: eth0, Protocol: 2},
+				{Prefix: pfx("::/0"), Gateways: ips("fd01::254"), LinkIndex: eth0, Protocol: 3, Metric: 1024},
+				{Prefix: pfx("fd01::/64"), LinkIndex: eth0, Protocol: 2, Metric: 256},
+			},
+		},
+		Endpoints: []model.Endpoint{
+			{ContainerID: "1", Interface: "eth0", Namespace: "ns", Pod: "a", HostInterface: "cali000000000aa", Addresses: ips("10.65.0.5", "fd65::5")},
+			{ContainerID: "2", Interface: "eth0", Namespace: "ns", Pod: "b", HostInterface: "cali000000000bb", Addresses: ips("10.65.0.6"),
+				SourcePrefixes: []netip.Prefix{pfx("10.99.0.0/24")}},
+		},
+	}
+}
+
+// twoUplinks gives the node a second way out.
+func twoUplinks(in *Input) {
+	in.Host.Links = append(in.Host.Links, link(eth1, "eth1", "", 9000, "10.9.0.1/24"))
+	in.Host.Routes = append(in.Host.Routes, model.HostRoute{Prefix: pfx("10.9.0.0/24"), LinkIndex: eth1, Protocol: 2})
+	slices.SortFunc(in.Host.Routes, func(a, b model.HostRoute) int { return ComparePrefix(a.Prefix, b.Prefix) })
+}
+
+// tunnelEnds gives every node the addresses of its tunnels, and node a the
+// devices.
+func tunnelEnds(in *Input) {
+	for i := range in.Snapshot.Nodes {
+		n := &in.Snapshot.Nodes[i]
+		last := string(rune('1' + i))
+		n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6 = ip("10.65.255."+last), ip("10.65.254."+last), ip("fd65::ffff:"+last)
+		n.VXLANMAC, n.VXLANMACV6 = "66:00:00:00:00:0"+last, "66:00:00:00:06:0"+last
+	}
+	in.Host.Links = append(in.Host.Links, link(tunl0, "tunl0", "ipip", 1480), link(vxlan4, "vxlan.calico", "vxlan", 1450),
+		link(vxlan6, "vxlan-v6.calico", "vxlan", 1430))
+}
+
+// cases are inputs by the name of their golden.
+var cases = map[string]func(in *Input){
+	"plain":          func(*Input) {},
+	"nothing-synced": func(in *Input) { in.LearnedSynced, in.Snapshot.Synced, in.EndpointsSynced = false, false, false },
+	"empty":          func(in *Input) { *in = Input{} },
+	"unsorted":       func(in *Input) { slices.Reverse(in.Learned) },
+	"ecmp": func(in *Input) {
+		twoUplinks(in)
+		in.Learned = []model.Learned{
+			learned("10.70.0.0/16", "10.1.0.254", "10.9.0.254"),
+			learned("10.71.0.0/16", "10.1.0.254", "10.9.0.254"),
+			learned("10.72.0.0/16", "10.2.0.3", "10.2.0.4"), // both by way of the same gateway
+		}
+	},
+	"ecmp-one-link-without-carrier": func(in *Input) {
+		twoUplinks(in)
+		in.Host.Links[len(in.Host.Links)-1].Up = false
+		in.Learned = []model.Learned{
+			learned("10.70.0.0/16", "10.1.0.254", "10.9.0.254"),
+			learned("10.71.0.0/16", "10.9.0.254"),
+		}
+	},
+	"default-by-two-gateways": func(in *Input) {
+		twoUplinks(in)
+		in.Host.Routes = slices.Insert(in.Host.Routes, 1,
+			model.HostRoute{Prefix: pfx("0.0.0.0/0"), Gateways: ips("10.9.0.254"), LinkIndex: eth1, Protocol: 3},
+			model.HostRoute{Prefix: pfx("0.0.0.0/0"), Gateways: ips("10.9.0.253"), LinkIndex: eth1, Protocol: 3, Metric: 100})
+	},
+	"recursive": func(in *Input) {
+		in.Host.Routes = in.Host.Routes[1:] // no default
+		in.Learned = []model.Learned{
+			learned("10.2.0.0/24", "10.1.0.254"), // the other rack, from the router
+			learned("10.65.2.0/26", "10.2.0.3"),
+			learned("10.65.3.0/26", "10.65.2.1"),
+			learned("10.66.0.0/26", "10.67.0.1"), // each by way of the other
+			learned("10.67.0.0/26", "10.66.0.1"),
+		}
+	},
+	"unreachable-next-hop": func(in *Input) {
+		in.Host.Routes = in.Host.Routes[1:]
+		in.Learned = append(in.Learned, learned("10.65.4.0/26", "10.2.0.3"), learned("fd65::9:0/122", "fe80::9"))
+	},
+	"onlink-gateway": func(in *Input) {
+		in.Host.Routes[0].Gateways = ips("172.31.1.1")
+	},
+	"link-local-next-hop": func(in *Input) {
+		in.Learned = []model.Learned{learned("10.65.4.0/26", "fe80::9%eth0"), learned("fd65::9:0/122", "fe80::9%eth0"), learned("fd65::a:0/122", "fe80::9%eth7")}
+	},
+	"own-routes-reflected": func(in *Input) {
+		in.Learned = []model.Learned{
+			learned("10.65.0.0/26", "10.1.0.2"), learned("10.65.9.0/26", "10.1.0.1"),
+			learned("10.1.0.0/24", "10.1.0.254"), learned("10.1.0.1/32", "10.1.0.254"), learned("10.65.0.5/32", "10.1.0.2"),
+		}
+	},
+	"inside-own-block": func(in *Input) {
+		in.Learned = []model.Learned{
+			learned("10.65.0.7/32", "10.1.0.2"), // a pod of ours that lives elsewhere now
+			learned("10.65.0.16/28", "10.1.0.2"),
+		}
+	},
+	"shadowing": func(in *Input) {
+		in.Learned = []model.Learned{
+			learned("0.0.0.0/0", "10.1.0.2"),
+			learned("10.1.0.0/25", "10.1.0.2"),   // has the node's address
+			learned("10.1.0.240/28", "10.1.0.2"), // has the gateway
+			learned("10.1.0.77/32", "10.1.0.2"),  // a service address announced by b
+			learned("10.0.0.0/8", "10.1.0.254"),
+			learned("::/0", "fd01::2"),
+		}
+	},
+	"not-routable": func(in *Input) {
+		in.Learned = []model.Learned{learned("127.0.0.0/8", "10.1.0.2"), learned("224.0.0.0/4", "10.1.0.2"),
+			{Prefix: netip.PrefixFrom(ip("10.7.7.7"), 24), NextHops: ips("10.1.0.2")}, learned("fe80::/64", "fd01::2")}
+	},
+	"pods-not-there": func(in *Input) {
+		in.Host.Links[2].AdminUp = false
+		in.Host.Links = in.Host.Links[:3]
+	},
+	"same-address-twice": func(in *Input) { in.Endpoints[1].Addresses = ips("10.65.0.5", "10.65.0.6") },
+	"nat": func(in *Input) {
+		in.Snapshot.Pools = append(in.Snapshot.Pools,
+			model.Pool{Name: "inner", CIDR: pfx("10.65.128.0/17")},
+			model.Pool{Name: "other", CIDR: pfx("10.60.0.0/16"), NATOutgoing: true, Disabled: true})
+		in.Snapshot.Pools[1].NATOutgoing = true
+		in.Snapshot.Felix = []model.FelixConfiguration{
+			{Name: "default", NATPortMin: 1000, NATPortMax: 2000, NATExcludeHosts: true},
+			{Name: "node.a", NATPortMin: 10000, NATPortMax: 20000, NATOutgoingAddress: ip("10.1.0.100")},
+			{Name: "node.b", NATPortMin: 5, NATPortMax: 6},
+		}
+	},
+	"nat-address-v6": func(in *Input) {
+		in.Snapshot.Pools[1].NATOutgoing = true
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", NATOutgoingAddress: ip("fd01::100"), NATPortMin: 10000, NATPortMax: 20000}}
+	},
+	"felix-settings": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{
+			{Name: "default", MTU: 1300, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
+	},
+	"spoofing-allowed": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", SpoofingAllowed: true}}
+	},
+	"ipip-always": func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },
+	"ipip-cross-subnet": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].IPIP = model.EncapCrossSubnet
+	},
+	"ipip-device-not-there-yet": func(in *Input) {
+		tunnelEnds(in)
+		in.Host.Links = in.Host.Links[:4]
+		in.Snapshot.Pools[0].IPIP = model.EncapAlways
+	},
+	"vxlan-always": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].VXLAN, in.Snapshot.Pools[1].VXLAN = model.EncapAlways, model.EncapAlways
+		in.Snapshot.Nodes[2].VXLANTunnel = netip.Addr{} // not ready: the direct way is kept
+	},
+	"vxlan-cross-subnet": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].VXLAN, in.Snapshot.Pools[1].VXLAN = model.EncapCrossSubnet, model.EncapCrossSubnet
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", VXLANPort: 8472, VXLANVNI: 5000, VXLANMTU: 1400}}
+	},
+}
+
+func TestDesired(t *testing.T) {
+	for name, change := range cases {
+		t.Run(name, func(t *testing.T) {
+			in := base()
+			change(&in)
+			state, problems := Desired(in)
+			var b strings.Builder
+			text := state.String()
+			plain, _ := Desired(base())
+			if name != "plain" { // say once what most have in common
+				text = strings.Replace(text, plain.Rules.String(), "as in plain\n", 1)
+			}
+			b.WriteString(text)
+			for _, p := range problems {
+				b.WriteString("! " + p.Reason + ": " + p.String() + "\n")
+			}
+			golden(t, name, b.String())
+
+			again, _ := Desired(in)
+			if diff := cmp.Diff(state, again, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+				t.Errorf("equal inputs gave different states:\n%s", diff)
+			}
+			if !slices.IsSortedFunc(state.Routes, Route.Compare) {
+				t.Errorf("routes are not sorted")
+			}
+			for i := 1; i < len(state.Routes); i++ {
+				if state.Routes[i].Prefix == state.Routes[i-1].Prefix {
+					t.Errorf("two routes for %s", state.Routes[i].Prefix)
+				}
+			}
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
+	}
+}
+
+// TestSharedNextHops holds what makes comparing two states of 50,000 routes
+// cheap: routes with the same way out share one slice.
+func TestSharedNextHops(t *testing.T) {
+	in := base()
+	twoUplinks(&in)
+	in.Learned = []model.Learned{
+		learned("10.70.0.0/16", "10.1.0.254", "10.9.0.254"), learned("10.71.0.0/16", "10.1.0.254", "10.9.0.254"),
+		learned("10.72.0.0/16", "10.1.0.2"), learned("10.73.0.0/16", "10.1.0.2"),
+	}
+	s, _ := Desired(in)
+	byPrefix := map[netip.Prefix]*NextHop{}
+	for _, r := range s.Routes {
+		if len(r.NextHops) > 0 {
+			byPrefix[r.Prefix] = &r.NextHops[0]
+		}
+	}
+	for _, pair := range [][2]string{{"10.70.0.0/16", "10.71.0.0/16"}, {"10.72.0.0/16", "10.73.0.0/16"}} {
+		if byPrefix[pfx(pair[0])] != byPrefix[pfx(pair[1])] {
+			t.Errorf("%v do not share their next hops", pair)
+		}
+	}
+}
+
+func TestText(t *testing.T) {
+	for want, got := range map[string]string{
+		"via 10.0.0.1 dev eth0 onlink": NextHop{Gateway: ip("10.0.0.1"), Device: "eth0", OnLink: true}.String(),
+		"dev if7":                      NextHop{Link: 7}.String(),
+		"default via inet6 fe80::1 dev eth0 proto 109 src 10.0.0.1 metric 1024": Route{
+			Prefix: pfx("0.0.0.0/0"), Metric: 1024, Source: ip("10.0.0.1"),
+			NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}.String(),
+		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Type: Unreachable, Metric: 1024}.String(),
+		"net.ipv4.ip_forward = 1":                       Sysctl{"net/ipv4/ip_forward", "1"}.String(),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// BenchmarkDesired is the decision over 50,000 learned routes of 100 nodes.
+func BenchmarkDesired(b *testing.B) {
+	in := base()
+	in.Learned = nil
+	for i := range 50000 {
+		in.Learned = append(in.Learned, model.Learned{
+			Prefix:   netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(100 + i>>16), byte(i >> 8), byte(i), 0}), 24),
+			NextHops: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + i%100)})},
+		})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if s, _ := Desired(in); len(s.Routes) < 50000 {
+			b.Fatal("routes are missing")
+		}
+	}
+}
