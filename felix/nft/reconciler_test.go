@@ -108,3 +108,186 @@ func TestTextAndKernelAgree(t *testing.T) {
 		})
 	}
 }
+
+func TestAdoptionWritesNothing(t *testing.T) {
+	ns := nstest.New(t)
+	for name, rules := range rulesets() {
+		apply(t, open(t, ns), rules)
+		before := list(ns)
+		fresh := open(t, ns)
+		apply(t, fresh, rules)
+		apply(t, fresh, rules)
+		if s := fresh.Stats(); s.Replaced != 0 || s.Elements != 0 {
+			t.Errorf("%s: a fresh process wrote what is there: %+v", name, s)
+		}
+		if diff := cmp.Diff(before, list(ns)); diff != "" {
+			t.Errorf("%s: the table changed:\n%s", name, diff)
+		}
+	}
+}
+
+func TestPodsComeAndGoAsElements(t *testing.T) {
+	ns := nstest.New(t)
+	r := open(t, ns)
+	rules := rulesets()["all"]
+	apply(t, r, rules)
+	for _, pods := range [][]felix.PodSource{
+		pods()[:1],
+		append(pods(), felix.PodSource{Interface: "cali0003", Sources: prefixes("10.65.0.3/32", "10.98.0.0/24")}),
+		nil,
+		pods(),
+	} {
+		rules.Spoofing.Pods = pods
+		apply(t, r, rules)
+		other := nstest.New(t)
+		apply(t, open(t, other), rules)
+		if diff := cmp.Diff(list(other), list(ns)); diff != "" {
+			t.Errorf("not what a table from scratch is:\n%s", diff)
+		}
+	}
+	if s := r.Stats(); s.Replaced != 1 || s.Elements == 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+func TestIncompleteRulesLeaveTheTable(t *testing.T) {
+	ns := nstest.New(t)
+	all := rulesets()["all"]
+	if err := open(t, ns).Apply(context.Background(), felix.State{Rules: rulesets()["nat"]}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(ns); !strings.Contains(got, "masquerade") {
+		t.Errorf("where there is no table, the first one is written: %s", got)
+	}
+	apply(t, open(t, ns), all)
+	before := list(ns)
+	if err := open(t, ns).Apply(context.Background(), felix.State{}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, list(ns)); diff != "" {
+		t.Errorf("the table of an earlier process changed:\n%s", diff)
+	}
+}
+
+func TestDriftIsRepaired(t *testing.T) {
+	ns := nstest.New(t)
+	ns.Run("nft", "add table inet other; add chain inet other c { type filter hook input priority 0; policy accept; }")
+	r := open(t, ns)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Ready()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	rules := rulesets()["all"]
+	apply(t, r, rules)
+	select {
+	case <-r.Changed():
+		t.Error("our own changes are taken for somebody else's")
+	default:
+	}
+	want := list(ns)
+	for _, spoil := range []string{
+		"delete table inet muslin",
+		"flush table inet muslin",
+		"flush chain inet muslin postrouting",
+		"flush set inet muslin nat-from4",
+		"flush set inet muslin pod-source4",
+		"add element inet muslin pod-source4 { \"cali9999\" . 10.1.1.1 }",
+		"flush ruleset",
+	} {
+		ns.Run("nft", spoil)
+		<-r.Changed()
+		apply(t, r, rules)
+		if diff := cmp.Diff(want, list(ns)); diff != "" {
+			t.Errorf("after %s (-want +got):\n%s", spoil, diff)
+		}
+	}
+	ns.Run("nft", "add table inet other; add chain inet other d")
+	ns.Run("nft", "flush chain inet muslin postrouting")
+	<-r.Changed()
+	apply(t, r, rules)
+	if got := ns.Run("nft", "list", "tables"); !strings.Contains(got, "inet other") {
+		t.Errorf("another tool's table is gone: %s", got)
+	}
+}
+
+// world is a node with two pods, known and unknown, and a host outside.
+type world struct{ node, known, unknown, outside *nstest.NS }
+
+func newWorld(t *testing.T) world {
+	w := world{nstest.New(t), nstest.New(t), nstest.New(t), nstest.New(t)}
+	w.node.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
+		"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0")
+	w.node.Veth("eth0", w.outside, "eth0", []string{"192.168.7.1/24", "fd07::1/64"}, []string{"192.168.7.2/24", "fd07::2/64"})
+	w.node.Veth("cali0001", w.known, "eth0", []string{"10.65.1.254/24", "fd65:0:0:1::254/64"}, []string{"10.65.1.1/24", "10.65.1.66/24", "fd65:0:0:1::1/64"})
+	w.node.Veth("cali0002", w.unknown, "eth0", []string{"10.65.2.254/24"}, []string{"10.65.2.1/24"})
+	w.known.IP("route add default via 10.65.1.254")
+	w.known.IP("-6 route add default via fd65:0:0:1::254")
+	w.unknown.IP("route add default via 10.65.2.254")
+	return w
+}
+
+func (w world) rules() felix.Ruleset {
+	return felix.Ruleset{
+		NAT: felix.NAT{Sources: prefixes("10.65.0.0/16", "fd65::/48"), Exclude: prefixes("10.65.0.0/16", "fd65::/48")},
+		Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept", Pods: []felix.PodSource{
+			{Interface: "cali0001", Sources: prefixes("10.65.1.1/32", "fd65:0:0:1::1/128")},
+		}},
+	}
+}
+
+func pings(ns *nstest.NS, args ...string) bool {
+	_, err := ns.Try("ping", append([]string{"-c", "1", "-W", "1"}, args...)...)
+	return err == nil
+}
+
+func TestMasqueradeAndSpoofing(t *testing.T) {
+	w := newWorld(t)
+	r := open(t, w.node)
+	// The outside has no route to the pods: only a masqueraded packet is
+	// answered.
+	if pings(w.known, "192.168.7.2") {
+		t.Fatal("the outside answers a pod without masquerading: the test proves nothing")
+	}
+	w.outside.IP("route add 10.65.2.0/24 via 192.168.7.1")
+	if !pings(w.unknown, "192.168.7.2") {
+		t.Fatal("the unknown pod is cut off without rules: the test proves nothing")
+	}
+	apply(t, r, w.rules())
+	for _, c := range []struct {
+		name string
+		from *nstest.NS
+		args []string
+		want bool
+	}{
+		{"masqueraded", w.known, []string{"192.168.7.2"}, true},
+		{"masqueraded IPv6", w.known, []string{"fd07::2"}, true},
+		{"to the node", w.known, []string{"10.65.1.254"}, true},
+		{"to the node, IPv6", w.known, []string{"fd65:0:0:1::254"}, true},
+		{"with an address that is not the pod's", w.known, []string{"-I", "10.65.1.66", "192.168.7.2"}, false},
+		{"with that address to the node", w.known, []string{"-I", "10.65.1.66", "10.65.1.254"}, false},
+		{"from an unknown pod", w.unknown, []string{"192.168.7.2"}, false},
+		{"from the node", w.node, []string{"192.168.7.2"}, true},
+		{"from outside to the node", w.outside, []string{"192.168.7.1"}, true},
+	} {
+		if got := pings(c.from, c.args...); got != c.want {
+			t.Errorf("%s: answered %t, want %t", c.name, got, c.want)
+		}
+	}
+	rules := w.rules()
+	rules.Spoofing.Pods[0].Sources = prefixes("10.65.1.1/32", "10.65.1.64/26")
+	apply(t, r, rules)
+	if !pings(w.known, "-I", "10.65.1.66", "192.168.7.2") {
+		t.Error("an allowed source prefix is dropped")
+	}
+	rules.Spoofing.ToHost = "Drop"
+	apply(t, r, rules)
+	if pings(w.known, "10.65.1.254") || !pings(w.known, "192.168.7.2") || !pings(w.node, "10.65.1.1") {
+		t.Error("with Drop a pod may reach the outside and answer the node, and nothing else on the node")
+	}
+}
