@@ -27,7 +27,7 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 	if len(p.Families) > 1 {
 		traits += "+" + p.Families[0].String() + "-session"
 	}
-	orphans := p.External() && !b.inCluster(*p) && !b.reExportAll(o)
+	orphans := p.External() && !p.InCluster && !b.reExportAll(o)
 	if p.External() && !orphans {
 		traits += "+all-nodes"
 	}

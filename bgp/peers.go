@@ -162,6 +162,7 @@ func (b *builder) nodePeers(o model.BGPPeer, n model.Node, kind PeerKind, family
 // One side of each pair waits, so that two connections never collide; which
 // one is decided as Calico does, by comparing the addresses as strings.
 func (b *builder) asNode(p *Peer, n model.Node) {
+	p.InCluster = true
 	if p.Port == 0 {
 		p.Port = b.listenPort(n.Name)
 	}
@@ -248,7 +249,7 @@ func (b *builder) fillFamilies(ps []Peer) {
 	both := b.node.IPv4.IsValid() && b.node.IPv6.IsValid()
 	outside := map[Family]bool{}
 	for _, p := range ps {
-		if !b.inCluster(p) {
+		if !p.InCluster {
 			outside[FamilyOf(p.Address)] = true
 		}
 	}
@@ -257,16 +258,11 @@ func (b *builder) fillFamilies(ps []Peer) {
 		f := FamilyOf(p.Address)
 		if len(p.Families) == 0 {
 			p.Families = []Family{f}
-			if both && !b.inCluster(*p) && !(outside[IPv4] && outside[IPv6]) {
+			if both && !p.InCluster && !(outside[IPv4] && outside[IPv6]) {
 				p.Families = append(p.Families, otherFamily(f))
 			}
 		}
 	}
-}
-
-func (b *builder) inCluster(p Peer) bool {
-	_, ok := b.nodeAt(p.Address)
-	return ok
 }
 
 func otherFamily(f Family) Family {

@@ -23,6 +23,7 @@ type learned struct {
 	list   []model.Learned // of routes; nil when it has to be made again
 	forCfg *bgp.Config     // the configuration list was made for
 	sub    *subscription   // the one whose events count
+	held   map[netip.Addr]bool
 }
 
 // hop is one path of an equal-cost set.
@@ -31,10 +32,11 @@ type hop struct {
 	pathID  uint32
 	nextHop netip.Addr
 	stale   bool
+	ghost   bool // withdrawn while its peer was held
 }
 
 func newLearned(hint func()) *learned {
-	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}}
+	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{}}
 }
 
 func (l *learned) clear() {
@@ -68,7 +70,7 @@ func (s *subscription) paths(ps []*apiutil.Path) {
 	}
 	if !s.begun {
 		s.begun = true
-		l.routes = make(map[netip.Prefix][]hop, len(ps))
+		l.routes = ghosts(l.routes)
 	}
 	for _, p := range ps {
 		l.update(p)
@@ -88,22 +90,75 @@ func (l *learned) update(p *apiutil.Path) {
 	hops := l.routes[prefix]
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	switch nh := nextHop(p); {
+	case p.Withdrawal && i >= 0 && l.held[p.PeerAddress]:
+		hops = slices.Clone(hops)
+		hops[i].ghost, hops[i].stale = true, true
 	case p.Withdrawal || !nh.IsValid():
 		if i < 0 {
 			return
 		}
 		hops = slices.Delete(slices.Clone(hops), i, i+1)
 	case i < 0:
-		hops = append(hops[:len(hops):len(hops)], hop{p.PeerAddress, p.RemoteID, nh, p.Stale})
+		hops = append(hops[:len(hops):len(hops)], hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
 	default:
 		hops = slices.Clone(hops)
-		hops[i] = hop{p.PeerAddress, p.RemoteID, nh, p.Stale}
+		hops[i] = hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale}
 	}
 	if len(hops) == 0 {
 		delete(l.routes, prefix)
 		return
 	}
 	l.routes[prefix] = hops
+}
+
+// hold keeps what a peer told while its session is made anew: withdrawn
+// routes stay, as stale ones, wherever nobody else has taken their place.
+func (l *learned) hold(peer netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[peer] = true
+}
+
+// release ends hold: what the peer has not told again goes.
+func (l *learned) release(peer netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held[peer] {
+		return
+	}
+	delete(l.held, peer)
+	for prefix, hops := range l.routes {
+		hops = slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return h.ghost && h.peer == peer })
+		if len(hops) == 0 {
+			delete(l.routes, prefix)
+		} else {
+			l.routes[prefix] = hops
+		}
+	}
+	l.list = nil
+	l.hint()
+}
+
+// ghosts are the held routes, which a listing of the RIB no longer shows.
+func ghosts(routes map[netip.Prefix][]hop) map[netip.Prefix][]hop {
+	out := make(map[netip.Prefix][]hop, len(routes))
+	for prefix, hops := range routes {
+		for _, h := range hops {
+			if h.ghost {
+				out[prefix] = append(out[prefix], h)
+			}
+		}
+	}
+	return out
+}
+
+// living drops ghosts where there is anything else.
+func living(hops []hop) []hop {
+	alive := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return h.ghost })
+	if len(alive) == 0 {
+		return hops
+	}
+	return alive
 }
 
 // nextHop is the path's next hop; for IPv6 the link-local one of two is used
@@ -155,7 +210,7 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 // lowest peer that told of it.
 func route(prefix netip.Prefix, hops []hop, mesh map[netip.Addr]bool, maxPaths int) model.Learned {
 	if len(hops) > 1 {
-		hops = slices.Clone(hops)
+		hops = slices.Clone(living(hops))
 		slices.SortFunc(hops, func(x, y hop) int {
 			return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
 		})

@@ -22,7 +22,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-const childEnv = "MUSLIN_TEST_SPEAKER"
+const (
+	childEnv   = "MUSLIN_TEST_SPEAKER"
+	hostileEnv = "MUSLIN_TEST_HOSTILE"
+)
 
 // TestMain lets the test binary be the speaker under test: started again in a
 // network namespace, it takes configurations on its standard input. A whole
@@ -30,6 +33,9 @@ const childEnv = "MUSLIN_TEST_SPEAKER"
 func TestMain(m *testing.M) {
 	if v, ok := os.LookupEnv(childEnv); ok {
 		os.Exit(child(v))
+	}
+	if v, ok := os.LookupEnv(hostileEnv); ok {
+		os.Exit(hostile(v))
 	}
 	os.Exit(m.Run())
 }
@@ -91,6 +97,18 @@ func child(mode string) int {
 			return 1
 		}
 	}
+}
+
+// runHostile runs the peer that means harm and returns what it said.
+func runHostile(t *testing.T, h *bgptest.Host, arg string) string {
+	t.Helper()
+	c := exec.Command("ip", "netns", "exec", h.NS, os.Args[0])
+	c.Env = append(os.Environ(), hostileEnv+"="+arg)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("hostile peer: %v\n%s", err, out)
+	}
+	return string(out)
 }
 
 // process is a speaker in a namespace of its own.

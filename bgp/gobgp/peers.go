@@ -18,6 +18,7 @@ const connectRetry = 2 // seconds; GoBGP dials after this much and then within 0
 type peerDiff struct {
 	remove  []bgp.Peer // gone, or to be made anew
 	add     []bgp.Peer
+	remake  []bgp.Peer // to be made anew without the peer noticing
 	update  []bgp.Peer // timers, limits, BFD: no reset
 	refresh []refresh  // policies that read differently
 }
@@ -43,6 +44,9 @@ func (s *server) diffPeers(cfg bgp.Config) peerDiff {
 		switch {
 		case !ok:
 			d.add = append(d.add, p)
+			continue
+		case p.InCluster && onlyReflectionDiffers(q, p):
+			d.remake = append(d.remake, p)
 			continue
 		case identity(p) != identity(q):
 			d.remove = append(d.remove, q)

@@ -3,6 +3,7 @@ package gobgp
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ type sessions struct {
 
 	mu        sync.Mutex
 	peers     map[netip.Addr]*session
+	holds     map[netip.Addr]time.Time // peers whose routes are held, and until when
 	bound     time.Duration
 	deadline  time.Time // zero until the first configuration is applied
 	converged chan struct{}
@@ -45,7 +47,7 @@ type session struct {
 func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
 	return &sessions{
 		log: log, hint: hint, bound: bound, down: make(chan struct{}, 1),
-		peers: map[netip.Addr]*session{}, converged: make(chan struct{}),
+		peers: map[netip.Addr]*session{}, holds: map[netip.Addr]time.Time{}, converged: make(chan struct{}),
 	}
 }
 
@@ -54,7 +56,7 @@ func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
 func (s *sessions) configure(cfg bgp.Config, d peerDiff) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range d.remove {
+	for _, p := range append(slices.Clone(d.remove), d.remake...) {
 		if v, ok := s.peers[p.Address]; ok {
 			s.peers[p.Address] = &session{since: time.Now(), flaps: v.flaps, lastError: v.lastError, state: packet.BGP_FSM_IDLE}
 		}

@@ -45,6 +45,7 @@ type Speaker struct {
 	rib      *learned
 	sessions *sessions
 	changed  chan struct{}
+	linger   *lingering // owned by Run's goroutine
 
 	mu      sync.Mutex
 	current *bgp.Config // in force; replaced, never changed
@@ -97,8 +98,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 		case <-audit.C:
 			s.relist()
 		case now := <-tick.C:
-			s.sessions.tick(now)
-			s.reviveLimited(now)
+			s.tick(now)
 		}
 	}
 }
@@ -153,6 +153,7 @@ func (s *Speaker) apply(ctx context.Context, cfg bgp.Config) error {
 		}
 	}
 	srv := s.server
+	cfg = s.withLingering(cfg, time.Now())
 	d := srv.diffPeers(cfg)
 	s.sessions.configure(cfg, d)
 	s.setConfig(cfg)
@@ -171,6 +172,9 @@ func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
 	var errs []error
 	for _, p := range d.remove {
 		errs = append(errs, s.server.deletePeer(ctx, p))
+	}
+	for _, p := range d.remake {
+		errs = append(errs, s.remake(ctx, p, s.config().ListenPort))
 	}
 	for _, p := range d.update {
 		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral), s.server.revive(ctx, p.Address))
@@ -242,6 +246,21 @@ func (s *Speaker) tend() {
 		}
 	}
 	s.relist()
+}
+
+// tick does what is due.
+func (s *Speaker) tick(now time.Time) {
+	s.sessions.tick(now)
+	s.reviveLimited(now)
+	for _, a := range s.sessions.endedHolds(now) {
+		s.rib.release(a)
+	}
+	if cfg, due := s.endLingering(now); due {
+		s.log.Info("old sessions inside the cluster end")
+		if err := s.apply(context.Background(), cfg); err != nil {
+			s.log.Error("old sessions could not be ended", "error", err)
+		}
+	}
 }
 
 // reviveLimited gives peers that broke their prefix limit another chance.
