@@ -45,7 +45,7 @@ var (
 		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
 		AnnotationPrefixLimit, AnnotationFamilies, AnnotationReExport,
 	}
-	configAnnotations = []string{AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier, AnnotationMaxPaths}
+	configAnnotations = []string{AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier, AnnotationMaxPaths, AnnotationOriginCheck}
 )
 
 // annotations applies those of a BGPPeer to its session.
@@ -113,9 +113,18 @@ func (b *builder) reExportAll(o model.BGPPeer) bool {
 	}
 }
 
+// maxPaths reads the annotations of the BGPConfiguration and gives the number of
+// next hops.
 func (b *builder) maxPaths() int {
 	ref := model.Ref{Kind: "BGPConfiguration", Name: "default"}
 	b.unknownAnnotations(ref, b.defaults.Annotations, configAnnotations)
+	switch v, ok := b.defaults.Annotations[AnnotationOriginCheck]; OriginMode(v) {
+	case OriginOff, OriginWarn, OriginEnforce:
+	default:
+		if ok {
+			b.badAnnotation(ref, AnnotationOriginCheck, v, "want Off, Warn or Enforce")
+		}
+	}
 	if n, ok := b.number(ref, b.defaults.Annotations, AnnotationMaxPaths, 1, 64); ok {
 		return n
 	}

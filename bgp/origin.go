@@ -1,0 +1,166 @@
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// AnnotationOriginCheck on the BGPConfiguration "default" says what becomes of
+// a learned pod prefix whose origin IPAM does not confirm: "Off" (default),
+// "Warn" or "Enforce".
+const AnnotationOriginCheck = "muslin.io/origin-check"
+
+// OriginMode is a value of AnnotationOriginCheck.
+type OriginMode string
+
+// The modes of the origin check.
+const (
+	OriginOff     OriginMode = "Off"
+	OriginWarn    OriginMode = "Warn"
+	OriginEnforce OriginMode = "Enforce"
+)
+
+// Reasons of a Refusal.
+const (
+	ReasonNoBlock    = "NoBlock"    // no IPAM block is or holds the prefix
+	ReasonWrongOwner = "WrongOwner" // the next hop is a node, and not the block's
+)
+
+// Refusal is a next hop of a learned prefix that IPAM does not confirm.
+type Refusal struct {
+	Prefix        netip.Prefix
+	NextHop, From netip.Addr
+	Reason        string
+}
+
+// OriginCheck is IPAM's view of who may announce what: what a route origin
+// authorisation is to the Internet.
+type OriginCheck struct {
+	Mode   OriginMode
+	pools  []netip.Prefix
+	blocks map[netip.Prefix]model.NodeName
+	starts []netip.Addr // of blocks, sorted
+	bits   []int        // lengths of blocks, longest first
+	nodes  map[netip.Addr]model.NodeName
+}
+
+// NewOriginCheck prepares the check from all blocks of the cluster; the
+// snapshot has to hold other nodes' blocks too.
+func NewOriginCheck(snap model.Snapshot) OriginCheck {
+	c := OriginCheck{Mode: OriginOff, blocks: map[netip.Prefix]model.NodeName{}, nodes: map[netip.Addr]model.NodeName{}}
+	for _, g := range snap.BGP {
+		if m := OriginMode(g.Annotations[AnnotationOriginCheck]); g.Name == "default" && (m == OriginWarn || m == OriginEnforce) {
+			c.Mode = m
+		}
+	}
+	for _, p := range snap.Pools {
+		c.pools = append(c.pools, p.CIDR.Masked())
+	}
+	for _, b := range snap.Blocks {
+		c.blocks[b.CIDR.Masked()] = b.Node
+		c.starts = append(c.starts, b.CIDR.Masked().Addr())
+		if !slices.Contains(c.bits, b.CIDR.Bits()) {
+			c.bits = append(c.bits, b.CIDR.Bits())
+		}
+	}
+	slices.SortFunc(c.starts, netip.Addr.Compare)
+	slices.SortFunc(c.bits, func(x, y int) int { return y - x })
+	for _, n := range snap.Nodes {
+		for _, f := range []Family{IPv4, IPv6} {
+			if a := addrOf(n, f); a.IsValid() {
+				c.nodes[a] = n.Name
+			}
+		}
+	}
+	return c
+}
+
+// Apply divides learned routes. Prefixes outside all pools are not its
+// business, and neither are aggregates of several blocks. A next hop that is
+// no node is a router, behind which the owner may well be. keep reports
+// prefixes that pass in any case: those that are installed already, while the
+// API cannot be reached and a block may be newer than what is known of it; nil
+// keeps none.
+//
+// In mode Warn all routes are kept and the refusals only told.
+func (c OriginCheck) Apply(learned []model.Learned, keep func(netip.Prefix) bool) ([]model.Learned, []Refusal) {
+	if c.Mode == OriginOff {
+		return learned, nil
+	}
+	var refused []Refusal
+	kept := make([]model.Learned, 0, len(learned))
+	for _, l := range learned {
+		bad := c.refuse(l)
+		if len(bad) == 0 || keep != nil && keep(l.Prefix) {
+			kept = append(kept, l)
+			continue
+		}
+		refused = append(refused, bad...)
+		if l = without(l, bad); len(l.NextHops) > 0 {
+			kept = append(kept, l)
+		}
+	}
+	if c.Mode == OriginWarn {
+		return learned, refused
+	}
+	return kept, refused
+}
+
+// refuse lists what is wrong with a route.
+func (c OriginCheck) refuse(l model.Learned) []Refusal {
+	if !insideAny(c.pools, l.Prefix) {
+		return nil
+	}
+	block, owner, known := c.blockOf(l.Prefix)
+	if !known && c.coversBlocks(l.Prefix) {
+		return nil
+	}
+	borrowed := l.Prefix.IsSingleIP() && block != l.Prefix
+	var out []Refusal
+	for i, nh := range l.NextHops {
+		node, isNode := c.nodes[nh]
+		switch {
+		case !known:
+			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNoBlock})
+		case isNode && node != owner && !borrowed:
+			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonWrongOwner})
+		}
+	}
+	return out
+}
+
+// blockOf finds the block that is p or holds it.
+func (c OriginCheck) blockOf(p netip.Prefix) (netip.Prefix, model.NodeName, bool) {
+	for _, bits := range c.bits {
+		if bits > p.Bits() {
+			continue
+		}
+		q, err := p.Addr().Prefix(bits)
+		if err != nil {
+			continue
+		}
+		if owner, ok := c.blocks[q]; ok {
+			return q, owner, true
+		}
+	}
+	return netip.Prefix{}, "", false
+}
+
+// coversBlocks is asked only of prefixes that lie in no block.
+func (c OriginCheck) coversBlocks(p netip.Prefix) bool {
+	i, _ := slices.BinarySearchFunc(c.starts, p.Addr(), netip.Addr.Compare)
+	return i < len(c.starts) && p.Contains(c.starts[i])
+}
+
+func without(l model.Learned, bad []Refusal) model.Learned {
+	out := l
+	out.NextHops, out.From = nil, nil
+	for i, nh := range l.NextHops {
+		if !slices.ContainsFunc(bad, func(r Refusal) bool { return r.NextHop == nh }) {
+			out.NextHops, out.From = append(out.NextHops, nh), append(out.From, l.From[i])
+		}
+	}
+	return out
+}

@@ -1,0 +1,78 @@
+package bgp_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func heard(p string, nextHops ...string) model.Learned {
+	l := model.Learned{Prefix: prefix(p)}
+	for _, nh := range nextHops {
+		l.NextHops, l.From = append(l.NextHops, addr(nh)), append(l.From, addr(nh))
+	}
+	return l
+}
+
+func TestOriginCheck(t *testing.T) {
+	const node2, node10, router = "10.0.1.2", "10.0.2.10", "10.0.1.254"
+	for _, tc := range []struct {
+		name    string
+		route   model.Learned
+		reasons []string
+		left    int // next hops
+	}{
+		{"owner", heard("10.244.2.0/26", node2), nil, 1},
+		{"a router before the owner", heard("10.244.2.0/26", router), nil, 1},
+		{"another node", heard("10.244.2.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"another node beside the owner", heard("10.244.2.0/26", node2, node10), []string{bgp.ReasonWrongOwner}, 1},
+		{"half of a block by its owner", heard("10.244.2.0/27", node2), nil, 1},
+		{"half of a block by another", heard("10.244.2.0/27", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"a borrowed address", heard("10.244.2.9/32", node10), nil, 1},
+		{"no block", heard("10.244.77.0/26", node2), []string{bgp.ReasonNoBlock}, 0},
+		{"no block, by a router", heard("10.244.77.0/26", router), []string{bgp.ReasonNoBlock}, 0},
+		{"an aggregate", heard("10.244.0.0/20", router), nil, 1},
+		{"outside all pools", heard("192.0.2.0/24", node10), nil, 1},
+		{"a default route", heard("0.0.0.0/0", router), nil, 1},
+		{"IPv6", heard("fd44::/64", router), nil, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			snap := cluster()
+			for _, mode := range []bgp.OriginMode{bgp.OriginOff, bgp.OriginWarn, bgp.OriginEnforce} {
+				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
+				kept, refused := bgp.NewOriginCheck(snap).Apply([]model.Learned{tc.route}, nil)
+				var reasons []string
+				for _, r := range refused {
+					reasons = append(reasons, r.Reason)
+				}
+				want, left := tc.reasons, tc.left
+				if mode == bgp.OriginOff {
+					want = nil
+				}
+				if mode != bgp.OriginEnforce {
+					left = len(tc.route.NextHops)
+				}
+				if d := cmp.Diff(want, reasons, cmpopts.EquateEmpty()); d != "" {
+					t.Errorf("%s: reasons -want +got:\n%s", mode, d)
+				}
+				got := 0
+				for _, l := range kept {
+					got += len(l.NextHops)
+				}
+				if got != left {
+					t.Errorf("%s: %d next hops left, want %d", mode, got, left)
+				}
+			}
+			snap.BGP[0].Annotations[bgp.AnnotationOriginCheck] = "Enforce"
+			kept, refused := bgp.NewOriginCheck(snap).Apply([]model.Learned{tc.route}, func(netip.Prefix) bool { return true })
+			if len(kept) != 1 || len(refused) != 0 {
+				t.Errorf("an installed route was refused while the API is away: %v", refused)
+			}
+		})
+	}
+}
