@@ -21,6 +21,8 @@ import (
 
 var server *kubetest.Server
 
+var manifestsDir = kubetest.Root() + "/manifests"
+
 func TestMain(m *testing.M) {
 	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
 }
@@ -30,7 +32,7 @@ const agentUser = "system:serviceaccount:muslin-system:muslin-agent"
 // watch runs a Cluster with the rights of the agent until the test ends.
 func watch(t *testing.T, o kube.Options) *kube.Cluster {
 	t.Helper()
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
 	return watchAs(t, server.ConfigAs(agentUser), o)
 }
 
@@ -227,7 +229,7 @@ func TestLastGoodValueStaysInForce(t *testing.T) {
 }
 
 func TestPasswordComesAndChanges(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
 	apply(t, v3("BGPPeer", "md5", `{peerIP: 192.0.2.9, asNumber: 1, password: {secretKeyRef: {name: bgp, key: tor}}}`))
 	c := watch(t, kube.Options{Node: "n1"}) // is ready although the Secret is absent
 	password := func() *model.PasswordRef { return c.Snapshot().Peers[0].Password }

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"net/netip"
+	"unique"
 
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
@@ -29,18 +30,31 @@ func stripNode(obj any) (any, error) {
 		n.ManagedFields = nil
 		n.Status.Images, n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil, nil
 		n.Status.Capacity, n.Status.Allocatable = nil, nil
-		n.Annotations = ours(n.Annotations)
+		n.Labels, n.Annotations = shared(n.Labels), shared(ours(n.Annotations))
 	}
 	return obj, nil
+}
+
+// shared is a copy of m whose strings are shared with every other such copy:
+// the labels of thousands of nodes are mostly the same.
+func shared(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[unique.Make(k).Value()] = unique.Make(v).Value()
+	}
+	return out
 }
 
 // readNode translates a node. An annotation that cannot be read is reported and
 // left out; the node itself is always usable.
 func readNode(obj any) reading[model.Node] {
-	n := obj.(*corev1.Node)
+	n := obj.(*corev1.Node) // stripped: only annotations that mean something are left
 	r := newReader("Node", &n.ObjectMeta)
 	out := model.Node{
-		Name: model.NodeName(n.Name), Labels: n.Labels, Annotations: ours(n.Annotations),
+		Name: model.NodeName(n.Name), Labels: n.Labels, Annotations: n.Annotations,
 		RouteReflectorClusterID: n.Annotations[AnnotationClusterID],
 		VXLANMAC:                n.Annotations[AnnotationVXLANMAC],
 		VXLANMACV6:              n.Annotations[AnnotationVXLANMACV6],
