@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"sort"
 	"strings"
@@ -64,12 +65,12 @@ func (l *Lab) buildKubelab(ctx context.Context) error {
 		l.progress.note("kept, nothing changed")
 		return nil
 	}
-	l.progress.note("from source; the first time takes some minutes")
+	l.progress.note("from source, the first time takes some minutes")
 	version := strings.Split(strings.TrimPrefix(kubernetesVersion, "v"), ".")
 	const pkg = "k8s.io/component-base/version"
 	ldflags := fmt.Sprintf("-s -w -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",
 		pkg, kubernetesVersion, pkg, version[0], pkg, version[1])
-	if err := goBuild(ctx, source, "-mod=readonly", "-trimpath", "-ldflags", ldflags, "-o", binary, "."); err != nil {
+	if err := l.goBuild(ctx, source, "-mod=readonly", "-trimpath", "-ldflags", ldflags, "-o", binary, "."); err != nil {
 		return fmt.Errorf("build kubelab: %w", err)
 	}
 	return os.WriteFile(stamp, []byte(want), 0o644)
@@ -86,7 +87,7 @@ func (l *Lab) buildPrograms(ctx context.Context) error {
 	for name, pkg := range map[string]string{
 		"machine": "./hack/lab/cmd/machine", "probe": "./hack/lab/probe", "lab": "./hack/lab/cmd/lab",
 	} {
-		if err := goBuild(ctx, l.source, "-trimpath", "-ldflags", "-s -w", "-o", l.program(name), pkg); err != nil {
+		if err := l.goBuild(ctx, l.source, "-trimpath", "-ldflags", "-s -w", "-o", l.program(name), pkg); err != nil {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
 	}
@@ -109,13 +110,14 @@ func (l *Lab) lockBin() (unlock func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// goBuild runs the go command in dir, with static binaries as the result.
-func goBuild(ctx context.Context, dir string, args ...string) error {
+// goBuild runs the go command in dir, with static binaries as the result, and
+// notes how far it is.
+func (l *Lab) goBuild(ctx context.Context, dir string, args ...string) error {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
 		return errors.New("the go command is not in PATH")
 	}
-	command := exec.CommandContext(ctx, goTool, append([]string{"build"}, args...)...)
+	command := exec.CommandContext(ctx, goTool, append([]string{"build", "-v"}, args...)...)
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	// A killed lab leaves no compiler behind. The signal comes when the thread
@@ -123,13 +125,42 @@ func goBuild(ctx context.Context, dir string, args ...string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	var out bytes.Buffer
-	command.Stdout, command.Stderr = &out, &out
-	if err := command.Run(); err != nil {
-		return fmt.Errorf("go build in %s: %w\n%s", dir, err, tail(out.String()))
+	output, err := command.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := command.Start(); err != nil {
+		return err
+	}
+	complaints := l.followBuild(output)
+	if err := command.Wait(); err != nil {
+		return fmt.Errorf("go build in %s: %w\n%s", dir, err, tail(complaints))
 	}
 	return nil
 }
+
+// followBuild counts what the go command says it does, and returns the rest.
+func (l *Lab) followBuild(output io.Reader) (complaints string) {
+	var rest strings.Builder
+	packages, modules := 0, 0
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		line := lines.Text()
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			modules++
+		case packageName.MatchString(line):
+			packages++
+		default:
+			rest.WriteString(line + "\n")
+			continue
+		}
+		l.progress.note("%d modules fetched, %d packages compiled", modules, packages)
+	}
+	return rest.String()
+}
+
+// packageName is a line of go build -v.
+var packageName = regexp.MustCompile(`^[A-Za-z0-9._~/-]+$`)
 
 // fingerprint sums up the sources in dir, its subdirectories not included, and
 // the compiler.

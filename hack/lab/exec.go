@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -119,15 +118,17 @@ func (l *Lab) Routes(machine string) ([]Route, error) {
 	defer handle.Close()
 	var all []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := handle.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		routes, err := netns.Dump(func() ([]netlink.Route, error) {
+			return handle.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		})
+		if err != nil {
 			return nil, fmt.Errorf("read routes of %s: %w", machine, err)
 		}
 		all = append(all, routes...)
 	}
 	devices := map[int]string{}
-	links, err := handle.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	links, err := netns.Dump(handle.LinkList)
+	if err != nil {
 		return nil, fmt.Errorf("read links of %s: %w", machine, err)
 	}
 	for _, device := range links {

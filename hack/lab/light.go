@@ -151,10 +151,11 @@ func keepReady(ctx context.Context, api *apiClient, name string) error {
 			Conditions []struct{ Type, Status string }
 		}
 	}
-	if err := api.do(ctx, "GET", "/api/v1/nodes/"+name, nil, &object); err != nil {
-		if apiStatus(err) == 404 {
-			return nil // not registered yet
-		}
+	err := api.do(ctx, "GET", "/api/v1/nodes/"+name, nil, &object)
+	if apiStatus(err) == 404 {
+		return nil // not registered yet
+	}
+	if err != nil {
 		return err
 	}
 	node := Node{Name: name}

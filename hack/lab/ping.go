@@ -32,7 +32,7 @@ func echo(address netip.Addr, timeout time.Duration) bool {
 	if err != nil {
 		return false
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	message := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{Seq: 1, Data: []byte("lab")}}
 	packet, err := message.Marshal(nil)
 	if err != nil {

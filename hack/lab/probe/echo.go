@@ -30,7 +30,7 @@ func serve(ctx context.Context, args []string) error {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	context.AfterFunc(ctx, func() { listener.Close(); packets.Close() })
+	context.AfterFunc(ctx, func() { _ = errors.Join(listener.Close(), packets.Close()) })
 	failed := make(chan error, 2)
 	go func() { failed <- serveTCP(listener) }()
 	go func() { failed <- serveUDP(packets) }()
@@ -55,7 +55,7 @@ func serveTCP(listener net.Listener) error {
 			return err
 		}
 		go func() {
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			_, _ = conn.Write(answer(conn.RemoteAddr())) // the peer may have left
 		}()
 	}
@@ -92,7 +92,7 @@ func dial(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err

@@ -83,7 +83,7 @@ func ping(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer p.conn.Close()
+	defer func() { _ = p.conn.Close() }()
 	go p.receive()
 	result := report{Target: host}
 	ticker := time.NewTicker(*interval)

@@ -36,7 +36,7 @@ func trace(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("open raw ICMP socket: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	t := tracer{family: family, conn: conn, target: target, id: os.Getpid() & 0xffff}
 	for ttl := 1; ttl <= *hops && ctx.Err() == nil; ttl++ {
 		hop, err := t.hop(ttl, *wait)

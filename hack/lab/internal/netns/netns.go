@@ -69,12 +69,8 @@ func Create(name string) error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return fmt.Errorf("find lo: %w", err)
-		}
-		if err := netlink.LinkSetUp(lo); err != nil {
-			return fmt.Errorf("set lo up: %w", err)
+		if err := setLoopbackUp(); err != nil {
+			return err
 		}
 		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
 		return unix.Mount(self, Path(name), "", unix.MS_BIND, "")
@@ -83,6 +79,34 @@ func Create(name string) error {
 		return errors.Join(fmt.Errorf("create network namespace %s: %w", name, err), Delete(name))
 	}
 	return nil
+}
+
+// setLoopbackUp sets lo of the calling thread's namespace up.
+func setLoopbackUp() error {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	lo, err := handle.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := handle.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// Dump calls list again while the kernel says that its answer was disturbed by
+// a change.
+func Dump[T any](list func() ([]T, error)) ([]T, error) {
+	for {
+		all, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return all, err
+		}
+	}
 }
 
 // Delete removes the name; the namespace goes with its last process. Deleting
@@ -121,7 +145,7 @@ func Handle(name string) (*netlink.Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace %s: %w", name, err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }() // only read from
 	handle, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink in network namespace %s: %w", name, err)
