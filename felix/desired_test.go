@@ -316,6 +316,13 @@ func TestSharedNextHops(t *testing.T) {
 	}
 }
 
+func TestDerivedMAC(t *testing.T) {
+	// 66 and the start of `printf node-1 | sha1sum`.
+	if got := derivedMAC("node-1"); got != "66:b3:68:28:39:8e" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestText(t *testing.T) {
 	for want, got := range map[string]string{
 		"via 10.0.0.1 dev eth0 onlink": NextHop{Gateway: ip("10.0.0.1"), Device: "eth0", OnLink: true}.String(),

@@ -2,6 +2,8 @@ package felix
 
 import (
 	"cmp"
+	"crypto/sha1"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -119,7 +121,7 @@ func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mt
 			outer = n.IPv6
 		}
 		address, mac := vxlanEnd(n, v4)
-		if n.Name != c.Self && outer.IsValid() && address.IsValid() && mac != "" {
+		if n.Name != c.Self && outer.IsValid() && address.IsValid() {
 			t.Peers = append(t.Peers, TunnelPeer{Address: address, MAC: mac, Node: outer.Addr()})
 		}
 	}
@@ -127,12 +129,20 @@ func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mt
 	return append(out, t)
 }
 
-// vxlanEnd is the tunnel address and MAC of a node.
+// vxlanEnd is the tunnel address and MAC of a node. A node that does not say
+// its MAC has the one that Calico derives from its name.
 func vxlanEnd(n model.Node, v4 bool) (netip.Addr, string) {
 	if v4 {
-		return n.VXLANTunnel, n.VXLANMAC
+		return n.VXLANTunnel, cmp.Or(n.VXLANMAC, derivedMAC(string(n.Name)))
 	}
-	return n.VXLANTunnelV6, n.VXLANMACV6
+	return n.VXLANTunnelV6, cmp.Or(n.VXLANMACV6, derivedMAC(string(n.Name)+"-v6"))
+}
+
+// derivedMAC is 66 (the letter f) and the first five bytes of the name's SHA-1
+// (Calico vtepMACForHost).
+func derivedMAC(name string) string {
+	sum := sha1.Sum([]byte(name))
+	return fmt.Sprintf("66:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4])
 }
 
 // tunnelled is the way through a tunnel, nil when the prefix's pool asks for
@@ -164,7 +174,7 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 		if !v4 {
 			name = VXLANDeviceV6
 		}
-		if address, mac := vxlanEnd(node, v4); address.IsValid() && mac != "" {
+		if address, _ := vxlanEnd(node, v4); address.IsValid() {
 			return r.over(name, address)
 		}
 	}

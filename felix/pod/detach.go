@@ -41,7 +41,7 @@ func (p *Plugger) Detach(ctx context.Context, containerID, iface, hostInterface 
 func (p *Plugger) find(containerID, iface, hostInterface string) (int, error) {
 	owner := aliasPrefix + containerID + "/" + iface + " "
 	if hostInterface != "" {
-		l, err := getLink(p.conn, hostInterface)
+		l, err := p.conn.GetLink(hostInterface)
 		if err == nil && strings.HasPrefix(l.Alias, owner) {
 			return l.Index, nil
 		}
@@ -85,13 +85,13 @@ func (p *Plugger) deleteAll(batch []*removal) {
 	var marks nl.Batch
 	for _, r := range batch {
 		marks.Add(unix.RTM_NEWLINK, 0, func(b []byte) []byte {
-			return nl.AppendAttr32(ifinfo(b, r.index, 0, 0), unix.IFLA_GROUP, deleteGroup)
+			return nl.AppendAttr32(nl.LinkHeader(b, r.index, 0, 0), unix.IFLA_GROUP, deleteGroup)
 		})
 	}
 	err := p.conn.Do(&marks, func(i int, err error) { batch[i].err = absent(err) })
 	var del nl.Batch
 	del.Add(unix.RTM_DELLINK, 0, func(b []byte) []byte {
-		return nl.AppendAttr32(ifinfo(b, 0, 0, 0), unix.IFLA_GROUP, deleteGroup)
+		return nl.AppendAttr32(nl.LinkHeader(b, 0, 0, 0), unix.IFLA_GROUP, deleteGroup)
 	})
 	err = errors.Join(err, p.conn.Each(&del, func(_ int, err error) error { return absent(err) }))
 	for _, r := range batch {

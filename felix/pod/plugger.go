@@ -93,11 +93,11 @@ func (p *Plugger) attach(ctx context.Context, s Spec) (model.Endpoint, error) {
 // pair returns the index of the host's end, and makes the pair unless the one
 // that is there is this container's.
 func (p *Plugger) pair(ctx context.Context, s Spec, inside *podSide) (int, error) {
-	old, err := getLink(p.conn, s.HostInterface)
+	old, err := p.conn.GetLink(s.HostInterface)
 	switch {
 	case err == nil:
 		want, _ := s.alias()
-		_, missing := getLink(inside.conn, s.Interface)
+		_, missing := inside.conn.GetLink(s.Interface)
 		if old.Alias == want && missing == nil {
 			return old.Index, nil
 		}
@@ -110,7 +110,7 @@ func (p *Plugger) pair(ctx context.Context, s Spec, inside *podSide) (int, error
 	if err := p.create(s, inside); err != nil {
 		return 0, err
 	}
-	link, err := getLink(p.conn, s.HostInterface)
+	link, err := p.conn.GetLink(s.HostInterface)
 	return link.Index, err
 }
 

@@ -2,7 +2,6 @@ package pod
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,20 +31,20 @@ func (p *Plugger) setHost(s Spec, index int) error {
 			return err
 		}
 	}
-	var r requests
-	r.add("set alias", unix.RTM_NEWLINK, 0, func(b []byte) []byte {
-		return nl.AppendAttr(ifinfo(b, index, 0, 0), unix.IFLA_IFALIAS, []byte(alias))
+	var r nl.Requests
+	r.Name("set alias", unix.RTM_NEWLINK, 0, func(b []byte) []byte {
+		return nl.AppendAttr(nl.LinkHeader(b, index, 0, 0), unix.IFLA_IFALIAS, []byte(alias))
 	})
 	// proxy_arp answers a pod that has lost its neighbour entry; redirects
 	// would tell a pod that talks to itself through a service not to.
-	r.settings(index, map[uint16]uint32{confForwarding: 1, confProxyARP: 1, confSendRedirects: 0})
-	r.proxyDelay(index)
+	r.Settings(index, map[uint16]uint32{nl.ConfForwarding: 1, nl.ConfProxyARP: 1, nl.ConfSendRedirects: 0})
+	r.NoProxyDelay(index)
 	if v6 {
-		r.noAutoLinkLocal(index)
-		r.address(index, Gateway6)
+		r.NoAutoLinkLocal(index)
+		r.Address(index, Gateway6)
 	}
-	r.up(index)
-	if err := r.do(p.conn); err != nil {
+	r.Up(index)
+	if err := r.Do(p.conn); err != nil {
 		return fmt.Errorf("set up link %s: %w", s.HostInterface, err)
 	}
 	return nil
@@ -53,7 +52,7 @@ func (p *Plugger) setHost(s Spec, index int) error {
 
 // setPod sets the pod's end up: all of it in one send.
 func (p *Plugger) setPod(s Spec, inside *podSide) error {
-	link, err := getLink(inside.conn, s.Interface)
+	link, err := inside.conn.GetLink(s.Interface)
 	if err != nil {
 		return err
 	}
@@ -67,26 +66,26 @@ func (p *Plugger) setPod(s Spec, inside *podSide) error {
 	if s.Forwarding {
 		forwarding = 1
 	}
-	var r requests
-	r.settings(link.Index, map[uint16]uint32{confForwarding: forwarding})
+	var r nl.Requests
+	r.Settings(link.Index, map[uint16]uint32{nl.ConfForwarding: forwarding})
 	if v6 {
-		r.noAutoLinkLocal(link.Index)
-		r.address(link.Index, linkLocal(s.mac()))
+		r.NoAutoLinkLocal(link.Index)
+		r.Address(link.Index, nl.LinkLocal(s.mac()))
 	}
 	for _, a := range s.Addresses {
-		r.address(link.Index, a)
+		r.Address(link.Index, a)
 	}
-	r.up(link.Index)
+	r.Up(link.Index)
 	if v4 {
-		r.neighbour(link.Index, Gateway4, HostMAC)
-		r.route(link.Index, netip.PrefixFrom(Gateway4, 32), netip.Addr{})
-		r.route(link.Index, netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway4)
+		r.Neighbour(link.Index, Gateway4, HostMAC)
+		addRoute(&r, link.Index, netip.PrefixFrom(Gateway4, 32), netip.Addr{})
+		addRoute(&r, link.Index, netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway4)
 	}
 	if v6 {
-		r.neighbour(link.Index, Gateway6, HostMAC)
-		r.route(link.Index, netip.PrefixFrom(netip.IPv6Unspecified(), 0), Gateway6)
+		r.Neighbour(link.Index, Gateway6, HostMAC)
+		addRoute(&r, link.Index, netip.PrefixFrom(netip.IPv6Unspecified(), 0), Gateway6)
 	}
-	if err := r.do(inside.conn); err != nil {
+	if err := r.Do(inside.conn); err != nil {
 		return fmt.Errorf("set up link %s in the pod: %w", s.Interface, err)
 	}
 	return nil
@@ -110,23 +109,6 @@ func (p *Plugger) enableIPv6(ns *nl.NS, link string) error {
 	return nil
 }
 
-// proxyDelay has the node answer ARP for the gateway at once instead of after a
-// random time of up to 0.8 s.
-func (r *requests) proxyDelay(index int) {
-	const (
-		ndtaName, ndtaParms       = 1, 6
-		ndtpaIfindex, ndtpaProxyD = 1, 13
-	)
-	r.add("set proxy delay of the link", unix.RTM_SETNEIGHTBL, unix.NLM_F_REPLACE, func(b []byte) []byte {
-		b = append(b, unix.AF_INET, 0, 0, 0) // ndtmsg
-		b = nl.AppendAttr(b, ndtaName, []byte("arp_cache\x00"))
-		b, parms := nl.BeginNested(b, ndtaParms)
-		b = nl.AppendAttr32(b, ndtpaIfindex, uint32(index))
-		b = nl.AppendAttr(b, ndtpaProxyD, binary.NativeEndian.AppendUint64(nil, 0)) // ms
-		return nl.EndNested(b, parms)
-	})
-}
-
 // Check verifies that a pod is plugged in as s says: both links, the addresses
 // and the default routes. The error names everything that is wrong.
 func (p *Plugger) Check(ctx context.Context, s Spec) error {
@@ -145,7 +127,7 @@ func (p *Plugger) Check(ctx context.Context, s Spec) error {
 }
 
 func (p *Plugger) checkHost(s Spec) error {
-	l, err := getLink(p.conn, s.HostInterface)
+	l, err := p.conn.GetLink(s.HostInterface)
 	if err != nil {
 		return err
 	}
@@ -162,7 +144,7 @@ func (p *Plugger) checkHost(s Spec) error {
 }
 
 func checkPod(s Spec, inside *podSide) error {
-	l, err := getLink(inside.conn, s.Interface)
+	l, err := inside.conn.GetLink(s.Interface)
 	if err != nil {
 		return fmt.Errorf("in the pod: %w", err)
 	}

@@ -20,13 +20,6 @@ type key struct {
 
 func keyOf(r felix.Route) key { return key{r.Prefix, r.Metric} }
 
-func family(a netip.Addr) byte {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
 // appendRoute writes the body of an RTM_NEWROUTE.
 func appendRoute(b []byte, r felix.Route) []byte {
 	kind, scope := byte(unix.RTN_UNICAST), byte(unix.RT_SCOPE_UNIVERSE)
@@ -63,7 +56,7 @@ func appendDelete(b []byte, k key) []byte {
 }
 
 func appendHeader(b []byte, p netip.Prefix, scope, kind byte, flags uint32) []byte {
-	b = append(b, family(p.Addr()), byte(p.Bits()), 0, 0,
+	b = append(b, nl.Family(p.Addr()), byte(p.Bits()), 0, 0,
 		unix.RT_TABLE_MAIN, model.RouteProtocol, scope, kind)
 	b = binary.NativeEndian.AppendUint32(b, flags)
 	return nl.AppendAttr(b, unix.RTA_DST, p.Addr().AsSlice())
@@ -76,7 +69,7 @@ func appendGateway(b []byte, p netip.Prefix, gw netip.Addr) []byte {
 	case gw.Is4() == p.Addr().Is4():
 		return nl.AppendAttr(b, unix.RTA_GATEWAY, gw.AsSlice())
 	default: // RFC 8950: an IPv4 prefix by way of an IPv6 neighbour
-		via := binary.NativeEndian.AppendUint16(nil, uint16(family(gw)))
+		via := binary.NativeEndian.AppendUint16(nil, uint16(nl.Family(gw)))
 		return nl.AppendAttr(b, unix.RTA_VIA, append(via, gw.AsSlice()...))
 	}
 }
