@@ -102,6 +102,15 @@ func (c *apiClient) do(ctx context.Context, method, path string, body, answer an
 	return c.send(ctx, method, path, mediaType, body, answer)
 }
 
+// get reads one object, if it is there.
+func (c *apiClient) get(ctx context.Context, path string, answer any) (found bool, err error) {
+	err = c.do(ctx, http.MethodGet, path, nil, answer)
+	if apiStatus(err) == http.StatusNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // patchStrategic sends a patch that merges lists by their keys, such as
 // conditions by their type.
 func (c *apiClient) patchStrategic(ctx context.Context, path string, body any) error {

@@ -151,11 +151,8 @@ func keepReady(ctx context.Context, api *apiClient, name string) error {
 			Conditions []struct{ Type, Status string }
 		}
 	}
-	err := api.do(ctx, "GET", "/api/v1/nodes/"+name, nil, &object)
-	if apiStatus(err) == 404 {
-		return nil // not registered yet
-	}
-	if err != nil {
+	registered, err := api.get(ctx, "/api/v1/nodes/"+name, &object)
+	if err != nil || !registered {
 		return err
 	}
 	node := Node{Name: name}
