@@ -96,7 +96,7 @@ func del(args *skel.CmdArgs) error {
 	_, err = call(s, client.Del, req)
 	var away *client.Unavailable
 	if errors.As(err, &away) {
-		recordErr := spool.Write(s.Spool, req)
+		_, recordErr := spool.Write(s.Spool, req)
 		if recordErr == nil {
 			return nil
 		}

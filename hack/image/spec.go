@@ -14,7 +14,7 @@ import (
 type Compression string
 
 // The values of Compression. containerd reads both since 1.5; Zstd makes Go
-// binaries about a fifth smaller than Gzip.
+// binaries about a sixth smaller than Gzip.
 const (
 	Zstd Compression = "zstd"
 	Gzip Compression = "gzip"

@@ -31,6 +31,9 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%s: wait for another call: %w", a, err)
 	}
 	defer release()
+	if err := s.finishDel(ctx, a); err != nil {
+		return nil, fmt.Errorf("%s: %w", a, err)
+	}
 	stands, err := s.makeRoom(ctx, a)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a, err)

@@ -3,24 +3,67 @@ package cniserver
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
+	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 )
 
+// del records the request and answers; Run does what is recorded. The runtime
+// goes on without the 20 ms that the kernel takes to delete a link and whatever
+// the API takes to give the address back, and neither can keep a pod in
+// Terminating. Without a place to record, it does everything before it answers.
 func (s *Server) del(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	a, err := s.parse(r)
 	if err != nil {
 		return nil, err
 	}
+	record, err := spool.Write(s.o.Spool, client.Request{
+		ContainerID: a.containerID, Netns: a.netns, IfName: a.ifname, Args: r.GetArgs(), Config: r.GetConfig(),
+	})
+	if err == nil {
+		select {
+		case s.recorded <- record:
+		default: // Run looks at the directory soon
+		}
+		return nil, nil
+	}
+	s.o.Logger.Warn("delete not recorded, done at once", "container", a.containerID, "error", err)
+	return nil, s.delNow(ctx, a, "")
+}
+
+// delNow takes an attachment down. With the path of a record it does so only
+// if the record is still there, and removes it.
+func (s *Server) delNow(ctx context.Context, a attachment, record string) error {
 	release, err := s.locks.acquire(ctx, a.keys()...)
 	if err != nil {
-		return nil, fmt.Errorf("%s: wait for another call: %w", a, err)
+		return fmt.Errorf("%s: wait for another call: %w", a, err)
 	}
 	defer release()
-	if err := s.takeDown(ctx, a); err != nil {
-		return nil, fmt.Errorf("%s: %w", a, err)
+	if _, err := os.Lstat(record); record != "" && os.IsNotExist(err) {
+		return nil // an ADD was here before, and saw to it
 	}
-	return nil, nil
+	if err := s.takeDown(ctx, a); err != nil {
+		return fmt.Errorf("%s: %w", a, err)
+	}
+	if record == "" {
+		return nil
+	}
+	return spool.Remove(spool.Record{Path: record})
+}
+
+// finishDel does a recorded DEL of this very attachment before a new ADD. The
+// attachment's locks are held.
+func (s *Server) finishDel(ctx context.Context, a attachment) error {
+	record := spool.Path(s.o.Spool, a.containerID, a.ifname)
+	if _, err := os.Lstat(record); err != nil {
+		return nil // none, or none that could be read
+	}
+	if err := s.takeDown(ctx, a); err != nil {
+		return fmt.Errorf("finish the delete before: %w", err)
+	}
+	return spool.Remove(spool.Record{Path: record})
 }
 
 // takeDown undoes everything of an attachment. A sandbox that stands with

@@ -14,12 +14,14 @@
 //
 // Every step has an undo. A failed ADD runs the undos of the steps it began, in
 // reverse; DEL runs all of them. They are idempotent, and they stop at the first
-// that fails: an address is given back only when nothing can use it any more.
-// The runtime then repeats DEL. An ADD of an attachment that stands gives the
-// same answer, and its failure takes nothing down.
+// that fails: an address is given back only when nothing can use it any more. An
+// ADD of an attachment that stands gives the same answer, and its failure takes
+// nothing down.
 //
-// DELs that the plugin recorded while the agent was away (package spool) are
-// done when Run starts and every few seconds after that.
+// DEL is recorded on disk (package spool), answered, and then done, again and
+// again until it succeeds. So is a DEL that the plugin recorded because no agent
+// was there. What a process that died has not done, the next one does before it
+// opens the socket. An ADD of the same attachment does it first.
 //
 // Kernel and wire footprint: a unix socket, mode 0600, made beside its path and
 // renamed into place; it stays when Run ends, so that a plugin is refused at

@@ -318,7 +318,7 @@ func newMachine(t *testing.T) *machine {
 
 // newNetns makes a namespace without a name, held by an open file, and a
 // function that runs another one on a thread inside.
-func newNetns(t *testing.T) (path string, enter func(func())) {
+func newNetns(t testing.TB) (path string, enter func(func())) {
 	t.Helper()
 	type made struct {
 		file *os.File
@@ -428,9 +428,14 @@ func inNetns(t *testing.T, netns string, args ...string) string {
 	return string(out)
 }
 
-// wantNothing demands that no address, link, route or record is left.
+// wantNothing demands that no address, link, route or record is left, once what
+// is recorded is done.
 func (m *machine) wantNothing() {
 	m.t.Helper()
+	waitFor(m.t, "the recorded deletes", func() bool {
+		entries, err := os.ReadDir(filepath.Join(m.dir, "spool"))
+		return errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0
+	})
 	for _, dir := range []string{"handles", "spool"} {
 		entries, err := os.ReadDir(filepath.Join(m.dir, dir))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -18,7 +18,8 @@ import (
 // refuses new calls, waits StopTimeout for those that run, and returns nil. Start
 // it last: an open socket says that the node can take pods.
 func (s *Server) Run(ctx context.Context) error {
-	drained := s.tryDrain(ctx, "")
+	failure := s.drain(ctx, "")
+	s.drainer.group.Wait()
 	listener, err := listen(s.o.Socket)
 	if err != nil {
 		return err
@@ -32,16 +33,17 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { served <- server.Serve(listener); close(served) }()
 	s.once.Do(func() { close(s.ready) })
 	s.o.Logger.Info("cni socket open", "socket", s.o.Socket)
-	err = s.untilEnd(ctx, served, drained)
+	err = s.untilEnd(ctx, served, failure)
 	stop(server, s.o.StopTimeout)
 	for range served { // Serve may not have begun when it was stopped
 	}
+	s.drainer.group.Wait()
 	return err
 }
 
-// untilEnd looks at the spool from time to time until ctx ends or serving
-// fails.
-func (s *Server) untilEnd(ctx context.Context, served <-chan error, lastFailure string) error {
+// untilEnd does what calls record, and looks for what others did, until ctx ends
+// or serving fails.
+func (s *Server) untilEnd(ctx context.Context, served <-chan error, failure string) error {
 	tick := time.NewTicker(s.o.DrainInterval)
 	defer tick.Stop()
 	for {
@@ -50,23 +52,12 @@ func (s *Server) untilEnd(ctx context.Context, served <-chan error, lastFailure 
 			return nil
 		case err := <-served:
 			return fmt.Errorf("serve %s: %w", s.o.Socket, err)
+		case r := <-s.recorded:
+			s.doRecord(ctx, r)
 		case <-tick.C:
-			lastFailure = s.tryDrain(ctx, lastFailure)
+			failure = s.drain(ctx, failure)
 		}
 	}
-}
-
-// tryDrain drains the spool and logs a failure when it is not the last one
-// again; it returns the failure's text.
-func (s *Server) tryDrain(ctx context.Context, last string) string {
-	err := s.drain(ctx)
-	if err == nil {
-		return ""
-	}
-	if err.Error() != last && ctx.Err() == nil {
-		s.o.Logger.Warn("recorded deletes failed", "spool", s.o.Spool, "error", err)
-	}
-	return err.Error()
 }
 
 // listen opens the socket beside its path and renames it into place: what stands

@@ -42,7 +42,7 @@ type Options struct {
 
 	Timeout       time.Duration // of a call that brings no deadline; default 60 s
 	UndoTimeout   time.Duration // of what a failed ADD undoes; default 20 s
-	DrainInterval time.Duration // between looks at the spool; default 10 s
+	DrainInterval time.Duration // between looks at the spool, and tries of a record; default 10 s
 	StopTimeout   time.Duration // that calls have to end when Run's ctx does; default 10 s
 
 	Logger *slog.Logger
@@ -53,10 +53,12 @@ type Options struct {
 // is closed when the socket is open, String names it.
 type Server struct {
 	cnirpc.UnimplementedCNIServer
-	o     Options
-	locks locks
-	ready chan struct{}
-	once  sync.Once
+	o        Options
+	locks    locks
+	drainer  *drainer
+	recorded chan spool.Record // from DEL to Run
+	ready    chan struct{}
+	once     sync.Once
 }
 
 // New makes a server; it does nothing until Run.
@@ -84,7 +86,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Server{o: o, ready: make(chan struct{})}
+	return &Server{o: o, drainer: newDrainer(), recorded: make(chan spool.Record, 1024), ready: make(chan struct{})}
 }
 
 // Ready is closed once the socket is open and recorded DELs have been tried.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,13 +33,13 @@ type node struct {
 	stop          func()
 }
 
-func start(t *testing.T, r *rooms, change ...func(*cniserver.Options)) *node {
+func start(t testing.TB, r *rooms, change ...func(*cniserver.Options)) *node {
 	t.Helper()
 	dir := t.TempDir()
 	return startIn(t, dir, r, change...)
 }
 
-func startIn(t *testing.T, dir string, r *rooms, change ...func(*cniserver.Options)) *node {
+func startIn(t testing.TB, dir string, r *rooms, change ...func(*cniserver.Options)) *node {
 	t.Helper()
 	n := &node{rooms: r, socket: filepath.Join(dir, "agent.sock"), spool: filepath.Join(dir, "spool")}
 	o := cniserver.Options{
@@ -91,6 +92,22 @@ func (n *node) must(t *testing.T, v client.Verb, r client.Request) string {
 		t.Fatalf("%s %s: %v", v, r.ContainerID, err)
 	}
 	return out
+}
+
+// del does a DEL and waits until it is done.
+func (n *node) del(t *testing.T, r client.Request) {
+	t.Helper()
+	n.must(t, client.Del, r)
+	n.awaitDeletes(t)
+}
+
+// awaitDeletes waits until no DEL is recorded.
+func (n *node) awaitDeletes(t *testing.T) {
+	t.Helper()
+	waitFor(t, "the recorded deletes", func() bool {
+		records, err := spool.List(n.spool)
+		return err == nil && len(records) == 0
+	})
 }
 
 func wantCode(t *testing.T, err error, code uint, texts ...string) {
@@ -155,7 +172,7 @@ func TestDelTakesEverythingAndMayBeRepeated(t *testing.T) {
 	for range 2 {
 		gone := request("c1", "a")
 		gone.Netns = "" // the runtime may have removed it
-		n.must(t, client.Del, gone)
+		n.del(t, gone)
 		n.wantLeft(t, standing("c2")...)
 	}
 }
@@ -167,7 +184,7 @@ func TestNotAKubernetesPod(t *testing.T) {
 	if calls := n.takeCalls(); slices.Contains(calls, "Pod") {
 		t.Errorf("asked for a pod: %v", calls)
 	}
-	n.must(t, client.Del, request("c1", ""))
+	n.del(t, request("c1", ""))
 	n.wantLeft(t, standing("c2")...)
 }
 
@@ -215,11 +232,9 @@ func TestUndoFailingIsFinishedByDel(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), "injected after "+step) || !strings.Contains(err.Error(), "injected "+back) {
 					t.Errorf("error %v, want both failures in it", err)
 				}
-				if _, err := n.call(t, client.Del, request("c1", "a")); err == nil {
-					t.Error("DEL succeeded although a step back failed")
-				}
-				n.setHook(nil)
 				n.must(t, client.Del, request("c1", "a"))
+				n.setHook(nil)
+				n.awaitDeletes(t)
 				n.wantLeft(t)
 			})
 		}
@@ -261,7 +276,7 @@ func TestCallerGoneMidwayIsUndone(t *testing.T) {
 			n.setHook(nil)
 			// A second ADD waits for the undo of the first.
 			n.must(t, client.Add, request("c1", "a"))
-			n.must(t, client.Del, request("c1", "a"))
+			n.del(t, request("c1", "a"))
 			n.wantLeft(t)
 		})
 	}
@@ -291,7 +306,7 @@ func TestDeadlineIsTryAgainLater(t *testing.T) {
 		t.Errorf("error %v, want code %d", e, types.ErrTryAgainLater)
 	}
 	n.setHook(nil)
-	n.must(t, client.Del, r)
+	n.del(t, r)
 	n.wantLeft(t)
 }
 
@@ -313,19 +328,62 @@ func TestOneSandboxIsSerialisedAndOthersAreNot(t *testing.T) {
 	<-inside
 	do(client.Add, request("c2", "b")) // another sandbox gets as far
 	<-inside
-	do(client.Del, request("c1", "a")) // the same one waits
+	n.must(t, client.Del, request("c1", "a")) // answered at once, done after the ADD
+	do(client.Check, request("c1", "a"))      // waits
 	select {
 	case err := <-results:
 		t.Errorf("a call ended while ADD was held: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
+	if calls := n.takeCalls(); slices.Contains(calls, "Detach") {
+		t.Errorf("the delete did not wait: %v", calls)
+	}
 	close(goOn)
+	failed := 0
 	for range 3 {
 		if err := <-results; err != nil {
-			t.Error(err)
+			failed++ // CHECK has no prevResult
 		}
 	}
+	if failed != 1 {
+		t.Errorf("%d calls failed, want CHECK alone", failed)
+	}
+	n.awaitDeletes(t)
 	n.wantLeft(t, standing("c2")...)
+}
+
+func TestAddAfterAnUnfinishedDelComesAfterIt(t *testing.T) {
+	n := start(t, newRooms(), func(o *cniserver.Options) { o.DrainInterval = 50 * time.Millisecond })
+	n.must(t, client.Add, request("c1", "a"))
+	var failing atomic.Bool
+	failing.Store(true)
+	n.setHook(func(_ context.Context, point string) error {
+		if point == "before Detach" && failing.Load() {
+			return errors.New("injected")
+		}
+		return nil
+	})
+	n.must(t, client.Del, request("c1", "a"))
+	_, err := n.call(t, client.Add, request("c1", "a"))
+	wantCode(t, err, cnirpc.CodeInternal, "delete before", "injected")
+	failing.Store(false)
+	n.must(t, client.Add, request("c1", "a"))
+	if records, err := spool.List(n.spool); err != nil || len(records) != 0 {
+		t.Errorf("records %v, error %v", records, err)
+	}
+	n.takeCalls()
+	time.Sleep(200 * time.Millisecond) // several looks at the spool
+	if calls := n.takeCalls(); len(calls) > 0 {
+		t.Errorf("the delete from before came again: %v", calls)
+	}
+	n.wantLeft(t, standing("c1")...)
+}
+
+func TestDelWithoutASpoolIsDoneAtOnce(t *testing.T) {
+	n := start(t, newRooms(), func(o *cniserver.Options) { o.Spool = o.Socket + "/not/a/directory" })
+	n.must(t, client.Add, request("c1", "a"))
+	n.must(t, client.Del, request("c1", "a"))
+	n.wantLeft(t)
 }
 
 func TestNewSandboxOfAPodReplacesTheOld(t *testing.T) {
@@ -333,7 +391,7 @@ func TestNewSandboxOfAPodReplacesTheOld(t *testing.T) {
 	n.must(t, client.Add, request("old", "a"))
 	n.must(t, client.Add, request("new", "a"))
 	n.wantLeft(t, standing("new")...)
-	n.must(t, client.Del, request("old", "a")) // comes late
+	n.del(t, request("old", "a")) // comes late
 	n.wantLeft(t, standing("new")...)
 }
 
@@ -453,7 +511,7 @@ func TestSecondInterfaceOfASandboxIsRefused(t *testing.T) {
 	r.IfName = "net1"
 	_, err := n.call(t, client.Add, r)
 	wantCode(t, err, types.ErrInvalidNetworkConfig, "eth0")
-	n.must(t, client.Del, r)
+	n.del(t, r)
 	n.wantLeft(t, standing("c1")...)
 }
 
@@ -594,7 +652,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 	n.must(t, client.Add, request("c2", "b"))
 	n.stop()
 	for _, req := range []client.Request{request("c1", "a"), {ContainerID: "bad", IfName: "eth0", Config: []byte("{")}} {
-		if err := spool.Write(n.spool, req); err != nil {
+		if _, err := spool.Write(n.spool, req); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -603,7 +661,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 
 	n = startIn(t, dir, r)
 	n.wantLeft(t, standing("c2")...) // done before the socket opened
-	if err := spool.Write(n.spool, request("c2", "b")); err != nil {
+	if _, err := spool.Write(n.spool, request("c2", "b")); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record written meanwhile", func() bool { return len(n.left()) == 0 })
@@ -619,7 +677,7 @@ func TestRecordedDeleteThatFailsStays(t *testing.T) {
 	n := startIn(t, dir, r)
 	n.must(t, client.Add, request("c1", "a"))
 	n.stop()
-	if err := spool.Write(n.spool, request("c1", "a")); err != nil {
+	if _, err := spool.Write(n.spool, request("c1", "a")); err != nil {
 		t.Fatal(err)
 	}
 	r.setHook(func(_ context.Context, point string) error {

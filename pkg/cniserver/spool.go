@@ -3,6 +3,8 @@ package cniserver
 import (
 	"context"
 	"errors"
+	"sync"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 
@@ -10,44 +12,112 @@ import (
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 )
 
-// drain does the DELs that the plugin recorded. One that cannot be read, or
-// that can never succeed, is dropped with an error in the log; one that fails
-// otherwise stays for the next time.
-func (s *Server) drain(ctx context.Context) error {
+// drainer does recorded DELs, each on a goroutine of its own, a few at a time:
+// one that has to wait does not hold up the others.
+type drainer struct {
+	slots chan struct{}
+	group sync.WaitGroup
+
+	mu    sync.Mutex
+	tries map[string]*try // by path of the record
+}
+
+// try is a record that is being done or has failed.
+type try struct {
+	busy    bool
+	after   time.Time // not again before
+	failure string    // the last, so that it is logged once
+}
+
+func newDrainer() *drainer {
+	return &drainer{slots: make(chan struct{}, parallel), tries: map[string]*try{}}
+}
+
+// begin reports whether a record is to be done now, and marks it as busy.
+func (d *drainer) begin(path string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tries[path]
+	if t == nil {
+		t = &try{}
+		d.tries[path] = t
+	}
+	if t.busy || time.Now().Before(t.after) {
+		return false
+	}
+	t.busy = true
+	return true
+}
+
+// end notes how it went and reports whether a failure is news.
+func (d *drainer) end(path string, err error, again time.Duration) (news bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.tries[path]
+	if err == nil {
+		delete(d.tries, path)
+		return false
+	}
+	news = t.failure != err.Error()
+	t.busy, t.failure, t.after = false, err.Error(), time.Now().Add(again)
+	return news
+}
+
+// drain starts all that is recorded. It logs a spool that cannot be read when
+// the failure is not the last one again, and returns its text.
+func (s *Server) drain(ctx context.Context, last string) (failure string) {
 	records, err := spool.List(s.o.Spool)
 	if err != nil {
-		return err
+		if err.Error() != last {
+			s.o.Logger.Error("spool not read", "spool", s.o.Spool, "error", err)
+		}
+		return err.Error()
 	}
-	return each(records, func(r spool.Record) error {
-		if r.Err == nil {
-			ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
-			defer cancel()
-			_, r.Err = s.del(ctx, &cnirpc.Request{
-				ContainerId: r.Request.ContainerID, Netns: r.Request.Netns, Ifname: r.Request.IfName,
-				Args: r.Request.Args, Config: r.Request.Config,
-			})
-			if r.Err != nil && !hopeless(r.Err) {
-				return r.Err
-			}
+	for _, r := range records {
+		s.doRecord(ctx, r)
+	}
+	return ""
+}
+
+// doRecord starts one record, unless it is under way or failed a moment ago.
+func (s *Server) doRecord(ctx context.Context, r spool.Record) {
+	if !s.drainer.begin(r.Path) {
+		return
+	}
+	s.drainer.group.Go(func() {
+		s.drainer.slots <- struct{}{}
+		defer func() { <-s.drainer.slots }()
+		start := time.Now()
+		err := s.redo(ctx, r)
+		switch news := s.drainer.end(r.Path, err, s.o.DrainInterval); {
+		case err == nil:
+			s.o.Logger.Info("recorded delete done", "container", r.Request.ContainerID, "took", time.Since(start))
+		case news && ctx.Err() == nil:
+			s.o.Logger.Warn("recorded delete failed, tried again later", "record", r.Path, "error", err)
 		}
-		if r.Err != nil {
-			s.o.Logger.Error("recorded delete dropped", "record", r.Path, "error", r.Err)
-		} else {
-			s.o.Logger.Info("recorded delete done", "record", r.Path)
-		}
-		return spool.Remove(r)
 	})
 }
 
-// hopeless tells errors of the request itself from those of the moment.
-func hopeless(err error) bool {
-	var e *types.Error
-	if !errors.As(err, &e) {
-		return false
+// redo does a record. One that cannot be read, or that can never succeed, is
+// dropped with an error in the log.
+func (s *Server) redo(ctx context.Context, r spool.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Timeout)
+	defer cancel()
+	err := r.Err
+	if err == nil {
+		var a attachment
+		a, err = s.parse(&cnirpc.Request{
+			ContainerId: r.Request.ContainerID, Netns: r.Request.Netns, Ifname: r.Request.IfName,
+			Args: r.Request.Args, Config: r.Request.Config,
+		})
+		if err == nil {
+			return s.delNow(ctx, a, r.Path)
+		}
 	}
-	switch e.Code {
-	case types.ErrDecodingFailure, types.ErrInvalidNetworkConfig, types.ErrInvalidEnvironmentVariables:
-		return true
+	var invalid *types.Error
+	if r.Err == nil && !errors.As(err, &invalid) {
+		return err
 	}
-	return false
+	s.o.Logger.Error("recorded delete dropped", "record", r.Path, "error", err)
+	return spool.Remove(r)
 }

@@ -1,11 +1,13 @@
-// Package spool keeps the DELs that could not be told to the agent: one file for
-// each attachment in a directory that survives a reboot. The plugin writes, the
-// agent reads and removes.
+// Package spool keeps the DELs that are answered and not yet done: one file for
+// each attachment in a directory that survives a reboot. The agent writes, for
+// the runtime need not wait while the kernel takes 20 ms to delete a link; the
+// plugin writes when no agent answers. The agent does what is recorded, and
+// removes the record after it.
 //
 // A runtime that gets an error for DEL keeps the pod in Terminating and tries
-// again for ever; a recorded DEL lets it go on, and the agent gives back the
-// address when it is there again. DEL may be done twice, so a record that is
-// read while its DEL has been done after all does no harm.
+// again for ever; a recorded DEL lets it go on. DEL may be done twice, so a
+// record that is read although its DEL has been done does no harm. A new ADD of
+// the same attachment comes after its record.
 //
 // Kernel footprint: files named <containerID>@<ifname>.json in the directory;
 // both parts are checked by the plugin's CNI skeleton, and @ is in neither. A
@@ -32,22 +34,27 @@ const DefaultDir = "/var/lib/muslin/cni-spool"
 const suffix = ".json"
 
 // Write records a DEL. When it returns nil the record is on disk.
-func Write(dir string, r client.Request) error {
+func Write(dir string, r client.Request) (Record, error) {
+	record := Record{Path: Path(dir, r.ContainerID, r.IfName), Request: r}
 	b, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("encode record of %s: %w", r.ContainerID, err)
+		return record, fmt.Errorf("encode record of %s: %w", r.ContainerID, err)
 	}
 	if strings.ContainsAny(r.ContainerID+r.IfName, "/@") || r.ContainerID == "" || r.IfName == "" {
-		return fmt.Errorf("container %q, interface %q: cannot be a file name", r.ContainerID, r.IfName)
+		return record, fmt.Errorf("container %q, interface %q: cannot be a file name", r.ContainerID, r.IfName)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make spool %s: %w", dir, err)
+		return record, fmt.Errorf("make spool %s: %w", dir, err)
 	}
-	path := filepath.Join(dir, r.ContainerID+"@"+r.IfName+suffix)
-	if err := replace(path, b); err != nil {
-		return fmt.Errorf("write record %s: %w", path, err)
+	if err := replace(record.Path, b); err != nil {
+		return record, fmt.Errorf("write record %s: %w", record.Path, err)
 	}
-	return nil
+	return record, nil
+}
+
+// Path is where the record of an attachment is, if there is one.
+func Path(dir, containerID, ifname string) string {
+	return filepath.Join(dir, containerID+"@"+ifname+suffix)
 }
 
 // replace writes path by way of a temporary file and makes content and name
