@@ -29,8 +29,9 @@ func BlockName(cidr netip.Prefix) string {
 	return strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(cidr.String())
 }
 
-// AffinityName is the object name of a node's affinity to a block. Names of
-// 253 bytes and more are cut and end in 11 hex digits of a SHA-256.
+// AffinityName is the object name of a node's affinity to a block. In names of
+// 253 bytes and more the node is cut short, and 11 hex digits of a SHA-256
+// follow.
 func AffinityName(node model.NodeName, cidr netip.Prefix) string {
 	block := BlockName(cidr)
 	name := string(node) + "-" + block
@@ -38,8 +39,8 @@ func AffinityName(node model.NodeName, cidr netip.Prefix) string {
 		return name
 	}
 	sum := sha256.Sum256([]byte(string(node) + "+" + block))
-	suffix := "-" + hex.EncodeToString(sum[:])[:11]
-	return name[:maxObjectName-1-len(suffix)] + suffix
+	suffix := "-" + block + "-" + hex.EncodeToString(sum[:])[:11]
+	return string(node)[:maxObjectName-1-len(suffix)] + suffix
 }
 
 // HandleName is the object name of a handle: its id in lower case.

@@ -218,8 +218,9 @@ func (a *Allocator) write(ctx context.Context, p *page, base *Block, rev Revisio
 	rev, err = a.store.Blocks().Update(ctx, next, rev)
 	switch {
 	case err == nil:
-		p.stale, p.fence = false, false
+		p.stale = false
 		a.mu.Lock()
+		p.fence = false
 		p.install(next, rev)
 		a.mu.Unlock()
 		return true, nil
@@ -228,7 +229,9 @@ func (a *Allocator) write(ctx context.Context, p *page, base *Block, rev Revisio
 		return true, errBlockGone
 	case errors.Is(err, ErrConflict):
 	default:
+		a.mu.Lock()
 		p.fence = true
+		a.mu.Unlock()
 	}
 	p.stale = true
 	return false, err
