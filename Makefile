@@ -1,7 +1,7 @@
 # Muslin's commands. `make` or `make help` lists them.
 SHELL       := /bin/bash
 GO          ?= go
-TOOLS       := hack/tools/go.mod
+TOOLS       := hack/tools/lint/go.mod
 LAB_NAME    ?= muslin
 TOPOLOGY    ?= hack/lab/topologies/two-racks.yaml
 PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-static nftables iproute2 tcpdump procps
