@@ -20,9 +20,10 @@ type learned struct {
 
 	mu     sync.Mutex
 	routes map[netip.Prefix][]hop
-	list   []model.Learned // of routes; nil when it has to be made again
-	forCfg *bgp.Config     // the configuration list was made for
-	sub    *subscription   // the one whose events count
+	list   []model.Learned       // of routes; nil when it has to be made from scratch
+	dirty  map[netip.Prefix]bool // where list is no longer right
+	forCfg *bgp.Config           // the configuration list was made for
+	sub    *subscription         // the one whose events count
 	held   map[netip.Addr]bool
 }
 
@@ -36,7 +37,7 @@ type hop struct {
 }
 
 func newLearned(hint func()) *learned {
-	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{}}
+	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{}, dirty: map[netip.Prefix]bool{}}
 }
 
 func (l *learned) clear() {
@@ -70,12 +71,11 @@ func (s *subscription) paths(ps []*apiutil.Path) {
 	}
 	if !s.begun {
 		s.begun = true
-		l.routes = ghosts(l.routes)
+		l.routes, l.list = ghosts(l.routes), nil
 	}
 	for _, p := range ps {
 		l.update(p)
 	}
-	l.list = nil
 	l.hint()
 }
 
@@ -87,6 +87,7 @@ func (l *learned) update(p *apiutil.Path) {
 		return
 	}
 	prefix := nlri.Prefix
+	l.dirty[prefix] = true
 	hops := l.routes[prefix]
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	switch nh := nextHop(p); {
@@ -183,27 +184,56 @@ func nextHop(p *apiutil.Path) netip.Addr {
 }
 
 // snapshot lists the learned routes by prefix. The slice must not be changed.
+// Only what changed since the last call is made anew and sorted.
 func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.list != nil && l.forCfg == cfg {
-		return l.list
+	old, changed := l.list, l.dirty
+	if old == nil || l.forCfg != cfg {
+		old = nil
+		changed = make(map[netip.Prefix]bool, len(l.routes))
+		for p := range l.routes {
+			changed[p] = true
+		}
+	} else if len(changed) == 0 {
+		return old
 	}
 	mesh := map[netip.Addr]bool{}
 	for _, p := range cfg.Peers {
 		mesh[p.Address] = p.Kind == bgp.KindMesh
 	}
-	out := make([]model.Learned, 0, len(l.routes))
-	for prefix, hops := range l.routes {
-		if !insideAny(cfg.NoInstall, prefix) {
-			out = append(out, route(prefix, hops, mesh, cfg.MaxPaths))
+	fresh := make([]model.Learned, 0, len(changed))
+	for p := range changed {
+		if hops, ok := l.routes[p]; ok && !insideAny(cfg.NoInstall, p) {
+			fresh = append(fresh, route(p, hops, mesh, cfg.MaxPaths))
 		}
 	}
-	slices.SortFunc(out, func(x, y model.Learned) int {
-		return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
-	})
-	l.list, l.forCfg = out, cfg
-	return out
+	slices.SortFunc(fresh, byPrefix)
+	l.list, l.forCfg, l.dirty = merge(old, fresh, changed), cfg, map[netip.Prefix]bool{}
+	return l.list
+}
+
+// merge puts fresh in place of what old says of the changed prefixes. Both are
+// sorted, and so is the result.
+func merge(old, fresh []model.Learned, changed map[netip.Prefix]bool) []model.Learned {
+	if len(old) == 0 {
+		return fresh
+	}
+	out := make([]model.Learned, 0, len(old)+len(fresh))
+	for _, o := range old {
+		if changed[o.Prefix] {
+			continue
+		}
+		for len(fresh) > 0 && byPrefix(fresh[0], o) < 0 {
+			out, fresh = append(out, fresh[0]), fresh[1:]
+		}
+		out = append(out, o)
+	}
+	return append(out, fresh...)
+}
+
+func byPrefix(x, y model.Learned) int {
+	return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
 }
 
 // route joins the hops of a prefix: next hops sorted and unique, each with the

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,10 +45,13 @@ type request struct {
 	Config    bgp.Config
 	Passwords map[netip.Addr]string
 	Ask       bool // only the state
+	Count     bool // only the number of learned routes
 }
 
 type answer struct {
 	Error     string
+	Routes    int
+	Usage     int64 // CPU time spent, in ns
 	Learned   []model.Learned
 	Peers     []model.PeerStatus
 	Converged bool
@@ -77,6 +81,14 @@ func child(mode string) int {
 			return 0
 		}
 		var a answer
+		if r.Count {
+			var ru syscall.Rusage
+			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
+			if err := out.Encode(answer{Routes: len(s.Learned()), Usage: ru.Utime.Nano() + ru.Stime.Nano()}); err != nil {
+				return 1
+			}
+			continue
+		}
 		if !r.Ask {
 			for i := range r.Config.Peers {
 				if pw, ok := r.Passwords[r.Config.Peers[i].Address]; ok {
@@ -113,7 +125,7 @@ func runHostile(t *testing.T, h *bgptest.Host, arg string) string {
 
 // process is a speaker in a namespace of its own.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	host *bgptest.Host
 	mode string
 	cmd  *exec.Cmd
@@ -141,7 +153,7 @@ func (b *lockedBuffer) String() string {
 }
 
 // startSpeaker runs one; mode may hold "restarting" and "debug".
-func startSpeaker(t *testing.T, h *bgptest.Host, mode string) *process {
+func startSpeaker(t testing.TB, h *bgptest.Host, mode string) *process {
 	t.Helper()
 	p := &process{t: t, host: h, mode: mode, log: &lockedBuffer{}}
 	p.cmd = exec.Command("ip", "netns", "exec", h.NS, os.Args[0])
@@ -198,7 +210,7 @@ func (p *process) ask(r request) answer {
 }
 
 // encode leaves the passwords out, which print as text and read as nothing.
-func encode(t *testing.T, r request) []byte {
+func encode(t testing.TB, r request) []byte {
 	t.Helper()
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -262,7 +274,7 @@ func (p *process) established(addr string) {
 
 // desired computes the configuration of node "a" from a snapshot and fails on
 // any problem.
-func desired(t *testing.T, snap model.Snapshot) bgp.Config {
+func desired(t testing.TB, snap model.Snapshot) bgp.Config {
 	t.Helper()
 	c, problems := bgp.Desired(snap, "a")
 	if len(problems) > 0 {

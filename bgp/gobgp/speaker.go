@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -50,6 +51,10 @@ type Speaker struct {
 	mu      sync.Mutex
 	current *bgp.Config // in force; replaced, never changed
 	server  *server     // owned by Run's goroutine; read by Peers under mu
+
+	detailMu   sync.Mutex
+	detailTime time.Time
+	detailed   map[netip.Addr]peerDetail
 }
 
 type op struct {

@@ -19,39 +19,76 @@ import (
 // export policies to count what was sent; beyond it Sent is left empty.
 const countSentUpTo = 100_000
 
-// Peers gives the state of each configured session, sorted by address. It asks
-// the server, so it is for status and metrics, every few seconds at most.
+// detailAge is how old the counters in a PeerStatus may be. Asking GoBGP for
+// them is work for its one management loop.
+const detailAge = time.Second
+
+// Peers gives the state of each configured session, sorted by address. States
+// are of this moment; counters, BFD and timers up to a second old.
 func (s *Speaker) Peers() []model.PeerStatus {
+	out := s.sessions.status()
+	details := s.details()
+	for i := range out {
+		if d, ok := details[out[i].Address]; ok {
+			detail(&out[i], d.peer)
+			out[i].BFDState = d.bfd
+		}
+	}
+	return out
+}
+
+// Established counts the sessions that are up, and those that are configured.
+// It costs next to nothing.
+func (s *Speaker) Established() (up, configured int) { return s.sessions.count() }
+
+type peerDetail struct {
+	peer *api.Peer
+	bfd  string
+}
+
+func (s *Speaker) details() map[netip.Addr]peerDetail {
+	s.detailMu.Lock()
+	defer s.detailMu.Unlock()
+	if time.Since(s.detailTime) < detailAge {
+		return s.detailed
+	}
 	s.mu.Lock()
 	srv := s.server
 	s.mu.Unlock()
-	out := s.sessions.status()
 	if srv == nil {
-		return out
+		return nil
 	}
-	details := map[netip.Addr]*api.Peer{}
-	req := &api.ListPeerRequest{EnableAdvertised: len(out)*s.rib.size() <= countSentUpTo}
+	out := map[netip.Addr]peerDetail{}
+	_, configured := s.sessions.count()
+	req := &api.ListPeerRequest{EnableAdvertised: configured*s.rib.size() <= countSentUpTo}
 	err := srv.bgp.ListPeer(context.Background(), req, func(p *api.Peer) {
 		if a, err := netip.ParseAddr(p.GetState().GetNeighborAddress()); err == nil {
-			details[a] = p
+			out[a] = peerDetail{peer: p}
 		}
 	})
 	if err != nil {
 		s.log.Error("peers could not be listed", "error", err)
 	}
-	bfd := map[netip.Addr]string{}
 	srv.bgp.ListBfdPeer(context.Background(), func(addr string, st *api.BfdPeerState) {
 		if a, err := netip.ParseAddr(addr); err == nil {
-			bfd[a] = bfdName(st.GetSessionState())
+			d := out[a]
+			d.bfd = bfdName(st.GetSessionState())
+			out[a] = d
 		}
 	})
-	for i := range out {
-		out[i].BFDState = bfd[out[i].Address]
-		if p, ok := details[out[i].Address]; ok {
-			detail(&out[i], p)
+	s.detailed, s.detailTime = out, time.Now()
+	return out
+}
+
+func (s *sessions) count() (up, configured int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.peers {
+		if v.state == packet.BGP_FSM_ESTABLISHED {
+			up++
 		}
 	}
-	return out
+	return up, len(s.peers)
 }
 
 func (l *learned) size() int {

@@ -18,7 +18,7 @@ var count atomic.Int32
 // Net is a subnet, 10.9.0.0/24 and fd09::/64, in a namespace that holds only
 // the bridge.
 type Net struct {
-	t    *testing.T
+	t    testing.TB
 	id   string
 	hub  string
 	next int
@@ -26,7 +26,7 @@ type Net struct {
 
 // Host is a namespace on a Net.
 type Host struct {
-	t        *testing.T
+	t        testing.TB
 	NS       string
 	V4, V6   string // its addresses on the net
 	dir      string
@@ -35,7 +35,7 @@ type Host struct {
 }
 
 // New makes a net. Tests that use it need root.
-func New(t *testing.T) *Net {
+func New(t testing.TB) *Net {
 	t.Helper()
 	n := &Net{t: t, id: fmt.Sprintf("%d-%d", os.Getpid(), count.Add(1))}
 	n.hub = "mt-bgp-" + n.id
@@ -108,7 +108,7 @@ func (h *Host) Write(name, content string) string {
 }
 
 // Eventually waits until check returns "" and fails with its last complaint.
-func Eventually(t *testing.T, what string, check func() string) {
+func Eventually(t testing.TB, what string, check func() string) {
 	t.Helper()
 	var last string
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -120,7 +120,7 @@ func Eventually(t *testing.T, what string, check func() string) {
 }
 
 // Steady asks check for d and fails at its first complaint.
-func Steady(t *testing.T, what string, d time.Duration, check func() string) {
+func Steady(t testing.TB, what string, d time.Duration, check func() string) {
 	t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if bad := check(); bad != "" {
@@ -155,7 +155,7 @@ func Lacks(text func() string, words ...string) func() string {
 	}
 }
 
-func sh(t *testing.T, s string) string {
+func sh(t testing.TB, s string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-ec", s).CombinedOutput()
 	if err != nil {
