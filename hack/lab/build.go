@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -70,7 +71,10 @@ func (l *Lab) buildKubelab(ctx context.Context) error {
 	const pkg = "k8s.io/component-base/version"
 	ldflags := fmt.Sprintf("-s -w -X %s.gitVersion=%s -X %s.gitMajor=%s -X %s.gitMinor=%s",
 		pkg, kubernetesVersion, pkg, version[0], pkg, version[1])
-	if err := l.goBuild(ctx, source, "-mod=readonly", "-trimpath", "-ldflags", ldflags, "-o", binary, "."); err != nil {
+	if err := l.goBuild(ctx, source, "-mod=readonly", "-trimpath", "-ldflags", ldflags, "-o", binary+".new", "."); err != nil {
+		return fmt.Errorf("build kubelab: %w", err)
+	}
+	if err := os.Rename(binary+".new", binary); err != nil {
 		return fmt.Errorf("build kubelab: %w", err)
 	}
 	return os.WriteFile(stamp, []byte(want), 0o644)
@@ -87,11 +91,28 @@ func (l *Lab) buildPrograms(ctx context.Context) error {
 	for name, pkg := range map[string]string{
 		"machine": "./hack/lab/cmd/machine", "probe": "./hack/lab/probe", "lab": "./hack/lab/cmd/lab",
 	} {
-		if err := l.goBuild(ctx, l.source, "-trimpath", "-ldflags", "-s -w", "-o", l.program(name), pkg); err != nil {
+		fresh := filepath.Join(l.binDir(), "fresh", name)
+		if err := l.goBuild(ctx, l.source, "-trimpath", "-ldflags", "-s -w", "-o", fresh, pkg); err != nil {
+			return fmt.Errorf("build %s: %w", name, err)
+		}
+		if err := install(fresh, l.program(name)); err != nil {
 			return fmt.Errorf("build %s: %w", name, err)
 		}
 	}
 	return writeToolImages(l.binDir())
+}
+
+// install puts a program in its place at once: other labs may be running it,
+// and go build would leave a moment without.
+func install(fresh, program string) error {
+	built, err := os.ReadFile(fresh)
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(program); err == nil && bytes.Equal(old, built) {
+		return nil
+	}
+	return copyFile(fresh, program, 0o755)
 }
 
 // lockBin keeps two labs from building the shared programs at once.

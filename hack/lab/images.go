@@ -52,7 +52,7 @@ func (l *Lab) storeImages(archives []string) error {
 		if !strings.HasSuffix(archive, ".tar") {
 			return fmt.Errorf("store image %s: want an OCI archive called .tar", archive)
 		}
-		if err := copyFile(archive, filepath.Join(l.imageDir(), filepath.Base(archive))); err != nil {
+		if err := copyFile(archive, filepath.Join(l.imageDir(), filepath.Base(archive)), 0o644); err != nil {
 			return fmt.Errorf("store image %s: %w", archive, err)
 		}
 	}
@@ -83,7 +83,8 @@ func (l *Lab) Load(ctx context.Context, archive string, nodes ...string) error {
 	return errors.Join(errs...)
 }
 
-func copyFile(from, to string) error {
+// copyFile makes or replaces a file at once, never leaving half of it.
+func copyFile(from, to string, mode os.FileMode) error {
 	source, err := os.Open(from)
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func copyFile(from, to string) error {
 		return err
 	}
 	_, err = io.Copy(target, source)
-	err = errors.Join(err, target.Close())
+	err = errors.Join(err, target.Chmod(mode), target.Close())
 	if err == nil {
 		err = os.Rename(target.Name(), to)
 	}

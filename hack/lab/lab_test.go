@@ -16,15 +16,30 @@ import (
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
 )
 
-// routersOnly starts a lab's routers, outside host and a bare host in a rack:
-// real machines and real routing, without Kubernetes. Test names the lab.
+// installCNI gives a light node Debian's ptp plugin, with addresses that the
+// routers know nothing of.
+const installCNI = `cp /usr/lib/cni/ptp /usr/lib/cni/host-local /opt/cni/bin/
+cat > /etc/cni/net.d/10-ptp.conflist <<E
+{"cniVersion":"1.0.0","name":"ptp","plugins":[{"type":"ptp","ipMasq":false,
+ "ipam":{"type":"host-local","ranges":[[{"subnet":"10.244.7.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}
+E`
+
+// routersOnly starts a lab's routers, outside host and one light node, w1 in
+// rack r2: real machines and real routing, without Kubernetes.
 func routersOnly(t *testing.T, name string) (*Lab, Options) {
 	t.Helper()
-	topology, err := ReadTopology("topologies/two-racks.yaml")
+	text, err := os.ReadFile("topologies/two-racks.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := Options{Name: name, Dir: filepath.Join(t.TempDir(), "lab")}
+	topology, err := ParseTopology(append(text, "- {name: w1, rack: r2, kind: light, host: 33}\n"...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := Options{
+		Name: name, Dir: filepath.Join(t.TempDir(), "lab"),
+		Light: LightOptions{Setup: [][]string{{"sh", "-ec", installCNI}}, Agent: []string{"sleep", "infinity"}},
+	}
 	l, err := New(topology, options)
 	if err != nil {
 		t.Fatal(err)
@@ -42,11 +57,7 @@ func routersOnly(t *testing.T, name string) (*Lab, Options) {
 			t.Fatal(err)
 		}
 	}
-	// A node's machine without its services: what is tested is the machine.
-	if err := l.writeSpec("n3", l.newSpec("n3")); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.startMachines(t.Context(), []string{"n3"}); err != nil {
+	if err := l.startMachines(t.Context(), []string{"w1"}); err != nil {
 		t.Fatal(err)
 	}
 	return l, options
@@ -65,19 +76,19 @@ func TestMachines(t *testing.T) {
 	l, options := routersOnly(t, "mtlab")
 
 	t.Run("packets go router by router", func(t *testing.T) {
-		want := "10.1.0.1\n10.1.0.2\n10.1.2.11\n"
-		if got := run(t, l, "outside", "probe", "trace", "10.1.2.11"); got != want {
-			t.Errorf("trace from outside to n3:\n%swant:\n%s", got, want)
+		want := "10.1.0.1\n10.1.0.2\n10.1.2.33\n"
+		if got := run(t, l, "outside", "probe", "trace", "10.1.2.33"); got != want {
+			t.Errorf("trace from outside to w1:\n%swant:\n%s", got, want)
 		}
 	})
 	t.Run("each is a computer of its own", func(t *testing.T) {
-		if got := run(t, l, "n3", "hostname"); got != "n3\n" {
+		if got := run(t, l, "w1", "hostname"); got != "w1\n" {
 			t.Errorf("host name %q", got)
 		}
-		if got := run(t, l, "n3", "sh", "-c", "ls /run/netns 2>&1 | grep mtlab; true"); got != "" {
+		if got := run(t, l, "w1", "sh", "-c", "ls /run/netns 2>&1 | grep mtlab; true"); got != "" {
 			t.Errorf("the host's namespaces are seen: %q", got)
 		}
-		run(t, l, "n3", "touch", "/etc/mtlab-was-here")
+		run(t, l, "w1", "touch", "/etc/mtlab-was-here")
 		if _, err := os.Stat("/etc/mtlab-was-here"); err == nil {
 			t.Error("a file written in a machine is on the host")
 		}
@@ -85,6 +96,15 @@ func TestMachines(t *testing.T) {
 	t.Run("signals reach programs inside", func(t *testing.T) { testSignals(t, l) })
 	t.Run("link", func(t *testing.T) { testLink(t, l) })
 	t.Run("power", func(t *testing.T) { testPower(t, l) })
+	t.Run("pods", func(t *testing.T) { testPods(t, l) })
+	t.Run("the agent comes back", func(t *testing.T) {
+		before := run(t, l, "w1", "pgrep", "-x", "sleep")
+		run(t, l, "w1", "pkill", "-9", "-x", "sleep")
+		eventually(t, "another agent runs", func() bool {
+			after, err := l.Exec(t.Context(), "w1", "pgrep", "-x", "sleep")
+			return err == nil && string(after) != before
+		})
+	})
 	t.Run("a later process finds it", func(t *testing.T) {
 		opened, err := Open(options)
 		if err != nil {
@@ -102,7 +122,7 @@ func TestMachines(t *testing.T) {
 }
 
 func testSignals(t *testing.T, l *Lab) {
-	command := l.Command(t.Context(), "outside", "probe", "ping", "-i", "5ms", "10.1.2.11")
+	command := l.Command(t.Context(), "outside", "probe", "ping", "-i", "5ms", "10.1.2.33")
 	out, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -137,17 +157,17 @@ func testSignals(t *testing.T, l *Lab) {
 }
 
 func testLink(t *testing.T, l *Lab) {
-	if err := l.LinkDown("n3"); err != nil {
+	if err := l.LinkDown("w1"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := l.Exec(t.Context(), "n3", "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
+	if out, err := l.Exec(t.Context(), "w1", "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
 		t.Errorf("answer over a pulled cable: %s", out)
 	}
-	if err := l.LinkUp("n3"); err != nil {
+	if err := l.LinkUp("w1"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "ping over the cable", func() bool {
-		return strings.Contains(run(t, l, "n3", "probe", "ping", "-c", "1", "10.1.2.1"), `"received":1`)
+		return strings.Contains(run(t, l, "w1", "probe", "ping", "-c", "1", "10.1.2.1"), `"received":1`)
 	})
 }
 
@@ -173,6 +193,32 @@ func testPower(t *testing.T, l *Lab) {
 	run(t, l, "tor1", "test", "!", "-e", "/run/not-on-disk")
 	if hasRoute(t, l, "tor1", netip.MustParsePrefix("192.0.2.0/24")) {
 		t.Error("a route outlived the power cut")
+	}
+}
+
+func testPods(t *testing.T, l *Lab) {
+	var addresses []netip.Addr
+	for _, name := range []string{"a", "b"} {
+		address, err := l.AddPod(t.Context(), "w1", "default", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, address)
+	}
+	out, err := l.PodExec(t.Context(), "w1", "default", "a", "probe", "ping", "-c", "3", "-i", "5ms", addresses[1].String())
+	if err != nil || !strings.Contains(string(out), `"received":3`) {
+		t.Errorf("ping from pod to pod: %v: %s", err, out)
+	}
+	for range 2 { // the second time it is gone
+		if err := l.DelPod(t.Context(), "w1", "default", "a"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := l.PodExec(t.Context(), "w1", "default", "a", "true"); err == nil {
+		t.Error("a deleted pod still runs programs")
+	}
+	if _, err := l.AddPod(t.Context(), "n1", "default", "a"); err == nil || !strings.Contains(err.Error(), "not a light node") {
+		t.Errorf("pod on a full node: %v", err)
 	}
 }
 

@@ -126,7 +126,7 @@ func KeepReady(ctx context.Context, kubeconfig []byte, nodes []string, failed fu
 	if err != nil {
 		return err
 	}
-	for {
+	for ctx.Err() == nil {
 		var group errgroup.Group
 		group.SetLimit(parallel)
 		for _, name := range nodes {
@@ -138,10 +138,9 @@ func KeepReady(ctx context.Context, kubeconfig []byte, nodes []string, failed fu
 			})
 		}
 		_ = group.Wait()
-		if sleep(ctx, nodeGracePeriod/4) != nil {
-			return nil
-		}
+		_ = sleep(ctx, nodeGracePeriod/4) // the loop asks the context
 	}
+	return nil
 }
 
 func keepReady(ctx context.Context, api *apiClient, name string) error {
@@ -199,17 +198,19 @@ func renewLease(ctx context.Context, api *apiClient, name string) error {
 // /etc/cni/net.d and the plugins in /opt/cni/bin of that node. It returns the
 // pod's first IPv4 address, or the first address when there is none.
 func (l *Lab) AddPod(ctx context.Context, node, namespace, name string) (netip.Addr, error) {
-	pod := podNetns(namespace, name)
-	if _, err := l.Exec(ctx, node, "ip", "netns", "add", pod); err != nil {
-		return netip.Addr{}, fmt.Errorf("add pod %s/%s: %w", namespace, name, err)
-	}
 	config, list, runtime, err := l.cni(ctx, node, namespace, name)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("add pod %s/%s: %w", namespace, name, err)
 	}
+	pod := podNetns(namespace, name)
+	if _, err := l.Exec(ctx, node, "ip", "netns", "add", pod); err != nil {
+		return netip.Addr{}, fmt.Errorf("add pod %s/%s: %w", namespace, name, err)
+	}
 	result, err := config.AddNetworkList(ctx, list, runtime)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("add pod %s/%s on %s: %w", namespace, name, node, err)
+		// As the kubelet's runtime does, so that the pod may be tried again.
+		undone := l.DelPod(ctx, node, namespace, name)
+		return netip.Addr{}, errors.Join(fmt.Errorf("add pod %s/%s on %s: %w", namespace, name, node, err), undone)
 	}
 	if _, err := l.Exec(ctx, node, "ip", "-n", pod, "link", "set", "lo", "up"); err != nil {
 		return netip.Addr{}, fmt.Errorf("add pod %s/%s: %w", namespace, name, err)
