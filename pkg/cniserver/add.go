@@ -26,6 +26,9 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if a.netns == "" {
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS is missing", "")
 	}
+	if err := s.vacate(ctx, a); err != nil {
+		return nil, err
+	}
 	release, err := s.locks.acquire(ctx, a.keys()...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: wait for another call: %w", a, err)

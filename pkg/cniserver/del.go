@@ -19,10 +19,11 @@ func (s *Server) del(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	record, err := spool.Write(s.o.Spool, client.Request{
+	record, err := spool.WriteUnsynced(s.o.Spool, client.Request{
 		ContainerID: a.containerID, Netns: a.netns, IfName: a.ifname, Args: r.GetArgs(), Config: r.GetConfig(),
 	})
 	if err == nil {
+		s.drainer.add(record)
 		select {
 		case s.recorded <- record:
 		default: // Run looks at the directory soon
@@ -51,6 +52,18 @@ func (s *Server) delNow(ctx context.Context, a attachment, record string) error 
 		return nil
 	}
 	return spool.Remove(spool.Record{Path: record})
+}
+
+// vacate does the recorded DELs of other sandboxes in a network namespace before
+// an ADD in it: their interface may have the same name. Runtimes make a namespace
+// for each sandbox, people with cnitool do not. No lock is held.
+func (s *Server) vacate(ctx context.Context, a attachment) error {
+	for _, r := range s.drainer.in(a.netns) {
+		if err := s.redo(ctx, r); err != nil {
+			return fmt.Errorf("%s: finish the delete of %s: %w", a, r.Request.ContainerID, err)
+		}
+	}
+	return nil
 }
 
 // finishDel does a recorded DEL of this very attachment before a new ADD. The

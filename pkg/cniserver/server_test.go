@@ -365,7 +365,7 @@ func TestAddAfterAnUnfinishedDelComesAfterIt(t *testing.T) {
 	})
 	n.must(t, client.Del, request("c1", "a"))
 	_, err := n.call(t, client.Add, request("c1", "a"))
-	wantCode(t, err, cnirpc.CodeInternal, "delete before", "injected")
+	wantCode(t, err, cnirpc.CodeInternal, "finish the delete", "injected")
 	failing.Store(false)
 	n.must(t, client.Add, request("c1", "a"))
 	if records, err := spool.List(n.spool); err != nil || len(records) != 0 {
@@ -377,6 +377,35 @@ func TestAddAfterAnUnfinishedDelComesAfterIt(t *testing.T) {
 		t.Errorf("the delete from before came again: %v", calls)
 	}
 	n.wantLeft(t, standing("c1")...)
+}
+
+func TestAddInANetnsComesAfterItsDeletes(t *testing.T) {
+	n := start(t, newRooms())
+	first, second := request("c1", ""), request("c2", "")
+	second.Netns = first.Netns
+	held := make(chan struct{})
+	n.setHook(func(_ context.Context, point string) error {
+		if point == "before Detach" {
+			<-held
+		}
+		return nil
+	})
+	n.must(t, client.Add, first)
+	n.must(t, client.Del, first)
+	n.takeCalls()
+	added := make(chan error, 1)
+	go func() { _, err := client.Call(t.Context(), n.socket, client.Add, second); added <- err }()
+	select {
+	case err := <-added:
+		t.Fatalf("ADD did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(held)
+	if err := <-added; err != nil {
+		t.Error(err)
+	}
+	n.awaitDeletes(t)
+	n.wantLeft(t, standing("c2")...)
 }
 
 func TestDelWithoutASpoolIsDoneAtOnce(t *testing.T) {

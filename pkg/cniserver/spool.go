@@ -22,8 +22,9 @@ type drainer struct {
 	tries map[string]*try // by path of the record
 }
 
-// try is a record that is being done or has failed.
+// try is a record that waits, is being done or has failed.
 type try struct {
+	record  spool.Record
 	busy    bool
 	after   time.Time // not again before
 	failure string    // the last, so that it is logged once
@@ -33,15 +34,27 @@ func newDrainer() *drainer {
 	return &drainer{slots: make(chan struct{}, parallel), tries: map[string]*try{}}
 }
 
-// begin reports whether a record is to be done now, and marks it as busy.
-func (d *drainer) begin(path string) bool {
+// add makes a record known before its turn.
+func (d *drainer) add(r spool.Record) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	t := d.tries[path]
+	d.note(r)
+}
+
+func (d *drainer) note(r spool.Record) *try {
+	t := d.tries[r.Path]
 	if t == nil {
-		t = &try{}
-		d.tries[path] = t
+		t = &try{record: r}
+		d.tries[r.Path] = t
 	}
+	return t
+}
+
+// begin reports whether a record is to be done now, and marks it as busy.
+func (d *drainer) begin(r spool.Record) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.note(r)
 	if t.busy || time.Now().Before(t.after) {
 		return false
 	}
@@ -49,12 +62,25 @@ func (d *drainer) begin(path string) bool {
 	return true
 }
 
+// in returns the records of a network namespace.
+func (d *drainer) in(netns string) []spool.Record {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []spool.Record
+	for _, t := range d.tries {
+		if t.record.Request.Netns == netns {
+			out = append(out, t.record)
+		}
+	}
+	return out
+}
+
 // end notes how it went and reports whether a failure is news.
 func (d *drainer) end(path string, err error, again time.Duration) (news bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.tries[path]
-	if err == nil {
+	if err == nil { // a DEL may have been recorded again meanwhile: a look at the spool finds it
 		delete(d.tries, path)
 		return false
 	}
@@ -81,7 +107,7 @@ func (s *Server) drain(ctx context.Context, last string) (failure string) {
 
 // doRecord starts one record, unless it is under way or failed a moment ago.
 func (s *Server) doRecord(ctx context.Context, r spool.Record) {
-	if !s.drainer.begin(r.Path) {
+	if !s.drainer.begin(r) {
 		return
 	}
 	s.drainer.group.Go(func() {

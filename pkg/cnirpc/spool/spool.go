@@ -33,8 +33,16 @@ const DefaultDir = "/var/lib/muslin/cni-spool"
 
 const suffix = ".json"
 
-// Write records a DEL. When it returns nil the record is on disk.
-func Write(dir string, r client.Request) (Record, error) {
+// Write records a DEL. When it returns nil the record outlives a power cut.
+func Write(dir string, r client.Request) (Record, error) { return write(dir, r, true) }
+
+// WriteUnsynced records a DEL that outlives the process, and not for certain a
+// power cut. That is enough where the record is done within the second: what a
+// power cut leaves of a pod is its address, which the agent's own search for
+// addresses without a pod finds.
+func WriteUnsynced(dir string, r client.Request) (Record, error) { return write(dir, r, false) }
+
+func write(dir string, r client.Request, sync bool) (Record, error) {
 	record := Record{Path: Path(dir, r.ContainerID, r.IfName), Request: r}
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -46,7 +54,7 @@ func Write(dir string, r client.Request) (Record, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return record, fmt.Errorf("make spool %s: %w", dir, err)
 	}
-	if err := replace(record.Path, b); err != nil {
+	if err := replace(record.Path, b, sync); err != nil {
 		return record, fmt.Errorf("write record %s: %w", record.Path, err)
 	}
 	return record, nil
@@ -57,9 +65,9 @@ func Path(dir, containerID, ifname string) string {
 	return filepath.Join(dir, containerID+"@"+ifname+suffix)
 }
 
-// replace writes path by way of a temporary file and makes content and name
-// durable.
-func replace(path string, b []byte) error {
+// replace writes path by way of a temporary file and, if asked, makes content and
+// name durable.
+func replace(path string, b []byte, sync bool) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, ".new-*")
 	if err != nil {
@@ -67,10 +75,13 @@ func replace(path string, b []byte) error {
 	}
 	defer os.Remove(f.Name()) // fails, as it should, after the rename
 	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if sync && err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), path); err != nil || !sync {
 		return err
 	}
 	d, err := os.Open(dir)
