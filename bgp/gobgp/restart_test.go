@@ -96,3 +96,23 @@ func TestHelper(t *testing.T) {
 	b.Unplug()
 	bgptest.Eventually(t, "dropped with the hold timer, long before the restart time", bgptest.Lacks(s.learned, "10.244.2.0/26"))
 }
+
+// A peer that comes back without graceful restart has forgotten: what it does
+// not tell again goes at once.
+func TestHelperOfOneWhoForgot(t *testing.T) {
+	n := bgptest.New(t)
+	a, b := n.Host(1), n.Host(2)
+	proto := func(routes, gr string) string {
+		return "protocol static { ipv4; " + routes + " }\n" + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, "graceful restart "+gr+";")
+	}
+	b.StartBIRD(proto("route 10.244.2.0/26 blackhole; route 10.244.3.0/26 blackhole;", "on; graceful restart time 600"))
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, withPeer(clusterOf(a), b.V4, 65001)))
+	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.2.0/26", "10.244.3.0/26"))
+	b.Run("kill -9 $(cat " + b.File("bird.pid") + ")")
+	bgptest.Eventually(t, "kept", bgptest.Contains(s.learned, "10.244.3.0/26 via [10.9.0.2] from [10.9.0.2] stale"))
+	b.Run("rm -f " + b.File("bird.ctl"))
+	b.StartBIRD(proto("route 10.244.2.0/26 blackhole;", "off"))
+	bgptest.Eventually(t, "dropped", bgptest.Lacks(s.learned, "10.244.3.0/26"))
+	bgptest.Eventually(t, "told again", bgptest.Contains(s.learned, "10.244.2.0/26 via [10.9.0.2] from [10.9.0.2]\n"))
+}

@@ -20,9 +20,9 @@ const quietPeriod = 3 * time.Second
 // sessions remembers what the events said of each peer, and knows when the
 // first exchange of tables is over.
 type sessions struct {
-	log  *slog.Logger
-	hint func()
-	down chan struct{} // takeDown has something
+	log    *slog.Logger
+	hint   func()
+	attend chan struct{} // take has something
 
 	mu        sync.Mutex
 	peers     map[netip.Addr]*session
@@ -41,12 +41,13 @@ type session struct {
 	lastError string
 	ended     map[packet.Family]bool // families whose End-of-RIB was seen
 	wentDown  bool
+	cameUp    bool
 	asked     time.Time // when last looked at for its prefix limit
 }
 
 func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
 	return &sessions{
-		log: log, hint: hint, bound: bound, down: make(chan struct{}, 1),
+		log: log, hint: hint, bound: bound, attend: make(chan struct{}, 1),
 		peers: map[netip.Addr]*session{}, holds: map[netip.Addr]time.Time{}, converged: make(chan struct{}),
 	}
 }
@@ -97,13 +98,15 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 	switch {
 	case v.state == packet.BGP_FSM_ESTABLISHED:
 		v.ended = map[packet.Family]bool{}
+		v.cameUp = true
+		nudge(s.attend)
 		s.log.Info("bgp session established", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind)
 	case old == packet.BGP_FSM_ESTABLISHED:
 		v.flaps++
 		v.wentDown = true
 		v.lastError = reason(e)
 		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.lastError)
-		nudge(s.down)
+		nudge(s.attend)
 	case v.state == packet.BGP_FSM_IDLE:
 		v.lastError = reason(e)
 	}
@@ -126,18 +129,21 @@ func (s *sessions) endOfRIB(p *apiutil.Path) {
 	}
 }
 
-// takeDown gives the peers whose session ended since the last call.
-func (s *sessions) takeDown() []netip.Addr {
+// take gives the peers whose session ended, and those whose session began,
+// since the last call.
+func (s *sessions) take() (down, up []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out []netip.Addr
 	for a, v := range s.peers {
 		if v.wentDown {
-			out = append(out, a)
-			v.wentDown = false
+			down = append(down, a)
 		}
+		if v.cameUp {
+			up = append(up, a)
+		}
+		v.wentDown, v.cameUp = false, false
 	}
-	return out
+	return down, up
 }
 
 // longDown gives the peers with a prefix limit that have been idle for pause,

@@ -98,7 +98,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 			return nil
 		case o := <-s.ops:
 			o.done <- s.apply(o.ctx, o.config)
-		case <-s.sessions.down:
+		case <-s.sessions.attend:
 			s.tend()
 		case <-audit.C:
 			s.relist()
@@ -228,29 +228,43 @@ func (s *Speaker) relist() {
 	}
 }
 
-// tend looks at sessions that went down.
+// tend looks at sessions that began or ended.
 func (s *Speaker) tend() {
 	if s.server == nil {
 		return
 	}
-	cfg := s.config()
-	for _, a := range s.sessions.takeDown() {
+	ctx, cfg := context.Background(), s.config()
+	down, up := s.sessions.take()
+	for _, a := range down {
 		p, ok := cfg.Peer(a)
-		if !ok {
-			continue
-		}
-		ctx := context.Background()
-		if s.server.holdTimerExpired(ctx, a) {
+		if ok && s.server.holdTimerExpired(ctx, a) {
 			// GoBGP keeps the routes of a peer that fell silent for the whole
 			// restart time; RFC 4724 keeps them only when the connection was
 			// closed. Making the peer anew drops them.
 			s.log.Info("peer fell silent, its routes are dropped", "peer", a)
-			if err := errors.Join(s.server.deletePeer(ctx, p), s.server.addPeer(ctx, p, s.opts.Deferral, false)); err != nil {
-				s.log.Error("peer could not be reset", "peer", a, "error", err)
-			}
+			s.reset(ctx, p)
 		}
 	}
-	s.relist()
+	for _, a := range up {
+		s.server.noteNotifications(ctx, a)
+		p, ok := cfg.Peer(a)
+		if ok && s.server.forgotRestart(ctx, a) {
+			// RFC 4724 section 4.2: without the capability in the new OPEN the
+			// old routes go at once; GoBGP would wait for an End-of-RIB that
+			// does not come.
+			s.log.Info("peer came back without graceful restart, its old routes are dropped", "peer", a)
+			s.reset(ctx, p)
+		}
+	}
+	if len(down) > 0 {
+		s.relist()
+	}
+}
+
+func (s *Speaker) reset(ctx context.Context, p bgp.Peer) {
+	if err := errors.Join(s.server.deletePeer(ctx, p), s.server.addPeer(ctx, p, s.opts.Deferral, false)); err != nil {
+		s.log.Error("peer could not be reset", "peer", p.Address, "error", err)
+	}
 }
 
 // tick does what is due.

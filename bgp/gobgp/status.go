@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/muslin-net/muslin/bgp"
@@ -165,15 +166,39 @@ func stateName(s packet.FSMState) string {
 	return "Idle"
 }
 
+// noteNotifications remembers how many NOTIFICATIONs were sent before the
+// session that has just begun.
+func (s *server) noteNotifications(ctx context.Context, a netip.Addr) {
+	s.inspect(ctx, a, func(p *api.Peer) { s.notified[a] = p.GetState().GetMessages().GetSent().GetNotification() })
+}
+
 // holdTimerExpired reports whether the session of a ended because we gave up on
 // the peer: the only case in which we send a NOTIFICATION and GoBGP still keeps
 // the peer's routes.
-func (s *server) holdTimerExpired(ctx context.Context, a netip.Addr) bool {
-	expired := false
-	_ = s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, func(p *api.Peer) {
+func (s *server) holdTimerExpired(ctx context.Context, a netip.Addr) (expired bool) {
+	s.inspect(ctx, a, func(p *api.Peer) {
 		sent := p.GetState().GetMessages().GetSent().GetNotification()
 		expired = sent > s.notified[a] && p.GetGracefulRestart().GetPeerRestarting()
-		s.notified[a] = sent
 	})
 	return expired
+}
+
+// forgotRestart reports whether a peer whose routes are kept for its restart
+// came back without the graceful restart capability.
+func (s *server) forgotRestart(ctx context.Context, a netip.Addr) (forgot bool) {
+	s.inspect(ctx, a, func(p *api.Peer) {
+		capable := false
+		caps, err := apiutil.UnmarshalCapabilities(p.GetState().GetRemoteCap())
+		for _, c := range caps {
+			capable = capable || c.Code() == packet.BGP_CAP_GRACEFUL_RESTART
+		}
+		forgot = err == nil && !capable && p.GetGracefulRestart().GetPeerRestarting()
+	})
+	return forgot
+}
+
+func (s *server) inspect(ctx context.Context, a netip.Addr, look func(*api.Peer)) {
+	if err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, look); err != nil {
+		s.log.Error("peer could not be looked at", "peer", a, "error", err)
+	}
 }
