@@ -3,6 +3,7 @@ package route
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -140,28 +141,42 @@ func stride(ops []op) {
 	}
 }
 
-// refusals joins the kernel's refusals, the first of them in full.
-type refusals struct {
-	errs  []error
-	count int
+// Refused says which routes the kernel would not take. Every other route is as
+// the State wants it.
+type Refused struct {
+	Prefixes []netip.Prefix
+	errs     []error // the first refusalsShown, in full
 }
 
 const refusalsShown = 20
 
-func (f *refusals) add(o op, err error) {
-	f.count++
-	if f.count > refusalsShown {
+// Error lists the refusals with the kernel's reasons.
+func (r *Refused) Error() string {
+	text := errors.Join(r.errs...).Error()
+	if more := len(r.Prefixes) - len(r.errs); more > 0 {
+		text += fmt.Sprintf("\nand %d more routes", more)
+	}
+	return text
+}
+
+// Unwrap gives the kernel's reasons.
+func (r *Refused) Unwrap() []error { return r.errs }
+
+func (r *Refused) add(o op, err error) {
+	r.Prefixes = append(r.Prefixes, o.route.Prefix)
+	if len(r.errs) == refusalsShown {
 		return
 	}
 	if o.verb == add && errors.Is(err, unix.EEXIST) {
 		err = fmt.Errorf("%w: somebody else has a route with this prefix and metric", err)
 	}
-	f.errs = append(f.errs, fmt.Errorf("%s: %w", o, err))
+	r.errs = append(r.errs, fmt.Errorf("%s: %w", o, err))
 }
 
-func (f *refusals) err() error {
-	if f.count > refusalsShown {
-		return errors.Join(append(f.errs, fmt.Errorf("and %d more routes", f.count-refusalsShown))...)
+// err is nil without a refusal.
+func (r *Refused) err() error {
+	if len(r.Prefixes) == 0 {
+		return nil
 	}
-	return errors.Join(f.errs...)
+	return r
 }

@@ -110,7 +110,8 @@ func (r *Reconciler) Stats() Stats {
 }
 
 // Apply makes the kernel's routes those of s. It goes on after a route that the
-// kernel refuses and returns the refusals joined, each with the route's text.
+// kernel refuses, and returns a *Refused then; any other error means that nothing
+// is known.
 // Without s.Prune nothing is deleted.
 func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.apply.Lock()
@@ -124,7 +125,7 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.mu.Lock()
 	p := plan(r.kernel, s.Routes, s.Prune, func(k key) bool { _, ok := r.ours[k]; return ok })
 	r.mu.Unlock()
-	var errs refusals
+	var errs Refused
 	for _, ops := range [][]op{p.add, p.change, p.remove} {
 		if err := r.write(ctx, ops, &errs); err != nil {
 			r.markStale()
@@ -194,7 +195,7 @@ const writeCount = 1000
 
 // write sends ops. What the kernel will say is noted before it is sent, so that
 // a notification of a later change by somebody else always comes after it.
-func (r *Reconciler) write(ctx context.Context, ops []op, errs *refusals) error {
+func (r *Reconciler) write(ctx context.Context, ops []op, errs *Refused) error {
 	var b nl.Batch
 	for len(ops) > 0 {
 		if err := ctx.Err(); err != nil {

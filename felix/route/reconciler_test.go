@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -26,11 +25,7 @@ func newLab(t *testing.T) *lab {
 	node.Veth("eth1", rack, "sw1", []string{"10.2.0.1/24", "fd02::1/64"}, []string{"10.2.0.254/24", "fd02::254/64"})
 	l := &lab{node: node, links: map[string]int{}}
 	for _, name := range []string{"lo", "eth0", "eth1"} {
-		index, _, _ := strings.Cut(node.IP("-o link show dev "+name), ":")
-		var err error
-		if l.links[name], err = strconv.Atoi(index); err != nil {
-			t.Fatal(err)
-		}
+		l.links[name] = node.Index(name)
 	}
 	return l
 }

@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/nft"
+	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/sysctl"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // sink is a room that is told the whole desired state.
@@ -50,14 +53,8 @@ func (p *plane) Close() error { return p.nft.Close() }
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
-	up := false
 	for {
 		retry := p.step(ctx)
-		if retry == nil && !up {
-			up = true
-			p.a.conds.pass(gateKernel)
-			close(p.ready)
-		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -84,15 +81,55 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)
-	var failed error
+	outcome := carried
 	for _, s := range p.sinks {
-		failed = errors.Join(failed, p.hand(ctx, s, state))
+		outcome = max(outcome, judge(p.hand(ctx, s, state), pods))
 	}
-	if failed == nil {
+	if outcome < failed {
 		p.a.endpoints.settle(rev)
+		p.up()
+	}
+	if outcome == carried {
 		return nil
 	}
 	return time.After(retryAfter)
+}
+
+// The outcomes of a step, from good to bad.
+const (
+	carried = iota // all is as it should be
+	partial        // some routes are refused, none of a pod's
+	failed         // the kernel is not known to carry this node's pods
+)
+
+// judge tells how bad an error of a sink is: one route that the kernel refuses
+// is no reason to keep pods from starting, unless it is a pod's own.
+func judge(err error, pods []model.Endpoint) int {
+	if err == nil {
+		return carried
+	}
+	refused, ok := err.(*route.Refused) //nolint:errorlint // joined with anything else it is no longer only that
+	if !ok {
+		return failed
+	}
+	for _, pod := range pods {
+		for _, addr := range pod.Addresses {
+			if slices.ContainsFunc(refused.Prefixes, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Addr() == addr }) {
+				return failed
+			}
+		}
+	}
+	return partial
+}
+
+// up opens the gate of what waits for the data plane, once.
+func (p *plane) up() {
+	select {
+	case <-p.ready:
+	default:
+		p.a.conds.pass(gateKernel)
+		close(p.ready)
+	}
 }
 
 // hand gives one sink the state, and logs a complaint when it is a new one.
