@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +17,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/pkg/reconcile"
 )
 
 // DefaultResync is how often the table is read and compared again.
@@ -237,16 +238,15 @@ func (r *Reconciler) update(p *program, have map[string]map[string]nftables.SetE
 		if !s.live {
 			continue
 		}
-		add := missing(want[s.Name], have[s.Name])
-		del := missing(have[s.Name], want[s.Name])
-		count += len(add) + len(del)
-		if len(add) > 0 {
-			if err := r.conn.SetAddElements(s.Set, add); err != nil {
+		d := compare(have[s.Name], want[s.Name])
+		count += len(d.Add) + len(d.Remove)
+		if len(d.Add) > 0 {
+			if err := r.conn.SetAddElements(s.Set, values(d.Add)); err != nil {
 				return fmt.Errorf("set %s: %w", s.Name, err)
 			}
 		}
-		if len(del) > 0 {
-			if err := r.conn.SetDeleteElements(s.Set, del); err != nil {
+		if len(d.Remove) > 0 {
+			if err := r.conn.SetDeleteElements(s.Set, values(d.Remove)); err != nil {
 				return fmt.Errorf("set %s: %w", s.Name, err)
 			}
 		}
@@ -262,22 +262,6 @@ func (r *Reconciler) update(p *program, have map[string]map[string]nftables.SetE
 	r.live = want
 	r.stats.Elements += count
 	return nil
-}
-
-// missing are the elements of a that b lacks, in a fixed order.
-func missing(a, b map[string]nftables.SetElement) []nftables.SetElement {
-	var keys []string
-	for k := range a {
-		if _, ok := b[k]; !ok {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	out := make([]nftables.SetElement, len(keys))
-	for i, k := range keys {
-		out[i] = a[k]
-	}
-	return out
 }
 
 // refresh reads the table when what we know of it is not to be believed.
@@ -339,13 +323,26 @@ func (r *Reconciler) read(want *program) (string, map[string]map[string]nftables
 		have := index(elements)
 		if s.live {
 			live[s.Name] = have
-		} else if !sameFixed(have, index(s.elements)) {
+		} else if len(compare(have, index(s.elements)).Add) > 0 {
+			// The kernel lists a closing element more than was written, so
+			// only what is missing counts.
 			return unknown, nil, nil
 		}
 	}
 	return want.digest, live, nil
 }
 
-func sameFixed(have, want map[string]nftables.SetElement) bool {
-	return len(missing(want, have)) == 0
+// compare compares two lots of elements: an element is its key, so that none
+// ever changes.
+func compare(have, want map[string]nftables.SetElement) reconcile.Delta[string, nftables.SetElement] {
+	same := func(_, _ nftables.SetElement) bool { return true }
+	return reconcile.Diff(have, want, same, strings.Compare)
+}
+
+func values(in []reconcile.Entry[string, nftables.SetElement]) []nftables.SetElement {
+	out := make([]nftables.SetElement, len(in))
+	for i, e := range in {
+		out[i] = e.Value
+	}
+	return out
 }

@@ -51,7 +51,7 @@ func (p *Plugger) find(containerID, iface, hostInterface string) (int, error) {
 		return 0, nil
 	}
 	found := 0
-	err := dump(p.conn, unix.RTM_GETLINK, unix.SizeofIfInfomsg, func(b []byte) {
+	err := p.conn.DumpAll(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func() { found = 0 }, func(b []byte) {
 		if l := nl.ParseLink(b); strings.HasPrefix(l.Alias, owner) {
 			found = l.Index
 		}

@@ -158,10 +158,8 @@ func (p *Plugger) List(ctx context.Context) ([]model.Endpoint, error) {
 		return nil, err
 	}
 	var out []model.Endpoint
-	req := nl.AppendHeader(nil, unix.RTM_GETLINK, unix.NLM_F_DUMP)
-	req = nl.EndMessage(append(req, make([]byte, unix.SizeofIfInfomsg)...), 0)
-	err := p.conn.Dump(req, func() { out = nil }, func(m nl.Message) {
-		l := nl.ParseLink(m.Data)
+	err := p.conn.DumpAll(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func() { out = nil }, func(b []byte) {
+		l := nl.ParseLink(b)
 		if e, ok := parseAlias(l.Alias, l.Name); ok {
 			out = append(out, e)
 		}

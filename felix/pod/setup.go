@@ -155,12 +155,12 @@ func checkPod(s Spec, inside *podSide) error {
 	have := map[netip.Addr]bool{}
 	gateways := map[netip.Addr]bool{}
 	err = errors.Join(
-		dump(inside.conn, unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func(b []byte) {
+		inside.conn.DumpAll(unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func() { clear(have) }, func(b []byte) {
 			if int(nl.Uint32(b[4:])) == l.Index {
 				have[nl.ParseAddress(b).Addr()] = true
 			}
 		}),
-		dump(inside.conn, unix.RTM_GETROUTE, unix.SizeofRtMsg, func(b []byte) {
+		inside.conn.DumpAll(unix.RTM_GETROUTE, unix.SizeofRtMsg, func() { clear(gateways) }, func(b []byte) {
 			rt, _, ok := nl.ParseRoute(b)
 			if ok && rt.Prefix.Bits() == 0 && len(rt.NextHops) == 1 && rt.NextHops[0].Link == l.Index {
 				gateways[rt.NextHops[0].Gateway] = true
@@ -182,16 +182,4 @@ func checkPod(s Spec, inside *podSide) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func dump(c *nl.Conn, kind uint16, size int, each func([]byte)) error {
-	req := nl.AppendHeader(nil, kind, unix.NLM_F_DUMP)
-	req = nl.EndMessage(append(req, make([]byte, size)...), 0)
-	// The caller collects into sets: what an interrupted dump left there is
-	// read again.
-	return c.Dump(req, func() {}, func(m nl.Message) {
-		if len(m.Data) >= size {
-			each(m.Data)
-		}
-	})
 }

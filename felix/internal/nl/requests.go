@@ -158,3 +158,34 @@ func LinkLocal(mac net.HardwareAddr) netip.Addr {
 		0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
 	})
 }
+
+// DeleteAddress takes an address away.
+func (r *Requests) DeleteAddress(index int, p netip.Prefix) {
+	r.Name("delete address "+p.String(), unix.RTM_DELADDR, 0, func(b []byte) []byte {
+		b = append(b, Family(p.Addr()), byte(p.Bits()), 0, 0)
+		b = native.AppendUint32(b, uint32(index))
+		return AppendAttr(b, unix.IFA_LOCAL, p.Addr().AsSlice())
+	})
+}
+
+// DeleteNeighbour takes a neighbour entry away.
+func (r *Requests) DeleteNeighbour(index int, a netip.Addr) {
+	r.Name("delete neighbour "+a.String(), unix.RTM_DELNEIGH, 0, func(b []byte) []byte {
+		b = append(b, Family(a), 0, 0, 0)
+		b = native.AppendUint32(b, uint32(index))
+		b = append(b, 0, 0, 0, 0)
+		return AppendAttr(b, unix.NDA_DST, a.AsSlice())
+	})
+}
+
+// DumpAll dumps everything of a kind whose fixed part is size bytes of zeros in
+// the request. reset is called before each attempt.
+func (c *Conn) DumpAll(kind uint16, size int, reset func(), each func([]byte)) error {
+	req := AppendHeader(nil, kind, unix.NLM_F_DUMP)
+	req = EndMessage(append(req, make([]byte, size)...), 0)
+	return c.Dump(req, reset, func(m Message) {
+		if len(m.Data) >= size {
+			each(m.Data)
+		}
+	})
+}

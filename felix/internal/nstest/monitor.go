@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Monitor collects what `ip -o monitor route` prints.
+// Monitor collects what `ip -o monitor` prints.
 type Monitor struct {
 	n     *NS
 	cmd   *exec.Cmd
@@ -21,10 +21,14 @@ type Monitor struct {
 // mark is a prefix for documentation (RFC 5737) that no test routes.
 const mark = "192.0.2."
 
-// MonitorRoutes starts a monitor and returns once it listens.
-func (n *NS) MonitorRoutes() *Monitor {
+// MonitorRoutes is Monitor for routes.
+func (n *NS) MonitorRoutes() *Monitor { return n.Monitor() }
+
+// Monitor starts a monitor of routes and other objects (link, address, neigh)
+// and returns once it listens.
+func (n *NS) Monitor(objects ...string) *Monitor {
 	n.t.Helper()
-	m := &Monitor{n: n, cmd: n.Command("ip", "-o", "monitor", "route")}
+	m := &Monitor{n: n, cmd: n.Command("ip", append([]string{"-o", "monitor", "route"}, objects...)...)}
 	m.cmd.Stdout = m
 	if err := m.cmd.Start(); err != nil {
 		n.t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -107,4 +108,15 @@ func (n *NS) up(name string, addrs []string) {
 		n.Run("ip", args...)
 	}
 	n.Run("ip", "link", "set", name, "up")
+}
+
+// Index is the index of a link.
+func (n *NS) Index(link string) int {
+	n.t.Helper()
+	text, _, _ := strings.Cut(n.IP("-o link show dev "+link), ":")
+	index, err := strconv.Atoi(text)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return index
 }

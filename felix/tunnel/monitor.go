@@ -1,0 +1,86 @@
+package tunnel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// filter drops, in the kernel, what we caused ourselves, and neighbours that
+// come: there are many, of others.
+func filter(port uint32) []unix.SockFilter {
+	kind := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWNEIGH)))
+	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind, Jt: 2},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: own, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+	}
+}
+
+// Run listens for changes by others and hints through Changed, until ctx ends.
+func (r *Reconciler) Run(ctx context.Context) error {
+	r.once.Do(func() { close(r.ready) })
+	go r.tick(ctx)
+	for {
+		err := r.events.Receive(ctx, r.event)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, nl.ErrOverrun):
+			r.again()
+		default:
+			return err
+		}
+	}
+}
+
+// tick has everything read again from time to time, and asks after devices that
+// wait to be deleted.
+func (r *Reconciler) tick(ctx context.Context) {
+	all := time.NewTicker(r.resync)
+	defer all.Stop()
+	soon := time.NewTicker(max(r.linger/10, 10*time.Millisecond))
+	defer soon.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-all.C:
+			r.again()
+		case <-soon.C:
+			r.mu.Lock()
+			wait := r.wait
+			r.mu.Unlock()
+			if wait {
+				r.hint()
+			}
+		}
+	}
+}
+
+func (r *Reconciler) event(m nl.Message) {
+	if len(m.Data) < 8 {
+		return
+	}
+	// The index stands in the same place of every kind of message we get.
+	index := int(nl.Uint32(m.Data[4:]))
+	r.mu.Lock()
+	ours := r.ours[index]
+	if m.Type == unix.RTM_DELLINK {
+		delete(r.ours, index)
+	}
+	r.mu.Unlock()
+	if ours {
+		r.again()
+	}
+}

@@ -1,0 +1,168 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// DefaultLinger is how long a device that is no longer wanted stays.
+const DefaultLinger = time.Minute
+
+const alias = "muslin:tunnel"
+
+var names = []string{felix.IPIPDevice, felix.VXLANDevice, felix.VXLANDeviceV6}
+
+// Options are the settings of a Reconciler.
+type Options struct {
+	NetNS  string        // path of the network namespace; empty: the process's own
+	Linger time.Duration // 0: DefaultLinger
+	Resync time.Duration // how often everything is read again; 0: 90 s
+	Logger *slog.Logger  // nil: slog.Default()
+}
+
+// Reconciler writes tunnels. Apply and Run may be called from different
+// goroutines.
+type Reconciler struct {
+	log            *slog.Logger
+	linger, resync time.Duration
+	conn           *nl.Conn
+	events         *nl.Listener
+	changed        chan struct{}
+	ready          chan struct{}
+	once           sync.Once
+
+	apply    sync.Mutex // one Apply at a time
+	last     []felix.Tunnel
+	unwanted map[string]time.Time // since when a device of ours is not wanted
+
+	mu    sync.Mutex // guards what follows
+	stale bool
+	ours  map[int]bool // interface indexes of our devices
+	wait  bool         // a device waits to be deleted
+}
+
+// New opens the sockets. Call Run to have drift noticed, Close at the end.
+func New(o Options) (*Reconciler, error) {
+	ns, err := nl.Open(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	r := &Reconciler{
+		log: o.Logger, linger: o.Linger, resync: o.Resync,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		unwanted: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
+	}
+	if r.log == nil {
+		r.log = slog.Default()
+	}
+	if r.linger == 0 {
+		r.linger = DefaultLinger
+	}
+	if r.resync == 0 {
+		r.resync = 90 * time.Second
+	}
+	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		r.conn.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close closes the sockets; the devices stay.
+func (r *Reconciler) Close() error { return errors.Join(r.conn.Close(), r.events.Close()) }
+
+// Changed tells that Apply has something to do although the State may be the
+// same. It is a hint and holds at most one.
+func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
+
+// Ready is closed once Run listens.
+func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
+
+// String names the task.
+func (r *Reconciler) String() string { return "felix/tunnel" }
+
+// Apply makes the tunnel devices those of s.Tunnels. It goes on with the others
+// after one that failed. Without s.Prune nothing is deleted.
+func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
+	r.apply.Lock()
+	defer r.apply.Unlock()
+	if err := r.events.Drain(r.event); err != nil {
+		r.again()
+	}
+	r.mu.Lock()
+	idle := !r.stale && !r.wait && reflect.DeepEqual(r.last, s.Tunnels)
+	r.stale, r.wait = false, false
+	r.mu.Unlock()
+	if idle {
+		return ctx.Err()
+	}
+	var errs []error
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := r.device(name, s); err != nil {
+			errs = append(errs, fmt.Errorf("tunnel device %s: %w", name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.mark()
+		return err
+	}
+	r.last = s.Tunnels
+	return nil
+}
+
+// device makes one device as it should be.
+func (r *Reconciler) device(name string, s felix.State) error {
+	have, err := r.conn.GetLink(name)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	there := err == nil
+	for _, want := range s.Tunnels {
+		if want.Name == name {
+			delete(r.unwanted, name)
+			return r.ensure(want, have, there)
+		}
+	}
+	if !there || have.Alias != alias || !s.Prune {
+		delete(r.unwanted, name)
+		return nil
+	}
+	return r.retire(have)
+}
+
+func (r *Reconciler) mark() {
+	r.mu.Lock()
+	r.stale = true
+	r.mu.Unlock()
+}
+
+func (r *Reconciler) again() {
+	r.mark()
+	r.hint()
+}
+
+func (r *Reconciler) hint() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
