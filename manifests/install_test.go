@@ -61,6 +61,10 @@ func TestPermissions(t *testing.T) {
 		{controller, "update", "leases.coordination.k8s.io/muslin-controller", []string{"-n", "muslin-system"}, true},
 		{controller, "update", "leases.coordination.k8s.io/another", []string{"-n", "muslin-system"}, false},
 		{controller, "patch", "nodes/status", nil, false},
+		{controller, "watch", "blockaffinities.projectcalico.org", nil, true},
+		{controller, "delete", "ipamblocks.projectcalico.org", nil, true},
+		{controller, "create", "ipamblocks.projectcalico.org", nil, false},
+		{controller, "get", "secrets", []string{"-n", "kube-system"}, false},
 	} {
 		t.Run(c.who+" "+c.verb+" "+c.what, func(t *testing.T) {
 			args := append([]string{"auth", "can-i", c.verb, c.what, "--as=system:serviceaccount:muslin-system:" + c.who}, c.extra...)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,13 +25,17 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Logger: logger})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Logger: logger})
+	if err != nil {
+		return err
+	}
+	store, err := kubestore.New(cfg, kubestore.Options{Logger: logger})
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	c := &controller.Controller{Cluster: cluster, Defaults: s.defaults, Logger: logger}
+	c := &controller.Controller{Cluster: cluster, Store: store, Defaults: s.defaults, Logger: logger}
 	if err := c.Register(registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}

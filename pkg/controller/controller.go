@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,7 +20,8 @@ const (
 // Controller keeps conditions and default objects. Its fields are set before
 // Run and not changed after.
 type Controller struct {
-	Cluster  *kube.Cluster // run by somebody else
+	Cluster  *kube.Cluster // run by somebody else; it has to watch all blocks
+	Store    ipam.Store    // what deleted nodes held is freed here
 	Defaults Defaults
 	Logger   *slog.Logger
 
@@ -27,12 +29,14 @@ type Controller struct {
 	Now func() time.Time
 
 	metrics metrics
+	gone    gone
 }
 
 // metrics are the controller's own; nil ones count nothing.
 type metrics struct {
 	writes   *prometheus.CounterVec
 	problems prometheus.Gauge
+	freed    prometheus.Counter
 }
 
 // Register makes the controller's metrics and registers them.
@@ -44,8 +48,11 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 		problems: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "muslin_controller_objects_with_problems", Help: "Objects whose condition Accepted or Allocatable was last found not true.",
 		}),
+		freed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "muslin_controller_freed_addresses_total", Help: "Addresses freed because their node does not exist any more.",
+		}),
 	}
-	return errors.Join(r.Register(c.metrics.writes), r.Register(c.metrics.problems))
+	return errors.Join(r.Register(c.metrics.writes), r.Register(c.metrics.problems), r.Register(c.metrics.freed))
 }
 
 // Run works until ctx ends, and returns nil then. It expects to be the only one
@@ -54,6 +61,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.gone = gone{store: c.Store, exists: c.Cluster.NodeExists, now: c.Now}
 	select {
 	case <-c.Cluster.Ready():
 	case <-ctx.Done():
@@ -66,7 +74,8 @@ func (c *Controller) Run(ctx context.Context) error {
 			err = c.makeDefaults(ctx)
 			defaults = err == nil
 		}
-		err = errors.Join(err, c.writeConditions(ctx))
+		more, freeErr := c.freeGone(ctx)
+		err = errors.Join(err, c.writeConditions(ctx), freeErr)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -74,7 +83,11 @@ func (c *Controller) Run(ctx context.Context) error {
 			c.Logger.Error("cannot write objects", "error", err)
 		}
 		failing = err != nil
-		if !c.wait(ctx, failing) {
+		after := lookAgain
+		if failing || more {
+			after = retryAfter
+		}
+		if !c.wait(ctx, after) {
 			return nil
 		}
 	}
@@ -82,11 +95,7 @@ func (c *Controller) Run(ctx context.Context) error {
 
 // wait returns when it is time to look again, false when ctx has ended. A burst
 // of changes is one look.
-func (c *Controller) wait(ctx context.Context, failing bool) bool {
-	after := lookAgain
-	if failing {
-		after = retryAfter
-	}
+func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	select {
@@ -102,6 +111,24 @@ func (c *Controller) wait(ctx context.Context, failing bool) bool {
 	case <-time.After(settleDelay):
 		return true
 	}
+}
+
+// freeGone frees what deleted nodes held; more says to look again soon.
+func (c *Controller) freeGone(ctx context.Context) (more bool, err error) {
+	errs := []error{c.gone.readBorrowers(ctx)}
+	s := c.Cluster.Snapshot()
+	due, more := c.gone.due(s)
+	for _, node := range due {
+		f, err := c.gone.free(ctx, node, s)
+		if c.metrics.freed != nil {
+			c.metrics.freed.Add(float64(f.addresses))
+		}
+		if err == nil && f != (freed{}) {
+			c.Logger.Info("freed what a deleted node held", "node", node, "addresses", f.addresses, "handles", f.handles, "blocks", f.blocks)
+		}
+		errs = append(errs, err)
+	}
+	return more, errors.Join(errs...)
 }
 
 func (c *Controller) writeConditions(ctx context.Context) error {

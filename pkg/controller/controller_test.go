@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
@@ -34,11 +35,15 @@ func logger() *slog.Logger {
 func replica(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Logger: logger()})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controller.Controller{Cluster: cluster, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
+	store, err := kubestore.New(cfg, kubestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &controller.Controller{Cluster: cluster, Store: store, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
 	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: name, Logger: logger()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

@@ -116,14 +116,14 @@ func (c *Cluster) CreateDefault(ctx context.Context, kind, name string, spec any
 	return true, nil
 }
 
-// Exists reports whether the server has an object of a v3 kind.
-func (c *Cluster) Exists(ctx context.Context, kind, name string) (bool, error) {
-	err := c.v3.Get().Resource(resources[kind]).Name(name).Do(ctx).Error()
+// NodeExists asks the server whether a node exists.
+func (c *Cluster) NodeExists(ctx context.Context, name model.NodeName) (bool, error) {
+	err := c.core.Get().Resource("nodes").Name(string(name)).Do(ctx).Error()
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("get %s %s: %w", kind, name, err)
+		return false, fmt.Errorf("get node %s: %w", name, err)
 	}
 	return true, nil
 }
