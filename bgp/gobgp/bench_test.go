@@ -7,7 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // From one BIRD's table to Learned, and away again, with the CPU time of the
@@ -52,4 +54,47 @@ func (p *process) until(do func(), count int) time.Duration {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return time.Since(start)
+}
+
+// A mesh of speakers, each with one block, from the first configuration to
+// everybody knowing everybody's.
+func BenchmarkMesh(b *testing.B) {
+	for _, count := range []int{20, 60} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				n := bgptest.New(b)
+				snap := model.Snapshot{Synced: true, BGP: []model.BGPConfiguration{{Name: "default"}}}
+				speakers, hosts := make([]*process, count), make([]*bgptest.Host, count)
+				for i := range speakers {
+					hosts[i] = n.Host(i + 1)
+				}
+				bgptest.Introduce(hosts)
+				for i, h := range hosts {
+					speakers[i] = startSpeaker(b, h, "")
+					name := model.NodeName(fmt.Sprintf("n%d", i))
+					snap.Nodes = append(snap.Nodes, model.Node{Name: name, IPv4: pfx(h.V4 + "/24")})
+					snap.Blocks = append(snap.Blocks, model.Block{CIDR: pfx(fmt.Sprintf("10.244.%d.0/26", i)), Node: name, State: model.BlockConfirmed})
+				}
+				b.StartTimer()
+				for i, s := range speakers {
+					c, _ := bgp.Desired(snap, snap.Nodes[i].Name)
+					s.apply(c)
+				}
+				var cpu, rss int64
+				for _, s := range speakers {
+					s.until(func() {}, count-1)
+				}
+				b.StopTimer()
+				for _, s := range speakers {
+					a := s.ask(request{Count: true})
+					cpu, rss = cpu+a.Usage, rss+a.RSS
+					s.kill()
+				}
+				b.ReportMetric(float64(cpu)/1e9, "cpu-s")
+				b.ReportMetric(float64(rss)/float64(count)/1024, "MiB-each")
+				b.StartTimer()
+			}
+		})
+	}
 }

@@ -52,6 +52,7 @@ type answer struct {
 	Error     string
 	Routes    int
 	Usage     int64 // CPU time spent, in ns
+	RSS       int64 // at its most, in KiB
 	Learned   []model.Learned
 	Peers     []model.PeerStatus
 	Converged bool
@@ -84,7 +85,7 @@ func child(mode string) int {
 		if r.Count {
 			var ru syscall.Rusage
 			_ = syscall.Getrusage(syscall.RUSAGE_SELF, &ru)
-			if err := out.Encode(answer{Routes: len(s.Learned()), Usage: ru.Utime.Nano() + ru.Stime.Nano()}); err != nil {
+			if err := out.Encode(answer{Routes: len(s.Learned()), Usage: ru.Utime.Nano() + ru.Stime.Nano(), RSS: ru.Maxrss}); err != nil {
 				return 1
 			}
 			continue

@@ -30,6 +30,7 @@ type Host struct {
 	NS       string
 	V4, V6   string // its addresses on the net
 	dir      string
+	hw       string
 	linkName string
 	hub      string
 }
@@ -62,6 +63,32 @@ ip -n %[1]s addr add %[4]s/24 dev e0
 ip -n %[1]s addr add %[5]s/64 dev e0 nodad
 ip -n %[1]s link set e0 up`, h.NS, n.hub, h.linkName, h.V4, h.V6))
 	return h
+}
+
+// Introduce gives every host a permanent neighbour entry for every other. The
+// kernel's neighbour table is one for all namespaces, so a mesh of dozens needs
+// more entries than it allows to be learned.
+func Introduce(hosts []*Host) {
+	for _, h := range hosts {
+		var batch strings.Builder
+		for _, o := range hosts {
+			if o != h {
+				fmt.Fprintf(&batch, "neigh replace %s lladdr %s dev e0 nud permanent\n", o.V4, o.mac())
+			}
+		}
+		sh(h.t, fmt.Sprintf("ip -n %s -batch %s", h.NS, h.Write("neighbours", batch.String())))
+	}
+}
+
+func (h *Host) mac() string {
+	if h.hw == "" {
+		h.hw = h.askMAC()
+	}
+	return h.hw
+}
+
+func (h *Host) askMAC() string {
+	return strings.TrimSpace(sh(h.t, "ip -n "+h.NS+" -o link show e0 | sed 's/.*ether \\([^ ]*\\).*/\\1/'"))
 }
 
 // Unplug takes the host's cable out, without the host noticing: packets vanish.
