@@ -24,16 +24,15 @@ import (
 var version = "dev" // set by the linker
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Getenv); err != nil {
+	if err := run(os.Getenv); err != nil {
 		fmt.Fprintln(os.Stderr, "muslin-controller:", err)
-		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, getenv func(string) string) error {
+func run(getenv func(string) string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	s, err := readSettings(getenv)
 	if err != nil {
 		return err

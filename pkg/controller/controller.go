@@ -28,8 +28,10 @@ type Controller struct {
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 
-	metrics metrics
-	gone    gone
+	metrics      metrics
+	gone         gone
+	defaultsMade bool
+	failing      bool // the last pass met an error
 }
 
 // metrics are the controller's own; nil ones count nothing.
@@ -61,36 +63,40 @@ func (c *Controller) Run(ctx context.Context) error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.defaultsMade, c.failing = false, false
 	c.gone = gone{store: c.Store, exists: c.Cluster.NodeExists, now: c.Now}
 	select {
 	case <-c.Cluster.Ready():
 	case <-ctx.Done():
 		return nil
 	}
-	defaults, failing := false, false
 	for {
-		var err error
-		if !defaults {
-			err = c.makeDefaults(ctx)
-			defaults = err == nil
-		}
-		more, freeErr := c.freeGone(ctx)
-		err = errors.Join(err, c.writeConditions(ctx), freeErr)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil && !failing {
-			c.Logger.Error("cannot write objects", "error", err)
-		}
-		failing = err != nil
-		after := lookAgain
-		if failing || more {
-			after = retryAfter
-		}
+		after := c.pass(ctx)
 		if !c.wait(ctx, after) {
 			return nil
 		}
 	}
+}
+
+// pass does all that has to be done now, and says when to look again without a
+// hint. An error is logged when it comes up, not every time it is met again.
+func (c *Controller) pass(ctx context.Context) (after time.Duration) {
+	var errs []error
+	if !c.defaultsMade {
+		err := c.makeDefaults(ctx)
+		c.defaultsMade = err == nil
+		errs = append(errs, err)
+	}
+	more, err := c.freeGone(ctx)
+	err = errors.Join(append(errs, err, c.writeConditions(ctx))...)
+	if err != nil && !c.failing && ctx.Err() == nil {
+		c.Logger.Error("cannot write objects", "error", err)
+	}
+	c.failing = err != nil
+	if c.failing || more {
+		return retryAfter
+	}
+	return lookAgain
 }
 
 // wait returns when it is time to look again, false when ctx has ended. A burst

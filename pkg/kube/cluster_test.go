@@ -24,7 +24,7 @@ var server *kubetest.Server
 var manifestsDir = kubetest.Root() + "/manifests"
 
 func TestMain(m *testing.M) {
-	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s })) //nolint:forbidigo // a test binary that could not start its server has failed
 }
 
 const agentUser = "system:serviceaccount:muslin-system:muslin-agent"
@@ -66,9 +66,9 @@ func watchAs(t *testing.T, cfg *rest.Config, o kube.Options) *kube.Cluster {
 // eventually waits until f gives "" and fails with what it gave last.
 func eventually(t *testing.T, c *kube.Cluster, f func() string) {
 	t.Helper()
-	last := "never looked"
 	for end := time.After(30 * time.Second); ; {
-		if last = f(); last == "" {
+		last := f()
+		if last == "" {
 			return
 		}
 		select {

@@ -26,13 +26,13 @@ type objectList struct {
 
 func (o *object) DeepCopyObject() runtime.Object {
 	out := &object{TypeMeta: o.TypeMeta, Spec: slices.Clone(o.Spec), Status: slices.Clone(o.Status)}
-	o.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	o.DeepCopyInto(&out.ObjectMeta)
 	return out
 }
 
 func (l *objectList) DeepCopyObject() runtime.Object {
 	out := &objectList{TypeMeta: l.TypeMeta, Items: make([]object, 0, len(l.Items))}
-	l.ListMeta.DeepCopyInto(&out.ListMeta)
+	l.DeepCopyInto(&out.ListMeta)
 	for i := range l.Items {
 		out.Items = append(out.Items, *l.Items[i].DeepCopyObject().(*object))
 	}

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -163,8 +162,4 @@ func (t *table[T]) allProblems() []model.Problem {
 		out = append(out, t.rows[key].problems...)
 	}
 	return out
-}
-
-func byName[T any](name func(T) string) func(a, b T) int {
-	return func(a, b T) int { return cmp.Compare(name(a), name(b)) }
 }

@@ -1,6 +1,7 @@
 package kubetest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,7 +36,7 @@ func Binary() (string, error) {
 }
 
 func build(path string) error {
-	cmd := exec.Command("go", "build", "-mod=readonly", "-trimpath", "-ldflags",
+	cmd := exec.CommandContext(context.Background(), "go", "build", "-mod=readonly", "-trimpath", "-ldflags",
 		"-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36",
 		"-o", path, ".")
 	cmd.Dir = filepath.Join(Root(), "hack", "kubelab")

@@ -73,7 +73,7 @@ func Main(m *testing.M, f func(*Server)) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	s, err := start(dir)
 	if s != nil {
 		defer s.remove()
@@ -99,7 +99,7 @@ func start(dir string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{Netns: fmt.Sprintf("mt-kube-%d-%d", os.Getpid(), count.Add(1)), Dir: dir, bin: bin}
-	if out, err := exec.Command("ip", "netns", "add", s.Netns).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(context.Background(), "ip", "netns", "add", s.Netns).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("make netns %s: %w: %s", s.Netns, err, out)
 	}
 	if out, err := s.Exec("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
@@ -173,7 +173,7 @@ func (s *Server) waitReady(limit time.Duration) error {
 }
 
 func probe(client *http.Client) error {
-	req, err := http.NewRequest(http.MethodGet, "https://"+address+"/readyz", nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "https://"+address+"/readyz", nil)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (s *Server) Restart(t testing.TB) {
 
 func (s *Server) remove() {
 	s.Kill()
-	_ = exec.Command("ip", "netns", "del", s.Netns).Run()
+	_ = exec.CommandContext(context.Background(), "ip", "netns", "del", s.Netns).Run()
 }
 
 // Log gives the last bytes of the server's log.
@@ -224,7 +224,7 @@ func (s *Server) Log(most int) string {
 
 // Exec makes a command that runs in the server's network namespace.
 func (s *Server) Exec(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + s.Netns, "--", name}, args...)...)
+	return exec.CommandContext(context.Background(), "nsenter", append([]string{"--net=/run/netns/" + s.Netns, "--", name}, args...)...)
 }
 
 // Kubectl runs kubectl as the administrator, with stdin as its input, and gives
@@ -280,13 +280,13 @@ func (s *Server) Dial(ctx context.Context, network, addr string) (net.Conn, erro
 		runtime.UnlockOSThread()
 		return nil, fmt.Errorf("open own netns: %w", err)
 	}
-	defer home.Close()
+	defer func() { _ = home.Close() }()
 	there, err := netns.GetFromName(s.Netns)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return nil, fmt.Errorf("open netns %s: %w", s.Netns, err)
 	}
-	defer there.Close()
+	defer func() { _ = there.Close() }()
 	if err := netns.Set(there); err != nil {
 		runtime.UnlockOSThread()
 		return nil, fmt.Errorf("enter netns %s: %w", s.Netns, err)
