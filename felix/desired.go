@@ -68,6 +68,9 @@ func newCase(in Input) *casefile {
 			}
 		}
 	}
+	c.self.IPIPTunnel = cmp.Or(in.OwnTunnels.IPIP, c.self.IPIPTunnel)
+	c.self.VXLANTunnel = cmp.Or(in.OwnTunnels.VXLAN, c.self.VXLANTunnel)
+	c.self.VXLANTunnelV6 = cmp.Or(in.OwnTunnels.VXLANV6, c.self.VXLANTunnelV6)
 	return c
 }
 

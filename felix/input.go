@@ -1,6 +1,10 @@
 package felix
 
-import "github.com/muslin-net/muslin/pkg/model"
+import (
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
 
 // Input is everything that Desired looks at. All of it is read only.
 type Input struct {
@@ -21,4 +25,31 @@ type Input struct {
 	// ones that live in the kernel are among them.
 	Endpoints       []model.Endpoint
 	EndpointsSynced bool
+	// OwnTunnels are this node's tunnel addresses. A zero field means: what
+	// the node's object says.
+	OwnTunnels TunnelAddresses
+}
+
+// TunnelAddresses are a node's addresses on its tunnel devices.
+type TunnelAddresses struct{ IPIP, VXLAN, VXLANV6 netip.Addr }
+
+// ReadyTunnels returns those of own whose device is up and has the address.
+// Only these may be written to the node's object: the other nodes send through
+// a tunnel as soon as they find its address there.
+func ReadyTunnels(own TunnelAddresses, host model.Host) TunnelAddresses {
+	var out TunnelAddresses
+	for _, l := range host.Links {
+		for _, p := range l.Addresses {
+			switch {
+			case !l.AdminUp:
+			case l.Name == IPIPDevice && p.Addr() == own.IPIP:
+				out.IPIP = own.IPIP
+			case l.Name == VXLANDevice && p.Addr() == own.VXLAN:
+				out.VXLAN = own.VXLAN
+			case l.Name == VXLANDeviceV6 && p.Addr() == own.VXLANV6:
+				out.VXLANV6 = own.VXLANV6
+			}
+		}
+	}
+	return out
 }

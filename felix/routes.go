@@ -7,9 +7,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// routes are, by right of way: the node's pods, its blocks, what BGP learned.
+// routes are, by right of way: the node's pods, tunnels and blocks, then what
+// BGP learned.
 func (c *casefile) routes() []Route {
-	local := c.podRoutes()
+	local := append(c.podRoutes(), c.tunnelPeerRoutes()...)
 	taken := make(map[netip.Prefix]bool, len(local))
 	for _, r := range local {
 		taken[r.Prefix] = true
@@ -50,6 +51,28 @@ func (c *casefile) podRoutes() []Route {
 			}
 			owner[p] = e
 			out = append(out, Route{Prefix: p, LinkScope: a.Is4(), Metric: DefaultRouteMetric, NextHops: hops})
+		}
+	}
+	return out
+}
+
+// tunnelPeerRoutes lead to the other ends of the IPv6 tunnel. The kernel takes
+// an IPv6 gateway for on-link only if no other route leads to it another way,
+// and the route it is wanted for may do just that: a tunnel's address lies in
+// its node's block.
+func (c *casefile) tunnelPeerRoutes() []Route {
+	l, ok := c.names[VXLANDeviceV6]
+	if !ok || !l.AdminUp {
+		return nil
+	}
+	hops := []NextHop{{Link: l.Index, Device: l.Name}}
+	var out []Route
+	for _, t := range c.tunnels() {
+		if t.Name != VXLANDeviceV6 {
+			continue
+		}
+		for _, p := range t.Peers {
+			out = append(out, Route{Prefix: hostPrefix(p.Address), Metric: DefaultRouteMetric, NextHops: hops})
 		}
 	}
 	return out

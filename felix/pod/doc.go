@@ -9,7 +9,8 @@
 //
 // Kernel footprint, on the node: the veth with MAC ee:ee:ee:ee:ee:ee, per
 // interface proxy_arp=1, forwarding=1, send_redirects=0, proxy_delay=0 and the
-// link-local gateway address without duplicate detection. In the pod: the
+// link-local gateway address without duplicate detection, and a permanent
+// neighbour entry for each address of the pod. In the pod: the
 // interface with its addresses, a link route and a default route by way of the
 // gateway, a permanent neighbour entry for it, and forwarding=0 on the interface
 // unless asked otherwise. Nothing is set for a whole namespace. Per-interface

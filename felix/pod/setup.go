@@ -44,6 +44,11 @@ func (p *Plugger) setHost(s Spec, index int) error {
 		r.Address(index, Gateway6)
 	}
 	r.Up(index)
+	// The pod's hardware address is known: nobody has to ask, and the entries
+	// do not count against the machine's limit (gc_thresh3).
+	for _, a := range s.Addresses {
+		r.Neighbour(index, a, s.mac())
+	}
 	if err := r.Do(p.conn); err != nil {
 		return fmt.Errorf("set up link %s: %w", s.HostInterface, err)
 	}

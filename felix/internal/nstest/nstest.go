@@ -90,12 +90,31 @@ func (n *NS) IP(line string) string {
 }
 
 // Veth joins this namespace with another by a pair of links, both up, with the
-// addresses given as prefixes ("10.0.0.1/24"), and no duplicate detection.
+// addresses given as prefixes ("10.0.0.1/24"), and no duplicate detection. Each
+// end knows the other's addresses for good: entries that are learned share one
+// table with the whole machine, which may be full.
 func (n *NS) Veth(name string, peer *NS, peerName string, addrs, peerAddrs []string) {
 	n.t.Helper()
 	n.Run("ip", "link", "add", name, "type", "veth", "peer", "name", peerName, "netns", peer.Path)
 	n.up(name, addrs)
 	peer.up(peerName, peerAddrs)
+	n.know(name, peer.mac(peerName), peerAddrs)
+	peer.know(peerName, n.mac(name), addrs)
+}
+
+func (n *NS) mac(link string) string {
+	n.t.Helper()
+	_, rest, _ := strings.Cut(n.IP("-o link show dev "+link), "link/ether ")
+	mac, _, _ := strings.Cut(rest, " ")
+	return mac
+}
+
+func (n *NS) know(link, mac string, addrs []string) {
+	n.t.Helper()
+	for _, a := range addrs {
+		a, _, _ = strings.Cut(a, "/")
+		n.Run("ip", "neigh", "replace", a, "lladdr", mac, "dev", link, "nud", "permanent")
+	}
 }
 
 func (n *NS) up(name string, addrs []string) {
