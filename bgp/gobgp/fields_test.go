@@ -19,6 +19,7 @@ type field struct {
 	not     []string                                  // not there
 	session []string                                  // in "show protocols all node"
 	learned []string                                  // at the speaker
+	reasons []string                                  // of refusals
 	refused []string                                  // not learned
 	extra   func(*testing.T, *process, *bgptest.BIRD) // further checks
 }
@@ -69,7 +70,7 @@ var fields = []field{
 	{name: "numAllowedLocalASNumbers", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(64512); };",
 		change: peer(func(p *model.BGPPeer) { p.NumAllowedLocalASNs = 1 }), learned: []string{"10.244.50.0/26"}},
 	{name: "no-allowed-local-as", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(64512); }; route 10.244.60.0/26 blackhole;",
-		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}},
+		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}, reasons: []string{"10.244.50.0/26: as path loop"}},
 
 	{name: "export-reject", change: filter(true, model.FilterRule{CIDR: pfx(own), MatchOperator: "Equal"}), at: []string{borrowed}, not: []string{own}},
 	{name: "export-not-equal", change: filter(true, model.FilterRule{CIDR: pfx(own), MatchOperator: "NotEqual"}), at: []string{own}, not: []string{borrowed}},
@@ -94,16 +95,16 @@ var fields = []field{
 	{name: "match-priority", as: 64512, change: filter(true, model.FilterRule{Priority: one(1024)}), not: []string{own}},
 
 	{name: "import-reject", static: two, change: filter(false, model.FilterRule{CIDR: pfx("10.244.50.0/26"), MatchOperator: "Equal"}),
-		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}},
+		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}, reasons: []string{"10.244.50.0/26: filter f importV4[0]"}},
 	{name: "import-community", static: "route 10.244.50.0/26 blackhole { bgp_community.add((65000,1)); }; route 10.244.60.0/26 blackhole;",
 		change:  filter(false, model.FilterRule{Communities: []string{"65000:1"}}),
-		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}},
+		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}, reasons: []string{"10.244.50.0/26: filter f importV4[0]"}},
 	{name: "import-large-community", static: "route 10.244.50.0/26 blackhole { bgp_large_community.add((1,2,3)); }; route 10.244.60.0/26 blackhole;",
 		change:  filter(false, model.FilterRule{Communities: []string{"1:2:3"}}),
-		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}},
+		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}, reasons: []string{"10.244.50.0/26: filter f importV4[0]"}},
 	{name: "import-as-path", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(65077); }; route 10.244.60.0/26 blackhole { bgp_path.prepend(650770); };",
 		change:  filter(false, model.FilterRule{ASPathPrefix: []model.ASN{65001, 65077}}),
-		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}},
+		learned: []string{"10.244.60.0/26"}, refused: []string{"10.244.50.0/26"}, reasons: []string{"10.244.50.0/26: filter f importV4[0]"}},
 	{name: "import-from-peers", static: two, change: filter(false, model.FilterRule{Source: "RemotePeers"}), at: []string{own}, refused: []string{"10.244.50.0/26"}},
 
 	{name: "disableBGPExport", change: func(s *model.Snapshot, _ *model.BGPPeer) { s.Pools[0].DisableBGPExport = true }, not: []string{own, borrowed}},
@@ -132,7 +133,8 @@ var fields = []field{
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
 	}, learned: []string{"10.244.50.0/26"}, refused: []string{"10.96.7.7/32"}},
 	{name: "martians", static: `route 127.1.0.0/16 blackhole; route 224.1.0.0/16 blackhole; route 169.254.1.0/24 blackhole; route 10.9.0.1/32 blackhole; route 240.1.0.0/16 blackhole; route 10.244.50.0/26 blackhole;`,
-		learned: []string{"10.244.50.0/26"}, refused: []string{"127.1", "224.1", "169.254", "10.9.0.1/32", "240.1"}},
+		learned: []string{"10.244.50.0/26"}, refused: []string{"127.1", "224.1", "169.254", "10.9.0.1/32", "240.1"},
+		reasons: []string{"169.254.1.0/24: martians", "10.9.0.1/32: node address"}},
 	{name: "own-block-announced-by-another", static: "route 10.244.1.0/26 blackhole; route 10.244.1.7/32 blackhole; route 10.244.50.0/26 blackhole;",
 		learned: []string{"10.244.50.0/26", "10.244.1.7/32"}, refused: []string{"10.244.1.0/26"}},
 }
@@ -168,6 +170,9 @@ func TestFields(t *testing.T) {
 				t.Error(bad)
 			}
 			if bad := bgptest.Lacks(s.learned, f.refused...)(); bad != "" {
+				t.Error(bad)
+			}
+			if bad := bgptest.Contains(s.refused, f.reasons...)(); bad != "" {
 				t.Error(bad)
 			}
 			if f.extra != nil {

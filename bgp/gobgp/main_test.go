@@ -54,6 +54,7 @@ type answer struct {
 	Usage     int64 // CPU time spent, in ns
 	RSS       int64 // at its most, in KiB
 	Learned   []model.Learned
+	Refused   []bgp.Refusal
 	Peers     []model.PeerStatus
 	Converged bool
 }
@@ -101,6 +102,11 @@ func child(mode string) int {
 			}
 		}
 		a.Learned, a.Peers = s.Learned(), s.Peers()
+		if refused, err := s.Refused(); err != nil {
+			a.Error = err.Error()
+		} else {
+			a.Refused = refused
+		}
 		select {
 		case <-s.Converged():
 			a.Converged = true
@@ -247,6 +253,15 @@ func (p *process) learned() string {
 			fmt.Fprint(&w, " stale")
 		}
 		fmt.Fprintln(&w)
+	}
+	return w.String()
+}
+
+// refused is the refused routes as text.
+func (p *process) refused() string {
+	var w strings.Builder
+	for _, r := range p.state().Refused {
+		fmt.Fprintf(&w, "%s: %s\n", r.Prefix, r.Reason)
 	}
 	return w.String()
 }
