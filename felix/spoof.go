@@ -11,12 +11,12 @@ import (
 // interfacePrefix).
 const DefaultInterfacePrefix = "cali"
 
-// spoofing lets each pod send from its addresses and, when it asks for them,
-// from its source prefixes.
+// spoofing lets each pod send from its addresses and, when it asks for them and
+// FelixConfiguration workloadSourceSpoofing is Any, from its source prefixes.
 func (c *casefile) spoofing() Spoofing {
 	// Before the pods are known the rules would drop what every one of them
 	// sends.
-	if c.config.SpoofingAllowed || !c.EndpointsSynced {
+	if !c.EndpointsSynced {
 		return Spoofing{}
 	}
 	s := Spoofing{
@@ -31,7 +31,10 @@ func (c *casefile) spoofing() Spoofing {
 		for _, a := range e.Addresses {
 			p.Sources = append(p.Sources, hostPrefix(a))
 		}
-		p.Sources = cover(append(p.Sources, e.SourcePrefixes...))
+		if c.config.SpoofingAllowed {
+			p.Sources = append(p.Sources, e.SourcePrefixes...)
+		}
+		p.Sources = cover(p.Sources)
 		s.Pods = append(s.Pods, p)
 	}
 	slices.SortFunc(s.Pods, func(a, b PodSource) int { return strings.Compare(a.Interface, b.Interface) })

@@ -175,7 +175,7 @@ func TestOwnRoutesGiveNoHint(t *testing.T) {
 func TestHostHasWhatWasThereBefore(t *testing.T) {
 	node := newNode(t)
 	w := start(t, node)
-	for range 50 {
+	for range 20 {
 		node.IP("link add cali0 up type veth peer name x0")
 		if !find(w.Host(), "cali0").AdminUp {
 			t.Fatal("the link was made before Host was asked, and is not in it")

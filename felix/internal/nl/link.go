@@ -9,15 +9,13 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-const iffLowerUp = 0x10000 // carrier (IFF_LOWER_UP)
-
 // ParseLink reads the body of an RTM_NEWLINK, at least a whole ifinfomsg long.
 func ParseLink(b []byte) model.Link {
 	flags := Uint32(b[8:])
 	l := model.Link{
 		Index:   int(Uint32(b[4:])),
 		AdminUp: flags&unix.IFF_UP != 0,
-		Up:      flags&unix.IFF_UP != 0 && flags&iffLowerUp != 0,
+		Up:      flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0,
 	}
 	Attrs(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
 		switch kind {
