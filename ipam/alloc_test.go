@@ -520,3 +520,46 @@ func TestNotReady(t *testing.T) {
 		t.Error("release of an address did not wait")
 	}
 }
+
+// TestRestartFindsBorrowed: a node has borrowed, restarts, and has room of its
+// own by then: the handle leads back to the borrowed address, and what was
+// assigned beside it is given back.
+func TestRestartFindsBorrowed(t *testing.T) {
+	s := ipamtest.New()
+	full, roomy := pool("z", "10.0.0.0/30", 30), pool("a", "10.1.0.0/24", 26)
+	start(t, s, "n1", nil, full).assign(t, "x")
+	n2 := start(t, s, "n2", nil, full)
+	got := n2.assign(t, "y")
+	n2.stop()
+	n2 = start(t, s, "n2", nil, full, roomy)
+	if again := n2.assign(t, "y"); again != got {
+		t.Errorf("got %s, after the restart %s", got, again)
+	}
+	if b := n2.Borrowed(); len(b) != 1 {
+		t.Errorf("borrowed: %v", b)
+	}
+	sound(t, s, 2)
+	n2.stop()
+	n2 = start(t, s, "n2", nil, full, roomy)
+	if err := n2.ReleaseAddr(t.Context(), "y", got); err != nil {
+		t.Fatal(err)
+	}
+	sound(t, s, 1)
+}
+
+// TestFailedGrowthKeepsTheRest: a handle that asks for more than there is keeps
+// what it had.
+func TestFailedGrowthKeepsTheRest(t *testing.T) {
+	s := ipamtest.New()
+	n := start(t, s, "n1", nil, pool("p", "10.0.0.0/30", 31))
+	first := n.assign(t, "h")
+	if _, err := n.Assign(t.Context(), ipam.Request{Handle: "h", V4: 9}); ipam.CodeOf(err) != ipam.CodePoolExhausted {
+		t.Errorf("got %v", err)
+	}
+	sound(t, s, 1)
+	got, err := n.Assign(t.Context(), ipam.Request{Handle: "h", V4: 4})
+	if err != nil || len(got) != 4 || !slices.Contains(got, first) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	sound(t, s, 4)
+}

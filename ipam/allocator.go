@@ -252,6 +252,18 @@ func (a *Allocator) Allocations() []Allocation {
 	return out
 }
 
+// Addresses are the addresses of a handle on this node, borrowed ones among
+// them, in ascending order.
+func (a *Allocator) Addresses(handleID string) []netip.Addr {
+	a.mu.Lock()
+	h := a.handles[handleID]
+	if h == nil {
+		h = &handle{id: handleID}
+	}
+	a.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(a.have(h)), netip.Addr.Compare)
+}
+
 // Usage counts what the node holds of one pool.
 type Usage struct {
 	Pool     string // empty: blocks that lie in no known pool

@@ -83,13 +83,13 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 		n, held := b.Available(reservedBy(reservations, cidr))
 		n += len(b.cooled(f.at, config.cooldown()))
 		f.reserved += held
-		if b.Node() == a.node {
-			return true
+		if b.Node() == a.node || b.Node() == "" && b.Affinity() != "" {
+			return true // this node's own, or set aside for something that is no node
 		}
 		if n > 0 {
 			f.room = append(f.room, roomy{cidr: cidr, free: n})
 		}
-		if b.Empty() && f.at.Sub(b.ClaimedAt()) > reclaimAge && (b.Affinity() == "" || b.Node() != "") {
+		if b.Empty() && f.at.Sub(b.ClaimedAt()) > reclaimAge {
 			f.empty = append(f.empty, vacated{cidr: cidr, node: b.Node(), seq: b.Sequence()})
 		}
 		return true

@@ -67,7 +67,8 @@ func (a *Allocator) dropHandle(h *handle) {
 func (a *Allocator) have(h *handle) map[netip.Addr]netip.Prefix {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := maps.Clone(h.held)
+	out := make(map[netip.Addr]netip.Prefix, len(h.held)+2)
+	maps.Copy(out, h.held)
 	for _, p := range a.pages {
 		if !p.own(a.node) {
 			continue
