@@ -1,0 +1,202 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/image"
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// LightCluster is a cluster of light nodes: real agents and a real API server
+// and routers, without kubelets, so that there can be dozens.
+type LightCluster struct {
+	*Cluster
+	bin    string // where the programs are
+	mu     sync.Mutex
+	agents map[string]*exec.Cmd
+	ended  map[string]chan struct{}
+}
+
+// lightObjects are the objects of a cluster without a controller to make them.
+const lightObjects = `apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: default-ipv4-ippool}
+spec: {cidr: 10.244.0.0/16, natOutgoing: true}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, nodeToNodeMeshEnabled: true}
+---
+apiVersion: projectcalico.org/v3
+kind: ClusterInformation
+metadata: {name: default}
+spec: {datastoreReady: true}
+`
+
+// NewLightCluster brings a lab of light nodes up, with CRDs and default objects
+// and without agents.
+func NewLightCluster(ctx context.Context, source, topologyFile string, options lab.Options, out io.Writer) (*LightCluster, error) {
+	topology, err := lab.ReadTopology(topologyFile)
+	if err != nil {
+		return nil, err
+	}
+	// A directory of its own, outside /tmp, which machines do not see.
+	if err := os.MkdirAll("/var/lib/muslin-lab", 0o755); err != nil {
+		return nil, err
+	}
+	bin, err := os.MkdirTemp("/var/lib/muslin-lab", "scenario-")
+	if err != nil {
+		return nil, err
+	}
+	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: bin, agents: map[string]*exec.Cmd{}, ended: map[string]chan struct{}{}}
+	if _, err := image.Build(ctx, image.BuildOptions{Root: source, Out: bin}, image.Present(source)); err != nil {
+		return c, err
+	}
+	options.Source, options.Progress = source, out
+	options.Light.Setup = [][]string{{"install", "-D", "-m", "755", filepath.Join(bin, "muslin"), "/opt/cni/bin/muslin"}}
+	if c.Lab, err = lab.New(topology, options); err != nil {
+		return c, err
+	}
+	if c.Phases, err = c.Up(ctx); err != nil {
+		return c, err
+	}
+	return c, c.phase("objects", func() error {
+		if _, err := c.Kubectl(ctx, "", "apply", "-k", filepath.Join(source, "manifests/crds")); err != nil {
+			return err
+		}
+		if _, err := c.Kubectl(ctx, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"); err != nil {
+			return err
+		}
+		if _, err := c.Kubectl(ctx, "", "create", "namespace", Namespace); err != nil {
+			return err
+		}
+		_, err := c.Kubectl(ctx, lightObjects+"---\n"+c.routerPeers(), "apply", "-f", "-")
+		return err
+	})
+}
+
+// Close ends the agents, takes the lab down and removes the programs.
+func (c *LightCluster) Close(ctx context.Context) error {
+	var errs []error
+	if c.Lab != nil {
+		for _, n := range c.Topology().Nodes {
+			errs = append(errs, c.KillAgent(n.Name))
+		}
+		errs = append(errs, c.Down(ctx))
+	}
+	return errors.Join(append(errs, os.RemoveAll(c.bin))...)
+}
+
+// StartAgent runs the agent on a node, logging to the lab's log directory.
+func (c *LightCluster) StartAgent(node string) error {
+	dir := c.LogDir(node)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(dir, "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := c.Command(context.Background(), node, filepath.Join(c.bin, "muslin-agent"))
+	cmd.Env = append(cmd.Env, "MUSLIN_CNI_CONF=/etc/cni/net.d", "MUSLIN_CNI_BIN=/opt/cni/bin")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start agent on %s: %w", node, err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.agents[node], c.ended[node] = cmd, ended
+	return nil
+}
+
+// KillAgent ends the agent of a node with SIGKILL and waits for its end; one
+// that does not run is dead already.
+func (c *LightCluster) KillAgent(node string) error {
+	c.mu.Lock()
+	cmd, ended := c.agents[node], c.ended[node]
+	delete(c.agents, node)
+	c.mu.Unlock()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-ended
+	return nil
+}
+
+// StartAgents starts all agents at once.
+func (c *LightCluster) StartAgents() error {
+	var errs []error
+	for _, n := range c.Topology().Nodes {
+		errs = append(errs, c.StartAgent(n.Name))
+	}
+	return errors.Join(errs...)
+}
+
+// AwaitFullTables waits until every node has a route to a block of every other
+// node, and returns how long that took.
+func (c *LightCluster) AwaitFullTables(ctx context.Context, bound time.Duration) (time.Duration, error) {
+	began := time.Now()
+	nodes := c.Topology().Nodes
+	err := c.eventually(ctx, bound, func() error {
+		for _, n := range nodes {
+			blocks, err := c.remoteBlocks(n.Name)
+			if err != nil {
+				return err
+			}
+			if len(blocks) < len(nodes)-1 {
+				return fmt.Errorf("%s has %d blocks of others, want %d", n.Name, len(blocks), len(nodes)-1)
+			}
+		}
+		return nil
+	})
+	return time.Since(began), err
+}
+
+// remoteBlocks are the pod routes of a node that lead to other nodes.
+func (c *LightCluster) remoteBlocks(node string) ([]netip.Prefix, error) {
+	routes, err := c.Routes(node)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, r := range routes {
+		if r.Protocol == 109 && r.Via.IsValid() && r.To.Addr().Is4() && r.To.Addr().As4()[1] == 244 {
+			out = append(out, r.To)
+		}
+	}
+	return out, nil
+}
+
+// AddLightPod makes a pod object bound to a node and plugs it there.
+func (c *LightCluster) AddLightPod(ctx context.Context, node, name string) (netip.Addr, error) {
+	object := fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: %s, namespace: default}
+spec:
+  nodeName: %s
+  containers: [{name: c, image: none}]
+`, name, node)
+	if err := c.eventually(ctx, 30*time.Second, func() error {
+		_, err := c.Kubectl(ctx, object, "apply", "-f", "-")
+		return err
+	}); err != nil {
+		return netip.Addr{}, err
+	}
+	return c.AddPod(ctx, node, "default", name)
+}
