@@ -160,8 +160,10 @@ func compressor(w io.Writer, c Compression) (io.WriteCloser, string, error) {
 		z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression),
 			zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
 		return z, layerType + "+zstd", err
+	case None:
+		return nopCloser{w}, layerType, nil
 	}
-	return nopCloser{w}, layerType, nil
+	return nil, "", fmt.Errorf("unknown compression %q", c)
 }
 
 type nopCloser struct{ io.Writer }

@@ -38,7 +38,7 @@ func (s *Server) compare(ctx context.Context, a attachment) error {
 	if !ok {
 		return types.NewError(types.ErrUnknownContainer, "is not attached", "")
 	}
-	if err := same("prevResult", sorted(addressesOf(a.previous, a.ifname, a.netns)), ep.Addresses); err != nil {
+	if err := same("prevResult", sorted(addressesOf(a.previous, a.ifname)), ep.Addresses); err != nil {
 		return err
 	}
 	held, err := s.o.Addresses.Lookup(ctx, a.handle())

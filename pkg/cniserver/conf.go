@@ -123,7 +123,7 @@ func parseConf(b []byte) (conf, error) {
 
 // addressesOf returns the addresses that a result gives to an interface of a
 // sandbox, and those it gives to none in particular.
-func addressesOf(r *types100.Result, ifname, netns string) []netip.Addr {
+func addressesOf(r *types100.Result, ifname string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, ip := range r.IPs {
 		if i := ip.Interface; i != nil {

@@ -70,13 +70,18 @@ func (s *Server) vacate(ctx context.Context, a attachment) error {
 // attachment's locks are held.
 func (s *Server) finishDel(ctx context.Context, a attachment) error {
 	record := spool.Path(s.o.Spool, a.containerID, a.ifname)
-	if _, err := os.Lstat(record); err != nil {
-		return nil // none, or none that could be read
+	if !exists(record) {
+		return nil
 	}
 	if err := s.takeDown(ctx, a); err != nil {
 		return fmt.Errorf("finish the delete before: %w", err)
 	}
 	return spool.Remove(spool.Record{Path: record})
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // takeDown undoes everything of an attachment. A sandbox that stands with

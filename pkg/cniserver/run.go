@@ -85,8 +85,7 @@ func listen(path string) (net.Listener, error) {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("put socket %s in place: %w", path, err)
+		return nil, fmt.Errorf("put socket %s in place: %w", path, errors.Join(err, l.Close()))
 	}
 	return l, nil
 }

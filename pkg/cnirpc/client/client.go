@@ -53,7 +53,7 @@ func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, e
 	if err != nil {
 		return nil, ended(ctx, socket, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the answer is in, or there is none
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	s := newStream(conn)

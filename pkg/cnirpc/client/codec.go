@@ -55,7 +55,7 @@ func fields(b []byte, visit func(field int, number uint64, bytes []byte)) error 
 			return errWire
 		}
 		b = b[n:]
-		size := 0
+		var size int
 		switch key & 7 {
 		case wireVarint:
 			v, n := binary.Uvarint(b)
@@ -103,13 +103,13 @@ func unmarshalResult(b []byte) ([]byte, error) {
 func cniError(status []byte) (*Error, error) {
 	var found *Error
 	var inner error
-	err := fields(status, func(field int, _ uint64, any []byte) {
+	err := fields(status, func(field int, _ uint64, detail []byte) {
 		if field != statusDetails {
 			return
 		}
 		var url string
 		var value []byte
-		inner = errors.Join(inner, fields(any, func(field int, _ uint64, v []byte) {
+		inner = errors.Join(inner, fields(detail, func(field int, _ uint64, v []byte) {
 			switch field {
 			case anyTypeURL:
 				url = string(v)
