@@ -13,15 +13,15 @@
 // object (store.go): there are no transactions, so the order of writes is the
 // protocol.
 //
-// # Claiming a block (claim.go)
+// # Claiming a block (grow.go, claim.go)
 //
 // (1) create the affinity, pending; (2) create the block; (3) confirm the
 // affinity. Only a confirmed block is assigned from and announced. Whoever loses
 // at (2) deletes the affinity and tries the next block. A node looks for a free
 // block in an order of its own (walk.go) that begins at the hash of its name,
 // by reading a few at a time; that costs no list, whatever the size of the
-// pool, until the pool is some nine tenths full. Then the names of its blocks
-// are listed, once. An index kept by a watch was the alternative: it would make
+// pool, until hardly one block in a hundred is free. Then the names of its
+// blocks are listed, once. An index kept by a watch was the alternative: it would make
 // every node of a large cluster hold and follow every block, for an operation
 // that a node does a few times in its life.
 //
@@ -31,7 +31,7 @@
 // of others' blocks (borrow.go), unless strictAffinity forbids it. A pool that
 // turned out to be full is skipped without a look for a few seconds.
 //
-// # Assigning (assign.go, page.go)
+// # Assigning (assign.go, plan.go, execute.go, page.go)
 //
 // The node's own blocks are in memory, from a watch and from the node's own
 // writes. A request sets room aside in one, and then two writes go out
@@ -51,7 +51,7 @@
 // Releasing writes the blocks first and then deletes the handle, so that
 // whoever releases again after a crash finds the rest.
 //
-// # Starting and repairing (repair.go)
+// # Starting and repairing (watcher.go, repair.go, debt.go)
 //
 // How does a fresh process recognise what is its own? By the node's name in
 // the affinities and blocks. A pending affinity with a block of the node's is

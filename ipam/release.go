@@ -166,18 +166,3 @@ func (a *Allocator) deleteUnowned(ctx context.Context, cidr netip.Prefix) {
 	}
 	_ = a.store.Blocks().Delete(ctx, b, rev)
 }
-
-// oweRelease notes a handle that has to be released once the datastore
-// answers.
-func (a *Allocator) oweRelease(handleID string) {
-	a.mu.Lock()
-	a.debts[handleID] = time.Now()
-	a.mu.Unlock()
-	a.wakeRepair()
-}
-
-func (a *Allocator) clearDebt(handleID string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.debts, handleID)
-}

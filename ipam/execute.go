@@ -1,0 +1,108 @@
+package ipam
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// execute writes the parts and the handle. The handle of a borrowed address is
+// written first: after a crash it is all that leads to the address. Own blocks
+// are found without it, so there both writes go out together.
+func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Prefix, parts []*part) error {
+	want := counts(have, w.h.stored)
+	borrows := false
+	for _, p := range parts {
+		want[p.page.cidr] += p.n
+		borrows = borrows || p.foreign
+	}
+	var wg sync.WaitGroup
+	var handleErr error
+	writeHandle := func() { handleErr = w.a.writeHandle(ctx, w.h, want) }
+	if borrows {
+		writeHandle()
+		if handleErr != nil && !errors.Is(handleErr, errHandleExisted) {
+			w.a.unpromise(parts)
+			return handleErr
+		}
+	} else {
+		wg.Go(writeHandle)
+	}
+	for _, p := range parts[1:] {
+		wg.Go(func() { w.commit(ctx, p) })
+	}
+	w.commit(ctx, parts[0])
+	wg.Wait()
+	var errs []error
+	for _, p := range parts {
+		w.tried = append(w.tried, *p)
+		errs = append(errs, p.err)
+	}
+	if errors.Is(handleErr, errHandleExisted) {
+		handleErr = w.a.adoptStored(ctx, w.h)
+	}
+	return cmp.Or(errors.Join(errs...), handleErr)
+}
+
+// commit has one part written.
+func (w *assignment) commit(ctx context.Context, p *part) {
+	a := w.a
+	reserved := reservedBy(a.reservations(), p.page.cidr)
+	o := &op{apply: func(b *Block, _ time.Time) bool {
+		return w.apply(p, b, reserved)
+	}}
+	if !p.foreign && !p.addr.IsValid() {
+		o.need = p.n
+	}
+	err := a.submit(ctx, p.page, o)
+	switch {
+	case errors.Is(err, errBlockGone):
+		p.got = nil // the next round looks elsewhere
+	case err != nil:
+		p.err = err
+		return
+	}
+	if p.foreign && len(p.got) > 0 {
+		a.mu.Lock()
+		for _, addr := range p.got {
+			w.h.held[addr] = p.page.cidr
+		}
+		a.mu.Unlock()
+	}
+	if p.foreign {
+		a.noteRoom(p.page.cidr, len(p.got) < p.n)
+	}
+}
+
+// apply assigns in a copy of the block. It may run again on another copy, and
+// finds there what an earlier try has written after all.
+func (w *assignment) apply(p *part, b *Block, reserved func(netip.Addr) bool) bool {
+	p.got, p.err = nil, nil
+	if !p.foreign && b.Node() != w.a.node {
+		return false
+	}
+	if p.addr.IsValid() {
+		before, _ := b.Owner(p.addr)
+		if p.err = b.AssignAddr(p.addr, w.owner); p.err != nil {
+			return false
+		}
+		p.got = []netip.Addr{p.addr}
+		return !before.owns(w.h.id)
+	}
+	missing := p.base + p.n - len(b.AddrsOf(w.h.id))
+	changed := false
+	if missing > 0 {
+		changed = len(b.Assign(missing, w.owner, reserved)) > 0
+	}
+	p.got = b.AddrsOf(w.h.id)
+	return changed
+}
+
+func (a *Allocator) reservations() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.set.reserved
+}

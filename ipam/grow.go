@@ -1,0 +1,201 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// probes are the sizes of the rounds in which free blocks are looked for by
+// reading them one by one, in parallel. In a pool that is half full the first
+// round nearly always finds one; only when all rounds fail, which means that
+// hardly one block in a hundred is free, are the names of its blocks listed.
+var probes = []int{2, 6, 12, 24, 48, 96}
+
+// claimTries bounds how many blocks are lost to other nodes before giving up.
+const claimTries = 64
+
+// cannotGrow says why no block can be added.
+type cannotGrow struct {
+	code   Code
+	detail string
+	hint   string
+}
+
+func (e *cannotGrow) Error() string { return e.detail }
+
+// EnsureBlock claims a block of a family unless the node has one: at start, so
+// that the first workload need not wait for it. Errors are *Error.
+func (a *Allocator) EnsureBlock(ctx context.Context, f Family) error {
+	if err := a.awaitReady(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	seen := a.grown
+	pools, err := selectPools(a.set.pools, Request{}.query(f, a.set.labels))
+	has := err == nil && slices.ContainsFunc(a.sortedPages(), func(p *page) bool {
+		return p.own(a.node) && p.state(a.node) == model.BlockConfirmed &&
+			slices.ContainsFunc(pools, func(pool model.Pool) bool { return covers(pool, p.cidr) })
+	})
+	a.mu.Unlock()
+	if err != nil || has {
+		return err
+	}
+	err = a.grow(ctx, f, pools, seen)
+	var cannot *cannotGrow
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &cannot):
+		return &Error{Code: cannot.code, Object: model.Ref{Kind: "Node", Name: string(a.node)}, Detail: cannot.detail, Hint: cannot.hint}
+	}
+	return &Error{Code: CodeUnavailable, Object: model.Ref{Kind: "Node", Name: string(a.node)},
+		Detail: "no block could be claimed", Hint: "check that the node reaches the Kubernetes API", Err: err}
+}
+
+// grow adds a block to the node: a free one, or one that another node has had
+// empty for long. One grows at a time for each family; whoever finds that
+// another request has grown since it looked (seen) plans again instead.
+func (a *Allocator) grow(ctx context.Context, f Family, pools []model.Pool, seen uint64) error {
+	select {
+	case a.growing[f] <- struct{}{}:
+		defer func() { <-a.growing[f] }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if stop, err := a.mayGrow(f, seen); stop {
+		return err
+	}
+	for _, take := range []func(context.Context, model.Pool) error{a.claimIn, a.reclaimIn} {
+		for _, pool := range pools {
+			if a.knownFull(pool) {
+				continue
+			}
+			err := take(ctx, pool)
+			if err == nil {
+				return nil
+			}
+			if !errors.Is(err, errPoolFull) {
+				return err
+			}
+		}
+	}
+	a.markFull(pools)
+	return &cannotGrow{code: CodePoolExhausted, detail: "every block of " + poolNames(pools) + " belongs to some node",
+		hint: "create another IPPool, or release addresses"}
+}
+
+// mayGrow checks the limits; stop says that there is nothing to do.
+func (a *Allocator) mayGrow(f Family, seen uint64) (stop bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.grown != seen {
+		return true, nil
+	}
+	c := a.set.config
+	if !c.AutoAllocateBlocks {
+		return true, &cannotGrow{code: CodePoolExhausted, detail: "the node's blocks are full and claiming new ones is off",
+			hint: "set autoAllocateBlocks: true in IPAMConfiguration default"}
+	}
+	n := 0
+	for _, p := range a.pages {
+		if familyOf(p.cidr.Addr()) == f && (p.aff != nil || p.own(a.node)) {
+			n++
+		}
+	}
+	if n >= c.maxBlocks() {
+		return true, &cannotGrow{code: CodeBlockLimit, detail: "the node holds as many blocks as it may",
+			hint: "raise maxBlocksPerHost in IPAMConfiguration default"}
+	}
+	return false, nil
+}
+
+// claimIn claims a free block of a pool, or returns errPoolFull.
+func (a *Allocator) claimIn(ctx context.Context, pool model.Pool) error {
+	w := newWalk(pool, a.node)
+	k := uint64(0)
+	for _, size := range probes {
+		var round []netip.Prefix
+		for ; k < w.count && len(round) < size; k++ {
+			if cidr := w.at(k); a.worthProbing(cidr) {
+				round = append(round, cidr)
+			}
+		}
+		vacant, err := a.probe(ctx, round)
+		if err != nil {
+			return err
+		}
+		if err := a.claimOneOf(ctx, vacant); !errors.Is(err, errPoolFull) {
+			return err
+		}
+	}
+	if k == w.count {
+		return errPoolFull
+	}
+	return a.claimListed(ctx, w)
+}
+
+// claimListed lists the names of the pool's blocks and claims one that is
+// missing among them.
+func (a *Allocator) claimListed(ctx context.Context, w walk) error {
+	list, err := a.store.BlockCIDRs(ctx, w.pool)
+	if err != nil {
+		return err
+	}
+	taken := make(map[netip.Prefix]bool, len(list))
+	for _, cidr := range list {
+		taken[cidr] = true
+	}
+	var vacant []netip.Prefix
+	// Reserved blocks must not make the walk endless in a vast IPv6 pool.
+	last := min(w.count, uint64(len(taken))+1<<20)
+	for k := uint64(0); k < last && len(vacant) < claimTries; k++ {
+		if cidr := w.at(k); !taken[cidr] && a.worthProbing(cidr) {
+			vacant = append(vacant, cidr)
+		}
+	}
+	return a.claimOneOf(ctx, vacant)
+}
+
+// claimOneOf claims the first block that no other node takes away.
+func (a *Allocator) claimOneOf(ctx context.Context, vacant []netip.Prefix) error {
+	for _, cidr := range vacant {
+		if _, err := a.claimBlock(ctx, cidr); !errors.Is(err, errClaimed) {
+			return err
+		}
+	}
+	return errPoolFull
+}
+
+// worthProbing leaves out blocks that are reserved as a whole and those that
+// the node knows of already.
+func (a *Allocator) worthProbing(cidr netip.Prefix) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.pages[cidr]
+	return (p == nil || p.block == nil) && !wholly(a.set.reserved, cidr)
+}
+
+// probe returns those of the blocks that do not exist, in the same order.
+func (a *Allocator) probe(ctx context.Context, cidrs []netip.Prefix) ([]netip.Prefix, error) {
+	errs := make([]error, len(cidrs))
+	var wg sync.WaitGroup
+	for i, cidr := range cidrs {
+		wg.Go(func() { _, _, errs[i] = a.store.Blocks().Get(ctx, cidr) })
+	}
+	wg.Wait()
+	var vacant []netip.Prefix
+	for i, err := range errs {
+		switch {
+		case errors.Is(err, ErrNotFound):
+			vacant = append(vacant, cidrs[i])
+		case err != nil:
+			return nil, err
+		}
+	}
+	return vacant, nil
+}
