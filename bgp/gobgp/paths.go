@@ -45,22 +45,28 @@ func (s *server) deletePaths(want []bgp.Path) error {
 	for _, p := range want {
 		keep[p.Prefix] = true
 	}
-	var errs []error
+	var gone []netip.Prefix
+	var withdraw []*apiutil.Path
 	for prefix, p := range s.paths {
 		if keep[prefix] {
 			continue
 		}
 		a, err := apiPath(p, true)
-		if err == nil {
-			err = s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: []*apiutil.Path{a}})
-		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("withdraw %s: %w", prefix, err))
-			continue
+			return err
 		}
+		gone, withdraw = append(gone, prefix), append(withdraw, a)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: withdraw}); err != nil {
+		return fmt.Errorf("withdraw %d prefixes: %w", len(gone), err)
+	}
+	for _, prefix := range gone {
 		delete(s.paths, prefix)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func apiPath(p bgp.Path, withdraw bool) (*apiutil.Path, error) {
