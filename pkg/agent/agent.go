@@ -50,6 +50,7 @@ type agent struct {
 	speech    *speech
 	endpoints *endpoints
 	wires     wires
+	tunnels   hint // look again at the tunnel addresses
 	podMTU    mtu
 }
 
@@ -57,6 +58,7 @@ type agent struct {
 // the kernel as it is.
 func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry()}
+	a.tunnels = newHint()
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.metrics = newMetrics(a.registry, a.status)
 	if err := a.build(); err != nil {
@@ -68,9 +70,10 @@ func Run(ctx context.Context, cfg Config) error {
 		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, ready: make(chan struct{})},
 		a.links, a.routes, a.cluster, a.alloc,
 		task.Func("ipam inputs", a.feedAllocator),
-		a.plane.nft, a.plane, a.speech,
+		a.plane.nft, a.plane.tunnels, a.plane, a.speech,
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
+		task.Func("tunnel addresses", a.addressTunnels),
 	)
 	g.Add(a.cniTasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)
@@ -130,6 +133,8 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 	for {
 		s := a.cluster.Snapshot()
 		a.alloc.SetPools(s.Pools)
+		a.alloc.SetReservations(s.Reserved)
+		a.alloc.SetConfig(ipamConfig(s.IPAM))
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
 		}
@@ -139,12 +144,20 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.plane.look.notify()
 		a.speech.look.notify()
 		a.conds.changed.notify()
+		a.tunnels.notify()
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-a.cluster.Changed():
 		case <-a.alloc.Changed():
 		}
+	}
+}
+
+func ipamConfig(c model.IPAM) ipam.Config {
+	return ipam.Config{
+		StrictAffinity: c.StrictAffinity, AutoAllocateBlocks: c.AutoAllocateBlocks,
+		MaxBlocksPerHost: c.MaxBlocksPerHost, CooldownSeconds: c.CooldownSeconds,
 	}
 }
 

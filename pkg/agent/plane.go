@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/muslin-net/muslin/felix/nft"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/sysctl"
+	"github.com/muslin-net/muslin/felix/tunnel"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -27,6 +29,7 @@ type plane struct {
 	a        *agent
 	look     hint
 	nft      *nft.Reconciler
+	tunnels  *tunnel.Reconciler
 	sinks    []sink
 	problems problemList
 	ready    chan struct{}
@@ -39,9 +42,12 @@ func newPlane(a *agent) (*plane, error) {
 	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
+	if p.tunnels, err = tunnel.New(tunnel.Options{Logger: a.log}); err != nil {
+		return nil, fmt.Errorf("open tunnels: %w", err)
+	}
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
-	// Forwarding and rules stand before routes lead anybody here.
-	p.sinks = []sink{{"sysctl", knobs.Apply}, {"nft", p.nft.Apply}, {"route", a.routes.Apply}}
+	// Forwarding, devices and rules stand before routes lead anybody here.
+	p.sinks = []sink{{"sysctl", knobs.Apply}, {"tunnel", p.tunnels.Apply}, {"nft", p.nft.Apply}, {"route", a.routes.Apply}}
 	return p, nil
 }
 
@@ -49,7 +55,7 @@ func (p *plane) String() string         { return "data plane" }
 func (p *plane) Ready() <-chan struct{} { return p.ready }
 
 // Close releases the sockets.
-func (p *plane) Close() error { return p.nft.Close() }
+func (p *plane) Close() error { return errors.Join(p.nft.Close(), p.tunnels.Close()) }
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
@@ -63,6 +69,7 @@ func (p *plane) Run(ctx context.Context) error {
 		case <-p.a.links.Changed():
 		case <-p.a.routes.Changed():
 		case <-p.nft.Changed():
+		case <-p.tunnels.Changed():
 		case <-retry:
 		}
 	}

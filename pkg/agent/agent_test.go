@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/muslin-net/muslin/felix/route"
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func endpoint(container, host string, addrs ...string) model.Endpoint {
+	ep := model.Endpoint{ContainerID: container, Interface: "eth0", HostInterface: host}
+	for _, a := range addrs {
+		ep.Addresses = append(ep.Addresses, netip.MustParseAddr(a))
+	}
+	return ep
+}
+
+func TestSettledWaitsForTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndpoints(nil)
+		rev := e.Put(endpoint("a", "cali1", "10.0.0.1"))
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := e.Settled(short, rev); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("settled without the kernel: %v", err)
+		}
+		go func() { time.Sleep(time.Minute); e.settle(rev) }()
+		if err := e.Settled(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+		e.settle(rev - 1)
+		if err := e.Settled(t.Context(), rev); err != nil {
+			t.Fatalf("an older revision took the newer back: %v", err)
+		}
+	})
+}
+
+func TestSnapshotHasWhatItsRevisionStandsFor(t *testing.T) {
+	e := newEndpoints([]model.Endpoint{endpoint("old", "cali9", "10.0.0.9")})
+	e.Put(endpoint("b", "cali2", "10.0.0.2"))
+	rev := e.Put(endpoint("a", "cali1", "10.0.0.1"))
+	got, at := e.Snapshot()
+	if at != rev || len(got) != 3 || got[0].HostInterface != "cali1" || got[2].HostInterface != "cali9" {
+		t.Fatalf("revision %d, want %d: %v", at, rev, got)
+	}
+	if e.Delete("absent", "eth0") <= rev {
+		t.Error("deleting the absent gives no revision to wait for")
+	}
+}
+
+func TestOrphans(t *testing.T) {
+	alloc := func(addr, handle, pod string) ipam.Allocation {
+		a := ipam.Allocation{Addr: netip.MustParseAddr(addr)}
+		a.Handle = handle
+		if pod != "" {
+			a.Owner = map[string]string{"pod": pod, "namespace": "default"}
+		}
+		return a
+	}
+	allocations := []ipam.Allocation{
+		alloc("10.0.0.1", "wired", "a"),
+		alloc("10.0.0.2", "known", "b"), // no wire of ours, but a running pod of another plugin
+		alloc("10.0.0.3", "lost", "c"),
+		alloc("10.0.0.4", "finished", "d"),
+		alloc("10.0.0.5", "ipip-tunnel-addr-n1", ""),
+		alloc("10.0.0.6", "half", "e"), alloc("fd00::6", "half", "e"),
+		alloc("10.0.0.7", "twice-lost", "f"), alloc("fd00::7", "twice-lost", "f"),
+	}
+	wires := []model.Endpoint{endpoint("wired", "cali1", "10.0.0.1"), endpoint("half", "cali2", "fd00::6")}
+	pods := []kube.Pod{{Name: "b", IPs: []string{"10.0.0.2"}}, {Name: "d", IPs: []string{"10.0.0.4"}, Finished: true}}
+	got := orphans(allocations, wires, pods)
+	if want := []string{"lost", "finished", "twice-lost"}; !slices.Equal(got, want) {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
+func TestConditionsNameWhatIsMissing(t *testing.T) {
+	c := newConditions(gateKernel, gateBGP)
+	if got := c.waiting(); len(got) != 2 {
+		t.Fatalf("got %q", got)
+	}
+	c.pass(gateBGP)
+	c.waitFirst(gateBGP, "no session") // a lost session does not close the gate
+	c.wait(gateKernel, "routes refused")
+	if got := c.waiting(); !slices.Equal(got, []string{"data-plane: routes refused"}) {
+		t.Fatalf("got %q", got)
+	}
+	if got := c.waiting(gateBGP); len(got) != 0 {
+		t.Fatalf("got %q", got)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	pods := []model.Endpoint{endpoint("a", "cali1", "10.0.0.1")}
+	refuse := func(prefixes ...string) error {
+		r := &route.Refused{}
+		for _, p := range prefixes {
+			r.Prefixes = append(r.Prefixes, netip.MustParsePrefix(p))
+		}
+		return r
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want int
+	}{
+		"nothing wrong":                {nil, carried},
+		"a foreign prefix is refused":  {refuse("10.9.0.0/26"), partial},
+		"a pod's route is refused":     {refuse("10.9.0.0/26", "10.0.0.1/32"), failed},
+		"the kernel cannot be read":    {errors.New("read routes: no buffer space"), failed},
+		"a refusal and something else": {errors.Join(refuse("10.9.0.0/26"), errors.New("x")), failed},
+	} {
+		if got := judge(c.err, pods); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// tunnelEnd is this node's end of a kind of tunnel.
+type tunnelEnd struct {
+	tunnel     ipam.Tunnel
+	annotation string
+	now        func(model.Node) netip.Addr // what the node says at present
+}
+
+// tunnelEnds are the tunnels that need an address of the node's own, each with
+// the node annotation that tells the other nodes (Calico's names).
+var tunnelEnds = []tunnelEnd{
+	{ipam.TunnelIPIP, kube.AnnotationIPIPTunnel, func(n model.Node) netip.Addr { return n.IPIPTunnel }},
+	{ipam.TunnelVXLAN, kube.AnnotationVXLANTunnel, func(n model.Node) netip.Addr { return n.VXLANTunnel }},
+	{ipam.TunnelVXLANv6, kube.AnnotationVXLANTunnelV6, func(n model.Node) netip.Addr { return n.VXLANTunnelV6 }},
+}
+
+// tunnelLinger is how long a tunnel address that no pool asks for any more is
+// kept: other nodes hear of a changed pool at different times, and send through
+// the tunnel until they do.
+const tunnelLinger = 2 * time.Minute
+
+// addressTunnels gives this node an address for each tunnel that a pool asks
+// for, and takes it back when none has done so for a while.
+func (a *agent) addressTunnels(ctx context.Context, ready func()) error {
+	ready()
+	unwanted := map[ipam.Tunnel]time.Time{}
+	for {
+		var retry <-chan time.Time
+		s := a.cluster.Snapshot()
+		if self, ok := findNode(s, a.cfg.Node); ok {
+			for _, end := range tunnelEnds {
+				wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
+				if err != nil && ctx.Err() == nil {
+					a.log.Warn("tunnel address not settled", "tunnel", string(end.tunnel), "error", err)
+					wait = retryAfter
+				}
+				if wait > 0 {
+					retry = time.After(wait)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.tunnels:
+		case <-retry:
+		}
+	}
+}
+
+// addressTunnel settles one tunnel; a positive duration says when to look
+// again.
+func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.Pool, self model.Node, unwanted map[ipam.Tunnel]time.Time) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	now := end.now(self)
+	request, wanted := end.tunnel.Request(pools, self)
+	if wanted {
+		delete(unwanted, end.tunnel)
+		return 0, a.giveTunnel(ctx, end, request, now, end.tunnel.Fits(now, pools, self))
+	}
+	if !now.IsValid() {
+		return 0, nil
+	}
+	since, known := unwanted[end.tunnel]
+	if !known {
+		since = time.Now()
+		unwanted[end.tunnel] = since
+	}
+	if left := tunnelLinger - time.Since(since); left > 0 {
+		return left, nil
+	}
+	return 0, a.retireTunnel(ctx, end)
+}
+
+// giveTunnel makes the node's annotation the address that the allocator has for
+// the tunnel, and has it choose another one if the present one does not fit.
+func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request ipam.Request, now netip.Addr, fits bool) error {
+	if now.IsValid() && !fits {
+		if err := a.retireTunnel(ctx, end); err != nil {
+			return err
+		}
+	}
+	got, err := a.alloc.Assign(ctx, request) // the same address again when there is one
+	if err != nil || len(got) == 0 || got[0] == now {
+		return err
+	}
+	return a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: got[0].String()})
+}
+
+// retireTunnel tells the other nodes first, and then gives the address back:
+// nobody sends to an address that may have a new owner.
+func (a *agent) retireTunnel(ctx context.Context, end tunnelEnd) error {
+	if err := a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: ""}); err != nil {
+		return err
+	}
+	return a.alloc.Release(ctx, end.tunnel.Handle(a.cfg.Node))
+}
