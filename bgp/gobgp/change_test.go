@@ -3,6 +3,7 @@ package gobgp
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
@@ -97,7 +98,10 @@ func TestPasswordRotates(t *testing.T) {
 	bird := b.StartBIRD(proto("first"))
 	snap := withPeer(clusterOf(a), b.V4, 65001)
 	snap.Peers[0].Password = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("first")}
-	s := startSpeaker(t, a, "")
+	s := startSpeaker(t, a, "confined")
+	if got := s.host.Run("grep CapEff /proc/" + s.pid() + "/status"); !strings.Contains(got, "0000000000001400") {
+		t.Fatalf("not confined: %s", got)
+	}
 	s.apply(desired(t, snap))
 	s.established(b.V4)
 	snap.Peers[0].Password = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("second")}

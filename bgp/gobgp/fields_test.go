@@ -154,7 +154,7 @@ func TestFields(t *testing.T) {
 			if f.change != nil {
 				f.change(&snap, &snap.Peers[0])
 			}
-			s := startSpeaker(t, a, "")
+			s := startSpeaker(t, a, "confined")
 			s.apply(desired(t, snap))
 			s.established(b.V4)
 			bgptest.Eventually(t, "at the peer", bgptest.Contains(bird.Routes, f.at...))

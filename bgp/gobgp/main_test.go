@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,11 +164,17 @@ func (b *lockedBuffer) String() string {
 // race of its own, on the mark of stale paths.
 var ourRace = regexp.MustCompile(`(?m)(Read|Write|read|write) at .*\n +github.com/muslin-net`)
 
-// startSpeaker runs one; mode may hold "restarting" and "debug".
+// startSpeaker runs one; mode may hold "restarting", "debug" and "confined": with
+// no capability but the two that the package names.
 func startSpeaker(t testing.TB, h *bgptest.Host, mode string) *process {
 	t.Helper()
 	p := &process{t: t, host: h, mode: mode, log: &lockedBuffer{}}
-	p.cmd = exec.Command("ip", "netns", "exec", h.NS, os.Args[0])
+	args := []string{"netns", "exec", h.NS, os.Args[0]}
+	if strings.Contains(mode, "confined") {
+		const caps = "-all,+net_bind_service,+net_admin"
+		args = []string{"netns", "exec", h.NS, "setpriv", "--bounding-set", caps, "--inh-caps", caps, "--no-new-privs", os.Args[0]}
+	}
+	p.cmd = exec.Command("ip", args...)
 	p.cmd.Env = append(os.Environ(), childEnv+"="+mode)
 	p.cmd.Stderr = p.log
 	in, err := p.cmd.StdinPipe()
@@ -193,6 +200,8 @@ func startSpeaker(t testing.TB, h *bgptest.Host, mode string) *process {
 	})
 	return p
 }
+
+func (p *process) pid() string { return strconv.Itoa(p.cmd.Process.Pid) }
 
 // kill ends the process at once, as kill -9 does.
 func (p *process) kill() {
