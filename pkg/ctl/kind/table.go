@@ -1,0 +1,96 @@
+package kind
+
+import (
+	"reflect"
+
+	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
+)
+
+// table has the columns of calicoctl, in its order.
+var table = []*Kind{
+	{
+		Name: "BGPConfiguration", Plural: "bgpconfigurations", Aliases: []string{"bgpconfig", "bgpconfigs"},
+		Type:    reflect.TypeFor[v3.BGPConfiguration](),
+		Columns: []Column{name, field("LOGSEVERITY", "spec.logSeverityScreen", "-"), field("MESHENABLED", "spec.nodeToNodeMeshEnabled", "-"), field("ASNUMBER", "spec.asNumber", "-")},
+	},
+	{
+		Name: "BGPFilter", Plural: "bgpfilters", Aliases: []string{},
+		Type:    reflect.TypeFor[v3.BGPFilter](),
+		Columns: []Column{name, count("NUMEXPORTV4", "spec.exportV4"), count("NUMIMPORTV4", "spec.importV4"), count("NUMEXPORTV6", "spec.exportV6"), count("NUMIMPORTV6", "spec.importV6")},
+	},
+	{
+		Name: "BGPPeer", Plural: "bgppeers", Aliases: []string{"bgpp", "bp"},
+		Type: reflect.TypeFor[v3.BGPPeer](),
+		Columns: []Column{
+			name, first("PEERIP", "", "spec.peerIP", "spec.peerSelector"),
+			first("NODE", "(global)", "spec.node", "spec.nodeSelector"), field("ASN", "spec.asNumber", "0"),
+		},
+	},
+	{
+		Name: "BlockAffinity", Plural: "blockaffinities", Aliases: []string{"affinity", "affinities"}, ReadOnly: true,
+		Type:    reflect.TypeFor[v3.BlockAffinity](),
+		Columns: []Column{name, field("CIDR", "spec.cidr", ""), field("NODE", "spec.node", ""), field("STATE", "spec.state", "confirmed")},
+	},
+	{
+		Name: "CalicoNodeStatus", Plural: "caliconodestatuses", Aliases: []string{"nodestatus", "nodestatuses"},
+		Type:    reflect.TypeFor[v3.CalicoNodeStatus](),
+		Columns: []Column{name, field("NODE", "spec.node", "")},
+		Wide:    []Column{name, field("NODE", "spec.node", ""), field("CLASSES", "spec.classes", "")},
+	},
+	{
+		Name: "ClusterInformation", Plural: "clusterinformations", Aliases: []string{"clusterinfo", "clusterinfos"}, Single: true,
+		Type: reflect.TypeFor[v3.ClusterInformation](),
+		Columns: []Column{
+			name, field("CLUSTERGUID", "spec.clusterGUID", ""), field("CLUSTERTYPE", "spec.clusterType", ""),
+			field("CALICOVERSION", "spec.calicoVersion", ""), field("DATASTOREREADY", "spec.datastoreReady", "false"),
+		},
+	},
+	{
+		Name: "FelixConfiguration", Plural: "felixconfigurations", Aliases: []string{"felixconfig", "felixconfigs"},
+		Type: reflect.TypeFor[v3.FelixConfiguration](), Columns: []Column{name},
+	},
+	{
+		Name: "IPAMBlock", Plural: "ipamblocks", Aliases: []string{"block", "blocks"}, ReadOnly: true,
+		Type:    reflect.TypeFor[v3.IPAMBlock](),
+		Columns: []Column{name, field("CIDR", "spec.cidr", ""), field("AFFINITY", "spec.affinity", "")},
+	},
+	{
+		Name: "IPAMConfiguration", Plural: "ipamconfigurations", Aliases: []string{"ipamconfig", "ipamconfigs"}, Single: true,
+		Type:    reflect.TypeFor[v3.IPAMConfiguration](),
+		Columns: []Column{name, field("STRICTAFFINITY", "spec.strictAffinity", "false"), field("AUTOALLOCATEBLOCKS", "spec.autoAllocateBlocks", "true")},
+		Wide: []Column{
+			name, field("STRICTAFFINITY", "spec.strictAffinity", "false"), field("AUTOALLOCATEBLOCKS", "spec.autoAllocateBlocks", "true"),
+			field("MAXBLOCKSPERHOST", "spec.maxBlocksPerHost", "0"),
+		},
+	},
+	{
+		Name: "IPAMHandle", Plural: "ipamhandles", Aliases: []string{"handle", "handles"}, ReadOnly: true,
+		Type: reflect.TypeFor[v3.IPAMHandle](), Columns: []Column{name, field("ID", "spec.handleID", "")},
+	},
+	{
+		Name: "IPPool", Plural: "ippools", Aliases: []string{"ipp", "pool", "pools"},
+		Type:    reflect.TypeFor[v3.IPPool](),
+		Columns: []Column{name, field("CIDR", "spec.cidr", ""), field("SELECTOR", "spec.nodeSelector", "all()")},
+		Wide: []Column{
+			name, field("CIDR", "spec.cidr", ""), field("NAT", "spec.natOutgoing", "false"),
+			field("IPIPMODE", "spec.ipipMode", "Never"), field("VXLANMODE", "spec.vxlanMode", "Never"),
+			field("DISABLED", "spec.disabled", "false"), field("DISABLEBGPEXPORT", "spec.disableBGPExport", "false"),
+			field("SELECTOR", "spec.nodeSelector", "all()"), field("ASSIGNMENTMODE", "spec.assignmentMode", "Automatic"),
+		},
+	},
+	{
+		Name: "IPReservation", Plural: "ipreservations", Aliases: []string{"reservation", "reservations"},
+		Type:    reflect.TypeFor[v3.IPReservation](),
+		Columns: []Column{name}, Wide: []Column{name, field("CIDRS", "spec.reservedCIDRs", "")},
+	},
+	{
+		Name: "KubeControllersConfiguration", Plural: "kubecontrollersconfigurations", Aliases: []string{"kubecontrollersconfig", "kcc"}, Single: true,
+		Type: reflect.TypeFor[v3.KubeControllersConfiguration](), Columns: []Column{name},
+	},
+	{
+		Name: "Node", Plural: "nodes", Aliases: []string{"no"}, Core: true,
+		Type:    reflect.TypeFor[Node](),
+		Columns: []Column{name},
+		Wide:    []Column{name, field("ASN", "spec.bgp.asNumber", "(64512)"), field("IPV4", "spec.bgp.ipv4Address", ""), field("IPV6", "spec.bgp.ipv6Address", "")},
+	},
+}
