@@ -114,18 +114,19 @@ func (r *Reconciler) routeEvent(m nl.Message) {
 	}
 	k := keyOf(rt)
 	r.mu.Lock()
-	known, had := r.kernel[k]
+	known, had := r.table.get(k)
 	if m.Type == unix.RTM_NEWROUTE && h.Protocol == model.RouteProtocol {
 		if had && same(known, rt) {
 			r.mu.Unlock()
 			return
 		}
-		r.kernel[k] = rt
+		r.table.put(rt, false)
+		r.table.exact = nil
 	} else {
 		// Deleted, or overwritten by a route of another protocol. Of an IPv6
 		// multipath route the kernel may mean one next hop only: forgetting it
 		// has the whole route written again.
-		delete(r.kernel, k)
+		r.table.lose(k)
 	}
 	warn := false
 	if had {
@@ -148,18 +149,10 @@ const forgetBelow = 16
 // away, or is about to.
 func (r *Reconciler) lostLink(index int) {
 	r.mu.Lock()
-	var over []key
-	for k, rt := range r.kernel {
-		for _, h := range rt.NextHops {
-			if h.Link == index {
-				over = append(over, k)
-				break
-			}
-		}
-	}
+	over := r.table.over(index)
 	if len(over) < forgetBelow {
 		for _, k := range over {
-			delete(r.kernel, k)
+			r.table.lose(k)
 		}
 	} else {
 		r.stale = true

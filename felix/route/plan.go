@@ -21,20 +21,21 @@ const (
 	remove
 )
 
-// op is one request. route is the one to write, or the one to delete.
+// op is one request. route is the one to write, or the one to delete; it belongs
+// to the State or to the table.
 type op struct {
 	verb  verb
-	route felix.Route
+	route *felix.Route
 }
 
 func (o op) encode(b *nl.Batch) {
 	switch o.verb {
 	case add:
-		b.Add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func(m []byte) []byte { return appendRoute(m, o.route) })
+		b.Add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func(m []byte) []byte { return appendRoute(m, *o.route) })
 	case overwrite, change:
-		b.Add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, func(m []byte) []byte { return appendRoute(m, o.route) })
+		b.Add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, func(m []byte) []byte { return appendRoute(m, *o.route) })
 	case remove:
-		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendDelete(m, keyOf(o.route)) })
+		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendDelete(m, keyOf(*o.route)) })
 	}
 }
 
@@ -51,87 +52,135 @@ func (o op) String() string {
 
 type difference struct{ add, change, remove []op }
 
-// plan compares the kernel's routes with the wanted ones. had reports whether
-// this process had written a route under a key.
-func plan(kernel map[key]felix.Route, want []felix.Route, prune bool, had func(key) bool) difference {
+// plan compares the kernel's routes with the wanted ones, which are sorted.
+func plan(t *table, want []felix.Route, prune bool) difference {
+	var d difference
+	if t.exact != nil && prune {
+		d = walk(t, t.exact, want)
+	} else {
+		d = look(t, want, prune)
+	}
+	d.add, d.remove = order(d.add), order(d.remove)
+	return d
+}
+
+// look compares each wanted route with what the table has under its key.
+func look(t *table, want []felix.Route, prune bool) difference {
 	var d difference
 	found := 0
-	for _, w := range want {
-		k := keyOf(w)
-		have, ok := kernel[k]
+	if t.present == 0 {
+		d.add = make([]op, 0, len(want))
+		t.expect(len(want))
+	}
+	for i := range want {
+		w := &want[i]
+		k := keyOf(*w)
+		have, ok := t.get(k)
 		switch {
-		case ok && same(have, w):
+		case ok && same(have, *w):
 			found++
 		case ok:
 			found++
 			d.change = append(d.change, op{change, w})
-		case had(k):
-			d.add = append(d.add, op{overwrite, w})
 		default:
-			d.add = append(d.add, op{add, w})
+			d.add = append(d.add, op{addVerb(t, k), w})
 		}
 	}
-	if prune && found < len(kernel) {
-		d.remove = superfluous(kernel, want)
+	if prune && found < t.present {
+		d.remove = superfluous(t, want)
 	}
-	order(d.add)
 	return d
 }
 
-func superfluous(kernel map[key]felix.Route, want []felix.Route) []op {
+func addVerb(t *table, k key) verb {
+	if t.entries[k].written {
+		return overwrite
+	}
+	return add
+}
+
+// walk compares two sorted lists of routes side by side.
+func walk(t *table, have, want []felix.Route) difference {
+	var d difference
+	for len(have) > 0 || len(want) > 0 {
+		switch {
+		case len(have) > 0 && len(want) > 0 && have[0].Prefix == want[0].Prefix && have[0].Metric == want[0].Metric:
+			if !same(have[0], want[0]) {
+				d.change = append(d.change, op{change, &want[0]})
+			}
+			have, want = have[1:], want[1:]
+		case len(want) == 0 || len(have) > 0 && have[0].Compare(want[0]) < 0:
+			d.remove = append(d.remove, op{remove, &have[0]})
+			have = have[1:]
+		default:
+			d.add = append(d.add, op{addVerb(t, keyOf(want[0])), &want[0]})
+			want = want[1:]
+		}
+	}
+	return d
+}
+
+func superfluous(t *table, want []felix.Route) []op {
 	wanted := make(map[key]struct{}, len(want))
 	for _, w := range want {
 		wanted[keyOf(w)] = struct{}{}
 	}
 	var ops []op
-	for k, have := range kernel {
-		if _, ok := wanted[k]; !ok {
-			ops = append(ops, op{remove, have})
+	for k, e := range t.entries {
+		if _, ok := wanted[k]; !ok && e.present {
+			ops = append(ops, op{remove, &e.route})
 		}
 	}
-	slices.SortFunc(ops, func(a, b op) int { return a.route.Compare(b.route) })
-	order(ops)
+	slices.SortFunc(ops, func(a, b op) int { return a.route.Compare(*b.route) })
 	return ops
 }
 
 // order puts longer prefixes first, so that a pod's route is there before the
 // aggregate that would swallow its packets, and within a length strides by next
 // hop: writing in ascending order of prefix costs the kernel 1.7 times more.
-func order(ops []op) {
-	slices.SortStableFunc(ops, func(a, b op) int { return b.route.Prefix.Bits() - a.route.Prefix.Bits() })
-	for from := 0; from < len(ops); {
-		to := from
-		for to < len(ops) && ops[to].route.Prefix.Bits() == ops[from].route.Prefix.Bits() {
-			to++
-		}
-		stride(ops[from:to])
-		from = to
+func order(ops []op) []op {
+	if len(ops) < 2 {
+		return ops
 	}
+	var lengths [129][]op
+	for _, o := range ops {
+		bits := o.route.Prefix.Bits()
+		lengths[bits] = append(lengths[bits], o)
+	}
+	out := ops[:0]
+	for bits := len(lengths) - 1; bits >= 0; bits-- {
+		out = append(out, stride(lengths[bits])...)
+	}
+	return out
 }
 
 // strideAbove is the count from which the order is worth its price.
 const strideAbove = 256
 
-func stride(ops []op) {
+func stride(ops []op) []op {
 	if len(ops) < strideAbove {
-		return
+		return ops
 	}
-	index := map[felix.NextHop]int{}
+	type way struct {
+		gateway netip.Addr
+		link    int
+	}
+	index := map[way]int{}
 	var groups [][]op
 	for _, o := range ops {
-		var h felix.NextHop
+		var w way
 		if len(o.route.NextHops) > 0 {
-			h = o.route.NextHops[0]
+			w = way{o.route.NextHops[0].Gateway, o.route.NextHops[0].Link}
 		}
-		i, ok := index[h]
+		i, ok := index[w]
 		if !ok {
 			i = len(groups)
-			index[h] = i
+			index[w] = i
 			groups = append(groups, nil)
 		}
 		groups[i] = append(groups[i], o)
 	}
-	out := ops[:0]
+	out := make([]op, 0, len(ops))
 	for n := 0; len(out) < len(ops); n++ {
 		for _, g := range groups {
 			if n < len(g) {
@@ -139,6 +188,7 @@ func stride(ops []op) {
 			}
 		}
 	}
+	return out
 }
 
 // Refused says which routes the kernel would not take. Every other route is as

@@ -48,12 +48,9 @@ type Reconciler struct {
 
 	apply sync.Mutex // one Apply at a time
 
-	mu     sync.Mutex // guards what follows
-	kernel map[key]felix.Route
-	stale  bool // kernel has to be read again before it is believed
-	// ours remembers what this process has written and nobody was told to
-	// delete: such a key may be overwritten, any other may not.
-	ours  map[key]struct{}
+	mu    sync.Mutex // guards what follows
+	table *table
+	stale bool // table has to be read again before it is believed
 	stats Stats
 	drift driftWatch
 }
@@ -68,7 +65,7 @@ func New(o Options) (*Reconciler, error) {
 	r := &Reconciler{
 		log: o.Logger, resync: o.Resync,
 		changed: make(chan struct{}, 1), ready: make(chan struct{}),
-		kernel: map[key]felix.Route{}, ours: map[key]struct{}{}, stale: true,
+		table: newTable(0), stale: true,
 	}
 	if r.log == nil {
 		r.log = slog.Default()
@@ -105,7 +102,7 @@ func (r *Reconciler) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.stats
-	s.Installed = len(r.kernel)
+	s.Installed = r.table.present
 	return s
 }
 
@@ -123,7 +120,9 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 		return err
 	}
 	r.mu.Lock()
-	p := plan(r.kernel, s.Routes, s.Prune, func(k key) bool { _, ok := r.ours[k]; return ok })
+	p := plan(r.table, s.Routes, s.Prune)
+	// Not known again until all of it is written.
+	r.table.exact = nil
 	r.mu.Unlock()
 	var errs Refused
 	for _, ops := range [][]op{p.add, p.change, p.remove} {
@@ -131,6 +130,11 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 			r.markStale()
 			return errors.Join(errs.err(), fmt.Errorf("write routes: %w", err))
 		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(errs.Prefixes) == 0 && !r.stale && r.table.present == len(s.Routes) {
+		r.table.exact = s.Routes
 	}
 	return errs.err()
 }
@@ -147,39 +151,36 @@ func (r *Reconciler) refresh() error {
 	if !stale {
 		return nil
 	}
-	table, err := dump(r.conn)
+	routes, err := dump(r.conn)
 	if err != nil {
 		r.markStale()
 		return fmt.Errorf("read routes: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kernel = table
+	r.table = r.table.adopt(routes)
 	if r.stats.Dumps == 0 {
-		r.stats.Adopted = len(table)
+		r.stats.Adopted = len(routes)
 	}
 	r.stats.Dumps++
 	return nil
 }
 
-func dump(c *nl.Conn) (map[key]felix.Route, error) {
-	table := map[key]felix.Route{}
+func dump(c *nl.Conn) ([]felix.Route, error) {
+	var all []felix.Route
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
-		part := map[key]felix.Route{}
-		err := c.Dump(dumpRequest(fam), func() { clear(part) }, func(m nl.Message) {
+		start := len(all)
+		err := c.Dump(dumpRequest(fam), func() { all = all[:start] }, func(m nl.Message) {
 			if rt, h, ok := nl.ParseRoute(m.Data); ok && h.Protocol == model.RouteProtocol {
-				part[keyOf(rt)] = rt
+				all = append(all, rt)
 			}
 		})
 		// A namespace without any route of the family has no table yet.
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return nil, err
 		}
-		for k, rt := range part {
-			table[k] = rt
-		}
 	}
-	return table, nil
+	return all, nil
 }
 
 // dumpRequest asks for our routes alone; the kernel filters (strict checking,
@@ -227,7 +228,6 @@ func (r *Reconciler) note(ops []op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, o := range ops {
-		k := keyOf(o.route)
 		switch o.verb {
 		case add, overwrite:
 			r.stats.Added++
@@ -235,12 +235,10 @@ func (r *Reconciler) note(ops []op) {
 			r.stats.Changed++
 		case remove:
 			r.stats.Deleted++
-			delete(r.kernel, k)
-			delete(r.ours, k)
+			r.table.forget(keyOf(*o.route))
 			continue
 		}
-		r.kernel[k] = o.route
-		r.ours[k] = struct{}{}
+		r.table.put(*o.route, true)
 	}
 }
 
@@ -249,13 +247,11 @@ func (r *Reconciler) refused(o op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.Failed++
-	k := keyOf(o.route)
 	switch o.verb {
 	case add:
-		delete(r.kernel, k)
-		delete(r.ours, k)
+		r.table.forget(keyOf(*o.route))
 	case overwrite:
-		delete(r.kernel, k)
+		r.table.lose(keyOf(*o.route))
 	default:
 		r.stale = true
 	}

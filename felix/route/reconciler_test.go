@@ -267,12 +267,12 @@ func TestTypeChanges(t *testing.T) {
 		unreachable.Type = felix.Unreachable
 		for _, next := range []felix.Route{one, two, one, hole, two, hole, other, unreachable, hole, two, other} {
 			apply(t, r, state(true, next))
-			table, err := dump(r.conn)
+			got, err := dump(r.conn)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := table[keyOf(next)]; len(table) != 1 || !same(got, next) {
-				t.Fatalf("want %s, the kernel has %v", next, table)
+			if len(got) != 1 || keyOf(got[0]) != keyOf(next) || !same(got[0], next) {
+				t.Fatalf("want %s, the kernel has %v", next, got)
 			}
 		}
 		apply(t, r, state(true))

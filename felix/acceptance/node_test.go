@@ -1,0 +1,234 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nstest"
+	"github.com/muslin-net/muslin/felix/link"
+	"github.com/muslin-net/muslin/felix/nft"
+	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/felix/route"
+	"github.com/muslin-net/muslin/felix/sysctl"
+	"github.com/muslin-net/muslin/felix/tunnel"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// node is a node: a namespace with the whole data plane and one pod.
+type node struct {
+	model.Node // with the tunnel addresses it was assigned
+	ns         *nstest.NS
+	pod        *nstest.NS
+	endpoint   model.Endpoint
+	blocks     []netip.Prefix
+
+	links   *link.Watcher
+	tunnels *tunnel.Reconciler
+	nft     *nft.Reconciler
+	routes  *route.Reconciler
+	knobs   *sysctl.Writer
+	look    chan struct{} // the snapshot has changed
+	stepped func(model.Host)
+
+	mu       sync.Mutex // guards what follows
+	snapshot model.Snapshot
+	learned  []model.Learned
+	failure  error // of the last step
+	problems []model.Problem
+}
+
+// newNode makes node number i of a cluster, without uplink. Its addresses have
+// i in them.
+func newNode(t *testing.T, i int, name model.NodeName, subnet int) *node {
+	t.Helper()
+	n := &node{
+		Node: model.Node{
+			Name:        name,
+			IPv4:        netip.MustParsePrefix(fmt.Sprintf("10.%d.0.%d/24", subnet, i)),
+			IPv6:        netip.MustParsePrefix(fmt.Sprintf("fd0%d::%d/64", subnet, i)),
+			IPIPTunnel:  netip.MustParseAddr(fmt.Sprintf("10.65.%d.1", i)),
+			VXLANTunnel: netip.MustParseAddr(fmt.Sprintf("10.65.%d.2", i)),
+
+			VXLANTunnelV6: netip.MustParseAddr(fmt.Sprintf("fd65::%d:2", i)),
+		},
+		ns: nstest.New(t), pod: nstest.New(t),
+		blocks: []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("10.65.%d.0/26", i)),
+			netip.MustParsePrefix(fmt.Sprintf("fd65::%d:0/122", i)),
+		},
+		look: make(chan struct{}, 1),
+	}
+	n.open(t)
+	plugger, err := pod.New(pod.Options{NetNS: n.ns.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { plugger.Close() })
+	n.endpoint, err = plugger.Attach(t.Context(), pod.Spec{
+		ContainerID: fmt.Sprintf("%064d", i), Interface: "eth0", NetNS: n.pod.Path,
+		Namespace: "default", Pod: "pod", HostInterface: pod.HostInterface("default", "pod"),
+		Addresses: []netip.Addr{
+			netip.MustParseAddr(fmt.Sprintf("10.65.%d.10", i)), netip.MustParseAddr(fmt.Sprintf("fd65::%d:10", i)),
+		},
+		MTU: 1400,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	echo(t, n.pod)
+	return n
+}
+
+func (n *node) open(t *testing.T) {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.Name)
+	var errs [4]error
+	n.links, errs[0] = link.New(link.Options{NetNS: n.ns.Path, Logger: log})
+	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log})
+	n.nft, errs[2] = nft.New(nft.Options{NetNS: n.ns.Path, Logger: log})
+	n.routes, errs[3] = route.New(route.Options{NetNS: n.ns.Path, Logger: log})
+	n.knobs = sysctl.New(sysctl.Options{NetNS: n.ns.Path, Logger: log})
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run keeps the node's kernel as its snapshot says until the test ends.
+func (n *node) run(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var tasks sync.WaitGroup
+	for _, task := range []func(context.Context) error{n.links.Run, n.tunnels.Run, n.nft.Run, n.routes.Run, n.loop} {
+		tasks.Go(func() {
+			if err := task(ctx); err != nil {
+				t.Errorf("node %s: %v", n.Name, err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		tasks.Wait()
+		for _, c := range []interface{ Close() error }{n.links, n.tunnels, n.nft, n.routes} {
+			if err := c.Close(); err != nil {
+				t.Errorf("node %s: %v", n.Name, err)
+			}
+		}
+	})
+}
+
+func (n *node) loop(ctx context.Context) error {
+	select {
+	case <-n.links.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	for {
+		n.step(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.look:
+		case <-n.links.Changed():
+		case <-n.tunnels.Changed():
+		case <-n.nft.Changed():
+		case <-n.routes.Changed():
+		}
+	}
+}
+
+func (n *node) step(ctx context.Context) {
+	host := n.links.Host()
+	n.mu.Lock()
+	in := felix.Input{
+		Self: n.Name, Snapshot: n.snapshot, Learned: n.learned, LearnedSynced: true, Host: host, HostSynced: true,
+		Endpoints: []model.Endpoint{n.endpoint}, EndpointsSynced: true,
+	}
+	n.mu.Unlock()
+	state, problems := felix.Desired(in)
+	var errs []error
+	for _, apply := range []func(context.Context, felix.State) error{n.knobs.Apply, n.tunnels.Apply, n.nft.Apply, n.routes.Apply} {
+		errs = append(errs, apply(ctx, state))
+	}
+	n.mu.Lock()
+	n.failure, n.problems = errors.Join(errs...), problems
+	n.mu.Unlock()
+	n.stepped(host)
+}
+
+// tell gives the node another view of the cluster.
+func (n *node) tell(s model.Snapshot, learned []model.Learned) {
+	n.mu.Lock()
+	n.snapshot, n.learned = s, learned
+	n.mu.Unlock()
+	select {
+	case n.look <- struct{}{}:
+	default:
+	}
+}
+
+// content fails the test when the last step of the node did not go well.
+func (n *node) content(t *testing.T) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure != nil || len(n.problems) > 0 {
+		t.Errorf("node %s: %v; problems: %v", n.Name, n.failure, n.problems)
+	}
+}
+
+// way is the device that the kernel sends packets for a prefix to.
+func (n *node) way(prefix netip.Prefix) string {
+	family := "-4"
+	if prefix.Addr().Is6() {
+		family = "-6"
+	}
+	out, err := n.ns.Try("ip", family, "-o", "route", "show", "exact", prefix.String())
+	if err != nil {
+		return err.Error()
+	}
+	words := strings.Fields(out)
+	for i := range len(words) - 1 {
+		if words[i] == "dev" {
+			return words[i+1]
+		}
+	}
+	return "none"
+}
+
+// received is how many packets came in by a device; 0 if there is none.
+func (n *node) received(t *testing.T, device string) int {
+	t.Helper()
+	for line := range strings.Lines(n.ns.Run("cat", "/proc/net/dev")) {
+		name, counters, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name != device {
+			continue
+		}
+		count, err := strconv.Atoi(strings.Fields(counters)[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	return 0
+}
+
+// eventually is nstest.Eventually with a bound for a slow second kernel, where
+// asking takes a second.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain until %s", what)
+}

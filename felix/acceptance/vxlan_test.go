@@ -1,0 +1,5 @@
+package acceptance
+
+import "testing"
+
+func TestVXLANChangesWithoutLoss(t *testing.T) { changeUnderTraffic(t, vxlan) }
