@@ -168,6 +168,14 @@ var scenarios = []scenario{
 		s.Nodes[0] = dual(s.Nodes[0])
 		s.Peers = []model.BGPPeer{tor(), tor(func(p *model.BGPPeer) { p.Name, p.PeerIP = "tor6", addr("fd00:1::254") })}
 	}},
+	{"peer-unnumbered", "n1", func(_ *testing.T, s *model.Snapshot) {
+		noMesh(s)
+		s.Peers = []model.BGPPeer{
+			tor(func(p *model.BGPPeer) { p.Name, p.PeerIP = "left", addr("fe80::1%eth0") }),
+			tor(func(p *model.BGPPeer) { p.Name, p.PeerIP = "right", addr("fe80::2%eth1") }),
+			tor(func(p *model.BGPPeer) { p.Name, p.PeerIP = "where", addr("fe80::3") }),
+		}
+	}},
 	{"peer-conflict", "n1", func(_ *testing.T, s *model.Snapshot) {
 		s.Peers = []model.BGPPeer{
 			tor(func(p *model.BGPPeer) { p.Name, p.Node, p.PeerPort = "a-node", "n1", 1179 }),

@@ -24,7 +24,9 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 	if mode := nextHopMode(o, *p); mode != "" {
 		traits += "+next-hop-" + string(mode)
 	}
-	if len(p.Families) > 1 {
+	if linkLocal(p.Address) {
+		traits += "+unnumbered"
+	} else if len(p.Families) > 1 {
 		traits += "+" + p.Families[0].String() + "-session"
 	}
 	orphans := p.External() && !p.InCluster && !b.reExportAll(o)
@@ -152,6 +154,9 @@ func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 	var out []Rule
 	if mode == NextHopKeep {
 		return []Rule{{From: "next hop mode", Action: Continue, Set: Set{NextHop: NextHopKeep}}}
+	}
+	if linkLocal(p.Address) {
+		return []Rule{{From: "unnumbered peer", Action: Continue, Set: Set{NextHop: NextHopSelf}}}
 	}
 	for _, f := range p.Families {
 		m := Match{Family: f, Source: SourcePeers}

@@ -121,7 +121,10 @@ func (b *builder) usable(o model.BGPPeer) bool {
 	case o.PeerSelector == nil && (o.PeerIP.IsUnspecified() || o.PeerIP.IsMulticast() || o.PeerIP.IsLoopback()):
 		b.problem(ref, "spec.peerIP", "InvalidAddress", "%s cannot be the address of a peer", o.PeerIP)
 		return false
-	case o.PeerSelector == nil && !addrOf(b.node, FamilyOf(o.PeerIP)).IsValid():
+	case o.PeerSelector == nil && o.PeerIP.IsLinkLocalUnicast() && o.PeerIP.Is6() && o.PeerIP.Zone() == "":
+		b.problem(ref, "spec.peerIP", "InvalidAddress", "%s is link-local: say on which interface, as in %s%%eth0", o.PeerIP, o.PeerIP)
+		return false
+	case o.PeerSelector == nil && !linkLocal(o.PeerIP) && !addrOf(b.node, FamilyOf(o.PeerIP)).IsValid():
 		b.problem(ref, "spec.peerIP", "NoAddress", "node %s has no %s address to reach %s from", b.node.Name, FamilyOf(o.PeerIP), o.PeerIP)
 		return false
 	case o.NodeSelector != nil && o.Node != "":
@@ -209,7 +212,9 @@ func (b *builder) base(p *Peer) {
 		p.Port = DefaultListenPort
 	}
 	p.LocalASN = b.asn
-	p.LocalAddress = addrOf(b.node, FamilyOf(p.Address))
+	if !linkLocal(p.Address) {
+		p.LocalAddress = addrOf(b.node, FamilyOf(p.Address))
+	}
 	p.HoldTime, p.RestartTime = DefaultHoldTime, DefaultRestartTime
 	p.Keepalive = p.HoldTime / 3
 }
@@ -249,7 +254,7 @@ func (b *builder) fillFamilies(ps []Peer) {
 	both := b.node.IPv4.IsValid() && b.node.IPv6.IsValid()
 	outside := map[Family]bool{}
 	for _, p := range ps {
-		if !p.InCluster {
+		if !p.InCluster && !linkLocal(p.Address) {
 			outside[FamilyOf(p.Address)] = true
 		}
 	}
@@ -258,12 +263,18 @@ func (b *builder) fillFamilies(ps []Peer) {
 		f := FamilyOf(p.Address)
 		if len(p.Families) == 0 {
 			p.Families = []Family{f}
-			if both && !p.InCluster && !(outside[IPv4] && outside[IPv6]) {
-				p.Families = append(p.Families, otherFamily(f))
+			if o := otherFamily(f); linkLocal(p.Address) && addrOf(b.node, o).IsValid() ||
+				both && !p.InCluster && !(outside[IPv4] && outside[IPv6]) {
+				p.Families = append(p.Families, o)
 			}
 		}
 	}
 }
+
+// linkLocal is an unnumbered peer: an IPv6 link-local address with its
+// interface. Its session carries both families with link-local next hops
+// (RFC 8950), so neither end needs an address of its own on the link.
+func linkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() && a.Zone() != "" }
 
 func otherFamily(f Family) Family {
 	if f == IPv4 {

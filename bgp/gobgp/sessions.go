@@ -74,6 +74,15 @@ func (s *sessions) configure(cfg bgp.Config, d peerDiff) {
 	s.peers = next
 }
 
+// restarted forgets the states of a server that is gone.
+func (s *sessions) restarted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a, v := range s.peers {
+		s.peers[a] = &session{config: v.config, since: time.Now(), flaps: v.flaps, lastError: "identity changed", state: packet.BGP_FSM_IDLE}
+	}
+}
+
 // start begins the wait for the first exchange, once.
 func (s *sessions) start(now time.Time) {
 	s.mu.Lock()

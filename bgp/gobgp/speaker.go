@@ -204,6 +204,7 @@ func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 		s.setServer(nil)
 		s.setConfig(bgp.Config{})
 		s.rib.clear()
+		s.sessions.restarted()
 	}
 	srv, err := startServer(ctx, s.log, cfg)
 	if err != nil {
