@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -221,16 +219,11 @@ func (p *pairing) compare() {
 	}
 }
 
-// TestBlockAgainstModel does random operations on blocks and on a naive model:
-// 50,000, or as many as MUSLIN_MODEL_OPS says.
-func TestBlockAgainstModel(t *testing.T) {
-	ops := 50_000
-	if s := os.Getenv("MUSLIN_MODEL_OPS"); s != "" {
-		var err error
-		if ops, err = strconv.Atoi(s); err != nil {
-			t.Fatalf("MUSLIN_MODEL_OPS: %v", err)
-		}
-	}
+// TestBlockAgainstModel does random operations on blocks and on a naive model.
+// The long form has a million of them (soak_test.go).
+func TestBlockAgainstModel(t *testing.T) { againstModel(t, 50_000) }
+
+func againstModel(t *testing.T, ops int) {
 	cidrs := []string{"10.0.0.0/32", "10.0.0.0/31", "10.0.0.0/29", "10.0.3.64/26", "fd00::/128", "fd00::1:40/122", "fd00::/125"}
 	for i, cidr := range cidrs {
 		p := &pairing{t: t, rng: rand.New(rand.NewPCG(1, uint64(i))), block: newBlock(t, cidr), plain: newNaive(prefix(cidr)), now: epoch}

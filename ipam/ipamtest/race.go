@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -60,20 +58,6 @@ func (l *ledger) give(a netip.Addr, handle string) {
 	if l.owner[a] == handle {
 		delete(l.owner, a)
 	}
-}
-
-// Pairs is how many pairs a race makes: short, unless the environment variable
-// MUSLIN_SOAK_PAIRS says otherwise.
-func Pairs(t testing.TB, short int) int {
-	s := os.Getenv("MUSLIN_SOAK_PAIRS")
-	if s == "" {
-		return short
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatalf("MUSLIN_SOAK_PAIRS: %v", err)
-	}
-	return n
 }
 
 // RandomFaults makes about five calls in rate go wrong; one in eight of the

@@ -14,10 +14,12 @@ import (
 // TestRace has 32 nodes fight for a /22 on a real API server, with random
 // faults between any two calls, crashes of the allocators, and a restart of
 // the API server in the middle.
-func TestRace(t *testing.T) {
+func TestRace(t *testing.T) { race(t, 10_000) }
+
+func race(t *testing.T, pairs int) {
 	wipe(t)
 	r := &ipamtest.Race{
-		Nodes: 32, Pairs: ipamtest.Pairs(t, 10_000), Pool: pool("p", "10.0.0.0/22", 26),
+		Nodes: 32, Pairs: pairs, Pool: pool("p", "10.0.0.0/22", 26),
 		Connect: func() ipamtest.Conn { return ipamtest.NewFaulty(open(t), ipamtest.RandomFaults(60)) },
 		Meanwhile: func() {
 			began := time.Now()
