@@ -55,6 +55,7 @@ func ComparePrefix(a, b netip.Prefix) int {
 func (r Route) String() string {
 	var b strings.Builder
 	switch r.Type {
+	case Unicast:
 	case Blackhole:
 		b.WriteString("blackhole ")
 	case Unreachable:

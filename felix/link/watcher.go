@@ -2,7 +2,6 @@ package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -75,7 +74,11 @@ func New(o Options) (*Watcher, error) {
 }
 
 // Close closes the sockets.
-func (w *Watcher) Close() error { return errors.Join(w.conn.Close(), w.events.Close()) }
+func (w *Watcher) Close() error {
+	w.conn.Close()
+	w.events.Close()
+	return nil
+}
 
 // Host is the kernel as it is now: a link that somebody made before the call is
 // in it. It is the zero value until Ready. It is shared; nobody may change it.
@@ -118,7 +121,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	listening := make(chan error, 1)
-	go func() { listening <- w.listen(ctx) }()
+	go func() { listening <- w.events.Follow(ctx, w.event, func() { w.mark(func() { w.staleAll = true }) }) }()
 	tick := time.NewTicker(w.resync)
 	defer tick.Stop()
 	for {
@@ -138,21 +141,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if err := w.publish(); err != nil {
 			w.log.Warn("cannot read links and routes", "err", err)
 			w.mark(func() { w.staleAll = true })
-		}
-	}
-}
-
-func (w *Watcher) listen(ctx context.Context) error {
-	for {
-		err := w.events.Receive(ctx, w.event)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, nl.ErrOverrun):
-			w.mark(func() { w.staleAll = true })
-		default:
-			return err
 		}
 	}
 }

@@ -87,8 +87,8 @@ func (p *program) lookup(name string, invert bool) []expr.Any {
 }
 
 // translate masquerades, or sets the source to address when it is valid, within
-// the ports from min to max when they are set.
-func translate(address netip.Addr, min, max int) []expr.Any {
+// the ports from low to high when they are set.
+func translate(address netip.Addr, low, high int) []expr.Any {
 	var out []expr.Any
 	immediate := func(register uint32, data []byte) {
 		out = append(out, &expr.Immediate{Register: register, Data: data})
@@ -97,16 +97,16 @@ func translate(address netip.Addr, min, max int) []expr.Any {
 	if address.IsValid() {
 		immediate(1, address.AsSlice())
 	}
-	if min > 0 {
+	if low > 0 {
 		minReg, maxReg = 2, 3
 		if !address.IsValid() {
 			minReg, maxReg = 1, 2
 		}
-		immediate(minReg, binaryutil.BigEndian.PutUint16(uint16(min)))
-		immediate(maxReg, binaryutil.BigEndian.PutUint16(uint16(max)))
+		immediate(minReg, binaryutil.BigEndian.PutUint16(uint16(low)))
+		immediate(maxReg, binaryutil.BigEndian.PutUint16(uint16(high)))
 	}
 	if !address.IsValid() {
-		return append(out, &expr.Masq{FullyRandom: min == 0, ToPorts: min > 0, RegProtoMin: minReg, RegProtoMax: maxReg})
+		return append(out, &expr.Masq{FullyRandom: low == 0, ToPorts: low > 0, RegProtoMin: minReg, RegProtoMax: maxReg})
 	}
 	family := uint32(unix.NFPROTO_IPV4)
 	if address.Is6() {
@@ -114,6 +114,6 @@ func translate(address netip.Addr, min, max int) []expr.Any {
 	}
 	return append(out, &expr.NAT{
 		Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: 1,
-		RegProtoMin: minReg, RegProtoMax: maxReg, FullyRandom: true, Specified: min > 0,
+		RegProtoMin: minReg, RegProtoMax: maxReg, FullyRandom: true, Specified: low > 0,
 	})
 }

@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,18 +15,7 @@ import (
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
 	go r.tick(ctx)
-	for {
-		err := r.events.Receive(ctx, r.event)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, nl.ErrOverrun):
-			r.again()
-		default:
-			return err
-		}
-	}
+	return r.events.Follow(ctx, r.event, r.again)
 }
 
 func (r *Reconciler) tick(ctx context.Context) {

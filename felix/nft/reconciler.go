@@ -110,7 +110,9 @@ func (r *Reconciler) Close() error {
 	if r.conn != nil {
 		err = r.conn.CloseLasting()
 	}
-	return errors.Join(err, r.events.Close(), r.ns.Close())
+	r.events.Close()
+	r.ns.Close()
+	return err
 }
 
 // Changed tells that somebody else changed the table: call Apply again. It is a

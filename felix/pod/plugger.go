@@ -59,7 +59,11 @@ func New(o Options) (*Plugger, error) {
 }
 
 // Close closes the socket; the pods stay plugged in.
-func (p *Plugger) Close() error { return errors.Join(p.conn.Close(), p.ns.Close()) }
+func (p *Plugger) Close() error {
+	p.conn.Close()
+	p.ns.Close()
+	return nil
+}
 
 // Attach plugs a pod in. It may be repeated for the same container: what is as
 // it should be stays, what is missing is put back. A link of the same name that
@@ -164,7 +168,10 @@ func (p *Plugger) enter(path string) (*podSide, error) {
 	return &podSide{ns, conn}, nil
 }
 
-func (s *podSide) Close() { _ = errors.Join(s.conn.Close(), s.ns.Close()) }
+func (s *podSide) Close() {
+	s.conn.Close()
+	s.ns.Close()
+}
 
 // writeSysctl writes a value as the namespace sees it: below net/ the kernel
 // shows each thread the files of its own namespace.

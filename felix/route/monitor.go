@@ -3,7 +3,6 @@ package route
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,19 +55,10 @@ func filter(port uint32) []unix.SockFilter {
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
 	go r.tick(ctx)
-	for {
-		err := r.events.Receive(ctx, r.event)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, nl.ErrOverrun):
-			r.markStale()
-			r.hint()
-		default:
-			return err
-		}
-	}
+	return r.events.Follow(ctx, r.event, func() {
+		r.markStale()
+		r.hint()
+	})
 }
 
 // tick has the whole table read again from time to time, for what no

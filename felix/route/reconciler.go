@@ -85,7 +85,11 @@ func New(o Options) (*Reconciler, error) {
 }
 
 // Close closes the sockets; the kernel's routes stay.
-func (r *Reconciler) Close() error { return errors.Join(r.conn.Close(), r.events.Close()) }
+func (r *Reconciler) Close() error {
+	r.conn.Close()
+	r.events.Close()
+	return nil
+}
 
 // Changed tells that the kernel's routes are no longer what the last Apply made
 // them: call Apply again. It is a hint and holds at most one.

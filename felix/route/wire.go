@@ -24,6 +24,7 @@ func keyOf(r felix.Route) key { return key{r.Prefix, r.Metric} }
 func appendRoute(b []byte, r felix.Route) []byte {
 	kind, scope := byte(unix.RTN_UNICAST), byte(unix.RT_SCOPE_UNIVERSE)
 	switch r.Type {
+	case felix.Unicast:
 	case felix.Blackhole:
 		kind = unix.RTN_BLACKHOLE
 	case felix.Unreachable:

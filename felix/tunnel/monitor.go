@@ -3,7 +3,6 @@ package tunnel
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,18 +29,7 @@ func filter(port uint32) []unix.SockFilter {
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
 	go r.tick(ctx)
-	for {
-		err := r.events.Receive(ctx, r.event)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, nl.ErrOverrun):
-			r.again()
-		default:
-			return err
-		}
-	}
+	return r.events.Follow(ctx, r.event, r.again)
 }
 
 // tick has everything read again from time to time, and asks after devices that

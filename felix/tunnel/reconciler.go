@@ -85,7 +85,11 @@ func New(o Options) (*Reconciler, error) {
 }
 
 // Close closes the sockets; the devices stay.
-func (r *Reconciler) Close() error { return errors.Join(r.conn.Close(), r.events.Close()) }
+func (r *Reconciler) Close() error {
+	r.conn.Close()
+	r.events.Close()
+	return nil
+}
 
 // Changed tells that Apply has something to do although the State may be the
 // same. It is a hint and holds at most one.

@@ -5,11 +5,11 @@
 // sorted, so that equal situations give equal requests. It never acts and keeps
 // nothing. Kernel and wire footprint: none.
 //
-//	        have        want
-//	    ┌─────────┬───┬─────────┐
-//	    │ remove  │ = │   add   │   keys on one side only
-//	    │         │ ≠ │ change  │   keys on both sides, by value
-//	    └─────────┴───┴─────────┘
+//	    have        want
+//	┌─────────┬───┬─────────┐
+//	│ remove  │ = │   add   │   keys on one side only
+//	│         │ ≠ │ change  │   keys on both sides, by value
+//	└─────────┴───┴─────────┘
 package reconcile
 
 import "slices"

@@ -44,7 +44,7 @@ func Dial(ns *NS, protocol int) (*Conn, error) {
 	}
 	sa, err := unix.Getsockname(c.fd)
 	if err != nil {
-		unix.Close(c.fd)
+		_ = unix.Close(c.fd)
 		return nil, fmt.Errorf("name netlink socket: %w", err)
 	}
 	c.port = sa.(*unix.SockaddrNetlink).Pid
@@ -68,7 +68,7 @@ func open(protocol, flags int) (int, error) {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, bufferBytes)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return -1, fmt.Errorf("bind netlink socket: %w", err)
 	}
 	return fd, nil
@@ -78,7 +78,7 @@ func open(protocol, flags int) (int, error) {
 func (c *Conn) PortID() uint32 { return c.port }
 
 // Close closes the socket.
-func (c *Conn) Close() error { return unix.Close(c.fd) }
+func (c *Conn) Close() { _ = unix.Close(c.fd) }
 
 // Dump sends req, a message made with AppendHeader, as a dump request and calls
 // each for every answer. When the kernel says that the tables changed meanwhile,

@@ -38,20 +38,20 @@ func Listen(ns *NS, protocol int, filter []unix.SockFilter, groups ...int) (*Lis
 	if len(filter) > 0 {
 		prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 			return nil, fmt.Errorf("filter netlink notifications: %w", err)
 		}
 	}
 	for _, g := range groups {
 		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g); err != nil {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 			return nil, fmt.Errorf("join netlink group %d: %w", g, err)
 		}
 	}
 	l := &Listener{file: os.NewFile(uintptr(fd), "netlink"), buf: make([]byte, 64<<10)}
 	var rawErr error
 	if l.raw, rawErr = l.file.SyscallConn(); rawErr != nil {
-		l.file.Close()
+		_ = l.file.Close()
 		return nil, fmt.Errorf("watch netlink socket: %w", rawErr)
 	}
 	return l, nil
@@ -111,5 +111,21 @@ func (l *Listener) take(fd int, each func(Message)) (bool, error) {
 	}
 }
 
+// Follow calls each for every notification and lost when some got lost, until
+// ctx ends; then it returns nil.
+func (l *Listener) Follow(ctx context.Context, each func(Message), lost func()) error {
+	for ctx.Err() == nil {
+		err := l.Receive(ctx, each)
+		if errors.Is(err, ErrOverrun) {
+			lost()
+			continue
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close ends the subscription.
-func (l *Listener) Close() error { return l.file.Close() }
+func (l *Listener) Close() { _ = l.file.Close() }

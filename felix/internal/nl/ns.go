@@ -29,7 +29,7 @@ func Open(path string) (*NS, error) {
 func (n *NS) FD() int { return int(n.file.Fd()) }
 
 // Close lets go of the namespace.
-func (n *NS) Close() error { return n.file.Close() }
+func (n *NS) Close() { _ = n.file.Close() }
 
 // Same reports whether both are the same namespace.
 func (n *NS) Same(o *NS) (bool, error) {
@@ -61,7 +61,7 @@ func (n *NS) onThread(fn func() error) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open own network namespace: %w", err)
 	}
-	defer back.Close()
+	defer func() { _ = back.Close() }()
 	if err := unix.Setns(n.FD(), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter network namespace: %w", err)

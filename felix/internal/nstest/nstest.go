@@ -34,7 +34,7 @@ func New(t testing.TB) *NS {
 		t.Fatalf("make network namespace: %v", err)
 	}
 	n := &NS{t: t, file: file, Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd())}
-	t.Cleanup(func() { file.Close() })
+	t.Cleanup(func() { _ = file.Close() })
 	n.Run("ip", "link", "set", "lo", "up")
 	return n
 }
@@ -61,7 +61,7 @@ func make1() (*os.File, error) {
 
 // Command is a command that runs inside the namespace.
 func (n *NS) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
+	return exec.CommandContext(n.t.Context(), "nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
 }
 
 // Try runs a command inside and returns what it printed.
