@@ -16,7 +16,8 @@ type NS struct{ file *os.File }
 // /proc/1/ns/net. An empty path means the one this process runs in.
 func Open(path string) (*NS, error) {
 	if path == "" {
-		path = "/proc/self/ns/net"
+		// Not /proc/self: the main thread may be one that was given up.
+		path = "/proc/thread-self/ns/net"
 	}
 	f, err := os.Open(path)
 	if err != nil {

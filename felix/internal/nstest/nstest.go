@@ -7,6 +7,7 @@
 package nstest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -39,24 +40,24 @@ func New(t testing.TB) *NS {
 	return n
 }
 
-// make1 unshares on a thread that is never given back.
+// make1 leaves its thread where it was: the process's main thread, which names
+// the process's namespace to others, may be the one it runs on.
 func make1() (*os.File, error) {
-	type result struct {
-		file *os.File
-		err  error
+	runtime.LockOSThread()
+	back, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, err}
-			return
-		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		done <- result{f, err}
-	}()
-	r := <-done
-	return r.file, r.err
+	defer func() { _ = back.Close() }()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, err
+	}
+	made, err := os.Open("/proc/thread-self/ns/net")
+	if err := errors.Join(err, unix.Setns(int(back.Fd()), unix.CLONE_NEWNET)); err != nil {
+		return nil, err
+	}
+	runtime.UnlockOSThread()
+	return made, nil
 }
 
 // Command is a command that runs inside the namespace.
