@@ -31,7 +31,7 @@ func ReleaseAffinity(ctx context.Context, store Store, node model.NodeName, cidr
 	key := AffinityKey{Node: node, CIDR: cidr}
 	var aff Affinity
 	var affRev Revision
-	err := error(ErrNotFound)
+	err := ErrNotFound
 	if node != "" {
 		aff, affRev, err = store.Affinities().Get(ctx, key)
 	}

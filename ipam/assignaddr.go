@@ -46,7 +46,7 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 		if !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
-		if _, err = a.claimBlock(ctx, cidr); err != nil && !errors.Is(err, errClaimed) {
+		if err = a.claimBlock(ctx, cidr); err != nil && !errors.Is(err, errClaimed) {
 			return nil, err
 		}
 	}

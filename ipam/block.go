@@ -15,8 +15,10 @@ import (
 // Limits of a block's prefix length (Calico IPPool.spec.blockSize): a block
 // holds 1 to 4096 addresses.
 const (
-	MinBlockLen4, MaxBlockLen4 = 20, 32
-	MinBlockLen6, MaxBlockLen6 = 116, 128
+	MinBlockLen4 = 20
+	MaxBlockLen4 = 32
+	MinBlockLen6 = 116
+	MaxBlockLen6 = 128
 )
 
 // affinityHost is the kind of affinity a node has; Calico knows "virtual" too.

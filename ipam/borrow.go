@@ -133,7 +133,7 @@ func (a *Allocator) reclaimIn(ctx context.Context, pool model.Pool) error {
 		}
 		err := ReleaseAffinity(ctx, a.store, v.node, v.cidr, AffinityRelease{RequireEmpty: true, Sequence: &v.seq})
 		if err == nil {
-			_, err = a.claimBlock(ctx, v.cidr)
+			err = a.claimBlock(ctx, v.cidr)
 		}
 		switch {
 		case err == nil:

@@ -18,7 +18,7 @@ var (
 // block, the affinity confirmed. A crash between them leaves a pending affinity
 // for the next start to finish or clean. errClaimed when the block turns out to
 // be another node's.
-func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) (*page, error) {
+func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) error {
 	a.mu.Lock()
 	p := a.page(cidr)
 	p.claiming++
@@ -33,20 +33,20 @@ func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) (*page, e
 	}()
 	aff, affRev, err := a.pendAffinity(ctx, cidr)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b, rev, err := a.makeBlock(ctx, cidr)
 	if errors.Is(err, errClaimed) {
 		if dropErr := a.dropAffinity(ctx, aff, affRev); dropErr != nil {
-			return nil, dropErr
+			return dropErr
 		}
-		return nil, err
+		return err
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if aff, affRev, err = a.confirm(ctx, aff, affRev); err != nil {
-		return nil, err
+		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -54,7 +54,7 @@ func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) (*page, e
 	p.install(b, rev)
 	p.takeAffinity(aff, affRev)
 	a.grown++
-	return p, nil
+	return nil
 }
 
 // takeAffinity takes an affinity that is newer than the known one. Callers hold

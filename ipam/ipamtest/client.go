@@ -58,25 +58,25 @@ func (c *Client) call(ctx context.Context, name string) (Fault, error) {
 		return None, nil
 	}
 	f := c.faults(name)
-	switch f {
-	case Crash:
+	if f == Refused {
+		return Refused, ErrRefused
+	}
+	if f == Crash {
 		c.crashed = true
 		c.store.cond.Broadcast()
 		if rand.N(2) == 0 {
 			return Refused, ErrCrashed
 		}
-	case Refused:
-		return Refused, ErrRefused
 	}
 	return f, nil
 }
 
 // outcome is what the caller learns of a call that took effect.
 func outcome(f Fault, err error) error {
-	switch f {
-	case Lost:
+	if f == Lost {
 		return ErrLost
-	case Crash:
+	}
+	if f == Crash {
 		return ErrCrashed
 	}
 	return err

@@ -141,21 +141,12 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// sweep deletes every IPAM object when the benchmark ends, by collection.
-func sweep(b *testing.B) {
-	b.Cleanup(func() {
-		for _, resource := range []string{"ipamblocks", "ipamhandles", "blockaffinities"} {
-			server.MustKubectl(b, "", "delete", "--raw", "/apis/projectcalico.org/v3/"+resource)
-		}
-	})
-}
-
 // BenchmarkCluster measures a node in a cluster of 5,000 nodes with two blocks
 // each: how long until IPAM is ready and what it holds; and how long it takes
 // to claim a first block, in a pool that has 16,384 and in one that has one in
 // a hundred of 8,192 left.
 func BenchmarkCluster(b *testing.B) {
-	sweep(b)
+	wipe(b)
 	const blocks = 10_000
 	s := open(b)
 	fill(b, s, netip.MustParseAddr("10.0.0.0"), blocks)
@@ -207,7 +198,7 @@ func BenchmarkCluster(b *testing.B) {
 
 // BenchmarkAssign measures an address of its own and its release.
 func BenchmarkAssign(b *testing.B) {
-	sweep(b)
+	wipe(b)
 	a := start(b, open(b), "node1", pool("p", "10.0.0.0/16", 26))
 	if err := a.EnsureBlock(b.Context(), ipam.IPv4); err != nil {
 		b.Fatal(err)

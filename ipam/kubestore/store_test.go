@@ -24,7 +24,7 @@ import (
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s })) //nolint:forbidigo // a test binary that could not start its server has failed
 }
 
 var comparePrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -42,7 +42,11 @@ func open(t testing.TB) *kubestore.Store {
 
 // wipe deletes every IPAM object when the test ends: tests share a server.
 func wipe(t testing.TB) {
-	t.Cleanup(func() { server.MustKubectl(t, "", "delete", "ipamblocks,ipamhandles,blockaffinities", "--all") })
+	t.Cleanup(func() {
+		for _, resource := range []string{"ipamblocks", "ipamhandles", "blockaffinities"} {
+			server.MustKubectl(t, "", "delete", "--raw", "/apis/projectcalico.org/v3/"+resource)
+		}
+	})
 }
 
 // start runs an allocator until the test ends.
