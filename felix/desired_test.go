@@ -216,6 +216,18 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.Felix = []model.FelixConfiguration{
 			{Name: "default", MTU: 1300, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
 	},
+	"services": func(in *Input) {
+		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.96.0.0/12"), pfx("fd96::/112")},
+			ServiceLoadBalancers: []netip.Prefix{pfx("192.168.9.0/24"), pfx("10.96.1.0/24")}}}
+	},
+	"services-reject": func(in *Input) {
+		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceExternalIPs: []netip.Prefix{pfx("192.168.9.0/24")}}}
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", Raw: map[string]string{"serviceLoopPrevention": "Reject"}}}
+	},
+	"services-disabled": func(in *Input) {
+		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceExternalIPs: []netip.Prefix{pfx("192.168.9.0/24")}}}
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", Raw: map[string]string{"serviceLoopPrevention": "Disabled"}}}
+	},
 	"spoofing-allowed": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", SpoofingAllowed: true}}
 	},

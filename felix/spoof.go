@@ -41,6 +41,25 @@ func (c *casefile) spoofing() Spoofing {
 	return s
 }
 
+// services guards the service ranges that BGP announces (FelixConfiguration
+// serviceLoopPrevention: Drop, Reject, Disabled).
+func (c *casefile) services() ServiceGuard {
+	mode := c.config.Raw["serviceLoopPrevention"]
+	if mode == "Disabled" {
+		return ServiceGuard{}
+	}
+	var all []netip.Prefix
+	for _, b := range c.Snapshot.BGP {
+		if b.Name == "default" {
+			all = slices.Concat(b.ServiceClusterIPs, b.ServiceExternalIPs, b.ServiceLoadBalancers)
+		}
+	}
+	if len(all) == 0 {
+		return ServiceGuard{}
+	}
+	return ServiceGuard{Ranges: cover(all), Reject: mode == "Reject"}
+}
+
 // guard lets tunnelled packets in from nodes only.
 func (c *casefile) guard() TunnelGuard {
 	ipip, v4, v6 := c.encapsulations()

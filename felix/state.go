@@ -96,6 +96,7 @@ type Ruleset struct {
 	NAT      NAT
 	Spoofing Spoofing
 	Tunnels  TunnelGuard
+	Services ServiceGuard
 }
 
 // NAT is natOutgoing: packets from Sources to anywhere but Exclude leave with
@@ -136,6 +137,15 @@ type TunnelGuard struct {
 	IPIP      bool
 	VXLANPort int // UDP; 0 means: no VXLAN
 	Nodes     []netip.Addr
+}
+
+// ServiceGuard ends the loop of a packet for a service address that nobody
+// serves: the router sends it to a node that announces the range, the node back
+// to the router (Calico serviceLoopPrevention). kube-proxy rewrites the packets
+// of services that are served before the guard sees them.
+type ServiceGuard struct {
+	Ranges []netip.Prefix // the ranges announced by BGP; sorted, disjoint
+	Reject bool           // say so to the sender instead of dropping
 }
 
 // Sysctl is a value below /proc/sys, by path ("net/ipv4/ip_forward").

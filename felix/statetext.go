@@ -65,9 +65,9 @@ const TableName = "muslin"
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
 // honoured first.
 const (
-	PriorityGuard = -300 // raw
-	PriorityInput = 0    // filter
-	PriorityNAT   = 101  // srcnat + 1
+	PriorityGuard  = -300 // raw
+	PriorityFilter = 0    // filter
+	PriorityNAT    = 101  // srcnat + 1
 )
 
 // String gives the rules as `nft -f` reads them. It is the second opinion on
@@ -78,6 +78,7 @@ func (r Ruleset) String() string {
 	r.NAT.sets(&b)
 	r.Spoofing.sets(&b)
 	r.Tunnels.sets(&b)
+	r.Services.sets(&b)
 	if r.Spoofing.Prefix != "" || r.Tunnels.any() {
 		fmt.Fprintf(&b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
 		r.Tunnels.rules(&b)
@@ -87,6 +88,7 @@ func (r Ruleset) String() string {
 		b.WriteString("\t}\n")
 	}
 	r.Spoofing.rules(&b)
+	r.Services.rules(&b)
 	r.NAT.rules(&b)
 	b.WriteString("}\n")
 	return b.String()
@@ -219,12 +221,41 @@ func (s Spoofing) rules(b *strings.Builder) {
 		"\t\tiifname . ip6 saddr @pod-source-net6 return\n" +
 		"\t\tdrop\n\t}\n")
 	if s.ToHost == "Drop" {
-		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityInput)
+		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityFilter)
 		b.WriteString("\t\tct state established,related accept\n" +
 			"\t\tip6 saddr :: accept\n" +
 			"\t\tip6 saddr fe80::/10 accept\n")
 		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n\t}\n", s.Prefix)
 	}
+}
+
+func (g ServiceGuard) sets(b *strings.Builder) {
+	v4, v6 := ByFamily(g.Ranges)
+	if len(v4) > 0 {
+		writeSet(b, "services4", "ipv4_addr", "interval", texts(v4))
+	}
+	if len(v6) > 0 {
+		writeSet(b, "services6", "ipv6_addr", "interval", texts(v6))
+	}
+}
+
+func (g ServiceGuard) rules(b *strings.Builder) {
+	v4, v6 := ByFamily(g.Ranges)
+	if len(v4)+len(v6) == 0 {
+		return
+	}
+	verb := "drop"
+	if g.Reject {
+		verb = "reject with icmpx admin-prohibited"
+	}
+	fmt.Fprintf(b, "\tchain forward {\n\t\ttype filter hook forward priority %d; policy accept;\n", PriorityFilter)
+	if len(v4) > 0 {
+		b.WriteString("\t\tip daddr @services4 " + verb + "\n")
+	}
+	if len(v6) > 0 {
+		b.WriteString("\t\tip6 daddr @services6 " + verb + "\n")
+	}
+	b.WriteString("\t}\n")
 }
 
 func (g TunnelGuard) any() bool { return g.IPIP || g.VXLANPort != 0 }

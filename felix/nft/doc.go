@@ -5,9 +5,10 @@
 // which pools are masqueraded and what a pod may send is in the Ruleset.
 //
 // Kernel footprint: the table "inet muslin" with the chains prerouting (raw
-// priority: the pods' check and the tunnels' guard), from-pod, input, and
-// postrouting (NAT, right after srcnat), their sets, and a chain "generation"
-// that no packet passes. The table is replaced in one transaction; pods come and
+// priority: the pods' check and the tunnels' guard), from-pod, input, forward
+// (service ranges that nobody serves), and postrouting (NAT, right after
+// srcnat), each only when it has something to do, their sets, and a chain
+// "generation" that no packet passes. The table is replaced in one transaction; pods come and
 // go as elements of sets.
 //
 // How does a fresh process recognise this as ours? By the table's name. The

@@ -51,8 +51,10 @@ func compile(r felix.Ruleset) *program {
 	p.natSets(r.NAT)
 	p.podSets(r.Spoofing)
 	p.nodeSets(r.Tunnels)
+	p.serviceSets(r.Services)
 	p.prerouting(r)
 	p.fromPod(r.Spoofing)
+	p.forward(r.Services)
 	p.postrouting(r.NAT)
 	g := p.chain(chainGeneration, nil)
 	g.rules = append(g.rules, &nftables.Rule{
@@ -234,12 +236,40 @@ func (p *program) fromPod(s felix.Spoofing) {
 	if s.ToHost != "Drop" {
 		return
 	}
-	in := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityInput))
+	in := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
 	accept := verdict(expr.VerdictAccept)
 	in.add(establishedOrRelated(), accept)
 	in.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
 	in.add(isIPv6(), source(false), linkLocal(), accept)
 	in.add(fromInterface(s.Prefix), verdict(expr.VerdictDrop))
+}
+
+func (p *program) serviceSets(g felix.ServiceGuard) {
+	v4, v6 := felix.ByFamily(g.Ranges)
+	if len(v4) > 0 {
+		p.set("services4", nftables.TypeIPAddr, true, false, ranges(v4))
+	}
+	if len(v6) > 0 {
+		p.set("services6", nftables.TypeIP6Addr, true, false, ranges(v6))
+	}
+}
+
+func (p *program) forward(g felix.ServiceGuard) {
+	v4, v6 := felix.ByFamily(g.Ranges)
+	if len(v4)+len(v6) == 0 {
+		return
+	}
+	end := verdict(expr.VerdictDrop)
+	if g.Reject {
+		end = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+	}
+	c := p.chain("forward", base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
+	if len(v4) > 0 {
+		c.add(isIPv4(), destination(true), p.lookup("services4", false), end)
+	}
+	if len(v6) > 0 {
+		c.add(isIPv6(), destination(false), p.lookup("services6", false), end)
+	}
 }
 
 func (p *program) postrouting(n felix.NAT) {

@@ -41,14 +41,16 @@ func rulesets() map[string]felix.Ruleset {
 	address.PortMin, address.PortMax = 10000, 20000
 	address6.Address = netip.MustParseAddr("fd00::7")
 	return map[string]felix.Ruleset{
-		"empty":        {},
-		"nat":          {NAT: nat},
-		"nat v4":       {NAT: felix.NAT{Sources: prefixes("0.0.0.0/0"), Exclude: prefixes("255.0.0.0/8")}},
-		"nat ports":    {NAT: ports},
-		"nat address":  {NAT: address},
-		"nat address6": {NAT: address6},
-		"no pods":      {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
-		"pods":         {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"empty":           {},
+		"nat":             {NAT: nat},
+		"nat v4":          {NAT: felix.NAT{Sources: prefixes("0.0.0.0/0"), Exclude: prefixes("255.0.0.0/8")}},
+		"nat ports":       {NAT: ports},
+		"nat address":     {NAT: address},
+		"nat address6":    {NAT: address6},
+		"no pods":         {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
+		"pods":            {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"services":        {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "192.168.9.0/24", "fd96::/112")}},
+		"services reject": {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "fd96::/112"), Reject: true}},
 		"tunnels": {Tunnels: felix.TunnelGuard{IPIP: true, VXLANPort: 4789,
 			Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}},
 		"all": {NAT: nat, Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()},
@@ -284,6 +286,16 @@ func TestMasqueradeAndSpoofing(t *testing.T) {
 	apply(t, r, rules)
 	if !pings(w.known, "-I", "10.65.1.66", "192.168.7.2") {
 		t.Error("an allowed source prefix is dropped")
+	}
+	w.outside.IP("addr add 172.31.0.1/32 dev lo")
+	w.node.IP("route add 172.31.0.0/24 via 192.168.7.2")
+	if !pings(w.known, "172.31.0.1") {
+		t.Fatal("the service range is not reached without a guard: the test proves nothing")
+	}
+	rules.Services.Ranges = prefixes("172.31.0.0/24")
+	apply(t, r, rules)
+	if pings(w.known, "172.31.0.1") {
+		t.Error("a packet for a service range is sent on")
 	}
 	rules.Spoofing.ToHost = "Drop"
 	apply(t, r, rules)
