@@ -52,6 +52,7 @@ func TestCluster(t *testing.T) {
 		{"path", s.pathIsRouted},
 		{"blocks", s.routersSeeBlocks},
 		{"bad objects", s.badObjects},
+		{"encapsulation", s.encapsulation},
 		{"restarts", s.agentRestarts},
 		{"power", s.powerCut},
 	} {
@@ -222,6 +223,70 @@ func (s story) agentRestarts(t *testing.T, ctx context.Context) {
 	if lines := monitor(); len(lines) > 0 {
 		t.Errorf("routes were touched:\n%s", strings.Join(lines, "\n"))
 	}
+}
+
+// encapsulation: the pool changes from no tunnel to VXLAN across subnets, to
+// VXLAN always, and back, under traffic between racks; nothing is lost.
+func (s story) encapsulation(t *testing.T, ctx context.Context) {
+	from, to := acrossRacks(s.Cluster, s.report.Pods)
+	neighbour := s.report.Pods[0]
+	for _, p := range s.report.Pods {
+		if p.Node != from.Node && s.rack(p.Node) == s.rack(from.Node) {
+			neighbour = p
+		}
+	}
+	ping := s.startPing(t, ctx, from, to)
+	near := s.startPing(t, ctx, from, neighbour)
+	for _, step := range []struct {
+		mode               string
+		farDevice, nearDev string
+	}{
+		{"CrossSubnet", "vxlan.calico", "eth0"},
+		{"Always", "vxlan.calico", "vxlan.calico"},
+		{"Never", "eth0", "eth0"},
+	} {
+		s.setVXLAN(t, ctx, step.mode)
+		if err := s.eventually(ctx, time.Minute, func() error {
+			for _, node := range []string{from.Node, to.Node} {
+				peer, dev := to, step.farDevice
+				if node == to.Node {
+					peer = from
+				}
+				if err := s.leavesBy(ctx, node, peer.IP, dev); err != nil {
+					return err
+				}
+			}
+			return s.leavesBy(ctx, from.Node, neighbour.IP, step.nearDev)
+		}); err != nil {
+			t.Fatalf("vxlanMode %s: %v", step.mode, err)
+		}
+	}
+	for name, stop := range map[string]func() pingResult{"other rack": ping, "same rack": near} {
+		r := stop()
+		t.Logf("%s: %d sent, %d lost, longest %.1f ms", name, r.Sent, r.Lost, r.MaxMs)
+		if r.Lost != 0 || r.Failed != 0 || r.Sent == 0 {
+			t.Errorf("%s: %+v, want none lost", name, r)
+		}
+	}
+}
+
+func (s story) setVXLAN(t *testing.T, ctx context.Context, mode string) {
+	t.Helper()
+	if _, err := s.Kubectl(ctx, "", "patch", "ippool.projectcalico.org", "default-ipv4-ippool", "--type=merge", "-p", `{"spec":{"vxlanMode":"`+mode+`"}}`); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leavesBy tells whether a node sends to an address by a device.
+func (s story) leavesBy(ctx context.Context, node string, to netip.Addr, device string) error {
+	out, err := s.Exec(ctx, node, "ip", "route", "get", to.String())
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(out), " dev "+device+" ") {
+		return fmt.Errorf("%s: %s", node, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 func (s story) sessionsUp(ctx context.Context, node string) error {
