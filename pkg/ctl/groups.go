@@ -6,6 +6,7 @@ import "github.com/spf13/cobra"
 func (t *Tool) groups() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		groupObjects: {t.get(), t.create(), t.apply(), t.replace(), t.delete(), t.patch(), t.label(), t.validate()},
+		groupLook:    {t.node()},
 		groupOther:   {t.version()},
 	}
 }

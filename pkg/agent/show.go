@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/netip"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview/kernel"
+)
+
+// handleShow adds what `muslinctl node show` and `explain` ask an agent for:
+//
+//	GET /show              the desired state, the RIB, and what the kernel has
+//	GET /show/path?to=IP   the kernel's way to an address, and two echoes there
+//
+// Both only read; like the rest of the mux they are served on loopback.
+func (a *agent) handleShow(mux *http.ServeMux) {
+	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) })
+	mux.HandleFunc("GET /show/path", func(w http.ResponseWriter, r *http.Request) {
+		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
+		if err != nil {
+			http.Error(w, "to: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		a.answer(w, kernel.Path(r.Context(), to.Unmap(), a.podMTU.get()))
+	})
+}
+
+func (a *agent) answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		a.log.Debug("write view", "error", err)
+	}
+}
+
+// view asks the same pure functions as the loops do.
+func (a *agent) view() nodeview.View {
+	s := a.status()
+	snap := a.snapshot()
+	v := nodeview.View{
+		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
+		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Kernel: kernel.Read(),
+	}
+	v.BGP, _ = bgp.Desired(snap, a.cfg.Node)
+	v.Learned, v.Heard = a.speech.learned()
+	v.Endpoints, _ = a.endpoints.Snapshot()
+	v.State, _ = felix.Desired(felix.Input{
+		Self: a.cfg.Node, Snapshot: snap, Learned: v.Learned, LearnedSynced: v.Heard,
+		Host: a.links.Host(), HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
+	})
+	return v
+}

@@ -1,0 +1,94 @@
+// Package nodeview is what an agent shows of its node to whoever asks why a
+// packet does not arrive: the desired state, what BGP has learned, what the
+// kernel has, and a probe.
+//
+// It is values only; package kernel beside it reads them and the agent serves
+// them as JSON at /show and /show/path. It never changes anything. Kernel and
+// wire footprint: none.
+package nodeview
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// View is a node as its agent has it.
+type View struct {
+	Node      model.NodeName
+	Version   string
+	Waiting   []string // what the agent is not ready for
+	Peers     []model.PeerStatus
+	Blocks    []model.Block
+	Borrowed  []netip.Prefix
+	BGP       bgp.Config
+	Learned   []model.Learned
+	Heard     bool // BGP has heard what its peers had to say
+	State     felix.State
+	Endpoints []model.Endpoint
+	Problems  []model.Problem
+	Kernel    Kernel
+}
+
+// Kernel is what the kernel has.
+type Kernel struct {
+	Routes []Route // main table, sorted by prefix and metric
+	Links  []Link
+	Chains []Chain
+	Errors []string // what could not be read
+}
+
+// Route is a route of the main table.
+type Route struct {
+	Prefix   netip.Prefix
+	Type     string // unicast, blackhole, unreachable, ...
+	Protocol int
+	Metric   int
+	NextHops []NextHop
+}
+
+// NextHop is one way out.
+type NextHop struct {
+	Gateway netip.Addr
+	Device  string
+	Down    bool // the link has no carrier, or the next hop is dead
+}
+
+// Link is a network interface.
+type Link struct {
+	Name, Kind string
+	MTU        int
+	Up         bool
+}
+
+// Chain is a base chain of nftables.
+type Chain struct {
+	Family, Table, Name string
+	Hook                string // prerouting, input, forward, output, postrouting
+	Priority            int
+	Drops               bool // its policy is drop
+}
+
+// Path is the way of one packet out of the node.
+type Path struct {
+	To        netip.Addr
+	Route     *Route     // the kernel's answer; nil with Error
+	Error     string     // why there is no route: "network is unreachable"
+	Source    netip.Addr // the kernel's choice
+	Device    string
+	MTU       int
+	Neighbour string // state and address of the next hop's neighbour entry: "reachable aa:bb:.."; empty: none
+	Small     Probe  // an echo of a few bytes
+	Large     Probe  // an echo as large as the pods' MTU allows, not to be fragmented
+}
+
+// Probe is an ICMP echo and what came of it.
+type Probe struct {
+	Size   int // bytes of the IP packet
+	OK     bool
+	RTT    time.Duration
+	Reason string // of a failure: "no answer within 1s", "message too long (path MTU 1400)"
+}
