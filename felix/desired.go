@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -18,6 +19,7 @@ func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
 	s := State{
 		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
+		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
 		MTU:     c.mtu(),
 		Rules:   c.rules(),
 		Sysctls: c.sysctls(),

@@ -214,7 +214,7 @@ var cases = map[string]func(in *Input){
 	},
 	"felix-settings": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{
-			{Name: "default", MTU: 1300, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
+			{Name: "default", MTU: 1300, RouteRefreshSeconds: 30, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
 	},
 	"services": func(in *Input) {
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.96.0.0/12"), pfx("fd96::/112")},

@@ -2,6 +2,7 @@ package felix
 
 import (
 	"net/netip"
+	"time"
 )
 
 // DefaultRouteMetric is the priority of every route Muslin writes (Calico
@@ -17,6 +18,9 @@ type State struct {
 	Rules   Ruleset
 	Sysctls []Sysctl
 	MTU     MTU
+	// Refresh is how often the routes are read again besides (Calico
+	// routeRefreshInterval); 0: the reconciler's default.
+	Refresh time.Duration
 	// Prune permits the reconcilers to delete what is ours and not in this
 	// State. It is false until every source has been heard.
 	Prune bool

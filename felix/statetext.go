@@ -28,6 +28,9 @@ func (s State) String() string {
 			b.WriteString(c.String() + "\n")
 		}
 	}
+	if s.Refresh > 0 {
+		fmt.Fprintf(&b, "# routes are read again every %s\n", s.Refresh)
+	}
 	section("links")
 	fmt.Fprintf(&b, "pod mtu %d\n", s.MTU.Pod)
 	section("rules")

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,11 @@ import (
 // until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
-	go r.tick(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() { r.tick(ctx) })
+	defer ticking.Wait()
+	defer cancel()
 	return r.events.Follow(ctx, r.event, r.again)
 }
 

@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,11 @@ func filter(port uint32) []unix.SockFilter {
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
-	go r.tick(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() { r.tick(ctx) })
+	defer ticking.Wait()
+	defer cancel()
 	return r.events.Follow(ctx, r.event, func() {
 		r.markStale()
 		r.hint()
@@ -64,13 +69,14 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // tick has the whole table read again from time to time, for what no
 // notification told.
 func (r *Reconciler) tick(ctx context.Context) {
-	t := time.NewTicker(r.resync)
-	defer t.Stop()
 	for {
+		r.mu.Lock()
+		every := r.resync
+		r.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case <-time.After(every):
 			r.markStale()
 			r.hint()
 		}

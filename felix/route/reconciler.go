@@ -124,6 +124,9 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 		return err
 	}
 	r.mu.Lock()
+	if s.Refresh > 0 {
+		r.resync = s.Refresh
+	}
 	p := plan(r.table, s.Routes, s.Prune)
 	// Not known again until all of it is written.
 	r.table.exact = nil

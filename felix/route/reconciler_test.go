@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -326,6 +327,25 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 	if s := r.Stats(); s.Drift == 0 {
 		t.Errorf("no drift counted: %+v", s)
+	}
+}
+
+// TestRefreshReadsAgain has a reconciler that was told of a short interval find
+// what it was not notified of.
+func TestRefreshReadsAgain(t *testing.T) {
+	l := newLab(t)
+	r, err := New(Options{NetNS: l.node.Path, Resync: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	s := state(true, unicast("10.65.1.0/26", l.hop("10.1.0.254", "eth0")))
+	s.Refresh = 10 * time.Millisecond
+	apply(t, r, s)
+	keep(t, r, func() felix.State { return s })
+	nstest.Eventually(t, "the table is read again and again", func() bool { return r.Stats().Dumps > 3 })
+	if s := r.Stats(); s.Added != 1 || s.Changed+s.Deleted+s.Drift != 0 {
+		t.Errorf("stats: %+v", s)
 	}
 }
 

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +29,11 @@ func filter(port uint32) []unix.SockFilter {
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
 	r.once.Do(func() { close(r.ready) })
-	go r.tick(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() { r.tick(ctx) })
+	defer ticking.Wait()
+	defer cancel()
 	return r.events.Follow(ctx, r.event, r.again)
 }
 
