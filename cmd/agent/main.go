@@ -42,12 +42,13 @@ var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	verb := "run"
 	if len(os.Args) > 1 {
 		verb = os.Args[1]
 	}
-	if err := run(ctx, verb); err != nil {
+	err := run(ctx, verb)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "muslin-agent:", err)
 		os.Exit(1)
 	}

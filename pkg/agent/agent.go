@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.close()
 	g := task.Group{Logger: cfg.Logger}
 	g.Add(
-		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, ready: make(chan struct{})},
+		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow, ready: make(chan struct{})},
 		a.links, a.routes, a.cluster, a.alloc,
 		task.Func("ipam inputs", a.feedAllocator),
 		a.plane.nft, a.plane.tunnels, a.plane, a.speech,

@@ -82,6 +82,7 @@ type httpServer struct {
 	conds  *conditions
 	reg    *prometheus.Registry
 	status func() Status
+	show   func(*http.ServeMux) // adds handlers
 	ready  chan struct{}
 }
 
@@ -121,6 +122,7 @@ func (s *httpServer) mux() *http.ServeMux {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
+	s.show(mux)
 	return mux
 }
 
