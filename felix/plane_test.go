@@ -449,3 +449,38 @@ func TestDrift(t *testing.T) {
 		t.Error("another's route is gone")
 	}
 }
+
+// TestHairpin has a pod reach itself through a service, as kube-proxy does it.
+func TestHairpin(t *testing.T) {
+	c := newCluster(t)
+	c.a.ns.Run("nft", `add table ip proxy;
+		add chain ip proxy pre { type nat hook prerouting priority -100; };
+		add chain ip proxy post { type nat hook postrouting priority 100; };
+		add rule ip proxy pre ip daddr 10.96.0.1 dnat to 10.65.1.1;
+		add rule ip proxy post ip saddr 10.65.1.1 ip daddr 10.65.1.1 masquerade`)
+	c.a.podNS.Run("ping", "-c", "3", "-i", "0.05", "-W", "5", "10.96.0.1")
+	if got := c.a.podNS.Run("ping", "-c", "3", "-i", "0.05", "-W", "5", "10.96.0.1"); strings.Contains(got, "Redirect") {
+		t.Errorf("the node sends the pod redirects: %s", got)
+	}
+}
+
+// TestLivePodsLearnOfSmallerTunnels shows what a smaller tunnel means to a pod that was
+// there before: the node says so, and the pod's kernel believes it.
+func TestLivePodsLearnOfSmallerTunnels(t *testing.T) {
+	c := newCluster(t)
+	c.encap(t, model.EncapCrossSubnet, "vxlan")
+	big := []string{"-c", "1", "-W", "2", "-M", "do", "-s", "1372", "10.65.2.1"} // 1400 bytes, the pod's MTU
+	c.a.podNS.Run("ping", big...)
+	for _, x := range []*node{c.a, c.b} {
+		x.set(func(in *felix.Input) {
+			in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", VXLANMTU: 1300}}
+		})
+		nstest.Eventually(t, "the tunnel's MTU changes in place", func() bool {
+			return strings.Contains(x.ns.IP("link show vxlan.calico"), "mtu 1300")
+		})
+	}
+	if out, err := c.a.podNS.Try("ping", big...); err == nil || !strings.Contains(out, "mtu = 1300") && !strings.Contains(out, "mtu=1300") {
+		t.Errorf("the pod is not told of the smaller MTU: %v", err)
+	}
+	c.a.podNS.Run("ping", "-c", "1", "-W", "2", "-s", "1372", "10.65.2.1")
+}
