@@ -13,6 +13,7 @@ import (
 // Policies change under a session; only a change of identity resets one, and
 // only that one.
 func TestChangesWithoutReset(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	bird := b.StartBIRD("protocol static { ipv4; route 10.244.50.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
@@ -90,6 +91,7 @@ func TestChangesWithoutReset(t *testing.T) {
 }
 
 func TestPasswordRotates(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	proto := func(pw string) string {
@@ -99,11 +101,11 @@ func TestPasswordRotates(t *testing.T) {
 	snap := withPeer(clusterOf(a), b.V4, 65001)
 	snap.Peers[0].Password = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("first")}
 	s := startSpeaker(t, a, "confined")
+	s.apply(desired(t, snap))
+	s.established(b.V4)
 	if got := s.host.Run("grep CapEff /proc/" + s.pid() + "/status"); !strings.Contains(got, "0000000000001400") {
 		t.Fatalf("not confined: %s", got)
 	}
-	s.apply(desired(t, snap))
-	s.established(b.V4)
 	snap.Peers[0].Password = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("second")}
 	s.apply(desired(t, snap))
 	bgptest.Eventually(t, "down with two passwords", bgptest.Lacks(s.peers, "Established"))
@@ -117,6 +119,7 @@ func TestPasswordRotates(t *testing.T) {
 
 // Two routers announce the same prefix: both are next hops, until one leaves.
 func TestEqualCost(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	static := "protocol static { ipv4; route 10.244.50.0/26 blackhole; }\nprotocol static { ipv6; route fd44:50::/64 blackhole; }\n"
@@ -140,6 +143,7 @@ func TestEqualCost(t *testing.T) {
 
 // A reflector between two clients that are BIRD.
 func TestReflector(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	b.StartBIRD("protocol static { ipv4; route 10.244.2.0/26 blackhole; route 172.20.0.9/32 blackhole; }\n" + bgptest.BIRDPeer("node", b.V4, 64512, a.V4, 64512, ""))
@@ -166,6 +170,7 @@ func TestReflector(t *testing.T) {
 // What a node learns in the cluster it tells a router only for nodes that do
 // not tell it themselves.
 func TestReExport(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	b.StartBIRD("protocol static { ipv4; route 10.244.2.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", b.V4, 64512, a.V4, 64512, ""))

@@ -59,9 +59,12 @@ var fields = []field{
 		at: []string{own}, session: []string{"Restart time: 77"}},
 	{name: "keepaliveTime", change: peer(func(p *model.BGPPeer) { p.KeepaliveTime = 5 * second }), at: []string{own},
 		extra: func(t *testing.T, s *process, _ *bgptest.BIRD) {
-			if st := s.state().Peers[0]; st.Keepalive != 5*second {
-				t.Errorf("keepalive is %s", st.Keepalive)
-			}
+			bgptest.Eventually(t, "keepalive", func() string {
+				if k := s.state().Peers[0].Keepalive; k != 5*second {
+					return k.String()
+				}
+				return ""
+			})
 		}},
 	{name: "hold-time", change: peer(func(p *model.BGPPeer) { p.Annotations = map[string]string{"muslin.io/hold-time": "33s"} }),
 		at: []string{own}, session: []string{"/33"}},

@@ -163,6 +163,7 @@ func goodUpdate(r *rand.Rand) []byte {
 
 // Whatever a peer sends, the speaker lives and its other sessions stay up.
 func TestHostilePeer(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, evil := n.Host(1), n.Host(2), n.Host(66)
 	b.StartBIRD("protocol static { ipv4; route 10.250.0.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))

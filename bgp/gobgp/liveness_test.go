@@ -9,6 +9,7 @@ import (
 
 // With BFD a peer that falls silent is noticed long before its hold timer.
 func TestBFD(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	b.StartBIRD(`protocol static { ipv4; route 10.244.50.0/26 blackhole; }
@@ -33,6 +34,7 @@ protocol bgp node { local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; bfd on;
 
 // A peer over its limit is closed and nobody else; a higher limit opens it.
 func TestPrefixLimit(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	bird := b.StartBIRD("protocol static { ipv4; route 10.244.50.0/26 blackhole; route 10.244.51.0/26 blackhole; route 10.244.52.0/26 blackhole; }\n" +
@@ -56,6 +58,7 @@ func TestPrefixLimit(t *testing.T) {
 
 // A drain in two steps: asked to prefer others, then withdrawn with a Cease.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	tor := b.StartBIRD(bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
@@ -80,6 +83,7 @@ func TestDrain(t *testing.T) {
 
 // A router in graceful shutdown is the second choice here, too.
 func TestGracefulShutdownOfAPeer(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
 	route := func(attr string) string {

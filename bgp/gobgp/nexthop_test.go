@@ -10,6 +10,7 @@ import (
 // IPv4 routes over an IPv6 session, with IPv6 next hops where the peer sends
 // them (RFC 8950).
 func TestIPv4OverIPv6(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	bird := b.StartBIRD(`protocol static { ipv4; route 10.244.50.0/26 blackhole; }
@@ -26,6 +27,7 @@ protocol bgp node { local fd09::2 as 65001; neighbor fd09::1 as 64512; connect d
 
 // A router known by its link-local address alone.
 func TestUnnumbered(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	for _, h := range []*bgptest.Host{a, b} { // addresses on the loopback, none on the link

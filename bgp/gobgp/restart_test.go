@@ -13,6 +13,7 @@ import (
 func TestGracefulRestart(t *testing.T) {
 	for _, how := range []string{"kill", "leave"} {
 		t.Run(how, func(t *testing.T) {
+			t.Parallel()
 			n := bgptest.New(t)
 			a, b, f := n.Host(1), n.Host(2), n.Host(3)
 			bird := b.StartBIRD(bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, "graceful restart on;"))
@@ -71,6 +72,7 @@ func TestGracefulRestart(t *testing.T) {
 // until its restart time is over; one that falls silent loses them with the
 // hold timer.
 func TestHelper(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	proto := func(restartTime string) string {
@@ -100,6 +102,7 @@ func TestHelper(t *testing.T) {
 // A peer that comes back without graceful restart has forgotten: what it does
 // not tell again goes at once.
 func TestHelperOfOneWhoForgot(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	proto := func(routes, gr string) string {

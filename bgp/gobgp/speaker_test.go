@@ -50,6 +50,7 @@ func withPeer(s model.Snapshot, addr string, as model.ASN, change ...func(*model
 
 // A mesh neighbour that is BIRD, as in a cluster that still has Calico nodes.
 func TestMeshWithBIRD(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	bird := b.StartBIRD(`protocol static s4 { ipv4; route 10.244.2.0/26 blackhole; }
@@ -81,6 +82,7 @@ protocol bgp mesh6 { local fd09::2 as 64512; neighbor fd09::1 as 64512; multihop
 
 // Top of rack: eBGP, FRR on the other side, both families on one session.
 func TestExternalPeerFRR(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	frr := b.StartFRR(FRRNode(b, "10.244.200.0/26", "0.0.0.0/0", "fd44:0:0:1::/64"))
@@ -103,6 +105,7 @@ func FRRNode(h *bgptest.Host, networks ...string) string {
 }
 
 func TestPassword(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	b.StartBIRD(bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, `password "first";`))

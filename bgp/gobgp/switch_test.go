@@ -15,6 +15,7 @@ import (
 // A mesh becomes a star around two reflectors, and a mesh again: no node is
 // without any other's block for a moment.
 func TestMeshToReflectorsAndBack(t *testing.T) {
+	t.Parallel()
 	n := bgptest.New(t)
 	const count = 5
 	snap := model.Snapshot{
