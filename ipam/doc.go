@@ -60,6 +60,15 @@
 // are gone are not looked for here: Allocations lists what is assigned, and the
 // agent, which knows the node's workloads, releases what none of them has.
 //
+// # Beside the blocks
+//
+// What a pod's annotations ask for is read in annotations.go; which tunnel
+// addresses a node needs is decided in tunnel.go. ReleaseAddrs (collect.go) and
+// ReleaseAffinity (affinity.go) are for the cluster's collector of garbage,
+// which is bound to no node. PodCIDRs (podcidr.go) assigns out of
+// node.spec.podCIDRs where Kubernetes hands out the prefixes; it knows no
+// blocks and stores nothing.
+//
 // # What it never does
 //
 // It does not log, and imports nothing but the model, the selector language and
