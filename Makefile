@@ -4,7 +4,8 @@ GO          ?= go
 TOOLS       := hack/tools/lint/go.mod
 LAB_NAME    ?= muslin
 TOPOLOGY    ?= hack/lab/topologies/two-racks.yaml
-PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-static nftables iproute2 tcpdump procps
+PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-static nftables iproute2 tcpdump procps \
+               qemu-system-x86 kmod
 PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
 MIN_COVER   := 85
 export CGO_ENABLED := 0
