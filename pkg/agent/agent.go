@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/felix/link"
@@ -24,6 +22,7 @@ type Config struct {
 	Node       model.NodeName // required
 	Kubeconfig string         // empty: the pod's service account
 	Socket     string         // unix socket of the CNI server
+	Spool      string         // where DELs are recorded; empty: spool.DefaultDir
 	HTTPAddr   string         // loopback address of health and metrics
 	ProcSys    string         // where sysctls are written: /proc/sys, or a mount of it
 	CNI        CNIConfig
@@ -50,7 +49,7 @@ type agent struct {
 	speech    *speech
 	endpoints *endpoints
 	wires     wires
-	tunnels   hint // look again at the tunnel addresses
+	owns      hint // look again at the node's own block and tunnel addresses
 	podMTU    mtu
 }
 
@@ -58,7 +57,7 @@ type agent struct {
 // the kernel as it is.
 func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry()}
-	a.tunnels = newHint()
+	a.owns = newHint()
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.metrics = newMetrics(a.registry, a.status)
 	if err := a.build(); err != nil {
@@ -73,7 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 		a.plane.nft, a.plane.tunnels, a.plane, a.speech,
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
-		task.Func("tunnel addresses", a.addressTunnels),
+		task.Func("own addresses", a.ownAddresses),
 	)
 	g.Add(a.cniTasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)
@@ -138,13 +137,12 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
 		}
-		a.claimFirst(ctx, s)
 		a.conds.pass(gateCluster)
 		ready()
 		a.plane.look.notify()
 		a.speech.look.notify()
 		a.conds.changed.notify()
-		a.tunnels.notify()
+		a.owns.notify()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -158,22 +156,6 @@ func ipamConfig(c model.IPAM) ipam.Config {
 	return ipam.Config{
 		StrictAffinity: c.StrictAffinity, AutoAllocateBlocks: c.AutoAllocateBlocks,
 		MaxBlocksPerHost: c.MaxBlocksPerHost, CooldownSeconds: c.CooldownSeconds,
-	}
-}
-
-// claimFirst sees to it that this node has a block of each family it has pools
-// of, so that the first pod need not wait for one.
-func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
-	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
-		if !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		err := a.alloc.EnsureBlock(ctx, family)
-		cancel()
-		if err != nil {
-			a.log.Info("no first block yet", "family", family, "error", err)
-		}
 	}
 }
 

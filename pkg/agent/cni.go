@@ -18,7 +18,7 @@ import (
 func (a *agent) cniTasks() []task.Task {
 	server := cniserver.New(cniserver.Options{
 		Addresses: addresses{a.alloc, a.cluster}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
-		Node: a.cfg.Node, Socket: a.cfg.Socket, Logger: a.log, Status: a.cniStatus,
+		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI,
 	})
 	return []task.Task{
