@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -30,14 +31,16 @@ var tunnelEnds = []tunnelEnd{
 // the tunnel until they do.
 const tunnelLinger = 2 * time.Minute
 
-// addressTunnels gives this node an address for each tunnel that a pool asks
-// for, and takes it back when none has done so for a while.
-func (a *agent) addressTunnels(ctx context.Context, ready func()) error {
+// ownAddresses sees to what the node itself needs of the pools: a first block,
+// and an address for each tunnel that a pool asks for, taken back when none has
+// done so for a while.
+func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	ready()
 	unwanted := map[ipam.Tunnel]time.Time{}
 	for {
 		var retry <-chan time.Time
 		s := a.cluster.Snapshot()
+		a.claimFirst(ctx, s)
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			for _, end := range tunnelEnds {
 				wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
@@ -53,7 +56,7 @@ func (a *agent) addressTunnels(ctx context.Context, ready func()) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-a.tunnels:
+		case <-a.owns:
 		case <-retry:
 		}
 	}
@@ -106,4 +109,20 @@ func (a *agent) retireTunnel(ctx context.Context, end tunnelEnd) error {
 		return err
 	}
 	return a.alloc.Release(ctx, end.tunnel.Handle(a.cfg.Node))
+}
+
+// claimFirst sees to it that this node has a block of each family it has pools
+// of, so that the first pod need not wait for one.
+func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
+	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
+		if !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := a.alloc.EnsureBlock(ctx, family)
+		cancel()
+		if err != nil {
+			a.log.Info("no first block yet", "family", family, "error", err)
+		}
+	}
 }
