@@ -47,11 +47,12 @@ func (l *learned) clear() {
 	l.hint()
 }
 
-// subscription receives the events of one watch. Its first event lists the
-// whole RIB and replaces what was there.
+// subscription receives the events of one watch. They wait until the table has
+// been listed, which replaces what was there.
 type subscription struct {
-	into  *learned
-	begun bool
+	into    *learned
+	begun   bool
+	waiting []*apiutil.Path
 }
 
 // subscribe ends the say of the subscription before.
@@ -62,20 +63,37 @@ func (l *learned) subscribe() *subscription {
 	return l.sub
 }
 
+// paths takes changed paths.
 func (s *subscription) paths(ps []*apiutil.Path) {
+	l := s.into
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.sub != s:
+		return
+	case !s.begun:
+		s.waiting = append(s.waiting, ps...)
+		return
+	}
+	for _, p := range ps {
+		l.update(p)
+	}
+	l.hint()
+}
+
+// listed takes the whole table, and then what changed meanwhile.
+func (s *subscription) listed(ps []*apiutil.Path) {
 	l := s.into
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sub != s {
 		return
 	}
-	if !s.begun {
-		s.begun = true
-		l.routes, l.list = ghosts(l.routes), nil
-	}
-	for _, p := range ps {
+	l.routes, l.list = ghosts(l.routes), nil
+	for _, p := range append(ps, s.waiting...) {
 		l.update(p)
 	}
+	s.begun, s.waiting = true, nil
 	l.hint()
 }
 

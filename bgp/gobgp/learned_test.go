@@ -36,7 +36,7 @@ func TestLearnedIncremental(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	l := newLearned(func() {})
 	sub := l.subscribe()
-	sub.paths(nil)
+	sub.listed(nil)
 	cfg := &bgp.Config{
 		MaxPaths: 2, NoInstall: []netip.Prefix{netip.MustParsePrefix("10.0.3.0/24")},
 		Peers: []bgp.Peer{{Address: netip.MustParseAddr("10.9.0.1"), Kind: bgp.KindMesh}},
@@ -72,7 +72,8 @@ func TestLearnedHold(t *testing.T) {
 	l := newLearned(func() {})
 	sub := l.subscribe()
 	a, b := "10.9.0.1", "10.9.0.2"
-	sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.0/26", a, false)})
+	sub.paths([]*apiutil.Path{pathOf(t, "10.0.1.0/26", b, true)}) // before the list is there
+	sub.listed([]*apiutil.Path{pathOf(t, "10.0.0.0/26", a, false), pathOf(t, "10.0.1.0/26", b, false)})
 	cfg := &bgp.Config{MaxPaths: 4}
 	via := func(want ...string) {
 		t.Helper()
@@ -94,7 +95,7 @@ func TestLearnedHold(t *testing.T) {
 		t.Error("a held route is not marked stale")
 	}
 	again := l.subscribe() // a listing of the RIB does not show it
-	again.paths(nil)
+	again.listed(nil)
 	via(a)
 	sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.0/26", b, false)}) // an old subscription has no say
 	via(a)

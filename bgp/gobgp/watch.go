@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v4/pkg/server"
+
+	"github.com/muslin-net/muslin/bgp"
 )
 
 // watch subscribes to the RIB and to the sessions.
@@ -27,8 +31,10 @@ func (s *server) watch(rib *learned, sessions *sessions) error {
 	return nil
 }
 
-// watchRIB subscribes to best paths, in place of an earlier subscription. The
-// new one begins with the whole table, so nothing is lost in between.
+// watchRIB subscribes to best paths, in place of an earlier subscription, and
+// then lists the table: what changes in between is in the events, which are
+// applied after the list. GoBGP's own "current" snapshot is not used, since it
+// reads the table without its locks.
 func (s *server) watchRIB(rib *learned) error {
 	if s.ribCancel != nil {
 		s.ribCancel()
@@ -38,10 +44,26 @@ func (s *server) watchRIB(rib *learned) error {
 	sub := rib.subscribe()
 	err := s.bgp.WatchEvent(ctx, gobgp.WatchEventMessageCallbacks{
 		OnBestPath: func(ps []*apiutil.Path, _ time.Time) { sub.paths(ps) },
-	}, gobgp.WatchBestPath(true))
+	}, gobgp.WatchBestPath(false))
 	if err != nil {
 		cancel()
 		return fmt.Errorf("watch best paths: %w", err)
 	}
+	var best []*apiutil.Path
+	for _, f := range []bgp.Family{bgp.IPv4, bgp.IPv6} {
+		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family(f)}
+		err := s.bgp.ListPath(req, func(_ packet.NLRI, paths []*apiutil.Path) {
+			for _, p := range paths {
+				if p.Best {
+					best = append(best, p)
+				}
+			}
+		})
+		if err != nil {
+			cancel()
+			return fmt.Errorf("list best paths: %w", err)
+		}
+	}
+	sub.listed(best)
 	return nil
 }
