@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -83,7 +84,7 @@ func (w *assignment) run(ctx context.Context) ([]netip.Addr, error) {
 			have = w.a.have(w.h)
 			err := w.a.writeHandle(ctx, w.h, counts(have, w.h.stored))
 			if errors.Is(err, errHandleExisted) {
-				if err := w.a.adoptStored(ctx, w.h); err != nil {
+				if err := w.adopt(ctx); err != nil {
 					return nil, err
 				}
 				continue
@@ -98,12 +99,32 @@ func (w *assignment) run(ctx context.Context) ([]netip.Addr, error) {
 		Detail: "other nodes took every address before it could be written", Hint: "the pool is nearly full; enlarge it"}
 }
 
-// answer picks the addresses to return.
+// adopt takes what the handle turns out to have had from an earlier life as
+// its own from before.
+func (w *assignment) adopt(ctx context.Context) error {
+	added := w.added()
+	if err := w.a.adoptStored(ctx, w.h); err != nil {
+		return err
+	}
+	w.fresh = false
+	for addr, cidr := range w.a.have(w.h) {
+		if !added[addr] {
+			w.before[addr] = cidr
+		}
+	}
+	return nil
+}
+
+// answer picks the addresses to return: those the handle had before it asked
+// come before those that were assigned just now.
 func (w *assignment) answer(have map[netip.Addr]netip.Prefix) []netip.Addr {
 	if len(w.req.Addrs) > 0 {
 		return slices.Clone(w.req.Addrs)
 	}
-	all := slices.SortedFunc(maps.Keys(have), netip.Addr.Compare)
+	added := w.added()
+	all := slices.SortedFunc(maps.Keys(have), func(x, y netip.Addr) int {
+		return cmp.Or(cmp.Compare(rank(added[x]), rank(added[y])), x.Compare(y))
+	})
 	var out []netip.Addr
 	for _, f := range []Family{IPv4, IPv6} {
 		n := 0
@@ -111,6 +132,27 @@ func (w *assignment) answer(have map[netip.Addr]netip.Prefix) []netip.Addr {
 			if familyOf(addr) == f && n < w.req.count(f) {
 				out = append(out, addr)
 				n++
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare) // IPv4 sorts before IPv6
+	return out
+}
+
+func rank(late bool) int {
+	if late {
+		return 1
+	}
+	return 0
+}
+
+// added are the addresses that this assignment has brought.
+func (w *assignment) added() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, p := range w.tried {
+		for _, addr := range p.got {
+			if _, ok := w.before[addr]; !ok {
+				out[addr] = true
 			}
 		}
 	}
@@ -123,11 +165,11 @@ func (w *assignment) trim(ctx context.Context, have map[netip.Addr]netip.Prefix)
 	if len(w.req.Addrs) > 0 {
 		return nil
 	}
-	keep := w.answer(have)
+	keep, added := w.answer(have), w.added()
 	for _, p := range w.tried {
 		extra := []netip.Addr{}
 		for _, addr := range p.got {
-			if _, ok := have[addr]; ok && !slices.Contains(keep, addr) {
+			if _, ok := have[addr]; ok && added[addr] && !slices.Contains(keep, addr) {
 				extra = append(extra, addr)
 			}
 		}
@@ -147,20 +189,18 @@ func (w *assignment) undo(ctx context.Context) {
 	if w.fresh {
 		err = w.a.releaseAll(ctx, w.h)
 	} else {
+		added := w.added()
 		for _, p := range w.tried {
-			added := []netip.Addr{}
-			for _, addr := range p.got {
-				if _, ok := w.before[addr]; !ok {
-					added = append(added, addr)
-				}
+			extra := slices.DeleteFunc(slices.Clone(p.got), func(addr netip.Addr) bool { return !added[addr] })
+			if len(extra) > 0 {
+				err = errors.Join(err, w.a.releaseFrom(ctx, p.page, w.h, extra))
 			}
-			err = errors.Join(err, w.a.releaseFrom(ctx, p.page, w.h, added))
 		}
 		if err == nil {
 			err = w.a.writeHandle(ctx, w.h, counts(w.a.have(w.h), w.h.stored))
 		}
 	}
-	if err != nil && w.fresh {
+	if err != nil && len(w.before) == 0 {
 		w.a.oweRelease(w.h.id)
 	}
 }

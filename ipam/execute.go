@@ -24,8 +24,11 @@ func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Pref
 	writeHandle := func() { handleErr = w.a.writeHandle(ctx, w.h, want) }
 	if borrows {
 		writeHandle()
-		if handleErr != nil && !errors.Is(handleErr, errHandleExisted) {
+		if handleErr != nil {
 			w.a.unpromise(parts)
+			if errors.Is(handleErr, errHandleExisted) {
+				return w.adopt(ctx) // and plan again, knowing what it has
+			}
 			return handleErr
 		}
 	} else {
@@ -42,7 +45,7 @@ func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Pref
 		errs = append(errs, p.err)
 	}
 	if errors.Is(handleErr, errHandleExisted) {
-		handleErr = w.a.adoptStored(ctx, w.h)
+		handleErr = w.adopt(ctx)
 	}
 	return cmp.Or(errors.Join(errs...), handleErr)
 }
