@@ -122,7 +122,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 }
 
 // sysctls turns forwarding on for the families that pods use (Calico
-// ipForwarding). These are the only sysctls that concern the whole node.
+// ipForwarding). These two are the only sysctls that concern the whole node.
 func (c *casefile) sysctls() []Sysctl {
 	if c.config.IPForwardingDisabled {
 		return nil
@@ -133,12 +133,29 @@ func (c *casefile) sysctls() []Sysctl {
 	}
 	var out []Sysctl
 	if v4 {
-		out = append(out, Sysctl{"net/ipv4/ip_forward", "1"})
+		out = append(out, Sysctl{Key: "net/ipv4/ip_forward", Value: "1"})
 	}
 	if v6 {
-		out = append(out, Sysctl{"net/ipv6/conf/all/forwarding", "1"})
+		out = append(out, c.keepAdvertised()...) // before the routes are lost
+		out = append(out, Sysctl{Key: "net/ipv6/conf/all/forwarding", Value: "1"})
 	}
 	return out
+}
+
+// keepAdvertised has links whose routes come from router advertisements go on
+// listening to them: a host that forwards does not unless accept_ra is 2, and
+// loses its default route. Where somebody else than the kernel listens
+// (accept_ra is 0) nothing is to be done.
+func (c *casefile) keepAdvertised() []Sysctl {
+	const fromAdvertisement = 9 // RTPROT_RA
+	var out []Sysctl
+	for _, r := range c.Host.Routes {
+		if name := c.links[r.LinkIndex].Name; r.Protocol == fromAdvertisement && name != "" {
+			out = append(out, Sysctl{Key: "net/ipv6/conf/" + name + "/accept_ra", Value: "2", If: "1"})
+		}
+	}
+	slices.SortFunc(out, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
+	return slices.Compact(out)
 }
 
 // uplink is the link that carries addr; false while there is none.

@@ -216,6 +216,7 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.Felix = []model.FelixConfiguration{
 			{Name: "default", MTU: 1300, RouteRefreshSeconds: 30, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
 	},
+	"router-advertisements": func(in *Input) { in.Host.Routes[2].Protocol, in.Host.Routes[3].Protocol = 9, 9 },
 	"services": func(in *Input) {
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.96.0.0/12"), pfx("fd96::/112")},
 			ServiceLoadBalancers: []netip.Prefix{pfx("192.168.9.0/24"), pfx("10.96.1.0/24")}}}
@@ -343,7 +344,7 @@ func TestText(t *testing.T) {
 			Prefix: pfx("0.0.0.0/0"), Metric: 1024, Source: ip("10.0.0.1"),
 			NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}.String(),
 		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Type: Unreachable, Metric: 1024}.String(),
-		"net.ipv4.ip_forward = 1":                       Sysctl{"net/ipv4/ip_forward", "1"}.String(),
+		"net.ipv4.ip_forward = 1":                       Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}.String(),
 	} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -50,6 +50,8 @@ type node struct {
 	pods   *pod.Plugger
 	mu     sync.Mutex
 	input  felix.Input // what comes from elsewhere than the kernel
+	asked  int         // counts changes of input
+	done   int         // the newest of them that the kernel has
 	change chan struct{}
 	plane  *plane
 }
@@ -124,6 +126,7 @@ func (x *node) attach(addrs ...string) {
 func (x *node) set(f func(*felix.Input)) {
 	x.mu.Lock()
 	f(&x.input)
+	x.asked++
 	x.mu.Unlock()
 	select {
 	case x.change <- struct{}{}:
@@ -209,13 +212,26 @@ func (x *node) loop(ctx context.Context, p *plane) {
 }
 
 func (x *node) step(ctx context.Context, p *plane) error {
+	x.mu.Lock()
+	asked := x.asked
+	x.mu.Unlock()
 	s := x.desired(p)
 	for _, apply := range []func(context.Context, felix.State) error{p.knobs.Apply, p.rules.Apply, p.tunnels.Apply, p.routes.Apply} {
 		if err := apply(ctx, s); err != nil {
 			return err
 		}
 	}
+	x.mu.Lock()
+	x.done = max(x.done, asked)
+	x.mu.Unlock()
 	return nil
+}
+
+// settled reports whether the kernel has all that the node was told.
+func (x *node) settled() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.done == x.asked
 }
 
 func (x *node) desired(p *plane) felix.State {
@@ -312,6 +328,10 @@ func (c *cluster) encap(t *testing.T, mode model.Encap, dev string) {
 		var up felix.TunnelAddresses
 		if mode != model.EncapNever {
 			nstest.Eventually(t, "the tunnels of "+x.name+" are up", func() bool {
+				// Not a device that is there from before and on its way out.
+				if !x.settled() {
+					return false
+				}
 				up = felix.ReadyTunnels(x.input.OwnTunnels, x.plane.links.Host())
 				return up == x.input.OwnTunnels
 			})

@@ -153,7 +153,10 @@ type ServiceGuard struct {
 }
 
 // Sysctl is a value below /proc/sys, by path ("net/ipv4/ip_forward").
-type Sysctl struct{ Key, Value string }
+type Sysctl struct {
+	Key, Value string
+	If         string // written only where this is the value now; empty: always
+}
 
 // MTU has the largest packets, in bytes, for links of our own.
 type MTU struct {

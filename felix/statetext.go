@@ -42,7 +42,13 @@ func (s State) String() string {
 }
 
 // String gives "net.ipv4.ip_forward = 1".
-func (s Sysctl) String() string { return strings.ReplaceAll(s.Key, "/", ".") + " = " + s.Value }
+func (s Sysctl) String() string {
+	text := strings.ReplaceAll(s.Key, "/", ".") + " = " + s.Value
+	if s.If != "" {
+		text += " # where it is " + s.If
+	}
+	return text
+}
 
 // String gives the device as `ip link` shows it, and its peers.
 func (t Tunnel) String() string {

@@ -4,7 +4,8 @@
 // there are, is the State's business.
 //
 // Kernel footprint: the files below /proc/sys that the State names, that is
-// net/ipv4/ip_forward and net/ipv6/conf/all/forwarding. How does a fresh process
+// net/ipv4/ip_forward, net/ipv6/conf/all/forwarding, and accept_ra of links
+// that live on router advertisements. How does a fresh process
 // recognise this as ours? It does not: a sysctl has no owner, so none is ever
 // taken back.
 package sysctl
@@ -74,7 +75,7 @@ func (w *Writer) set(c felix.Sysctl) error {
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(string(have)) == c.Value {
+	if now := strings.TrimSpace(string(have)); now == c.Value || c.If != "" && now != c.If {
 		return nil
 	}
 	if err := os.WriteFile(path, []byte(c.Value), 0); err != nil {

@@ -16,6 +16,8 @@ func TestApplyWritesInsideTheNamespace(t *testing.T) {
 	s := felix.State{Sysctls: []felix.Sysctl{
 		{Key: "net/no/such", Value: "1"},
 		{Key: "net/ipv6/conf/all/forwarding", Value: "1"},
+		{Key: "net/ipv6/conf/lo/accept_ra", Value: "2", If: "1"},
+		{Key: "net/ipv6/conf/default/accept_ra", Value: "2", If: "0"},
 	}}
 	for range 2 {
 		err := w.Apply(context.Background(), s)
@@ -24,6 +26,11 @@ func TestApplyWritesInsideTheNamespace(t *testing.T) {
 		}
 		if got := strings.TrimSpace(ns.Run("sysctl", "-n", key)); got != "1" {
 			t.Errorf("%s = %s, want 1", key, got)
+		}
+	}
+	for key, want := range map[string]string{"net.ipv6.conf.lo.accept_ra": "2", "net.ipv6.conf.default.accept_ra": "1"} {
+		if got := strings.TrimSpace(ns.Run("sysctl", "-n", key)); got != want {
+			t.Errorf("%s = %s, want %s", key, got, want)
 		}
 	}
 	if got := strings.TrimSpace(other.Run("sysctl", "-n", key)); got != "0" {

@@ -99,6 +99,12 @@ func (n *NS) Veth(name string, peer *NS, peerName string, addrs, peerAddrs []str
 	n.Run("ip", "link", "add", name, "type", "veth", "peer", "name", peerName, "netns", peer.Path)
 	n.up(name, addrs)
 	peer.up(peerName, peerAddrs)
+	// The end that was set up first drops packets until the kernel's link watch
+	// has run.
+	Eventually(n.t, "both ends of "+name+" are up", func() bool {
+		return strings.Contains(n.IP("link show dev "+name), "state UP") &&
+			strings.Contains(peer.IP("link show dev "+peerName), "state UP")
+	})
 	n.know(name, peer.mac(peerName), peerAddrs)
 	peer.know(peerName, n.mac(name), addrs)
 }
