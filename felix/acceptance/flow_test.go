@@ -170,21 +170,26 @@ func (fs flows) enter(phase string) {
 	}
 }
 
+func (fs flows) counts() []uint64 {
+	out := make([]uint64, len(fs))
+	for i, f := range fs {
+		out[i] = f.count()
+	}
+	return out
+}
+
 // advance lets each flow send some more packets.
 func (fs flows) advance(t *testing.T, packets uint64) {
 	t.Helper()
-	for _, f := range fs {
-		until := f.count() + packets
-		nstest.Eventually(t, f.name+" goes on", func() bool { return f.count() >= until })
+	marks := fs.counts()
+	for i, f := range fs {
+		eventually(t, f.name+" goes on", func() bool { return f.count() >= marks[i]+packets })
 	}
 }
 
 // settle waits until everything sent so far is back or has had ample time.
 func (fs flows) settle() {
-	marks := make([]uint64, len(fs))
-	for i, f := range fs {
-		marks[i] = f.count()
-	}
+	marks := fs.counts()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(interval) {
 		waiting := 0
 		for i, f := range fs {

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/link"
 	"github.com/muslin-net/muslin/felix/nft"
@@ -30,6 +32,7 @@ type node struct {
 	pod        *nstest.NS
 	endpoint   model.Endpoint
 	blocks     []netip.Prefix
+	kernel     *netlink.Handle // to ask it what it does
 
 	links   *link.Watcher
 	tunnels *tunnel.Reconciler
@@ -91,11 +94,17 @@ func newNode(t *testing.T, i int, name model.NodeName, subnet int) *node {
 func (n *node) open(t *testing.T) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.Name)
-	var errs [4]error
+	var errs [5]error
 	n.links, errs[0] = link.New(link.Options{NetNS: n.ns.Path, Logger: log})
 	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log})
 	n.nft, errs[2] = nft.New(nft.Options{NetNS: n.ns.Path, Logger: log})
 	n.routes, errs[3] = route.New(route.Options{NetNS: n.ns.Path, Logger: log})
+	in, err := nl.Open(n.ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	n.kernel, errs[4] = in.Handle()
 	n.knobs = sysctl.New(sysctl.Options{NetNS: n.ns.Path, Logger: log})
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
@@ -117,6 +126,7 @@ func (n *node) run(t *testing.T) {
 	t.Cleanup(func() {
 		cancel()
 		tasks.Wait()
+		n.kernel.Close()
 		for _, c := range []interface{ Close() error }{n.links, n.tunnels, n.nft, n.routes} {
 			if err := c.Close(); err != nil {
 				t.Errorf("node %s: %v", n.Name, err)
@@ -185,44 +195,39 @@ func (n *node) content(t *testing.T) {
 	}
 }
 
-// way is the device that the kernel sends packets for a prefix to.
+// way is the device that the kernel sends packets for a prefix to; empty if
+// there is no such route, or none that can be read right now.
 func (n *node) way(prefix netip.Prefix) string {
-	family := "-4"
+	family := netlink.FAMILY_V4
 	if prefix.Addr().Is6() {
-		family = "-6"
+		family = netlink.FAMILY_V6
 	}
-	out, err := n.ns.Try("ip", family, "-o", "route", "show", "exact", prefix.String())
+	dst := &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+	routes, err := n.kernel.RouteListFiltered(family, &netlink.Route{Dst: dst}, netlink.RT_FILTER_DST)
+	if err != nil || len(routes) != 1 {
+		return ""
+	}
+	device, err := n.kernel.LinkByIndex(routes[0].LinkIndex)
 	if err != nil {
-		return err.Error()
+		return ""
 	}
-	words := strings.Fields(out)
-	for i := range len(words) - 1 {
-		if words[i] == "dev" {
-			return words[i+1]
-		}
-	}
-	return "none"
+	return device.Attrs().Name
 }
 
 // received is how many packets came in by a device; 0 if there is none.
 func (n *node) received(t *testing.T, device string) int {
 	t.Helper()
-	for line := range strings.Lines(n.ns.Run("cat", "/proc/net/dev")) {
-		name, counters, _ := strings.Cut(strings.TrimSpace(line), ":")
-		if name != device {
-			continue
-		}
-		count, err := strconv.Atoi(strings.Fields(counters)[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return count
+	found, err := n.kernel.LinkByName(device)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return 0
 	}
-	return 0
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(found.Attrs().Statistics.RxPackets)
 }
 
-// eventually is nstest.Eventually with a bound for a slow second kernel, where
-// asking takes a second.
+// eventually is nstest.Eventually with a bound for a slow second kernel.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

@@ -6,8 +6,12 @@ import (
 	"github.com/muslin-net/muslin/hack/vm/gotest"
 )
 
-// TestTunnelDevices runs the IPIP tests of felix/tunnel where the kernel has
-// such devices.
-func TestTunnelDevices(t *testing.T) {
-	gotest.Run(t, gotest.Options{Package: "github.com/muslin-net/muslin/felix/tunnel", Tests: "IPIP"})
+// TestIPIPDevices and TestIPIPAcceptance run the IPIP tests where the kernel
+// has such devices.
+func TestIPIPDevices(t *testing.T) {
+	gotest.Run(t, gotest.Options{Package: "github.com/muslin-net/muslin/felix/tunnel", Tests: "IPIP", Tags: "vmtest"})
+}
+
+func TestIPIPAcceptance(t *testing.T) {
+	gotest.Run(t, gotest.Options{Package: "github.com/muslin-net/muslin/felix/acceptance", Tests: "IPIP", Tags: "vmtest"})
 }
