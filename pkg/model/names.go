@@ -77,6 +77,13 @@ func (s Secret) GoString() string { return s.String() }
 // MarshalText redacts, so that no encoder leaks the text.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText takes the text as it is: a secret that was marshalled comes back
+// as its placeholder, set or not set as it was.
+func (s *Secret) UnmarshalText(text []byte) error {
+	s.text = string(text)
+	return nil
+}
+
 // Selector decides by labels. A nil Selector in a model value matches
 // everything, as `all()` does in Calico.
 type Selector interface {

@@ -1,0 +1,177 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/kubestore"
+	"github.com/muslin-net/muslin/pkg/ctl/api"
+	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
+	"github.com/muslin-net/muslin/pkg/ctl/kind"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+// surveyor reads what a Survey holds.
+type surveyor struct {
+	client *api.Client
+	store  *kubestore.Store
+	tell   func(string) // progress; does nothing unless stderr is a terminal
+}
+
+func (t *Tool) surveyor() (*surveyor, error) {
+	client, err := t.flags.Client()
+	if err != nil {
+		return nil, err
+	}
+	store, err := kubestore.New(client.Config, kubestore.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s := &surveyor{client: client, store: store, tell: func(string) {}}
+	if f, ok := t.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		s.tell = func(text string) { fmt.Fprintf(t.Err, "\r\x1b[K%s", text) }
+	}
+	return s, nil
+}
+
+// usage reads pools, reservations and blocks.
+func (s *surveyor) usage(ctx context.Context) (*ipamview.Survey, error) {
+	out := &ipamview.Survey{}
+	if err := errors.Join(s.pools(ctx, out), s.reservations(ctx, out)); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	for _, family := range everywhere {
+		// The names are cheap, and spare a second list where there is one family.
+		if names, err := s.store.BlockCIDRs(ctx, family); err != nil {
+			return nil, err
+		} else if len(names) == 0 {
+			continue
+		}
+		if err := s.store.EachBlock(ctx, family, func(b *ipam.Block, _ ipam.Revision) bool {
+			out.AddBlock(b, now)
+			if len(out.Blocks)%500 == 0 {
+				s.tell(fmt.Sprintf("%d blocks, %d addresses", len(out.Blocks), len(out.Taken)))
+			}
+			return true
+		}); err != nil {
+			return nil, err
+		}
+	}
+	s.tell("")
+	out.Sort()
+	return out, nil
+}
+
+// all reads everything that `ipam check` compares.
+func (s *surveyor) all(ctx context.Context) (*ipamview.Survey, error) {
+	out, err := s.usage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out.Handles, out.Nodes, out.Pods = map[string]ipam.Handle{}, map[model.NodeName]ipamview.Node{}, map[netip.Addr]ipamview.Pod{}
+	s.tell("affinities, handles, nodes, pods")
+	defer s.tell("")
+	return out, errors.Join(s.affinities(ctx, out), s.handles(ctx, out), s.nodes(ctx, out), s.pods(ctx, out))
+}
+
+func (s *surveyor) pools(ctx context.Context, out *ipamview.Survey) error {
+	list, _, err := s.client.List(ctx, kind.MustFind("ippools"), api.Select{})
+	for _, o := range list {
+		cidr, err := netip.ParsePrefix(kind.Text(o, "spec.cidr", ""))
+		if err != nil {
+			continue // its condition says so
+		}
+		size, _ := kind.At(o, "spec.blockSize").(int64)
+		if size == 0 {
+			size = map[bool]int64{true: 26, false: 122}[cidr.Addr().Is4()]
+		}
+		out.Pools = append(out.Pools, ipamview.Pool{Name: kind.Text(o, "metadata.name", ""), CIDR: cidr, BlockSize: int(size)})
+	}
+	return err
+}
+
+func (s *surveyor) reservations(ctx context.Context, out *ipamview.Survey) error {
+	list, _, err := s.client.List(ctx, kind.MustFind("ipreservations"), api.Select{})
+	for _, o := range list {
+		cidrs, _ := kind.At(o, "spec.reservedCIDRs").([]any)
+		for _, x := range cidrs {
+			text, _ := x.(string)
+			if a, err := netip.ParseAddr(text); err == nil {
+				out.Reserved = append(out.Reserved, netip.PrefixFrom(a, a.BitLen()))
+			} else if p, err := netip.ParsePrefix(text); err == nil {
+				out.Reserved = append(out.Reserved, p)
+			}
+		}
+	}
+	return err
+}
+
+func (s *surveyor) affinities(ctx context.Context, out *ipamview.Survey) error {
+	_, err := s.client.EachPage(ctx, kind.MustFind("blockaffinities").Path(), api.Select{}, func(page []api.Object) {
+		for _, o := range page {
+			cidr, err := netip.ParsePrefix(kind.Text(o, "spec.cidr", ""))
+			if err != nil || kind.Text(o, "spec.deleted", "false") == "true" {
+				continue
+			}
+			out.Affinities = append(out.Affinities, ipam.Affinity{
+				Node: model.NodeName(kind.Text(o, "spec.node", "")), CIDR: cidr, Type: kind.Text(o, "spec.type", "host"),
+				State: model.BlockState(kind.Text(o, "spec.state", string(model.BlockConfirmed))),
+			})
+		}
+	})
+	return err
+}
+
+func (s *surveyor) handles(ctx context.Context, out *ipamview.Survey) error {
+	_, err := s.client.EachPage(ctx, kind.MustFind("ipamhandles").Path(), api.Select{}, func(page []api.Object) {
+		for _, o := range page {
+			if kind.Text(o, "spec.deleted", "false") != "true" {
+				out.Handles[kind.Text(o, "metadata.name", "")] = ipam.Handle{ID: kind.Text(o, "spec.handleID", "")}
+			}
+		}
+	})
+	return err
+}
+
+func (s *surveyor) nodes(ctx context.Context, out *ipamview.Survey) error {
+	list, _, err := s.client.List(ctx, kind.MustFind("nodes"), api.Select{})
+	for _, o := range list {
+		var n ipamview.Node
+		for _, path := range []string{"spec.bgp.ipv4IPIPTunnelAddr", "spec.ipv4VXLANTunnelAddr", "spec.ipv6VXLANTunnelAddr"} {
+			if a, err := netip.ParseAddr(kind.Text(o, path, "")); err == nil {
+				n.Tunnels = append(n.Tunnels, a)
+			}
+		}
+		out.Nodes[model.NodeName(kind.Text(o, "metadata.name", ""))] = n
+	}
+	return err
+}
+
+func (s *surveyor) pods(ctx context.Context, out *ipamview.Survey) error {
+	_, err := s.client.EachPage(ctx, "/api/v1/pods", api.Select{Fields: "status.phase!=Succeeded,status.phase!=Failed"}, func(page []api.Object) {
+		for _, o := range page {
+			if kind.Text(o, "spec.hostNetwork", "") == "true" {
+				continue
+			}
+			ips, _ := kind.At(o, "status.podIPs").([]any)
+			for _, x := range ips {
+				m, _ := x.(api.Object)
+				if a, err := netip.ParseAddr(strings.TrimSpace(kind.Text(m, "ip", ""))); err == nil {
+					out.Pods[a] = ipamview.Pod{Namespace: kind.Text(o, "metadata.namespace", ""), Name: kind.Text(o, "metadata.name", ""), Node: kind.Text(o, "spec.nodeName", "")}
+				}
+			}
+		}
+	})
+	return err
+}
