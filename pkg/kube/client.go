@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,6 +28,7 @@ var resources = map[string]string{
 	"ClusterInformation":           "clusterinformations",
 	"IPAMConfiguration":            "ipamconfigurations",
 	"IPReservation":                "ipreservations",
+	"CalicoNodeStatus":             "caliconodestatuses",
 	"KubeControllersConfiguration": "kubecontrollersconfigurations",
 }
 
@@ -47,38 +49,44 @@ func LoadConfig(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// clients are the two REST clients: core objects travel as protobuf, v3 objects
-// as JSON. They share connections.
-type clients struct{ core, v3 *rest.RESTClient }
+// clients are the REST clients: Kubernetes' own objects travel as protobuf, v3
+// objects as JSON. They share connections.
+type clients struct{ core, discovery, v3 *rest.RESTClient }
 
 func newClients(cfg *rest.Config) (clients, error) {
 	h, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return clients{}, fmt.Errorf("make HTTP client: %w", err)
 	}
-	core, err := newCore(cfg, h)
+	core, err := newProtobuf(cfg, h, "/api", corev1.SchemeGroupVersion,
+		&corev1.Node{}, &corev1.NodeList{}, &corev1.Namespace{}, &corev1.NamespaceList{},
+		&corev1.Pod{}, &corev1.PodList{}, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{},
+		&corev1.Service{}, &corev1.ServiceList{})
+	if err != nil {
+		return clients{}, err
+	}
+	disco, err := newProtobuf(cfg, h, "/apis", discovery.SchemeGroupVersion, &discovery.EndpointSlice{}, &discovery.EndpointSliceList{})
 	if err != nil {
 		return clients{}, err
 	}
 	v3, err := newV3(cfg, h)
-	return clients{core, v3}, err
+	return clients{core, disco, v3}, err
 }
 
-func newCore(cfg *rest.Config, h *http.Client) (*rest.RESTClient, error) {
+// newProtobuf makes a client for some types of one of Kubernetes' own groups.
+func newProtobuf(cfg *rest.Config, h *http.Client, path string, gv schema.GroupVersion, kinds ...runtime.Object) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
-	gv := corev1.SchemeGroupVersion
-	scheme.AddKnownTypes(gv,
-		&corev1.Node{}, &corev1.NodeList{}, &corev1.Namespace{}, &corev1.NamespaceList{},
-		&corev1.Pod{}, &corev1.PodList{}, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{})
+	scheme.AddKnownTypes(gv, kinds...)
 	metav1.AddToGroupVersion(scheme, gv)
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	c := rest.CopyConfig(cfg)
-	c.GroupVersion, c.APIPath = &gv, "/api"
+	c.GroupVersion, c.APIPath = &gv, path
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType = runtime.ContentTypeProtobuf
 	c.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	client, err := rest.RESTClientForConfigAndClient(c, h)
 	if err != nil {
-		return nil, fmt.Errorf("make core client: %w", err)
+		return nil, fmt.Errorf("make %s client: %w", gv, err)
 	}
 	return client, nil
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	watchapi "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -33,6 +34,10 @@ type Options struct {
 	// Blocks says whose BlockAffinities are watched. An agent has those of its
 	// own node from its allocator and needs none here.
 	Blocks BlockScope
+	// AllBlocksWhile asks for the BlockAffinities of every node, beside Blocks
+	// and only while it says so of the BGPConfigurations; Cluster.AllBlocks has
+	// them. It has to be quick and pure. nil: never.
+	AllBlocksWhile func([]model.BGPConfiguration) bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
 	// Component is the name in events and in the user agent, "muslin-agent" when empty.
@@ -70,14 +75,20 @@ type Cluster struct {
 	felix      *table[model.FelixConfiguration]
 	ipam       *table[model.IPAM]
 	reserved   *table[[]netip.Prefix]
-	blocks     *table[model.Block] // nil unless asked for
+	blocks     *table[model.Block]   // nil unless asked for
+	requests   *table[StatusRequest] // nil without a node
+	services   services
+	all        allBlocks
 	secrets    secrets
 	sources    []source
+	demands    []*demand
+	aside      []source        // nothing waits for these
 	snapshot   *model.Snapshot // nil: has to be built
 	synced     bool
 
-	changed chan struct{}
-	ready   chan struct{}
+	changed         chan struct{}
+	requestsChanged chan struct{}
+	ready           chan struct{}
 }
 
 // source feeds one table from the API server.
@@ -128,6 +139,8 @@ func (c *Cluster) addSources(o Options) {
 		own := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}, fields: fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()}
 		c.pods = add(c, own, stripPod, readPod)
 		c.pods.note = c.checkSynced // pods are not part of the snapshot
+		c.services.init(c, o.Node)
+		c.addStatusRequests()
 	}
 	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)
 	c.reserved = add(c, c.kind("IPReservation"), stripObject, readReservation)
@@ -138,6 +151,9 @@ func (c *Cluster) addSources(o Options) {
 		}
 		c.blocks = add(c, blocks, stripObject, readAffinity)
 	}
+	if o.AllBlocksWhile != nil {
+		c.all.init(c, o.AllBlocksWhile)
+	}
 }
 
 // feed says what a table is filled from.
@@ -146,29 +162,40 @@ type feed struct {
 	resource  string
 	namespace string
 	expect    runtime.Object
-	fields    string // field selector
+	fields    string      // field selector
+	labels    string      // label selector
+	answer    func(error) // told how each request to the server went
 }
 
 func (c *Cluster) kind(kind string) feed {
 	return feed{client: c.v3, resource: resources[kind], expect: &object{}}
 }
 
-// add makes a table and the source that feeds it.
+// add makes a table and the source that feeds it, which runs with the cluster.
 func add[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) *table[T] {
+	t, s := newTable(c, f, strip, read)
+	c.sources = append(c.sources, s)
+	return t
+}
+
+// newTable makes a table and the source that feeds it.
+func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) (*table[T], source) {
 	t := &table[T]{mu: &c.mu, read: read, strip: strip, note: c.noteChange, rows: map[string]row[T]{}}
-	c.sources = append(c.sources, source{
+	return t, source{
 		name:   f.resource,
 		run:    func(ctx context.Context) { mirror(ctx, f, t) },
 		synced: func() bool { return t.synced },
-	})
-	return t
+	}
 }
 
 // mirror keeps a store like the server's objects until ctx ends.
 func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
 	lw := cache.NewFilteredListWatchFromClient(f.client, f.resource, f.namespace, func(o *metav1.ListOptions) {
-		o.FieldSelector = f.fields
+		o.FieldSelector, o.LabelSelector = f.fields, f.labels
 	})
+	if f.answer != nil {
+		tell(lw, f.answer)
+	}
 	r := cache.NewReflectorWithOptions(lw, f.expect, store, cache.ReflectorOptions{
 		Name:            f.resource,
 		TypeDescription: f.resource,
@@ -179,12 +206,30 @@ func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
 	r.RunWithContext(ctx)
 }
 
+// tell has answer told how each list and each start of a watch went.
+func tell(lw *cache.ListWatch, answer func(error)) {
+	list, watch := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		out, err := list(ctx, o)
+		answer(err)
+		return out, err
+	}
+	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watchapi.Interface, error) {
+		out, err := watch(ctx, o)
+		answer(err)
+		return out, err
+	}
+}
+
 // Run watches until ctx ends, and returns nil then.
 func (c *Cluster) Run(ctx context.Context) error {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(c.log.Handler()))
 	var wg sync.WaitGroup
-	for _, s := range c.sources {
+	for _, s := range slices.Concat(c.sources, c.aside) {
 		wg.Go(func() { s.run(ctx) })
+	}
+	for _, d := range c.demands {
+		wg.Go(func() { d.run(ctx) })
 	}
 	wg.Go(func() { c.secrets.run(ctx) })
 	wg.Wait()
@@ -211,6 +256,9 @@ func (c *Cluster) Waiting() []string {
 			out = append(out, s.name)
 		}
 	}
+	for _, d := range c.demands {
+		out = append(out, d.waiting()...)
+	}
 	if len(out) == 0 && !c.secrets.tried() {
 		out = append(out, "secrets")
 	}
@@ -236,11 +284,19 @@ func (c *Cluster) noteChange() {
 // checkSynced closes ready when the last source has listed. The caller holds mu.
 func (c *Cluster) checkSynced() {
 	c.secrets.want(c.passwordSecrets())
+	for _, d := range c.demands {
+		d.decide()
+	}
 	if c.synced || !c.secrets.tried() {
 		return
 	}
 	for _, s := range c.sources {
 		if !s.synced() {
+			return
+		}
+	}
+	for _, d := range c.demands {
+		if len(d.waiting()) > 0 {
 			return
 		}
 	}
@@ -305,6 +361,9 @@ func (c *Cluster) build() model.Snapshot {
 	}
 	if c.blocks != nil {
 		s.Blocks = sortedBlocks(c.blocks.values())
+	}
+	if c.services.demand != nil {
+		s.Services = c.services.all()
 	}
 	for i := range s.BGP {
 		s.BGP[i].MeshPassword = c.secrets.fill(s.BGP[i].MeshPassword)

@@ -13,9 +13,12 @@
 //
 // Wire footprint of an agent: one watch each for Nodes, Namespaces, this node's
 // Pods, IPPools, BGPConfigurations, BGPPeers, BGPFilters, FelixConfigurations,
-// IPAMConfigurations and IPReservations, and one for each Secret that a BGP
-// password names. It writes nodes/status of its own node (condition NetworkUnavailable,
-// projectcalico.org/ annotations) and Events; the controller writes the status
+// IPAMConfigurations, IPReservations and this node's CalicoNodeStatuses, and one
+// for each Secret that a BGP password names; Services and EndpointSlices only
+// while BGP announces services, every node's BlockAffinities only while the
+// route origin check is on. It writes nodes/status of its own node (condition
+// NetworkUnavailable, projectcalico.org/ annotations), the status of its
+// CalicoNodeStatuses, and Events; the controller writes the status
 // subresource of the v3 kinds and the default objects that are absent.
 // A fresh process recognises what is its own by those names alone and writes
 // nothing that is already there.

@@ -109,6 +109,10 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	return nil
 }
 
+// clear makes the table what it was before it was filled. The caller holds mu,
+// and nothing feeds the table any more.
+func (t *table[T]) clear() { t.rows, t.synced = map[string]row[T]{}, false }
+
 // put stores next under key and reports whether it differs from what old has.
 func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
 	have, existed := old[key]

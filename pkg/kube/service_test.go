@@ -1,0 +1,158 @@
+package kube_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+const someServices = `apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default, annotations: {other.example/x: foreign}}
+spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}], externalIPs: [203.0.113.7], clusterIP: 10.96.0.77}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless, namespace: default}
+spec: {clusterIP: None, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: elsewhere, namespace: default}
+spec: {type: ExternalName, externalName: example.com}
+`
+
+func slice(name, endpoints string) string {
+	return fmt.Sprintf(`apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: %s, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: %s
+---
+`, name, endpoints)
+}
+
+// web gives the service of that name, and what is wrong with asking for it.
+func web(c *kube.Cluster) (model.Service, string) {
+	list := c.Snapshot().Services
+	i := slices.IndexFunc(list, func(s model.Service) bool { return s.Name == "web" })
+	if i < 0 {
+		return model.Service{}, fmt.Sprintf("no service web among %+v", list)
+	}
+	return list[i], ""
+}
+
+func TestServicesAreWatchedWhenAskedFor(t *testing.T) {
+	apply(t, someServices)
+	server.MustKubectl(t, "", "patch", "service", "web", "--subresource=status", "--type=merge", "-p",
+		`{"status":{"loadBalancer":{"ingress":[{"ip":"198.51.100.9"},{"hostname":"lb.example.com"}]}}}`)
+	c := watch(t, kube.Options{Node: "n1"})
+	if got := c.Snapshot().Services; got != nil {
+		t.Fatalf("nobody asks for services: %+v", got)
+	}
+	apply(t, v3("BGPConfiguration", "default", `{serviceClusterIPs: [{cidr: 10.96.0.0/16}]}`))
+	var got model.Service
+	eventually(t, c, func() (wrong string) { got, wrong = web(c); return wrong })
+	want := model.Service{
+		Namespace: "default", Name: "web", Type: "LoadBalancer", LocalTraffic: true,
+		ClusterIPs:      addrs("10.96.0.77"),
+		ExternalIPs:     addrs("203.0.113.7"),
+		LoadBalancerIPs: addrs("198.51.100.9"),
+	}
+	if d := cmp.Diff(want, got, comparers); d != "" {
+		t.Errorf("service (-want +got):\n%s", d)
+	}
+	for _, s := range c.Snapshot().Services {
+		if s.Name == "headless" || s.Name == "elsewhere" {
+			t.Errorf("a service without addresses: %+v", s)
+		}
+	}
+
+	for _, step := range []struct {
+		name, slice string
+		here, any   bool
+	}{
+		{"not ready here", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false}}]`), false, false},
+		{"ready elsewhere", slice("web-2", `[{addresses: [10.244.0.2], nodeName: n2, conditions: {ready: true}}]`), false, true},
+		{"ready here, by default", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1}]`), true, true},
+	} {
+		apply(t, step.slice)
+		eventually(t, c, func() string {
+			if s, _ := web(c); s.ReadyLocal != step.here || s.Ready != step.any {
+				return fmt.Sprintf("%s: local %v, anywhere %v", step.name, s.ReadyLocal, s.Ready)
+			}
+			return ""
+		})
+	}
+	server.MustKubectl(t, "", "delete", "endpointslice", "web-1")
+	eventually(t, c, func() string {
+		if s, _ := web(c); s.ReadyLocal || !s.Ready {
+			return fmt.Sprintf("after the local endpoint has gone: %+v", s)
+		}
+		return ""
+	})
+
+	server.MustKubectl(t, "", "patch", "bgpconfiguration", "default", "--type=merge", "-p", `{"spec":{"serviceClusterIPs":null}}`)
+	eventually(t, c, func() string {
+		if got := c.Snapshot().Services; got != nil {
+			return fmt.Sprintf("nobody asks for services any more: %+v", got)
+		}
+		return ""
+	})
+	server.MustKubectl(t, "", "patch", "bgpconfiguration", "default", "--type=merge", "-p", `{"spec":{"serviceLoadBalancerIPs":[{"cidr":"198.51.100.0/24"}]}}`)
+	eventually(t, c, func() (wrong string) { _, wrong = web(c); return wrong })
+}
+
+// A node that restarts must not be taken for synced before it knows the
+// services: it would withdraw their addresses from its peers.
+func TestSyncedIncludesServices(t *testing.T) {
+	apply(t, someServices+"---\n"+v3("BGPConfiguration", "default", `{serviceClusterIPs: [{cidr: 10.96.0.0/16}]}`))
+	c := watch(t, kube.Options{Node: "n1"})
+	if _, wrong := web(c); wrong != "" {
+		t.Error(wrong)
+	}
+}
+
+func TestAllBlocksWhileAskedFor(t *testing.T) {
+	apply(t, v3("BlockAffinity", "n1-10-244-1-0-26", `{state: confirmed, node: n1, cidr: 10.244.1.0/26, type: host}`)+
+		v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`))
+	asked := func(list []model.BGPConfiguration) bool {
+		return slices.ContainsFunc(list, func(b model.BGPConfiguration) bool { return b.Annotations["muslin.io/check"] == "On" })
+	}
+	c := watch(t, kube.Options{Node: "n1", AllBlocksWhile: asked})
+	if got := c.AllBlocks(); got.Listed {
+		t.Fatalf("nobody asks: %+v", got)
+	}
+	apply(t, v3("BGPConfiguration", "default", `{}`))
+	server.MustKubectl(t, "", "annotate", "bgpconfiguration", "default", "muslin.io/check=On")
+	eventually(t, c, func() string {
+		if got := c.AllBlocks(); !got.Listed || got.Stale || len(got.List) != 2 {
+			return fmt.Sprintf("asked for: %+v", got)
+		}
+		return ""
+	})
+	if got := c.Snapshot().Blocks; len(got) != 0 {
+		t.Errorf("the blocks of others are in the snapshot: %+v", got)
+	}
+	server.MustKubectl(t, "", "annotate", "bgpconfiguration", "default", "muslin.io/check-")
+	eventually(t, c, func() string {
+		if got := c.AllBlocks(); got.Listed {
+			return fmt.Sprintf("nobody asks any more: %+v", got)
+		}
+		return ""
+	})
+}
+
+func addrs(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, t := range texts {
+		out = append(out, netip.MustParseAddr(t))
+	}
+	return out
+}
