@@ -39,7 +39,7 @@ check-generate: generate ## fail when generated files are not current
 
 .PHONY: lint
 lint: ## golangci-lint with the project's list
-	$(GO) tool -modfile=$(TOOLS) golangci-lint run ./...
+	$(GO) tool -modfile=$(TOOLS) golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: image
 image: ## build the OCI archive dist/muslin.tar and report its size
@@ -68,7 +68,7 @@ cover: ## coverage of the pure rooms, at least 85 % each
 
 .PHONY: soak
 soak: deps ## long runs: hours of faults, not part of make test
-	$(GO) test -count=1 -timeout 6h -run 'Soak' ./... -soak
+	$(GO) test -tags soak -count=1 -timeout 6h -run 'Soak' ./...
 
 .PHONY: bench
 bench: deps ## benchmarks beside peers, with ratios

@@ -82,13 +82,7 @@ func (d addresses) Release(ctx context.Context, handle string) error {
 }
 
 func (d addresses) Lookup(_ context.Context, handle string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, al := range d.alloc.Allocations() {
-		if al.Handle == handle {
-			out = append(out, al.Addr)
-		}
-	}
-	return out, nil
+	return d.alloc.Addresses(handle), nil
 }
 
 func (d addresses) Handles(context.Context) ([]string, error) {
