@@ -145,7 +145,7 @@ func (c *cache) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if err := command(ctx, work, "apt-get", "download", "-q", string(match[1])); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func Run(ctx context.Context, o Options, argv ...string) (output []byte, status 
 	if err != nil {
 		return nil, 0, fmt.Errorf("prepare virtual machine: %w", err)
 	}
-	defer os.RemoveAll(m.dir)
+	defer func() { _ = os.RemoveAll(m.dir) }()
 	if err := m.run(ctx); err != nil {
 		return m.output.Bytes(), 0, fmt.Errorf("run %q in a virtual machine: %w", strings.Join(argv, " "), err)
 	}

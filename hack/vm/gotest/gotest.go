@@ -33,9 +33,12 @@ type Options struct {
 // result is how one test of the guest ended.
 type result struct {
 	name   string
-	action string // pass, fail, skip
+	action string // pass, fail, skip, or noEnd
 	output string
 }
+
+// noEnd is the action of a test that panicked, or whose process did.
+const noEnd = "no end"
 
 // Run builds the package's test binary, runs it in a virtual machine in the
 // package's directory and reports each of its tests as a subtest of t.
@@ -109,6 +112,8 @@ func parse(ctx context.Context, out []byte) (results []result, rest string, err 
 		return nil, "", fmt.Errorf("read test results: %w", err)
 	}
 	printed := map[string]*strings.Builder{}
+	var begun []string
+	ended := map[string]bool{}
 	decoder := json.NewDecoder(strings.NewReader(string(converted)))
 	for {
 		var e event
@@ -122,8 +127,18 @@ func parse(ctx context.Context, out []byte) (results []result, rest string, err 
 			printed[top] = &strings.Builder{}
 		}
 		printed[top].WriteString(e.Output)
-		if ended := e.Action == "pass" || e.Action == "fail" || e.Action == "skip"; ended && top != "" && !sub {
+		switch {
+		case top == "" || sub:
+		case e.Action == "run":
+			begun = append(begun, top)
+		case e.Action == "pass" || e.Action == "fail" || e.Action == "skip":
 			results = append(results, result{top, e.Action, printed[top].String()})
+			ended[top] = true
+		}
+	}
+	for _, top := range begun {
+		if !ended[top] { // a panic, or the end of the machine
+			results = append(results, result{top, noEnd, printed[top].String()})
 		}
 	}
 	if printed[""] != nil {
