@@ -117,8 +117,11 @@ func TestJudge(t *testing.T) {
 		"the kernel cannot be read":    {errors.New("read routes: no buffer space"), failed},
 		"a refusal and something else": {errors.Join(refuse("10.9.0.0/26"), errors.New("x")), failed},
 	} {
-		if got := judge(c.err, pods); got != c.want {
+		if got := judge(sink{}, c.err, pods); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
+	}
+	if got := judge(sink{extra: true}, errors.New("operation not supported"), pods); got != partial {
+		t.Errorf("a kernel without the tunnel keeps pods from starting: %d", got)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -15,15 +17,19 @@ import (
 type tunnelEnd struct {
 	tunnel     ipam.Tunnel
 	annotation string
-	now        func(model.Node) netip.Addr // what the node says at present
+	now        func(model.Node) netip.Addr              // what the node says at present
+	of         func(*felix.TunnelAddresses) *netip.Addr // its place among the node's tunnel addresses
 }
 
 // tunnelEnds are the tunnels that need an address of the node's own, each with
 // the node annotation that tells the other nodes (Calico's names).
 var tunnelEnds = []tunnelEnd{
-	{ipam.TunnelIPIP, kube.AnnotationIPIPTunnel, func(n model.Node) netip.Addr { return n.IPIPTunnel }},
-	{ipam.TunnelVXLAN, kube.AnnotationVXLANTunnel, func(n model.Node) netip.Addr { return n.VXLANTunnel }},
-	{ipam.TunnelVXLANv6, kube.AnnotationVXLANTunnelV6, func(n model.Node) netip.Addr { return n.VXLANTunnelV6 }},
+	{ipam.TunnelIPIP, kube.AnnotationIPIPTunnel, func(n model.Node) netip.Addr { return n.IPIPTunnel },
+		func(t *felix.TunnelAddresses) *netip.Addr { return &t.IPIP }},
+	{ipam.TunnelVXLAN, kube.AnnotationVXLANTunnel, func(n model.Node) netip.Addr { return n.VXLANTunnel },
+		func(t *felix.TunnelAddresses) *netip.Addr { return &t.VXLAN }},
+	{ipam.TunnelVXLANv6, kube.AnnotationVXLANTunnelV6, func(n model.Node) netip.Addr { return n.VXLANTunnelV6 },
+		func(t *felix.TunnelAddresses) *netip.Addr { return &t.VXLANV6 }},
 }
 
 // tunnelLinger is how long a tunnel address that no pool asks for any more is
@@ -87,17 +93,23 @@ func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.
 	return 0, a.retireTunnel(ctx, end)
 }
 
-// giveTunnel makes the node's annotation the address that the allocator has for
-// the tunnel, and has it choose another one if the present one does not fit.
+// giveTunnel has the allocator choose an address for the tunnel, and the data
+// plane make its device. The other nodes are told, by the node's annotation,
+// once that device takes packets: they send as soon as they read it.
 func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request ipam.Request, now netip.Addr, fits bool) error {
 	if now.IsValid() && !fits {
 		if err := a.retireTunnel(ctx, end); err != nil {
 			return err
 		}
+		now = netip.Addr{}
 	}
 	got, err := a.alloc.Assign(ctx, request) // the same address again when there is one
-	if err != nil || len(got) == 0 || got[0] == now {
+	if err != nil || len(got) == 0 {
 		return err
+	}
+	a.plane.tunnelBook.want(end, got[0])
+	if got[0] == now || !a.plane.tunnelBook.isUp(end, got[0]) {
+		return nil
 	}
 	return a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: got[0].String()})
 }
@@ -108,7 +120,53 @@ func (a *agent) retireTunnel(ctx context.Context, end tunnelEnd) error {
 	if err := a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: ""}); err != nil {
 		return err
 	}
+	a.plane.tunnelBook.want(end, netip.Addr{})
 	return a.alloc.Release(ctx, end.tunnel.Handle(a.cfg.Node))
+}
+
+// tunnelBook holds the node's tunnel addresses: the ones it has, and the ones
+// whose device stands.
+type tunnelBook struct {
+	mu     sync.Mutex
+	wanted felix.TunnelAddresses
+	up     felix.TunnelAddresses
+	look   hint // of whoever makes the devices
+	said   hint // of whoever tells the other nodes
+}
+
+// want records an address that the node has for a tunnel, the zero one that it
+// has none.
+func (b *tunnelBook) want(end tunnelEnd, addr netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if place := end.of(&b.wanted); *place != addr {
+		*place = addr
+		b.look.notify()
+	}
+}
+
+func (b *tunnelBook) get() felix.TunnelAddresses {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.wanted
+}
+
+// stands records whose devices stand after the kernel has the state that was
+// made for the addresses in own.
+func (b *tunnelBook) stands(own felix.TunnelAddresses, host model.Host) {
+	up := felix.ReadyTunnels(own, host)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.up != up {
+		b.up = up
+		b.said.notify()
+	}
+}
+
+func (b *tunnelBook) isUp(end tunnelEnd, addr netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return *end.of(&b.up) == addr
 }
 
 // claimFirst sees to it that this node has a block of each family it has pools

@@ -20,6 +20,9 @@ import (
 type sink struct {
 	name  string
 	apply func(context.Context, felix.State) error
+	// extra is set where pods of this node do without: a kernel that has no
+	// such tunnel still carries what needs none.
+	extra bool
 }
 
 // plane computes the desired state of the kernel whenever something changed,
@@ -33,11 +36,15 @@ type plane struct {
 	sinks    []sink
 	problems problemList
 	ready    chan struct{}
-	failing  map[string]string // sink → what it last complained of
+	// tunnelBook has this node's tunnel addresses, known here before the API
+	// server knows them.
+	tunnelBook tunnelBook
+	failing    map[string]string // sink → what it last complained of
 }
 
 func newPlane(a *agent) (*plane, error) {
 	p := &plane{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
+	p.tunnelBook.look, p.tunnelBook.said = p.look, a.owns
 	var err error
 	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -47,7 +54,10 @@ func newPlane(a *agent) (*plane, error) {
 	}
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
 	// Forwarding, devices and rules stand before routes lead anybody here.
-	p.sinks = []sink{{"sysctl", knobs.Apply}, {"tunnel", p.tunnels.Apply}, {"nft", p.nft.Apply}, {"route", a.routes.Apply}}
+	p.sinks = []sink{
+		{name: "sysctl", apply: knobs.Apply}, {name: "tunnel", apply: p.tunnels.Apply, extra: true},
+		{name: "nft", apply: p.nft.Apply}, {name: "route", apply: a.routes.Apply},
+	}
 	return p, nil
 }
 
@@ -80,19 +90,22 @@ func (p *plane) Run(ctx context.Context) error {
 func (p *plane) step(ctx context.Context) <-chan time.Time {
 	pods, rev := p.a.endpoints.Snapshot()
 	learned, heard := p.a.speech.learned()
+	own := p.tunnelBook.get()
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
 		Learned: learned, LearnedSynced: heard,
 		Host: p.a.links.Host(), HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
+		OwnTunnels: own,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)
 	outcome := carried
 	for _, s := range p.sinks {
-		outcome = max(outcome, judge(p.hand(ctx, s, state), pods))
+		outcome = max(outcome, judge(s, p.hand(ctx, s, state), pods))
 	}
 	if outcome < failed {
+		p.tunnelBook.stands(own, p.a.links.Host())
 		p.a.endpoints.settle(rev)
 		p.up()
 	}
@@ -111,9 +124,12 @@ const (
 
 // judge tells how bad an error of a sink is: one route that the kernel refuses
 // is no reason to keep pods from starting, unless it is a pod's own.
-func judge(err error, pods []model.Endpoint) int {
-	if err == nil {
+func judge(s sink, err error, pods []model.Endpoint) int {
+	switch {
+	case err == nil:
 		return carried
+	case s.extra:
+		return partial
 	}
 	refused, ok := err.(*route.Refused) //nolint:errorlint // joined with anything else it is no longer only that
 	if !ok {

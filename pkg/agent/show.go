@@ -50,6 +50,7 @@ func (a *agent) view() nodeview.View {
 	v.State, _ = felix.Desired(felix.Input{
 		Self: a.cfg.Node, Snapshot: snap, Learned: v.Learned, LearnedSynced: v.Heard,
 		Host: a.links.Host(), HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
+		OwnTunnels: a.plane.tunnelBook.get(),
 	})
 	return v
 }
