@@ -81,14 +81,7 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 // wait for. It does not close again: a lost session is no reason to take the
 // node out of service.
 func (s *speech) gate(speaker *gobgp.Speaker) {
-	peers := speaker.Peers()
-	for _, p := range peers {
-		if p.State == "Established" {
-			s.a.conds.pass(gateBGP)
-			return
-		}
-	}
-	if len(peers) == 0 {
+	if up, configured := speaker.Established(); up > 0 || configured == 0 {
 		s.a.conds.pass(gateBGP)
 		return
 	}
