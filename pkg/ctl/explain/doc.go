@@ -1,0 +1,7 @@
+// Package explain walks the way of a packet to an address, from who owns the
+// address to the asker's kernel and a probe, and names the first link that is
+// broken and the object to change.
+//
+// It is pure: Facts go in, a Story comes out. It never asks anybody. Kernel and
+// wire footprint: none.
+package explain

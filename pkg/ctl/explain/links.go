@@ -1,0 +1,288 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func (t *teller) address() bool {
+	if t.Block == nil || !t.Block.Assigned {
+		return t.broken("address", NotAssigned, "the pod, or IPPool and its blocks", "no pod has this address; see muslinctl ipam show --ip", "%s is not assigned to anybody", t.To)
+	}
+	if t.Pod == nil {
+		return t.broken("address", NotAssigned, "handle "+t.Block.Handle, "the pod is gone and its address has leaked; muslinctl ipam check, then ipam release", "%s is assigned to handle %s, and no pod uses it", t.To, t.Block.Handle)
+	}
+	ref := "Pod " + t.Pod.Namespace + "/" + t.Pod.Name
+	if t.Pod.Phase != "Running" {
+		return t.broken("address", PodNotRunning, ref, "see kubectl describe pod", "%s is of %s, which is %s", t.To, ref, t.Pod.Phase)
+	}
+	t.ok("address", "%s is of %s on node %s", t.To, ref, t.Pod.Node)
+	return true
+}
+
+func (t *teller) block() bool {
+	b := t.Block
+	object := "BlockAffinity of block " + b.CIDR.String()
+	for node, state := range b.Affinities {
+		if node != b.Node && state == model.BlockConfirmed {
+			return t.broken("block", StaleOwner, object, fmt.Sprintf("two nodes announce the block; delete the BlockAffinity of %s with kubectl", node),
+				"block %s belongs to node %s, but node %s claims it too", b.CIDR, orNobody(b.Node), node)
+		}
+	}
+	if b.Node != "" && !t.Nodes[b.Node] {
+		return t.broken("block", StaleOwner, object, "the controller takes back what a node that is gone has held; is it running?", "block %s belongs to node %s, which does not exist", b.CIDR, b.Node)
+	}
+	if state := b.Affinities[b.Node]; b.Node == t.Pod.Node && state != model.BlockConfirmed {
+		return t.broken("block", StaleOwner, object, "the node's agent confirms its blocks; see muslinctl node show "+string(b.Node)+" problems",
+			"block %s belongs to node %s, whose claim is %q and not confirmed: it is not announced", b.CIDR, b.Node, state)
+	}
+	if b.Node != t.Pod.Node {
+		t.ok("block", "%s of node %s; node %s borrows the address", b.CIDR, orNobody(b.Node), t.Pod.Node)
+	} else {
+		t.ok("block", "%s of node %s, confirmed", b.CIDR, b.Node)
+	}
+	return true
+}
+
+func orNobody(n model.NodeName) string {
+	if n == "" {
+		return "nobody"
+	}
+	return string(n)
+}
+
+func (t *teller) owner() bool {
+	node := string(t.Pod.Node)
+	if t.Owner == nil {
+		return t.broken("owner", AgentDown, "the agent's pod on node "+node, "see kubectl -n muslin-system get pods -o wide, and its log", "the agent of node %s does not answer: %s", node, t.OwnerError)
+	}
+	for _, d := range t.Owner.Routes() {
+		switch {
+		case d.Want == nil || d.Want.Prefix != netip.PrefixFrom(t.To, t.To.BitLen()):
+		case d.Agrees():
+			t.ok("owner", "node %s has the route to the pod: %s", node, d.Want)
+			return true
+		default:
+			return t.broken("owner", PodUnplugged, "the route on node "+node, "see muslinctl node show "+node+" routes, and the agent's log",
+				"node %s wants %s, and the kernel has not", node, d.Want)
+		}
+	}
+	return t.broken("owner", PodUnplugged, "Pod "+t.Pod.Namespace+"/"+t.Pod.Name, "delete the pod, so that it is plugged in again", "node %s knows no interface of the pod", node)
+}
+
+// prefix is what the owner announces for the address.
+func (t *teller) prefix() netip.Prefix {
+	if t.Block.Node == t.Pod.Node {
+		return t.Block.CIDR
+	}
+	return netip.PrefixFrom(t.To, t.To.BitLen())
+}
+
+func (t *teller) pool() bool {
+	if t.local() {
+		return true
+	}
+	for _, p := range t.Pools {
+		if !p.CIDR.Contains(t.To) {
+			continue
+		}
+		if p.DisableBGPExport {
+			return t.broken("pool", NotExported, "IPPool "+p.Name+": spec.disableBGPExport", "set it to false", "IPPool %s is not announced", p.Name)
+		}
+		t.ok("pool", "%s of IPPool %s", p.CIDR, p.Name)
+		return true
+	}
+	return t.broken("pool", NotExported, "IPPool of "+t.To.String(), "make the pool again; nothing outside pools is passed on", "the address is in no pool")
+}
+
+// local reports that the asker is the owner: no BGP is in between.
+func (t *teller) local() bool { return t.FromNode == t.Pod.Node }
+
+func (t *teller) asker() bool {
+	if t.From == nil {
+		return t.broken("asker", AgentDown, "the agent's pod on node "+string(t.FromNode), "see kubectl -n muslin-system get pods -o wide, and its log", "the agent of node %s does not answer: %s", t.FromNode, t.FromError)
+	}
+	return true
+}
+
+func (t *teller) tunnel() bool {
+	for _, tun := range t.From.State.Tunnels {
+		i := slices.IndexFunc(t.From.Kernel.Links, func(l nodeview.Link) bool { return l.Name == tun.Name })
+		if i < 0 || !t.From.Kernel.Links[i].Up {
+			what := "is not there"
+			if i >= 0 {
+				what = "is down"
+			}
+			return t.broken("tunnel", TunnelMissing, "link "+tun.Name+" on node "+string(t.FromNode), "see muslinctl node show "+string(t.FromNode)+" problems; does the kernel have the module?", "the tunnel device %s %s", tun.Name, what)
+		}
+		t.ok("tunnel", "%s is up, MTU %d", tun.Name, t.From.Kernel.Links[i].MTU)
+	}
+	return true
+}
+
+func (t *teller) learned() bool {
+	if t.local() {
+		return true
+	}
+	for _, l := range t.From.Learned {
+		if l.Prefix == t.prefix() {
+			t.ok("rib", "node %s has learned %s via %s from %s", t.FromNode, l.Prefix, addrs(l.NextHops), addrs(l.From))
+			return true
+		}
+	}
+	prefix := t.prefix()
+	for _, p := range t.From.Peers {
+		if p.State != "Established" {
+			continue
+		}
+		peer, _ := t.From.BGP.Peer(p.Address)
+		if rule, rejected := rejects(t.From.BGP, peer.Import, prefix, false); rejected && strings.HasPrefix(rule, "filter ") {
+			return t.broken("rib", FilterRejects, filterObject(rule), "accept the prefix in the rule, or take the filter off "+p.Object.String(),
+				"node %s does not take %s from %s: %s", t.FromNode, prefix, p.Address, rule)
+		}
+	}
+	return t.broken("rib", NotLearned, "the sessions of node "+string(t.FromNode), "see muslinctl node status "+string(t.FromNode)+", and the router's own table",
+		"node %s has not learned %s", t.FromNode, prefix)
+}
+
+func addrs(in []netip.Addr) string {
+	out := make([]string, len(in))
+	for i, a := range in {
+		out[i] = a.String()
+	}
+	return strings.Join(out, ",")
+}
+
+func (t *teller) fib() bool {
+	node := string(t.FromNode)
+	best := t.best()
+	for _, d := range t.From.Routes() {
+		if d.Want == nil || d.Want.Prefix != t.wantedPrefix() {
+			continue
+		}
+		switch {
+		case d.Shadowed != nil:
+			return t.shadowed(d.Shadowed)
+		case d.Have == nil || !d.Agrees():
+			return t.broken("fib", NotInstalled, "the main routing table of node "+node, "the agent puts it back; what keeps it from doing so is in muslinctl node show "+node+" problems and in its log",
+				"node %s wants %s, and the kernel has %s", node, d.Want, orNone(d.Have))
+		case best != nil && best.Protocol != model.RouteProtocol:
+			return t.shadowed(best)
+		}
+		for _, h := range d.Have.NextHops {
+			if h.Down && len(d.Have.NextHops) == 1 {
+				return t.broken("fib", LinkDown, "link "+h.Device+" on node "+node, "bring the link up", "%s leads over %s, which is down", d.Have, h.Device)
+			}
+		}
+		t.ok("fib", "%s", d.Have)
+		return true
+	}
+	if best != nil && best.Protocol != model.RouteProtocol && best.Prefix.Bits() > 0 {
+		return t.shadowed(best)
+	}
+	return t.broken("fib", NotInstalled, "muslinctl node show "+node+" problems", "the problems of the node say why there is no route", "node %s has learned %s and wants no route for it", node, t.prefix())
+}
+
+func (t *teller) shadowed(by *nodeview.Route) bool {
+	return t.broken("fib", Shadowed, "the route of "+nodeview.Protocol(by.Protocol)+" on node "+string(t.FromNode), "take the other route away: ip route del "+by.Prefix.String()+" proto "+fmt.Sprint(by.Protocol),
+		"the kernel of node %s uses %s", t.FromNode, by)
+}
+
+func orNone(r *nodeview.Route) string {
+	if r == nil {
+		return "none"
+	}
+	return r.String()
+}
+
+// wantedPrefix is the most specific desired route that holds the address.
+func (t *teller) wantedPrefix() netip.Prefix {
+	var out netip.Prefix
+	for _, r := range t.From.State.Routes {
+		if r.Prefix.Contains(t.To) && (!out.IsValid() || r.Prefix.Bits() > out.Bits()) {
+			out = r.Prefix
+		}
+	}
+	return out
+}
+
+// best is the route that the kernel uses: the longest prefix, then the lowest
+// metric.
+func (t *teller) best() *nodeview.Route {
+	var out *nodeview.Route
+	for i := range t.From.Kernel.Routes {
+		r := &t.From.Kernel.Routes[i]
+		if r.Prefix.Contains(t.To) && (out == nil || r.Prefix.Bits() > out.Prefix.Bits() || r.Prefix.Bits() == out.Prefix.Bits() && r.Metric < out.Metric) {
+			out = r
+		}
+	}
+	return out
+}
+
+func (t *teller) neighbour() bool {
+	if t.Path == nil {
+		return true
+	}
+	if t.Path.Error != "" {
+		return t.broken("fib", NotInstalled, "the routing tables and rules of node "+string(t.FromNode), "see ip rule and ip route get there", "the kernel has no way: %s", t.Path.Error)
+	}
+	state, _, _ := strings.Cut(t.Path.Neighbour, " ")
+	if !t.Path.Small.OK && slices.Contains([]string{"failed", "incomplete"}, state) {
+		return t.broken("neighbour", Unresolved, "link "+t.Path.Device+" of node "+string(t.FromNode), "the next hop does not answer ARP or ND: is it up, and on this link?",
+			"the next hop over %s is not resolved (%s)", t.Path.Device, state)
+	}
+	t.ok("neighbour", "over %s: %s", t.Path.Device, orText(t.Path.Neighbour, "not needed"))
+	return true
+}
+
+func orText(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}
+
+func (t *teller) probe() bool {
+	if t.Path == nil {
+		return true
+	}
+	small, large := t.Path.Small, t.Path.Large
+	switch {
+	case !small.OK:
+		return t.silence(small)
+	case !large.OK:
+		return t.broken("probe", MTUTooSmall, t.narrow(), "make the links between the nodes carry the pods' MTU, or set it smaller in FelixConfiguration default: spec.mtu",
+			"%d bytes arrive, %d do not: %s", small.Size, large.Size, large.Reason)
+	}
+	t.ok("probe", "%d and %d bytes answered in %s", small.Size, large.Size, small.RTT.Round(10_000))
+	return true
+}
+
+// silence looks for who may have dropped the probe.
+func (t *teller) silence(p nodeview.Probe) bool {
+	for _, v := range []*nodeview.View{t.From, t.Owner} {
+		if v == nil {
+			continue
+		}
+		for _, c := range v.Kernel.Chains {
+			if c.Drops && (c.Hook == "forward" || c.Hook == "prerouting" || v == t.From && (c.Hook == "output" || c.Hook == "postrouting" || c.Hook == "input")) {
+				return t.broken("probe", Dropped, fmt.Sprintf("nftables table %s %s, chain %s on node %s", c.Family, c.Table, c.Name, v.Node), "accept the pods' addresses in the chain, or change its policy",
+					"%s; node %s drops by default in hook %s", p.Reason, v.Node, c.Hook)
+			}
+		}
+	}
+	return t.broken("probe", NoAnswer, "the pod, or a firewall between the nodes", "every link that Muslin knows is as it should be; does the pod answer an echo on its own node?", "%s", p.Reason)
+}
+
+// narrow is the link whose MTU is below what pods send.
+func (t *teller) narrow() string {
+	if t.Path.MTU > 0 && t.Path.MTU < t.Path.Large.Size {
+		return fmt.Sprintf("link %s on node %s: MTU %d", t.Path.Device, t.FromNode, t.Path.MTU)
+	}
+	return "the MTU of a link between node " + string(t.FromNode) + " and node " + string(t.Pod.Node)
+}

@@ -1,0 +1,133 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Class is what is broken, in one word.
+type Class string
+
+// The classes, in the order in which they are looked for.
+const (
+	NotAssigned   Class = "NotAssigned"   // nobody has the address
+	PodNotRunning Class = "PodNotRunning" // its pod has ended, or has not begun
+	StaleOwner    Class = "StaleOwner"    // block and affinity name different nodes, or one that is gone
+	AgentDown     Class = "AgentDown"     // the owner's or the asker's agent does not answer
+	PodUnplugged  Class = "PodUnplugged"  // the owner has no route to its own pod
+	NotExported   Class = "NotExported"   // the pool says disableBGPExport
+	FilterRejects Class = "FilterRejects" // a BGPFilter, on the way out or in
+	PeerDown      Class = "PeerDown"      // the session's other end does not answer
+	WrongAS       Class = "WrongAS"       // the other end has another AS number
+	WrongPassword Class = "WrongPassword" // the other end is there and ignores us
+	NotLearned    Class = "NotLearned"    // announced, and not arrived
+	TunnelMissing Class = "TunnelMissing" // the tunnel device is not there
+	NotInstalled  Class = "NotInstalled"  // wanted, and not in the kernel
+	Shadowed      Class = "Shadowed"      // somebody else's route is used
+	LinkDown      Class = "LinkDown"      // the route leads over a link without carrier
+	Unresolved    Class = "Unresolved"    // the next hop has no neighbour entry
+	Dropped       Class = "Dropped"       // a chain with policy drop, and no answer
+	MTUTooSmall   Class = "MTUTooSmall"   // small packets pass, large ones do not
+	NoAnswer      Class = "NoAnswer"      // everything is as it should be, but no answer
+)
+
+// Facts are what was found out.
+type Facts struct {
+	To    netip.Addr
+	Pod   *Pod   // who uses the address; nil: nobody
+	Block *Block // nil: no block holds the address
+	Pools []model.Pool
+	Nodes map[model.NodeName]bool
+	Owner *nodeview.View // of the node that has the pod; nil: no answer
+	From  *nodeview.View // of the asker; nil: no answer
+	// FromNode is the asker, OwnerError and FromError why an agent does not answer.
+	FromNode              model.NodeName
+	OwnerError, FromError string
+	Path                  *nodeview.Path // from the asker to the address
+	// Reach says, by address of a peer, whether it answers an echo from the owner.
+	Reach map[netip.Addr]bool
+}
+
+// Pod is the pod that has the address.
+type Pod struct {
+	Namespace, Name string
+	Node            model.NodeName
+	Phase           string
+}
+
+// Block is the block that holds the address, with all affinities of it.
+type Block struct {
+	CIDR       netip.Prefix
+	Node       model.NodeName
+	Handle     string
+	Assigned   bool
+	Affinities map[model.NodeName]model.BlockState
+}
+
+// Step is one link of the chain.
+type Step struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Text string `json:"text"`
+}
+
+// Story is what is told.
+type Story struct {
+	To     netip.Addr `json:"to"`
+	From   string     `json:"from"`
+	Steps  []Step     `json:"steps"`
+	Broken Class      `json:"broken,omitempty"`
+	Object string     `json:"object,omitempty"` // what to change
+	Fix    string     `json:"fix,omitempty"`
+}
+
+// Text is the story for people.
+func (s Story) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s from %s\n", s.To, s.From)
+	for _, st := range s.Steps {
+		mark := "ok    "
+		if !st.OK {
+			mark = "BROKEN"
+		}
+		fmt.Fprintf(&b, "  %s  %-10s %s\n", mark, st.Name, st.Text)
+	}
+	if s.Broken == "" {
+		b.WriteString("  reachable\n")
+		return b.String()
+	}
+	fmt.Fprintf(&b, "  %s: %s\n  change: %s\n", s.Broken, s.Fix, s.Object)
+	return b.String()
+}
+
+// teller builds a Story and stops at the first broken link.
+type teller struct {
+	Facts
+	story Story
+}
+
+func (t *teller) ok(name, format string, args ...any) {
+	t.story.Steps = append(t.story.Steps, Step{name, true, fmt.Sprintf(format, args...)})
+}
+
+// broken ends the story; it returns false, as every link does that is.
+func (t *teller) broken(name string, c Class, object, fix, format string, args ...any) bool {
+	t.story.Steps = append(t.story.Steps, Step{name, false, fmt.Sprintf(format, args...)})
+	t.story.Broken, t.story.Object, t.story.Fix = c, object, fix
+	return false
+}
+
+// Tell walks the links in order.
+func Tell(f Facts) Story {
+	t := &teller{Facts: f, story: Story{To: f.To, From: "node " + string(f.FromNode)}}
+	for _, link := range []func() bool{t.address, t.block, t.owner, t.pool, t.announced, t.asker, t.tunnel, t.learned, t.fib, t.neighbour, t.probe} {
+		if !link() {
+			break
+		}
+	}
+	return t.story
+}
