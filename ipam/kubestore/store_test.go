@@ -24,7 +24,7 @@ import (
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s })) //nolint:forbidigo // a test binary that could not start its server has failed
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
 }
 
 var comparePrefixes = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })

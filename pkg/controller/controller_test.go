@@ -20,7 +20,7 @@ import (
 var server *kubetest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s })) //nolint:forbidigo // a test binary that could not start its server has failed
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
 }
 
 func logger() *slog.Logger {
@@ -43,7 +43,11 @@ func replica(t *testing.T, name string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controller.Controller{Cluster: cluster, Store: store, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
+	objects, err := controller.NewObjects(cfg, logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
 	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: name, Logger: logger()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

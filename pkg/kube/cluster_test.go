@@ -24,7 +24,7 @@ var server *kubetest.Server
 var manifestsDir = kubetest.Root() + "/manifests"
 
 func TestMain(m *testing.M) {
-	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s })) //nolint:forbidigo // a test binary that could not start its server has failed
+	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
 }
 
 const agentUser = "system:serviceaccount:muslin-system:muslin-agent"

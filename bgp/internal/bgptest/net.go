@@ -18,10 +18,9 @@ var count atomic.Int32
 // Net is a subnet, 10.9.0.0/24 and fd09::/64, in a namespace that holds only
 // the bridge.
 type Net struct {
-	t    testing.TB
-	id   string
-	hub  string
-	next int
+	t   testing.TB
+	id  string
+	hub string
 }
 
 // Host is a namespace on a Net.
