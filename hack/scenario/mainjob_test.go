@@ -52,6 +52,7 @@ func TestCluster(t *testing.T) {
 		{"path", s.pathIsRouted},
 		{"blocks", s.routersSeeBlocks},
 		{"bad objects", s.badObjects},
+		{"bad pods", s.badPodsSayWhy},
 		{"encapsulation", s.encapsulation},
 		{"restarts", s.agentRestarts},
 		{"power", s.powerCut},
