@@ -18,17 +18,6 @@ type encapsulation struct {
 	set     func(*model.Pool, model.Encap)
 }
 
-var (
-	ipip = encapsulation{
-		devices: []string{felix.IPIPDevice},
-		set:     func(p *model.Pool, e model.Encap) { p.IPIP, p.VXLAN = e, model.EncapNever },
-	}
-	vxlan = encapsulation{
-		devices: []string{felix.VXLANDevice, felix.VXLANDeviceV6},
-		set:     func(p *model.Pool, e model.Encap) { p.IPIP, p.VXLAN = model.EncapNever, e },
-	}
-)
-
 // cluster is three nodes: a and b in one subnet, c in another, and a router
 // between them that knows the nodes' blocks, as one that speaks BGP with them.
 type cluster struct {

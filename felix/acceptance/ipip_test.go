@@ -12,7 +12,13 @@ import (
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/tunnel"
+	"github.com/muslin-net/muslin/pkg/model"
 )
+
+var ipip = encapsulation{
+	devices: []string{felix.IPIPDevice},
+	set:     func(p *model.Pool, e model.Encap) { p.IPIP, p.VXLAN = e, model.EncapNever },
+}
 
 func TestIPIPChangesWithoutLoss(t *testing.T) { changeUnderTraffic(t, ipip) }
 
