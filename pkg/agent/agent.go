@@ -49,7 +49,10 @@ type agent struct {
 	speech    *speech
 	endpoints *endpoints
 	wires     wires
+	origin    *origin
 	owns      hint // look again at the node's own block and tunnel addresses
+	sessions  hint // look again at the BGP sessions
+	started   time.Time
 	podMTU    mtu
 }
 
@@ -57,7 +60,8 @@ type agent struct {
 // the kernel as it is.
 func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry()}
-	a.owns = newHint()
+	a.owns, a.sessions, a.started = newHint(), newHint(), time.Now()
+	a.origin = newOrigin(a.log)
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.metrics = newMetrics(a.registry, a.status)
 	if err := a.build(); err != nil {
@@ -73,6 +77,8 @@ func Run(ctx context.Context, cfg Config) error {
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
 		task.Func("own addresses", a.ownAddresses),
+		task.Func("session events", a.tellSessions),
+		task.Func("node statuses", a.fillNodeStatuses),
 	)
 	g.Add(a.cniTasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)
@@ -87,7 +93,7 @@ func (a *agent) build() (err error) {
 	if err != nil {
 		return err
 	}
-	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, Logger: a.log}); err != nil {
+	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Logger: a.log}); err != nil {
 		return err
 	}
 	store, err := kubestore.New(rest, kubestore.Options{})
@@ -137,6 +143,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
 		}
+		a.origin.learn(s, a.cfg.Node, a.alloc.Blocks(), a.cluster.AllBlocks())
 		a.conds.pass(gateCluster)
 		ready()
 		a.plane.look.notify()
@@ -170,7 +177,7 @@ func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
 
 // status is the agent's own view.
 func (a *agent) status() Status {
-	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks()}
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status()}
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())
 	}

@@ -93,6 +93,7 @@ type Status struct {
 	Waiting  []string           `json:"waiting,omitempty"`
 	Peers    []model.PeerStatus `json:"peers"`
 	Blocks   []model.Block      `json:"blocks"`
+	Origin   OriginStatus       `json:"origin"`
 	Problems []string           `json:"problems,omitempty"`
 }
 

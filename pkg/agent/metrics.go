@@ -59,6 +59,8 @@ var (
 	descPeerPfx   = prometheus.NewDesc("muslin_bgp_peer_prefixes", "Prefixes by family and direction (received, accepted, sent).", append([]string{"family", "direction"}, peerLabels...), nil)
 	descPeerMsgs  = prometheus.NewDesc("muslin_bgp_peer_messages_total", "BGP messages by direction.", append([]string{"direction"}, peerLabels...), nil)
 	descBlocks    = prometheus.NewDesc("muslin_ipam_blocks", "Blocks of this node, by state.", []string{"state"}, nil)
+	descRefusals  = prometheus.NewDesc("muslin_bgp_origin_refusals_total", "Learned next hops that IPAM did not confirm, by reason.", []string{"reason"}, nil)
+	descRefused   = prometheus.NewDesc("muslin_bgp_origin_refused", "Learned next hops that IPAM does not confirm now.", nil, nil)
 	descProblems  = prometheus.NewDesc("muslin_problems", "Objects or fields that could not be honoured.", nil, nil)
 )
 
@@ -67,7 +69,7 @@ type statusCollector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerPfx, descPeerMsgs, descBlocks, descProblems} {
+	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descProblems} {
 		ch <- d
 	}
 }
@@ -85,6 +87,10 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(descBlocks, prometheus.GaugeValue, float64(n), string(state))
 	}
+	for reason, n := range s.Origin.Total {
+		ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(n), reason)
+	}
+	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.GaugeValue, float64(s.Origin.Standing))
 	ch <- prometheus.MustNewConstMetric(descProblems, prometheus.GaugeValue, float64(len(s.Problems)))
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/muslin-net/muslin/felix"
@@ -40,6 +41,7 @@ type plane struct {
 	// server knows them.
 	tunnelBook tunnelBook
 	failing    map[string]string // sink → what it last complained of
+	last       atomic.Pointer[felix.State]
 }
 
 func newPlane(a *agent) (*plane, error) {
@@ -93,13 +95,14 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	own := p.tunnelBook.get()
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
-		Learned: learned, LearnedSynced: heard,
+		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
 		Host: p.a.links.Host(), HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
 		OwnTunnels: own,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)
+	p.last.Store(&state)
 	outcome := carried
 	for _, s := range p.sinks {
 		outcome = max(outcome, judge(s, p.hand(ctx, s, state), pods))
@@ -113,6 +116,14 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 		return nil
 	}
 	return time.After(retryAfter)
+}
+
+// desired is the state that the sinks were told last. It must not be changed.
+func (p *plane) desired() felix.State {
+	if s := p.last.Load(); s != nil {
+		return *s
+	}
+	return felix.State{}
 }
 
 // The outcomes of a step, from good to bad.

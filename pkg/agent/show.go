@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/netip"
+	"strconv"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/felix"
@@ -14,7 +15,8 @@ import (
 // handleShow adds what `muslinctl node show` and `explain` ask an agent for:
 //
 //	GET /show              the desired state, the RIB, and what the kernel has
-//	GET /show/path?to=IP   the kernel's way to an address, and two echoes there
+//	GET /show/path?to=IP   the kernel's way to an address, and two echoes there,
+//	                       the second of size= bytes, the pods' MTU by default
 //
 // Both only read; like the rest of the mux they are served on loopback.
 func (a *agent) handleShow(mux *http.ServeMux) {
@@ -25,7 +27,11 @@ func (a *agent) handleShow(mux *http.ServeMux) {
 			http.Error(w, "to: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		a.answer(w, kernel.Path(r.Context(), to.Unmap(), a.podMTU.get()))
+		size, err := strconv.Atoi(r.URL.Query().Get("size"))
+		if err != nil || size < 64 || size > 65535 {
+			size = a.podMTU.get()
+		}
+		a.answer(w, kernel.Path(r.Context(), to.Unmap(), size))
 	})
 }
 
@@ -48,7 +54,7 @@ func (a *agent) view() nodeview.View {
 	v.Learned, v.Heard = a.speech.learned()
 	v.Endpoints, _ = a.endpoints.Snapshot()
 	v.State, _ = felix.Desired(felix.Input{
-		Self: a.cfg.Node, Snapshot: snap, Learned: v.Learned, LearnedSynced: v.Heard,
+		Self: a.cfg.Node, Snapshot: snap, Learned: a.origin.pass(v.Learned), LearnedSynced: v.Heard,
 		Host: a.links.Host(), HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
 		OwnTunnels: a.plane.tunnelBook.get(),
 	})

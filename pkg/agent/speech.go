@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,14 @@ type speech struct {
 	speaker  atomic.Pointer[gobgp.Speaker]
 	problems problemList
 	ready    chan struct{}
+	told     atomic.Pointer[told]
+}
+
+// told is the configuration that the speaker was given, and when it last
+// differed from the one before.
+type told struct {
+	config bgp.Config
+	since  time.Time
 }
 
 func newSpeech(a *agent) *speech {
@@ -58,6 +67,7 @@ func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
 			retry = s.apply(ctx, speaker)
 		case <-speaker.Changed():
 			s.a.plane.look.notify()
+			s.a.sessions.notify()
 		}
 	}
 }
@@ -70,6 +80,10 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)
+	if old := s.told.Load(); old == nil || !reflect.DeepEqual(old.config, config) {
+		s.told.Store(&told{config, start})
+	}
+	s.a.sessions.notify()
 	if err != nil && ctx.Err() == nil {
 		s.a.log.Warn("bgp apply failed", "error", err)
 		return time.After(retryAfter)
@@ -100,6 +114,14 @@ func (s *speech) learned() (routes []model.Learned, converged bool) {
 	default:
 	}
 	return speaker.Learned(), converged
+}
+
+// configured is what the speaker was told last, and since when.
+func (s *speech) configured() (bgp.Config, time.Time) {
+	if t := s.told.Load(); t != nil {
+		return t.config, t.since
+	}
+	return bgp.Config{}, time.Time{}
 }
 
 func (s *speech) peers() []model.PeerStatus {

@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func peer(state string, flaps int) model.PeerStatus {
+	return model.PeerStatus{Address: netip.MustParseAddr("192.0.2.9"), ASN: 65101, State: state, Flaps: flaps, LastError: "hold timer expired"}
+}
+
+func TestSessionChanges(t *testing.T) {
+	now := time.Unix(1000, 0)
+	words := func(changes []sessionChange) (out []string) {
+		for _, c := range changes {
+			word := "back"
+			if c.lost {
+				word = "lost"
+			}
+			out = append(out, word)
+		}
+		return out
+	}
+	w := sessionWatch{}
+	for i, step := range []struct {
+		peers []model.PeerStatus
+		want  []string
+	}{
+		{[]model.PeerStatus{peer("Active", 0)}, nil},
+		{[]model.PeerStatus{peer("Established", 0)}, nil}, // the first time is no event
+		{[]model.PeerStatus{peer("Established", 0)}, nil},
+		{[]model.PeerStatus{peer("Idle", 1)}, []string{"lost"}},
+		{[]model.PeerStatus{peer("Active", 1)}, nil},
+		{[]model.PeerStatus{peer("Established", 1)}, []string{"back"}},
+		{[]model.PeerStatus{peer("Established", 2)}, []string{"lost", "back"}}, // between two looks
+		{nil, nil},
+		{[]model.PeerStatus{peer("Established", 0)}, nil}, // configured anew
+	} {
+		if got := words(w.changes(step.peers, now)); !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %v, want %v", i, got, step.want)
+		}
+	}
+}
+
+func TestFlappingSessionIsToldSparingly(t *testing.T) {
+	now := time.Unix(1000, 0)
+	w := sessionWatch{}
+	w.changes([]model.PeerStatus{peer("Established", 0)}, now)
+	told, untold := 0, 0
+	for i := range 600 { // ten minutes of it, every second
+		now = now.Add(time.Second)
+		state := "Established"
+		if i%2 == 0 {
+			state = "Idle"
+		}
+		for _, c := range w.changes([]model.PeerStatus{peer(state, 1+i/2)}, now) {
+			told++
+			untold += c.untold
+			if c.untold > 0 && !strings.Contains(c.text("n1"), "not told") {
+				t.Errorf("text: %s", c.text("n1"))
+			}
+		}
+	}
+	if told+untold != 600 {
+		t.Errorf("%d told and %d counted, of 600 changes", told, untold)
+	}
+	if most := eventBurst + 10; told > most || told < eventBurst {
+		t.Errorf("%d events, want %d to %d", told, eventBurst, most)
+	}
+	c := w.changes([]model.PeerStatus{peer("Idle", 1000)}, now.Add(time.Hour))
+	if len(c) != 1 {
+		t.Fatalf("after the flapping: %+v", c)
+	}
+	if text := c[0].text("n1"); !strings.Contains(text, "session of n1 with 192.0.2.9 (AS 65101) is lost: hold timer expired") {
+		t.Errorf("text: %s", text)
+	}
+}
