@@ -64,6 +64,7 @@ type assignment struct {
 	before map[netip.Addr]netip.Prefix // what the handle had
 	fresh  bool                        // it had nothing and was not known
 	tried  []part                      // every part that was submitted
+	chosen chosen
 }
 
 // run plans, writes, and looks again until the handle has what was asked for.

@@ -13,6 +13,7 @@ import (
 // written first: after a crash it is all that leads to the address. Own blocks
 // are found without it, so there both writes go out together.
 func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Prefix, parts []*part) error {
+	w.chosen.expect(have, parts)
 	want := counts(have, w.h.stored)
 	borrows := false
 	for _, p := range parts {
@@ -101,6 +102,7 @@ func (w *assignment) apply(p *part, b *Block, reserved func(netip.Addr) bool) bo
 		changed = len(b.Assign(missing, w.owner, reserved)) > 0
 	}
 	p.got = b.AddrsOf(w.h.id)
+	w.chosen.take(p, w.req.Chosen)
 	return changed
 }
 

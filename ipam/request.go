@@ -27,6 +27,14 @@ type Request struct {
 	Addrs []netip.Addr
 
 	Use string // UseWorkload if empty
+
+	// Chosen, if set, hears of the addresses when they are chosen and before they
+	// are stored, so that a caller can work ahead: only when all are new and come
+	// from this node's own blocks. It may be called more than once, from any
+	// goroutine, with other addresses when a write has met another's; what Assign
+	// returns is what counts. It must not block, and is not called after Assign
+	// has returned.
+	Chosen func([]netip.Addr)
 }
 
 // object names the owner in messages.

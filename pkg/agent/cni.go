@@ -52,7 +52,7 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 		Handle: r.Handle, Attrs: r.Attributes,
 		V4: d.count(r.IPv4, netip.Addr.Is4), V6: d.count(r.IPv6, netip.Addr.Is6),
 		PoolsV4: r.PoolsV4, PoolsV6: r.PoolsV6,
-		NamespaceLabels: r.NamespaceLabels, Addrs: r.Addresses,
+		NamespaceLabels: r.NamespaceLabels, Addrs: r.Addresses, Chosen: r.Chosen,
 	})
 	return got, asCNI(err)
 }

@@ -16,9 +16,6 @@ type wires struct {
 	mtu *mtu
 }
 
-// Prepare has nothing to do ahead of the addresses.
-func (wires) Prepare(context.Context, cniserver.WireSpec) error { return nil }
-
 func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
 	spec := w.spec(s)
 	ep, err := w.Plugger.Attach(ctx, spec)

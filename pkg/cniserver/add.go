@@ -62,14 +62,9 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 	*back = append(*back, s.undoAddress(a), s.undoWire(a))
 	spec := a.wire()
 	spec.SourcePrefixes, spec.MAC = w.sourcePrefixes, w.mac
-	addrs, err := s.assignAndPrepare(ctx, s.addressRequest(a, w, info), spec)
+	addrs, wire, err := s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
 	if err != nil {
 		return nil, err
-	}
-	spec.Addresses = addrs
-	wire, err := s.o.Wires.Attach(ctx, spec)
-	if err != nil {
-		return nil, s.stepError("attach wire", cnirpc.CodeWire, err)
 	}
 	*back = append(*back, s.undoEndpoint(a))
 	revision := s.o.Endpoints.Put(model.Endpoint{
@@ -82,15 +77,34 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 	return result(a, addrs, wire)
 }
 
-// assignAndPrepare does both at once: neither needs the other. The first error
-// ends the other's context; both have returned when it returns.
-func (s *Server) assignAndPrepare(ctx context.Context, r AddressRequest, spec WireSpec) ([]netip.Addr, error) {
+// assignAndAttach makes the wire while its addresses are still being stored. No
+// packet finds it before the host route is there, which comes last. An error of
+// one ends the other's context; both have returned when it returns.
+func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec WireSpec) ([]netip.Addr, WireResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var prepared sync.WaitGroup
-	prepared.Go(func() {
-		if err := s.o.Wires.Prepare(ctx, spec); err != nil {
-			cancel(s.stepError("prepare wire", cnirpc.CodeWire, err))
+	attach := func(addrs []netip.Addr) (wire WireResult) {
+		spec := spec
+		spec.Addresses = addrs
+		wire, err := s.o.Wires.Attach(ctx, spec)
+		if err != nil {
+			cancel(s.stepError("attach wire", cnirpc.CodeWire, err))
+		}
+		return wire
+	}
+	chosen := make(chan []netip.Addr, 1)
+	r.Chosen = func(addrs []netip.Addr) {
+		select {
+		case chosen <- addrs:
+		default: // the first choice is being wired; if it does not hold, the wire is made anew
+		}
+	}
+	var early []netip.Addr
+	var wire WireResult
+	var ahead sync.WaitGroup
+	ahead.Go(func() {
+		if early = <-chosen; early != nil {
+			wire = attach(early)
 		}
 	})
 	addrs, err := s.o.Addresses.Assign(ctx, r)
@@ -100,8 +114,12 @@ func (s *Server) assignAndPrepare(ctx context.Context, r AddressRequest, spec Wi
 	case len(addrs) == 0:
 		cancel(s.stepError("assign address", cnirpc.CodeAddress, errors.New("no pool gives this pod an address")))
 	}
-	prepared.Wait()
-	return addrs, context.Cause(ctx)
+	close(chosen)
+	ahead.Wait()
+	if context.Cause(ctx) == nil && !slices.Equal(early, addrs) {
+		wire = attach(addrs)
+	}
+	return addrs, wire, context.Cause(ctx)
 }
 
 func (s *Server) stepError(step string, code uint, err error) error {

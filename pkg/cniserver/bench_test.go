@@ -24,7 +24,6 @@ import (
 // figures are the plugin's, the socket's and the kernel's.
 type benchWires struct{ p *pod.Plugger }
 
-func (b benchWires) Prepare(context.Context, cniserver.WireSpec) error { return nil }
 func (b benchWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {
 	ep, err := b.p.Attach(ctx, spec(w))
 	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err

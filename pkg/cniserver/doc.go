@@ -6,8 +6,8 @@
 //
 //	lock pod and sandbox
 //	an older sandbox of the same pod is taken down first
-//	Addresses.Assign  ∥  Wires.Prepare
-//	Wires.Attach                    address, gateway, sysctls inside the pod
+//	Addresses.Assign                stored by the API
+//	∥ Wires.Attach                  once chosen: veth, address, gateway in the pod
 //	Endpoints.Put → revision
 //	Endpoints.Settled(revision)     host route and policy are in the kernel
 //	answer

@@ -96,6 +96,9 @@ func (r *rooms) Assign(ctx context.Context, req cniserver.AddressRequest) (out [
 				out = append(out, netip.MustParseAddr(fmt.Sprintf("fd00::%x", r.next)))
 			}
 		}
+		if req.Chosen != nil {
+			req.Chosen(out)
+		}
 		r.handles[req.Handle] = out
 		return nil
 	})
@@ -124,10 +127,6 @@ func (r *rooms) Lookup(ctx context.Context, handle string) (out []netip.Addr, er
 func (r *rooms) Handles(ctx context.Context) (out []string, err error) {
 	err = r.do(ctx, "Handles", func() error { out = slices.Collect(maps.Keys(r.handles)); return nil })
 	return out, err
-}
-
-func (r *rooms) Prepare(ctx context.Context, w cniserver.WireSpec) error {
-	return r.do(ctx, "Prepare", func() error { return r.link(w) })
 }
 
 func (r *rooms) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {

@@ -239,8 +239,6 @@ func spec(w cniserver.WireSpec) pod.Spec {
 	}
 }
 
-func (k kernelWires) Prepare(context.Context, cniserver.WireSpec) error { return nil }
-
 func (k kernelWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {
 	point("before Attach")
 	defer point("after Attach")
@@ -762,7 +760,7 @@ func TestPluginKilledMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	podNS, _ := newNetns(t)
-	for _, step := range []string{"Assign", "Prepare", "Attach", "Settled"} {
+	for _, step := range []string{"Assign", "Attach", "Settled"} {
 		reached := make(chan struct{})
 		n.setHook(func(ctx context.Context, p string) error {
 			if p == "after "+step {

@@ -42,15 +42,20 @@ type AddressRequest struct {
 	PoolsV4, PoolsV6 []string     // names or prefixes of pools; none: any that fits
 	Addresses        []netip.Addr // exactly these; the fields above but Handle and Attributes do not count then
 	NamespaceLabels  map[string]string
+
+	// Chosen, if set, may be called with the addresses as soon as they are
+	// chosen and before they survive a crash, from any goroutine and more than
+	// once, but not after Assign has returned. It does not block. What Assign
+	// returns is what counts.
+	Chosen func([]netip.Addr)
 }
 
 // Wires makes and removes the links of pods. A wire is recognised by its
 // sandbox and interface, whatever its host interface is called.
 type Wires interface {
-	// Prepare does what it can without addresses; Attach works without it.
-	// It fails when the network namespace is not there or is the node's own.
-	Prepare(ctx context.Context, w WireSpec) error
-	// Attach makes the wire as described, or completes one that is there.
+	// Attach makes the wire as described, or completes one that is there; one
+	// with other addresses is replaced. It fails when the network namespace is
+	// not there or is the node's own.
 	Attach(ctx context.Context, w WireSpec) (WireResult, error)
 	// Detach removes the wire of the sandbox and interface, in any state, also
 	// when the network namespace is gone; the absent is success. When it

@@ -189,7 +189,7 @@ func TestNotAKubernetesPod(t *testing.T) {
 }
 
 // addSteps are the seams of ADD that can fail.
-var addSteps = []string{"Pod", "Assign", "Prepare", "Attach", "Settled"}
+var addSteps = []string{"Pod", "Assign", "Attach", "Settled"}
 
 func TestAddFailingAtEachSeamLeavesNothing(t *testing.T) {
 	for _, step := range addSteps {
