@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -214,7 +215,7 @@ func (e *explainer) reach(ctx context.Context) {
 	}
 	for _, p := range e.facts.Owner.Peers {
 		if p.State != "Established" {
-			if path, err := e.path(ctx, e.facts.Pod.Node, p.Address); err == nil {
+			if path, err := e.path(ctx, e.facts.Pod.Node, p.Address, 0); err == nil {
 				e.facts.Reach[p.Address] = path.Small.OK
 			}
 		}
@@ -233,13 +234,14 @@ func (e *explainer) view(ctx context.Context, node model.NodeName) (*nodeview.Vi
 	return &v, ""
 }
 
-func (e *explainer) path(ctx context.Context, node model.NodeName, to netip.Addr) (*nodeview.Path, error) {
+// path has a node probe an address; size 0 leaves the large probe's to the node.
+func (e *explainer) path(ctx context.Context, node model.NodeName, to netip.Addr, size int) (*nodeview.Path, error) {
 	a, err := agentview.Of(e.agents, string(node))
 	if err != nil {
 		return nil, err
 	}
 	var p nodeview.Path
-	return &p, a.Get(ctx, e.client, "/show/path?to="+url.QueryEscape(to.String()), &p)
+	return &p, a.Get(ctx, e.client, "/show/path?to="+url.QueryEscape(to.String())+"&size="+strconv.Itoa(size), &p)
 }
 
 // from adds what one asker sees.
@@ -249,7 +251,11 @@ func (e *explainer) from(ctx context.Context, node model.NodeName) explain.Facts
 	if f.From, f.FromError = e.view(ctx, node); f.From == nil {
 		return f
 	}
-	if p, err := e.path(ctx, node, f.To); err == nil {
+	size := f.From.State.MTU.Pod
+	if f.Owner != nil {
+		size = max(size, f.Owner.State.MTU.Pod)
+	}
+	if p, err := e.path(ctx, node, f.To, size); err == nil {
 		f.Path = p
 	}
 	return f

@@ -77,8 +77,14 @@ func (t *teller) down(p model.PeerStatus, peer bgp.Peer) bool {
 	if p.LastError != "" {
 		said += " (" + p.LastError + ")"
 	}
+	if back, ok := t.otherSide(peer); ok && (back.ASN != peer.LocalASN || back.LocalASN != peer.ASN) {
+		return t.broken("session", WrongAS, fmt.Sprintf("%s or %s: spec.asNumber", object, back.Object), fmt.Sprintf("node %s says AS %s and expects %s; node %s says AS %s and expects %s: make them agree",
+			t.Pod.Node, peer.LocalASN, peer.ASN, t.FromNode, back.LocalASN, back.ASN), "%s", said)
+	} else if ok && !back.Password.Equal(peer.Password) {
+		return t.broken("session", WrongPassword, fmt.Sprintf("%s or %s: spec.password", object, back.Object), "one side has a password and the other has none: make them agree", "%s", said)
+	}
 	switch {
-	case strings.Contains(why, "bad peer as"), strings.Contains(why, "peer as"), strings.Contains(why, "as number"), strings.Contains(why, "as-number"):
+	case strings.Contains(why, "bad peer as"), strings.Contains(why, "peer as"), strings.Contains(why, "as number"), strings.Contains(why, "as-number"), strings.Contains(why, "invalid-msg"):
 		return t.broken("session", WrongAS, object+": spec.asNumber", fmt.Sprintf("%s is configured as AS %s here; set the number that the peer has", p.Address, p.ASN), "%s", said)
 	case strings.Contains(why, "auth"):
 		return t.broken("session", WrongPassword, object+": spec.password", "set the password that the peer has", "%s", said)
@@ -88,6 +94,20 @@ func (t *teller) down(p model.PeerStatus, peer bgp.Peer) bool {
 		return t.broken("session", PeerDown, object, "the peer answers an echo, but not BGP: is its BGP daemon running, does it know this node, does it want a password?", "%s", said)
 	}
 	return t.broken("session", PeerDown, object, "the peer does not answer an echo either: is it up, is the address right, is there a route to it?", "%s", said)
+}
+
+// otherSide is the asker's half of a session with the owner, when the peer is
+// the asker. Passwords are redacted: only whether there is one can be compared.
+func (t *teller) otherSide(peer bgp.Peer) (bgp.Peer, bool) {
+	if t.From == nil {
+		return bgp.Peer{}, false
+	}
+	for _, back := range t.From.BGP.Peers {
+		if back.LocalAddress == peer.Address && back.Address == peer.LocalAddress {
+			return back, true
+		}
+	}
+	return bgp.Peer{}, false
 }
 
 func announces(c bgp.Config, prefix netip.Prefix) bool {

@@ -1,0 +1,263 @@
+// Package preview says what a change of the cluster's objects does to BGP before
+// it is made: it runs the agents' own decision over the cluster as it is and as
+// it would be, and compares.
+//
+// It is pure. Kernel and wire footprint: none.
+package preview
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Session is what becomes of one session, seen from one node.
+type Session struct {
+	Node   model.NodeName `json:"node"`
+	Peer   string         `json:"peer"`
+	Object string         `json:"object"`
+	What   string         `json:"what"` // added, removed, reset, changed
+	Why    string         `json:"why,omitempty"`
+	Gains  []string       `json:"gains,omitempty"` // prefixes that the node newly announces to it
+	Loses  []string       `json:"loses,omitempty"`
+}
+
+// Path is a change of the ways between nodes.
+type Path struct {
+	Node  model.NodeName `json:"node"` // who sends
+	Block string         `json:"block"`
+	Owner model.NodeName `json:"owner"`
+	What  string         `json:"what"` // lost, gained
+}
+
+// Outcome is the difference.
+type Outcome struct {
+	Sessions []Session `json:"sessions"`
+	Paths    []Path    `json:"paths"` // by direct sessions between nodes
+	Problems []string  `json:"problems,omitempty"`
+}
+
+// Plan is the configuration of every node.
+type Plan map[model.NodeName]bgp.Config
+
+// Plans decides for every node.
+func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot) (Plan, []model.Problem) {
+	out := Plan{}
+	var problems []model.Problem
+	for _, n := range nodes {
+		c, p := bgp.Desired(of(n.Name), n.Name)
+		out[n.Name] = c
+		problems = append(problems, p...)
+	}
+	return out, problems
+}
+
+// Compare gives what changes from one plan to another.
+func Compare(before, after Plan) Outcome {
+	var out Outcome
+	for _, n := range names(before, after) {
+		out.Sessions = append(out.Sessions, sessions(n, before[n], after[n])...)
+	}
+	have, will := reach(before), reach(after)
+	for _, p := range sortedPaths(have) {
+		if _, ok := will[p]; !ok {
+			p.What = "lost"
+			out.Paths = append(out.Paths, p)
+		}
+	}
+	for _, p := range sortedPaths(will) {
+		if _, ok := have[p]; !ok {
+			p.What = "gained"
+			out.Paths = append(out.Paths, p)
+		}
+	}
+	return out
+}
+
+func names(a, b Plan) []model.NodeName {
+	var out []model.NodeName
+	for n := range a {
+		out = append(out, n)
+	}
+	for n := range b {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func sessions(n model.NodeName, a, b bgp.Config) []Session {
+	var out []Session
+	for _, p := range a.Peers {
+		q, stays := b.Peer(p.Address)
+		s := Session{Node: n, Peer: p.Address.String(), Object: p.Object.String(), Loses: texts(announced(a, p))}
+		if !stays {
+			s.What = "removed"
+			out = append(out, s)
+			continue
+		}
+		had, has := announced(a, p), announced(b, q)
+		s.Object, s.Loses, s.Gains = q.Object.String(), texts(minus(had, has)), texts(minus(has, had))
+		switch why := resets(a, b, p, q); {
+		case why != "":
+			s.What, s.Why = "reset", why
+		case len(s.Gains)+len(s.Loses) > 0 || !samePolicies(a, b, p, q):
+			s.What, s.Why = "changed", "routes are sent again; the session stays up"
+		case p.String() != q.String():
+			s.What, s.Why = "changed", "the session stays up"
+		default:
+			continue
+		}
+		out = append(out, s)
+	}
+	for _, q := range b.Peers {
+		if _, had := a.Peer(q.Address); !had {
+			out = append(out, Session{Node: n, Peer: q.Address.String(), Object: q.Object.String(), What: "added", Gains: texts(announced(b, q))})
+		}
+	}
+	return out
+}
+
+// resets names what a session cannot change while it is up.
+func resets(a, b bgp.Config, p, q bgp.Peer) string {
+	if a.ASN != b.ASN || a.RouterID != b.RouterID || a.ListenPort != b.ListenPort || !slices.Equal(a.Listen, b.Listen) {
+		return "the node's own AS number, router id or listening address changes"
+	}
+	for _, f := range []struct {
+		name string
+		same bool
+	}{
+		{"AS number", p.ASN == q.ASN}, {"local AS number", p.LocalASN == q.LocalASN}, {"port", p.Port == q.Port},
+		{"source address", p.LocalAddress == q.LocalAddress}, {"password", p.Password.Equal(q.Password)},
+		{"address families", slices.Equal(p.Families, q.Families)}, {"TTL security", p.TTLSecurity == q.TTLSecurity},
+		{"restart time", p.RestartTime == q.RestartTime}, {"who connects", p.Passive == q.Passive},
+		{"the count of own AS numbers", p.AllowedLocalASNs == q.AllowedLocalASNs},
+		{"route reflection", p.InCluster && q.InCluster || p.ReflectorClient == q.ReflectorClient && p.ClusterID == q.ClusterID},
+	} {
+		if !f.same {
+			return f.name + " changes"
+		}
+	}
+	return ""
+}
+
+func samePolicies(a, b bgp.Config, p, q bgp.Peer) bool {
+	for _, d := range []struct {
+		dir  bgp.Direction
+		x, y string
+	}{{bgp.Import, p.Import, q.Import}, {bgp.Export, p.Export, q.Export}} {
+		x, _ := a.Policy(d.dir, d.x)
+		y, _ := b.Policy(d.dir, d.y)
+		if !bgp.SamePolicies(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+// announced are the node's own prefixes that pass to a peer.
+func announced(c bgp.Config, p bgp.Peer) []netip.Prefix {
+	policy, ok := c.Policy(bgp.Export, p.Export)
+	var out []netip.Prefix
+	for _, path := range c.Paths {
+		if !ok || !slices.Contains(p.Families, bgp.FamilyOf(path.Prefix.Addr())) {
+			continue
+		}
+		if action, _ := policy.Decide(bgp.Route{Prefix: path.Prefix, NextHop: path.NextHop, Local: true, LocalPref: path.LocalPref}); action == bgp.Accept {
+			out = append(out, path.Prefix)
+		}
+	}
+	return out
+}
+
+func minus(a, b []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
+}
+
+func texts(in []netip.Prefix) []string {
+	out := make([]string, len(in))
+	for i, p := range in {
+		out[i] = p.String()
+	}
+	return out
+}
+
+// reach gives every block that a node learns from its owner by a session
+// between the two: configured on both sides, sent and accepted.
+func reach(plan Plan) map[Path]struct{} {
+	owner := map[netip.Addr]model.NodeName{}
+	for n, c := range plan {
+		for _, p := range c.Paths {
+			owner[p.NextHop] = n
+		}
+	}
+	out := map[Path]struct{}{}
+	for n, c := range plan {
+		for _, p := range c.Peers {
+			to := p.Address
+			m, known := owner[to]
+			if !known {
+				continue
+			}
+			far := plan[m]
+			for _, back := range far.Peers {
+				if owner[back.Address] != n || back.ASN != p.LocalASN || p.ASN != back.LocalASN || !back.Password.Equal(p.Password) {
+					continue
+				}
+				policy, _ := far.Policy(bgp.Import, back.Import)
+				for _, prefix := range announced(c, p) {
+					if action, _ := policy.Decide(bgp.Route{Prefix: prefix, NextHop: back.Address, LocalPref: bgp.LocalPref}); action == bgp.Accept {
+						out[Path{Node: m, Block: prefix.String(), Owner: n}] = struct{}{}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func sortedPaths(in map[Path]struct{}) []Path {
+	out := make([]Path, 0, len(in))
+	for p := range in {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b Path) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Block, b.Block))
+	})
+	return out
+}
+
+// Text is the outcome for people.
+func (o Outcome) Text() string {
+	var b strings.Builder
+	resets := 0
+	for _, s := range o.Sessions {
+		if s.What == "reset" || s.What == "removed" {
+			resets++
+		}
+		fmt.Fprintf(&b, "%-8s node %s, peer %s (%s)", s.What, s.Node, s.Peer, s.Object)
+		if s.Why != "" {
+			fmt.Fprintf(&b, ": %s", s.Why)
+		}
+		for _, p := range s.Gains {
+			fmt.Fprintf(&b, "\n           + %s", p)
+		}
+		for _, p := range s.Loses {
+			fmt.Fprintf(&b, "\n           - %s", p)
+		}
+		b.WriteString("\n")
+	}
+	for _, p := range o.Paths {
+		fmt.Fprintf(&b, "%-8s node %s reaches block %s of node %s directly\n", p.What, p.Node, p.Block, p.Owner)
+	}
+	for _, p := range o.Problems {
+		fmt.Fprintf(&b, "problem  %s\n", p)
+	}
+	fmt.Fprintf(&b, "%d session(s) go down, %d change, %d way(s) between nodes change.\n", resets, len(o.Sessions)-resets, len(o.Paths))
+	return b.String()
+}

@@ -1,0 +1,80 @@
+package world
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/muslin-net/muslin/pkg/ctl/api"
+	"github.com/muslin-net/muslin/pkg/ctl/kind"
+)
+
+// overlay answers lists of the changes' kinds as if the changes had been made.
+func overlay(changes []api.Object) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper { return &overlaid{next, changes} }
+}
+
+type overlaid struct {
+	next    http.RoundTripper
+	changes []api.Object
+}
+
+// RoundTrip changes the answer to a list.
+func (o *overlaid) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := o.next.RoundTrip(req)
+	if err != nil || resp.StatusCode != http.StatusOK || req.Method != http.MethodGet || req.URL.Query().Get("watch") != "" {
+		return resp, err
+	}
+	var mine []api.Object
+	for _, c := range o.changes {
+		if k, err := kind.Find(kind.Text(c, "kind", "")); err == nil && !k.Core && strings.HasSuffix(req.URL.Path, k.Path()) {
+			mine = append(mine, c)
+		}
+	}
+	if len(mine) == 0 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if body, err = lay(body, mine); err != nil {
+		return nil, err
+	}
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return resp, nil
+}
+
+// lay puts objects into a list, over those of the same names.
+func lay(body []byte, changes []api.Object) ([]byte, error) {
+	var list api.Object
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
+	items, _ := list["items"].([]any)
+	for _, c := range changes {
+		name, found := kind.Text(c, "metadata.name", ""), false
+		for _, x := range items {
+			have, _ := x.(api.Object)
+			if kind.Text(have, "metadata.name", "") == name {
+				have["spec"], found = c["spec"], true
+				if a := kind.At(c, "metadata.annotations"); a != nil {
+					have["metadata"].(api.Object)["annotations"] = a
+				}
+			}
+		}
+		if !found {
+			items = append(items, api.Object{"apiVersion": kind.GroupVersion, "kind": c["kind"], "spec": c["spec"],
+				"metadata": api.Object{"name": name, "uid": "preview-" + name, "resourceVersion": "1",
+					"annotations": kind.At(c, "metadata.annotations"), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}})
+		}
+	}
+	list["items"] = items
+	return json.Marshal(list)
+}
