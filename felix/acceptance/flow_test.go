@@ -82,7 +82,7 @@ func start(t *testing.T, name string, from *nstest.NS, to netip.Addr) *flow {
 		stop: make(chan struct{}), out: map[uint64]string{},
 	}
 	go f.receive()
-	nstest.Eventually(t, name+" begins", func() bool {
+	eventually(t, name+" begins", func() bool {
 		f.send()
 		time.Sleep(interval)
 		f.mu.Lock()
@@ -190,7 +190,7 @@ func (fs flows) advance(t *testing.T, packets uint64) {
 // settle waits until everything sent so far is back or has had ample time.
 func (fs flows) settle() {
 	marks := fs.counts()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(interval) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(interval) {
 		waiting := 0
 		for i, f := range fs {
 			waiting += len(f.lost(marks[i]))
