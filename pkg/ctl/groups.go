@@ -6,7 +6,7 @@ import "github.com/spf13/cobra"
 func (t *Tool) groups() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		groupObjects: {t.get(), t.create(), t.apply(), t.replace(), t.delete(), t.patch(), t.label(), t.validate(), t.ipam()},
-		groupLook:    {t.check(), t.explain(), t.node(), t.preview()},
+		groupLook:    {t.check(), t.explain(), t.node(), t.preview(), t.routerConfig()},
 		groupOther:   {t.version()},
 	}
 }

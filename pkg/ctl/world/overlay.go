@@ -23,8 +23,16 @@ type overlaid struct {
 	changes []api.Object
 }
 
-// RoundTrip changes the answer to a list.
+// RoundTrip changes the answer to a list. A list in the form of a watch is
+// refused, upon which the client asks for a plain one.
 func (o *overlaid) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Query().Get("sendInitialEvents") == "true" {
+		const body = `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,"message":"lists only"}`
+		return &http.Response{
+			StatusCode: http.StatusUnprocessableEntity, Status: "422 Unprocessable Entity", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
+			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+		}, nil
+	}
 	resp, err := o.next.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusOK || req.Method != http.MethodGet || req.URL.Query().Get("watch") != "" {
 		return resp, err

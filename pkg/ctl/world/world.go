@@ -10,7 +10,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -31,10 +30,6 @@ type World struct {
 // Read lists what there is. With changes, the lists are answered as if the
 // objects had been applied.
 func Read(ctx context.Context, cfg *rest.Config, changes []api.Object) (World, error) {
-	// A list can be changed on its way; a stream of watched objects cannot.
-	if err := os.Setenv("KUBE_FEATURE_WatchListClient", "false"); err != nil {
-		return World{}, err
-	}
 	own := rest.CopyConfig(cfg)
 	own.Timeout = 0
 	if len(changes) > 0 {
