@@ -33,9 +33,13 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	objects, err := controller.NewObjects(cfg, logger)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	c := &controller.Controller{Cluster: cluster, Store: store, Defaults: s.defaults, Logger: logger}
+	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Defaults: s.defaults, Logger: logger}
 	if err := c.Register(registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -21,7 +24,8 @@ const (
 // Run and not changed after.
 type Controller struct {
 	Cluster  *kube.Cluster // run by somebody else; it has to watch all blocks
-	Store    ipam.Store    // what deleted nodes held is freed here
+	Store    ipam.Store    // blocks, affinities and handles
+	Objects  *Objects
 	Defaults Defaults
 	Logger   *slog.Logger
 
@@ -30,15 +34,20 @@ type Controller struct {
 
 	metrics      metrics
 	gone         gone
+	garbage      collector
+	drainer      drainer
+	uninstalling uninstalling
 	defaultsMade bool
 	failing      bool // the last pass met an error
 }
 
 // metrics are the controller's own; nil ones count nothing.
 type metrics struct {
-	writes   *prometheus.CounterVec
-	problems prometheus.Gauge
-	freed    prometheus.Counter
+	writes    *prometheus.CounterVec
+	problems  prometheus.Gauge
+	freed     prometheus.Counter
+	reclaimed *prometheus.CounterVec
+	usage     *usageMetrics
 }
 
 // Register makes the controller's metrics and registers them.
@@ -53,8 +62,17 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 		freed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "muslin_controller_freed_addresses_total", Help: "Addresses freed because their node does not exist any more.",
 		}),
+		reclaimed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ipam_allocations_gc_reclamations", Help: "Leaked addresses released, by pool and by the node that had them.",
+		}, []string{"ippool", "node"}),
+		usage: &usageMetrics{},
 	}
-	return errors.Join(r.Register(c.metrics.writes), r.Register(c.metrics.problems), r.Register(c.metrics.freed))
+	m := &c.metrics
+	var errs []error
+	for _, collector := range []prometheus.Collector{m.writes, m.problems, m.freed, m.reclaimed, m.usage} {
+		errs = append(errs, r.Register(collector))
+	}
+	return errors.Join(errs...)
 }
 
 // Run works until ctx ends, and returns nil then. It expects to be the only one
@@ -65,15 +83,22 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.defaultsMade, c.failing = false, false
 	c.gone = gone{store: c.Store, exists: c.Cluster.NodeExists, now: c.Now}
+	c.garbage = collector{store: c.Store, objects: c.Objects, now: c.Now, log: c.Logger, metrics: &c.metrics}
+	c.drainer = drainer{store: c.Store, objects: c.Objects}
+	c.uninstalling.init()
 	select {
 	case <-c.Cluster.Ready():
 	case <-ctx.Done():
 		return nil
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { c.Objects.watchPods(ctx) })
+	wg.Go(func() { c.Objects.watchUninstall(ctx, &c.uninstalling) })
 	for {
 		after := c.pass(ctx)
 		if !c.wait(ctx, after) {
-			return nil
+			return c.leave(ctx)
 		}
 	}
 }
@@ -87,16 +112,20 @@ func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 		c.defaultsMade = err == nil
 		errs = append(errs, err)
 	}
-	more, err := c.freeGone(ctx)
-	err = errors.Join(append(errs, err, c.writeConditions(ctx))...)
+	after = lookAgain
+	for _, part := range []func(context.Context) (time.Duration, error){c.drain, c.freeGone, c.collect} {
+		again, err := part(ctx)
+		after, errs = min(after, again), append(errs, err)
+	}
+	err := errors.Join(append(errs, c.writeConditions(ctx))...)
 	if err != nil && !c.failing && ctx.Err() == nil {
 		c.Logger.Error("cannot write objects", "error", err)
 	}
 	c.failing = err != nil
-	if c.failing || more {
-		return retryAfter
+	if c.failing {
+		return min(after, retryAfter)
 	}
-	return lookAgain
+	return after
 }
 
 // wait returns when it is time to look again, false when ctx has ended. A burst
@@ -109,19 +138,33 @@ func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
 		return false
 	case <-timer.C:
 		return true
+	case <-c.uninstalling.hint:
+		return true
 	case <-c.Cluster.Changed():
 	}
 	select {
 	case <-ctx.Done():
 		return false
+	case <-c.uninstalling.hint:
+		return true
 	case <-time.After(settleDelay):
 		return true
 	}
 }
 
-// freeGone frees what deleted nodes held; more says to look again soon.
-func (c *Controller) freeGone(ctx context.Context) (more bool, err error) {
-	errs := []error{c.gone.readBorrowers(ctx)}
+// drain keeps the finalizers of pools.
+func (c *Controller) drain(ctx context.Context) (again time.Duration, err error) {
+	draining, err := c.drainer.drain(ctx, c.Cluster.Snapshot(), c.Cluster.Reported(), c.uninstalling.yes())
+	if draining {
+		c.garbage.hurry()
+		return retryAfter, err
+	}
+	return lookAgain, err
+}
+
+// freeGone frees what deleted nodes held.
+func (c *Controller) freeGone(ctx context.Context) (again time.Duration, err error) {
+	var errs []error
 	s := c.Cluster.Snapshot()
 	due, more := c.gone.due(s)
 	for _, node := range due {
@@ -134,7 +177,24 @@ func (c *Controller) freeGone(ctx context.Context) (more bool, err error) {
 		}
 		errs = append(errs, err)
 	}
-	return more, errors.Join(errs...)
+	if more {
+		return retryAfter, errors.Join(errs...)
+	}
+	return lookAgain, errors.Join(errs...)
+}
+
+// collect releases garbage of nodes that live.
+func (c *Controller) collect(ctx context.Context) (again time.Duration, err error) {
+	seen, again, err := c.garbage.collect(ctx, c.Cluster.Snapshot())
+	if seen != nil {
+		// Nodes that have addresses and no block are known from here alone.
+		c.gone.borrowers = slices.Collect(maps.Keys(seen.owners))
+		c.drainer.unowned = seen.unowned()
+		if _, more := c.gone.due(c.Cluster.Snapshot()); more {
+			again = min(again, retryAfter)
+		}
+	}
+	return again, err
 }
 
 func (c *Controller) writeConditions(ctx context.Context) error {

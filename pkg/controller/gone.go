@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,8 +16,6 @@ const (
 	// goneFor is how long a node has to be missing before what it held is
 	// freed: a node that is deleted and made again in one breath keeps it.
 	goneFor = 3 * time.Second
-	// surveyEvery is how often every block is read.
-	surveyEvery = time.Hour
 	// casTries bounds the attempts to write an object that others write too.
 	casTries = 10
 )
@@ -36,10 +33,9 @@ type gone struct {
 	now    func() time.Time
 	since  map[model.NodeName]time.Time // when a node was first found missing
 
-	// Nodes that hold addresses in others' blocks and no block are only found
-	// by reading every block, which is done now and then.
-	borrowers    []model.NodeName
-	nextBorrowed time.Time
+	// borrowers are the nodes that have addresses in any block, of the last
+	// survey: one that has no block of its own is found by nothing else.
+	borrowers []model.NodeName
 }
 
 // freed is what one node gave back.
@@ -59,7 +55,7 @@ func missing(s model.Snapshot, also []model.NodeName) []model.NodeName {
 		}
 	}
 	for _, n := range also {
-		if !exists[n] {
+		if n != "" && !exists[n] {
 			out = append(out, n)
 		}
 	}
@@ -86,28 +82,6 @@ func (g *gone) due(s model.Snapshot) (due []model.NodeName, more bool) {
 	}
 	g.since = since
 	return due, more
-}
-
-// readBorrowers reads every block, when it is time to, for the nodes that have
-// addresses somewhere.
-func (g *gone) readBorrowers(ctx context.Context) error {
-	if g.now().Before(g.nextBorrowed) {
-		return nil
-	}
-	owners := map[model.NodeName]bool{}
-	err := g.each(ctx, func(b *ipam.Block) {
-		for a := range b.Allocations() {
-			if n := a.Owner["node"]; n != "" {
-				owners[model.NodeName(n)] = true
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
-	g.borrowers = slices.Collect(maps.Keys(owners))
-	g.nextBorrowed = g.now().Add(surveyEvery)
-	return nil
 }
 
 func (g *gone) each(ctx context.Context, visit func(*ipam.Block)) error {

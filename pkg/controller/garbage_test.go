@@ -1,0 +1,282 @@
+package controller
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/selector"
+)
+
+const grace = 10 * time.Minute
+
+// address is one allocation of a test's cluster.
+type address struct{ addr, handle, node, pod string }
+
+// blockOf makes a block with addresses, which are assigned one write apart.
+func blockOf(t *testing.T, cidr, node string, list ...address) *ipam.Block {
+	t.Helper()
+	affinity := ""
+	if node != "" {
+		affinity = ipam.HostAffinity(model.NodeName(node))
+	}
+	b, err := ipam.NewBlock(netip.MustParsePrefix(cidr), affinity, then.Time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		owner := ipam.Attribute{Handle: a.handle, Owner: map[string]string{"node": a.node}}
+		if a.pod != "" {
+			owner.Owner["pod"], owner.Owner["namespace"] = a.pod, "default"
+		}
+		if err := b.AssignAddr(netip.MustParseAddr(a.addr), owner); err != nil {
+			t.Fatal(err)
+		}
+		b.Bump()
+	}
+	return b
+}
+
+// cluster is a world with nodes a and b and one pool.
+func cluster(pods map[string]podFacts) world {
+	return world{
+		nodes: map[model.NodeName]map[string]string{"a": {"rack": "1"}, "b": nil},
+		pools: []model.Pool{{Name: "p", CIDR: netip.MustParsePrefix("10.0.0.0/16")}, {Name: "six", CIDR: netip.MustParsePrefix("fd00::/64")}},
+		pod: func(namespace, name string) (podFacts, bool) {
+			p, ok := pods[name]
+			return p, ok && namespace == "default"
+		},
+	}
+}
+
+func ip(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(text)} }
+
+func surveyOf(w world, blocks ...*ipam.Block) *survey {
+	s := newSurvey()
+	for _, b := range blocks {
+		s.add(b, w)
+	}
+	return s
+}
+
+// due plays judge over surveys that are the given times apart, all the same,
+// and names what the last one releases.
+func due(s *survey, w world, names []string, gaps ...time.Duration) (handles, orphans, blocks []string) {
+	at := now
+	m, v := judge(memory{}, s, w, names, at, grace)
+	for _, gap := range gaps {
+		at = at.Add(gap)
+		m, v = judge(m, s, w, names, at, grace)
+	}
+	for _, leaks := range v.handles {
+		handles = append(handles, leaks[0].alloc.Handle)
+	}
+	for _, b := range v.blocks {
+		blocks = append(blocks, b.cidr.String())
+	}
+	return handles, v.orphans, blocks
+}
+
+func TestJudgeAddresses(t *testing.T) {
+	one := address{"10.0.0.1", "net.1", "a", "web"}
+	for name, c := range map[string]struct {
+		alloc []address
+		six   []address
+		pods  map[string]podFacts
+		want  []string
+	}{
+		"pod has it":                    {[]address{one}, nil, map[string]podFacts{"web": {node: "a", ips: ip("10.0.0.1")}}, nil},
+		"pod is gone":                   {[]address{one}, nil, nil, []string{"net.1"}},
+		"pod has no network yet":        {[]address{one}, nil, map[string]podFacts{"web": {node: "a"}}, nil},
+		"pod is not scheduled":          {[]address{one}, nil, map[string]podFacts{"web": {}}, nil},
+		"pod has finished":              {[]address{one}, nil, map[string]podFacts{"web": {node: "a", ips: ip("10.0.0.1"), finished: true}}, []string{"net.1"}},
+		"pod is elsewhere":              {[]address{one}, nil, map[string]podFacts{"web": {node: "b"}}, []string{"net.1"}},
+		"pod has another address":       {[]address{one}, nil, map[string]podFacts{"web": {node: "a", ips: ip("10.0.0.9")}}, []string{"net.1"}},
+		"no pod: a tunnel":              {[]address{{"10.0.0.1", "vxlan-tunnel-addr-a", "a", ""}}, nil, nil, nil},
+		"no handle":                     {[]address{{"10.0.0.1", "", "a", "web"}}, nil, nil, nil},
+		"node is gone: not here":        {[]address{{"10.0.0.1", "net.1", "x", "web"}}, nil, nil, nil},
+		"both families leaked":          {[]address{one}, []address{{"fd00::1", "net.1", "a", "web"}}, nil, []string{"net.1"}},
+		"one family in use keeps both":  {[]address{one}, []address{{"fd00::1", "net.1", "a", "live"}}, map[string]podFacts{"live": {node: "a"}}, nil},
+		"no handle is kept for another": {[]address{one, {"10.0.0.2", "net.2", "a", "live"}}, nil, map[string]podFacts{"live": {node: "a"}}, []string{"net.1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := cluster(c.pods)
+			s := surveyOf(w, blockOf(t, "10.0.0.0/26", "a", c.alloc...), blockOf(t, "fd00::/122", "a", c.six...))
+			got, _, _ := due(s, w, nil, grace)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Error(d)
+			}
+			if early, _, _ := due(s, w, nil, grace/2, grace/2-1); early != nil {
+				t.Errorf("before the grace was over: %v", early)
+			}
+			if once, _, _ := due(s, w, nil); once != nil {
+				t.Errorf("seen once: %v", once)
+			}
+		})
+	}
+}
+
+// An address that was assigned anew, or whose pod came back for one look, has
+// its grace from the start.
+func TestGraceStartsAnew(t *testing.T) {
+	w := cluster(nil)
+	first := blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "net.1", "a", "web"})
+	m, _ := judge(memory{}, surveyOf(w, first), w, nil, now, grace)
+	again := first.Clone()
+	again.ReleaseHandle("net.1", now, 0)
+	again.Bump()
+	again.Assign(1, ipam.Attribute{Handle: "net.1", Owner: map[string]string{"node": "a", "pod": "web", "namespace": "default"}}, func(a netip.Addr) bool { return a.String() != "10.0.0.1" })
+	if m, v := judge(m, surveyOf(w, again), w, nil, now.Add(grace), grace); len(v.handles) != 0 || len(m.handles) != 1 {
+		t.Errorf("assigned anew: %+v %+v", m, v)
+	}
+	lives := cluster(map[string]podFacts{"web": {node: "a"}})
+	m, _ = judge(m, surveyOf(lives, first), lives, nil, now.Add(grace/2), grace)
+	if _, v := judge(m, surveyOf(w, first), w, nil, now.Add(grace), grace); len(v.handles) != 0 {
+		t.Errorf("its pod was seen meanwhile: %+v", v)
+	}
+}
+
+func TestJudgeOrphans(t *testing.T) {
+	w := cluster(map[string]podFacts{"web": {node: "a"}})
+	s := surveyOf(w, blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "net.Used", "a", "web"}))
+	names := []string{"net.used", "net.empty"}
+	if _, got, _ := due(s, w, names, grace/2, grace/2); !slices.Equal(got, []string{"net.empty"}) {
+		t.Errorf("got %v", got)
+	}
+	if _, got, _ := due(s, w, names, grace-1); got != nil {
+		t.Errorf("early: %v", got)
+	}
+	// A survey without a list of handles forgets nothing.
+	m, _ := judge(memory{}, s, w, names, now, grace)
+	m, _ = judge(m, s, w, nil, now.Add(grace/2), grace)
+	if _, v := judge(m, s, w, names, now.Add(grace), grace); len(v.orphans) != 1 {
+		t.Errorf("forgotten: %+v", v)
+	}
+}
+
+func TestJudgeBlocks(t *testing.T) {
+	rack1, err := selector.Parse("rack == '1'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := func(cidr string) address {
+		return address{netip.MustParsePrefix(cidr).Addr().String(), "net." + cidr, "a", "web"}
+	}
+	full := func(cidr, node string) *ipam.Block { return blockOf(t, cidr, node, used(cidr)) }
+	empty := func(cidr, node string) *ipam.Block { return blockOf(t, cidr, node) }
+	for name, c := range map[string]struct {
+		blocks []*ipam.Block
+		change func(*model.Pool)
+		want   []string
+		atOnce bool
+	}{
+		"the last one stays":               {[]*ipam.Block{empty("10.0.0.0/26", "a")}, nil, nil, false},
+		"one of two empty ones stays":      {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "a")}, nil, []string{"10.0.0.64/26"}, false},
+		"the empty one beside a used one":  {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, []string{"10.0.0.0/26"}, false},
+		"used ones stay":                   {[]*ipam.Block{full("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, nil, false},
+		"one of each family stays":         {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("fd00::/122", "a")}, nil, nil, false},
+		"one of each node stays":           {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b")}, nil, nil, false},
+		"of a node that is gone: not here": {[]*ipam.Block{empty("10.0.0.0/26", "x"), empty("10.0.0.64/26", "x")}, nil, nil, false},
+		"of nobody":                        {[]*ipam.Block{empty("10.0.0.0/26", ""), full("10.0.0.64/26", "")}, nil, []string{"10.0.0.0/26"}, false},
+		"outside every pool":               {[]*ipam.Block{empty("10.0.9.0/26", "a"), empty("192.168.0.0/26", "a")}, nil, []string{"192.168.0.0/26"}, false},
+		"the pool selects a, not b":        {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b"), full("10.0.0.128/26", "b")}, func(p *model.Pool) { p.NodeSelector = rack1 }, []string{"10.0.0.64/26"}, false},
+		"the pool is being deleted":        {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, func(p *model.Pool) { p.Deleting = true }, []string{"10.0.0.0/26"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := cluster(map[string]podFacts{"web": {node: "a"}})
+			if c.change != nil {
+				c.change(&w.pools[0])
+			}
+			s := surveyOf(w, c.blocks...)
+			_, _, got := due(s, w, nil, grace)
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Error(d)
+			}
+			if _, _, early := due(s, w, nil, grace-1); early != nil != c.atOnce {
+				t.Errorf("before the grace was over: %v", early)
+			}
+		})
+	}
+	t.Run("written to meanwhile", func(t *testing.T) {
+		w := cluster(nil)
+		b := empty("10.0.0.0/26", "")
+		m, _ := judge(memory{}, surveyOf(w, b), w, nil, now, grace)
+		b.Bump()
+		if _, v := judge(m, surveyOf(w, b), w, nil, now.Add(grace), grace); len(v.blocks) != 0 {
+			t.Errorf("%+v", v)
+		}
+	})
+}
+
+func TestUsage(t *testing.T) {
+	w := cluster(map[string]podFacts{"web": {node: "a"}})
+	s := surveyOf(w, blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "h1", "a", "web"}, address{"10.0.0.2", "h2", "b", ""}, address{"10.0.0.3", "h3", "a", "gone"}), blockOf(t, "10.0.9.0/26", ""), blockOf(t, "192.0.2.0/26", "b"))
+	want := map[place]usage{
+		{"p", "a"}:    {inUse: 2, blocks: 1, candidates: 1},
+		{"p", "b"}:    {inUse: 1, borrowed: 1},
+		{"p", ""}:     {blocks: 1},
+		{noPool, "b"}: {blocks: 1},
+	}
+	if d := cmp.Diff(want, s.usage, cmp.AllowUnexported(place{}, usage{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestLeakGrace(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		`{}`:                                   defaultLeakGrace,
+		`{"spec":{"controllers":{"node":{}}}}`: defaultLeakGrace,
+		`{"spec":{"controllers":{"node":{"leakGracePeriod":"90s"}}}}`:  90 * time.Second,
+		`{"spec":{"controllers":{"node":{"leakGracePeriod":"0s"}}}}`:   0,
+		`{"spec":{"controllers":{"node":{"leakGracePeriod":"soon"}}}}`: -1,
+		`{"spec":{"controllers":{"node":{"leakGracePeriod":"-1s"}}}}`:  -1,
+	} {
+		got, err := readLeakGrace([]byte(text))
+		if want < 0 != (err != nil) || err == nil && got != want {
+			t.Errorf("%s: %v %v, want %v", text, got, err, want)
+		}
+	}
+}
+
+func TestFinalizers(t *testing.T) {
+	yes, no := true, false
+	pool := func(finalizer, deleting bool) []kube.Reported {
+		r := reported("IPPool", "p")
+		r.Meta.Deleting = deleting
+		if finalizer {
+			r.Meta.Finalizers = []string{"other", PoolFinalizer}
+		}
+		return []kube.Reported{r}
+	}
+	for name, c := range map[string]struct {
+		pools        []kube.Reported
+		inUse        *bool
+		uninstalling bool
+		want         []finalize
+	}{
+		"has blocks":                    {pool(false, false), &yes, false, []finalize{{"p", "p", true}}},
+		"has blocks and the finalizer":  {pool(true, false), &yes, false, nil},
+		"has none":                      {pool(false, false), &no, false, nil},
+		"has none any more":             {pool(true, false), &no, false, []finalize{{"p", "p", false}}},
+		"deleted, has blocks":           {pool(true, true), &yes, false, nil},
+		"deleted, is empty":             {pool(true, true), &no, false, []finalize{{"p", "p", false}}},
+		"deleted, too late for one":     {pool(false, true), &yes, false, nil},
+		"cannot be read":                {pool(false, false), nil, false, nil},
+		"cannot be read, has it":        {pool(true, false), nil, false, nil},
+		"uninstall":                     {pool(true, true), &yes, true, []finalize{{"p", "p", false}}},
+		"uninstall, cannot be read":     {pool(true, true), nil, true, []finalize{{"p", "p", false}}},
+		"uninstall, before its delete":  {pool(true, false), &yes, true, []finalize{{"p", "p", false}}},
+		"uninstall, without":            {pool(false, false), &yes, true, nil},
+		"another kind is nobody's here": {[]kube.Reported{reported("BGPPeer", "p")}, &yes, false, nil},
+	} {
+		got := finalizers(c.pools, func(string) *bool { return c.inUse }, c.uninstalling)
+		if d := cmp.Diff(c.want, got, cmp.AllowUnexported(finalize{})); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}

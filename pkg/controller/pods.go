@@ -1,0 +1,188 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+	"unique"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+)
+
+// podFacts is what decides whether a pod has an address.
+type podFacts struct {
+	node     string
+	ips      []netip.Addr // none: it has no network yet
+	finished bool
+}
+
+// podEntry is what is kept of a pod of any node: about 200 bytes. It stands for
+// the pod in a reflector, which asks it for its name.
+type podEntry struct {
+	*metav1.ObjectMeta        // noMeta, shared by all
+	key                string // namespace/name
+	slash              int
+	node               unique.Handle[string]
+	ips                []netip.Addr
+	finished           bool
+}
+
+// noMeta answers what a reflector asks beside the name.
+var noMeta = &metav1.ObjectMeta{}
+
+func (e *podEntry) GetNamespace() string { return e.key[:e.slash] }
+func (e *podEntry) GetName() string      { return e.key[e.slash+1:] }
+
+// slim makes an entry of a pod. It is the transformation that runs before a pod
+// is stored anywhere: an initial list never holds whole pods.
+func slim(obj any) (any, error) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return obj, nil
+	}
+	f := factsOf(p)
+	return &podEntry{ObjectMeta: noMeta, key: p.Namespace + "/" + p.Name, slash: len(p.Namespace), node: unique.Make(f.node), ips: f.ips, finished: f.finished}, nil
+}
+
+// podIndex is the store behind the reflector of pods.
+type podIndex struct {
+	mu     sync.RWMutex
+	rows   map[string]*podEntry
+	synced chan struct{}
+	once   sync.Once
+}
+
+var _ cache.TransformingStore = (*podIndex)(nil)
+
+func newPodIndex() *podIndex {
+	return &podIndex{rows: map[string]*podEntry{}, synced: make(chan struct{})}
+}
+
+func (x *podIndex) Transformer() cache.TransformFunc { return slim }
+
+func (x *podIndex) Resync() error { return nil }
+
+func (x *podIndex) Add(obj any) error { return x.Update(obj) }
+
+func (x *podIndex) Update(obj any) error {
+	e, err := entryOf(obj)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.rows[e.key] = e
+	return nil
+}
+
+func (x *podIndex) Delete(obj any) error {
+	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.rows, key)
+	return nil
+}
+
+func (x *podIndex) Replace(list []any, _ string) error {
+	rows := make(map[string]*podEntry, len(list))
+	for _, obj := range list {
+		e, err := entryOf(obj)
+		if err != nil {
+			return err
+		}
+		rows[e.key] = e
+	}
+	x.mu.Lock()
+	x.rows = rows
+	x.mu.Unlock()
+	x.once.Do(func() { close(x.synced) })
+	return nil
+}
+
+func entryOf(obj any) (*podEntry, error) {
+	slimmed, err := slim(obj)
+	if err != nil {
+		return nil, err
+	}
+	e, ok := slimmed.(*podEntry)
+	if !ok {
+		return nil, fmt.Errorf("%T is not a pod", obj)
+	}
+	return e, nil
+}
+
+// get gives a pod as it was last heard of.
+func (x *podIndex) get(namespace, name string) (podFacts, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	e, ok := x.rows[namespace+"/"+name]
+	if !ok {
+		return podFacts{}, false
+	}
+	return podFacts{node: e.node.Value(), ips: e.ips, finished: e.finished}, true
+}
+
+func (x *podIndex) ready() bool {
+	select {
+	case <-x.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// watchPods keeps the index until ctx ends. A server that streams lists sends
+// pods one by one; of others they are read in pages.
+func (o *Objects) watchPods(ctx context.Context) {
+	lw := &cache.ListWatch{
+		ListWithContextFunc: o.listPods,
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			opts.Watch = true
+			return o.client.Get().Resource("pods").VersionedParams(&opts, metav1.ParameterCodec).Watch(ctx)
+		},
+	}
+	r := cache.NewReflectorWithOptions(lw, &corev1.Pod{}, o.pods, cache.ReflectorOptions{
+		Name: "pods of all nodes", TypeDescription: "pods",
+		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
+	})
+	r.RunWithContext(ctx)
+}
+
+// listPods reads page by page and keeps of each pod what slim reads.
+func (o *Objects) listPods(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
+	out := &corev1.PodList{}
+	next := ""
+	for {
+		var page corev1.PodList
+		req := o.client.Get().Resource("pods").Param("limit", strconv.Itoa(pageSize))
+		if next != "" {
+			req.Param("continue", next)
+		}
+		if err := req.Do(ctx).Into(&page); err != nil {
+			return nil, err
+		}
+		for i := range page.Items {
+			p := &page.Items[i]
+			out.Items = append(out.Items, corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, ResourceVersion: p.ResourceVersion},
+				Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
+				Status:     corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
+			})
+		}
+		out.ResourceVersion = page.ResourceVersion
+		if next = page.Continue; next == "" {
+			return out, nil
+		}
+	}
+}
