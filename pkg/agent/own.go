@@ -34,8 +34,9 @@ var tunnelEnds = []tunnelEnd{
 
 // tunnelLinger is how long a tunnel address that no pool asks for any more is
 // kept: other nodes hear of a changed pool at different times, and send through
-// the tunnel until they do.
-const tunnelLinger = 2 * time.Minute
+// the tunnel until they do. It is well below tunnel.DefaultLinger, so that the
+// device outlives the annotation that sends others to it.
+const tunnelLinger = 30 * time.Second
 
 // ownAddresses sees to what the node itself needs of the pools: a first block,
 // and an address for each tunnel that a pool asks for, taken back when none has
@@ -46,7 +47,9 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	for {
 		var retry <-chan time.Time
 		s := a.cluster.Snapshot()
-		a.claimFirst(ctx, s)
+		if !a.podCIDRs.used.Load() {
+			a.claimFirst(ctx, s)
+		}
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			for _, end := range tunnelEnds {
 				wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
