@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -134,4 +135,18 @@ func (c *PodCIDRs) Addresses(handle string) []netip.Addr {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.owned[handle])
+}
+
+// Handles are the handles that have an address, in ascending order.
+func (c *PodCIDRs) Handles() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.owned))
+}
+
+// Prefixes are the prefixes that SetPrefixes set.
+func (c *PodCIDRs) Prefixes() []netip.Prefix {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.prefixes)
 }

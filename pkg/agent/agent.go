@@ -49,6 +49,7 @@ type agent struct {
 	speech    *speech
 	endpoints *endpoints
 	wires     wires
+	podCIDRs  *podCIDRs
 	origin    *origin
 	owns      hint // look again at the node's own block and tunnel addresses
 	sessions  hint // look again at the BGP sessions
@@ -107,12 +108,14 @@ func (a *agent) build() (err error) {
 	if a.routes, err = route.New(route.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open route reconciler: %w", err)
 	}
+	a.podCIDRs = newPodCIDRs()
 	a.endpoints, err = a.adoptEndpoints()
 	if err != nil {
 		return fmt.Errorf("adopt pods: %w", err)
 	}
 	a.speech = newSpeech(a)
 	a.plane, err = newPlane(a)
+	a.podCIDRs.changed = func() { a.plane.look.notify(); a.speech.look.notify() }
 	return err
 }
 
@@ -125,16 +128,18 @@ func (a *agent) close() {
 }
 
 // snapshot is the cluster as the API server tells it, with the blocks as the
-// allocator knows them: its own writes are there at once.
+// allocators know them: their own writes are there at once.
 func (a *agent) snapshot() model.Snapshot {
 	s := a.cluster.Snapshot()
 	s.Blocks, s.Borrowed = a.alloc.Blocks(), a.alloc.Borrowed()
+	s.Blocks = append(s.Blocks, a.podCIDRs.blocks(a.cfg.Node)...)
 	return s
 }
 
 // feedAllocator hands the allocator what it needs from the cluster, and tells
 // the data plane and BGP to look again, whenever cluster or blocks change.
 func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
+	blocksKnown := a.alloc.Ready()
 	for {
 		s := a.cluster.Snapshot()
 		a.alloc.SetPools(s.Pools)
@@ -142,6 +147,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.alloc.SetConfig(ipamConfig(s.IPAM))
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
+			a.learnPodCIDRs(self, s.Pools)
 		}
 		a.origin.learn(s, a.cfg.Node, a.alloc.Blocks(), a.cluster.AllBlocks())
 		a.conds.pass(gateCluster)
@@ -155,6 +161,8 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 			return nil
 		case <-a.cluster.Changed():
 		case <-a.alloc.Changed():
+		case <-blocksKnown:
+			blocksKnown = nil
 		}
 	}
 }

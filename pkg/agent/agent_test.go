@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -123,5 +124,63 @@ func TestJudge(t *testing.T) {
 	}
 	if got := judge(sink{extra: true}, errors.New("operation not supported"), pods); got != partial {
 		t.Errorf("a kernel without the tunnel keeps pods from starting: %d", got)
+	}
+}
+
+func TestPodCIDRsInUse(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	node := []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}
+	pool := model.Pool{CIDR: prefix("10.244.0.0/16")}
+	off := pool
+	off.Disabled = true
+	for name, c := range map[string]struct {
+		pools  []model.Pool
+		blocks []model.Block
+		pod    string
+		want   bool
+	}{
+		"a pod of another range":             {nil, nil, "10.9.0.1", false},
+		"a pod of the node's prefix":         {nil, nil, "10.244.1.7", true},
+		"of the other family":                {nil, nil, "fd00:1::7", true},
+		"a pool for masquerading alone":      {[]model.Pool{off}, nil, "10.244.1.7", true},
+		"a pool that may have lent it":       {[]model.Pool{pool}, nil, "10.244.1.7", false},
+		"a block of a pool that is gone now": {nil, []model.Block{{CIDR: prefix("10.244.1.0/26")}}, "10.244.1.7", false},
+	} {
+		if got := inPodCIDRs(node, c.pools, c.blocks, []model.Endpoint{endpoint("a", "cali1", c.pod)}); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
+	p := newPodCIDRs()
+	told := 0
+	p.changed = func() { told++ }
+	p.SetPrefixes([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")})
+	if got := p.blocks("n1"); len(got) != 0 {
+		t.Fatalf("announced without a pod: %v", got)
+	}
+	d := addresses{podCIDRs: p, alloc: ipam.NewAllocator("n1", nil)}
+	got, err := d.Assign(t.Context(), cniserver.AddressRequest{
+		Handle: "h", PodCIDRs: true, IPv4: cniserver.NeedYes, IPv6: cniserver.NeedYes,
+	})
+	if err != nil || len(got) != 2 || got[0].String() != "10.244.1.2" || got[1].String() != "fd00:1::2" {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if blocks := p.blocks("n1"); len(blocks) != 2 || blocks[0].State != model.BlockConfirmed || told != 1 {
+		t.Errorf("blocks %v, told %d times", blocks, told)
+	}
+	if handles, _ := d.Handles(t.Context()); !slices.Equal(handles, []string{"h"}) {
+		t.Errorf("handles %q", handles)
+	}
+	if err := d.Release(t.Context(), "h"); err != nil { // without an API server
+		t.Fatal(err)
+	}
+	if left, _ := d.Lookup(t.Context(), "h"); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	_, err = d.Assign(t.Context(), cniserver.AddressRequest{Handle: "h", PodCIDRs: true, Addresses: got})
+	if err == nil {
+		t.Error("a certain address was given")
 	}
 }

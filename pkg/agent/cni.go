@@ -17,7 +17,7 @@ import (
 // cniTasks are the CNI server and, after it answers, the node's CNI files.
 func (a *agent) cniTasks() []task.Task {
 	server := cniserver.New(cniserver.Options{
-		Addresses: addresses{a.alloc, a.cluster}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
+		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI,
 	})
@@ -41,13 +41,18 @@ func (a *agent) cniStatus(context.Context) error {
 	return nil
 }
 
-// addresses gives the CNI server what the allocator has.
+// addresses gives the CNI server what the allocators have.
 type addresses struct {
-	alloc   *ipam.Allocator
-	cluster *kube.Cluster
+	alloc    *ipam.Allocator
+	cluster  *kube.Cluster
+	podCIDRs *podCIDRs
 }
 
 func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]netip.Addr, error) {
+	if r.PodCIDRs {
+		got, err := d.podCIDRs.assign(r)
+		return got, asCNI(err)
+	}
 	got, err := d.alloc.Assign(ctx, ipam.Request{
 		Handle: r.Handle, Attrs: r.Attributes,
 		V4: d.count(r.IPv4, netip.Addr.Is4), V6: d.count(r.IPv6, netip.Addr.Is6),
@@ -77,16 +82,29 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 	return 0
 }
 
+// Release asks the API server only for what did not come from the node's
+// prefixes.
 func (d addresses) Release(ctx context.Context, handle string) error {
+	fromPrefixes := len(d.podCIDRs.Addresses(handle)) > 0 && len(d.alloc.Addresses(handle)) == 0
+	d.podCIDRs.Release(handle)
+	if fromPrefixes {
+		return nil
+	}
 	return asCNI(d.alloc.Release(ctx, handle))
 }
 
 func (d addresses) Lookup(_ context.Context, handle string) ([]netip.Addr, error) {
-	return d.alloc.Addresses(handle), nil
+	out := d.podCIDRs.Addresses(handle)
+	for _, al := range d.alloc.Allocations() {
+		if al.Handle == handle && !slices.Contains(out, al.Addr) {
+			out = append(out, al.Addr)
+		}
+	}
+	return out, nil
 }
 
 func (d addresses) Handles(context.Context) ([]string, error) {
-	var out []string
+	out := d.podCIDRs.Handles()
 	for _, al := range d.alloc.Allocations() {
 		if al.Owner["pod"] != "" && !slices.Contains(out, al.Handle) {
 			out = append(out, al.Handle)

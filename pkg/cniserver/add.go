@@ -193,6 +193,6 @@ func (s *Server) addressRequest(a attachment, w wishes, info PodInfo) AddressReq
 	return AddressRequest{
 		Handle: a.handle(), Attributes: s.attributes(a),
 		IPv4: w.ipv4, IPv6: w.ipv6, PoolsV4: w.poolsV4, PoolsV6: w.poolsV6, Addresses: w.addresses,
-		NamespaceLabels: info.NamespaceLabels,
+		NamespaceLabels: info.NamespaceLabels, PodCIDRs: a.podCIDRs,
 	}
 }

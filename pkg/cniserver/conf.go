@@ -24,7 +24,8 @@ type rawConf struct {
 }
 
 type rawIPAM struct {
-	Type       string    `json:"type"`
+	Type string `json:"type"`
+	rawHostLocal
 	AssignIPv4 *textBool `json:"assign_ipv4"`
 	AssignIPv6 *textBool `json:"assign_ipv6"`
 	IPv4Pools  []string  `json:"ipv4_pools"`
@@ -59,6 +60,7 @@ type conf struct {
 	forwarding       bool
 	ipv4, ipv6       Need
 	poolsV4, poolsV6 []string
+	podCIDRs         bool // addresses come from node.spec.podCIDRs
 	dns              types.DNS
 	previous         *types100.Result // nil: none
 	valid            []types.GCAttachment
@@ -66,10 +68,12 @@ type conf struct {
 
 // The values of ipam.type. With Calico's, its defaults hold: IPv4 and no IPv6
 // unless said otherwise. With Muslin's, or none, a pod gets an address of each
-// family that has a pool.
+// family that has a pool. With the reference plugin's, addresses come from
+// node.spec.podCIDRs.
 const (
-	ipamMuslin = "muslin-ipam"
-	ipamCalico = "calico-ipam"
+	ipamMuslin    = "muslin-ipam"
+	ipamCalico    = "calico-ipam"
+	ipamHostLocal = "host-local"
 )
 
 func parseConf(b []byte) (conf, error) {
@@ -88,8 +92,14 @@ func parseConf(b []byte) (conf, error) {
 	case "", ipamMuslin:
 	case ipamCalico:
 		c.ipv4, c.ipv6 = NeedYes, NeedNo
+	case ipamHostLocal:
+		c.podCIDRs = true
+		var err error
+		if c.ipv4, c.ipv6, err = raw.IPAM.families(); err != nil {
+			return invalid("%v", err)
+		}
 	default:
-		return invalid("ipam.type %q: want %s or %s", raw.IPAM.Type, ipamMuslin, ipamCalico)
+		return invalid("ipam.type %q: want %s, %s or %s", raw.IPAM.Type, ipamMuslin, ipamCalico, ipamHostLocal)
 	}
 	for need, said := range map[*Need]*textBool{&c.ipv4: raw.IPAM.AssignIPv4, &c.ipv6: raw.IPAM.AssignIPv6} {
 		switch {

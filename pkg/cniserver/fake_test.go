@@ -25,6 +25,7 @@ type rooms struct {
 	endpoints map[[2]string]model.Endpoint
 	pods      map[string]cniserver.PodInfo
 	attrs     map[string]map[string]string
+	asked     cniserver.AddressRequest // last
 	revision  uint64
 	next      int
 	calls     []string
@@ -83,7 +84,7 @@ func (r *rooms) Assign(ctx context.Context, req cniserver.AddressRequest) (out [
 			out = have
 			return nil
 		}
-		r.attrs[req.Handle] = req.Attributes
+		r.attrs[req.Handle], r.asked = req.Attributes, req
 		r.next++
 		switch {
 		case len(req.Addresses) > 0:

@@ -42,6 +42,7 @@ type AddressRequest struct {
 	PoolsV4, PoolsV6 []string     // names or prefixes of pools; none: any that fits
 	Addresses        []netip.Addr // exactly these; the fields above but Handle and Attributes do not count then
 	NamespaceLabels  map[string]string
+	PodCIDRs         bool // from node.spec.podCIDRs; pools do not count then
 
 	// Chosen, if set, may be called with the addresses as soon as they are
 	// chosen and before they survive a crash, from any goroutine and more than

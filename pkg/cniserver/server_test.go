@@ -430,6 +430,8 @@ func TestBothFamiliesAndCalicosConflist(t *testing.T) {
 		"calico both":    {`{"type":"calico-ipam","assign_ipv4":"true","assign_ipv6":"true","ipv4_pools":["p"]}`, "10.244.0.1 fd00::1"},
 		"six alone":      {`{"type":"muslin-ipam","assign_ipv4":false,"assign_ipv6":true}`, "fd00::1"},
 		"no ipam":        {`{}`, "10.244.0.1"},
+		"node's prefix":  {`{"type":"host-local","subnet":"usePodCidr"}`, "10.244.0.1"},
+		"both prefixes":  {`{"type":"host-local","ranges":[[{"subnet":"usePodCidr"}],[{"subnet":"usepodcidripv6"}]]}`, "10.244.0.1 fd00::1"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -452,6 +454,9 @@ func TestBothFamiliesAndCalicosConflist(t *testing.T) {
 			}
 			if got.Version != "0.3.1" || strings.Join(addrs, " ") != c.want {
 				t.Errorf("answer %+v, want %s", got, c.want)
+			}
+			if fromPrefixes := strings.Contains(c.ipam, "host-local"); n.asked.PodCIDRs != fromPrefixes {
+				t.Errorf("asked for addresses of the node's prefixes: %v", !fromPrefixes)
 			}
 			if w := n.wires[[2]string{"c1", "eth0"}]; w.MTU != 1440 {
 				t.Errorf("wire with mtu %d", w.MTU)
@@ -477,7 +482,9 @@ func TestBadInputNamesWhatIsWrong(t *testing.T) {
 		"garbage":          {withConf("\x00{"), types.ErrDecodingFailure, "network configuration"},
 		"wrong type":       {withConf(`{"name":3}`), types.ErrDecodingFailure, "name"},
 		"no name":          {withConf(`{"cniVersion":"1.0.0"}`), types.ErrInvalidNetworkConfig, "name"},
-		"foreign ipam":     {withConf(`{"name":"n","ipam":{"type":"host-local"}}`), types.ErrInvalidNetworkConfig, `"host-local"`},
+		"foreign ipam":     {withConf(`{"name":"n","ipam":{"type":"dhcp"}}`), types.ErrInvalidNetworkConfig, `"dhcp"`},
+		"own subnet":       {withConf(`{"name":"n","ipam":{"type":"host-local","ranges":[[{"subnet":"usePodCidr"},{"subnet":"10.0.0.0/24"}]]}}`), types.ErrInvalidNetworkConfig, "ipam.ranges[0][1].subnet"},
+		"no subnet":        {withConf(`{"name":"n","ipam":{"type":"host-local"}}`), types.ErrInvalidNetworkConfig, "ipam.subnet"},
 		"no family":        {withConf(`{"name":"n","ipam":{"type":"calico-ipam","assign_ipv4":"false"}}`), types.ErrInvalidNetworkConfig, "assign_ipv4"},
 		"not a bool":       {withConf(`{"name":"n","ipam":{"assign_ipv4":"maybe"}}`), types.ErrDecodingFailure, "maybe"},
 		"mtu":              {withConf(`{"name":"n","mtu":10}`), types.ErrInvalidNetworkConfig, "mtu"},

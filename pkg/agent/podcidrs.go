@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"sync/atomic"
+
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/cniserver"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// podCIDRs gives out addresses of node.spec.podCIDRs. Most clusters have such
+// prefixes and use pools all the same, so they count from the first pod on that
+// has an address of theirs, or asks for one: then the node announces them.
+type podCIDRs struct {
+	*ipam.PodCIDRs
+	used    atomic.Bool
+	changed func() // tells the data plane and BGP to look again
+}
+
+func newPodCIDRs() *podCIDRs { return &podCIDRs{PodCIDRs: ipam.NewPodCIDRs(), changed: func() {}} }
+
+func (p *podCIDRs) assign(r cniserver.AddressRequest) ([]netip.Addr, error) {
+	if len(r.Addresses) > 0 {
+		return nil, &ipam.Error{
+			Code: ipam.CodeBadRequest, Object: model.Ref{Kind: "Pod", Namespace: r.Attributes["namespace"], Name: r.Attributes["pod"]},
+			Detail: "it asks for a certain address, and the node's prefixes give any", Hint: "use an IPPool for pods with an address of their own",
+		}
+	}
+	var families []ipam.Family
+	if r.IPv4 == cniserver.NeedYes {
+		families = append(families, ipam.IPv4)
+	}
+	if r.IPv6 == cniserver.NeedYes {
+		families = append(families, ipam.IPv6)
+	}
+	got, err := p.Assign(r.Handle, families)
+	if err == nil {
+		p.use()
+	}
+	return got, err
+}
+
+func (p *podCIDRs) use() {
+	if !p.used.Swap(true) {
+		p.changed()
+	}
+}
+
+// learnPodCIDRs takes the node's prefixes over, and sees by the pods of an
+// earlier process whether they are in use.
+func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
+	a.podCIDRs.SetPrefixes(self.PodCIDRs)
+	select {
+	case <-a.alloc.Ready():
+	default:
+		return // its blocks are not known yet
+	}
+	if inPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), a.endpoints.List()) {
+		a.podCIDRs.use()
+	}
+}
+
+// inPodCIDRs reports whether a pod's address lies in a prefix of the node and in
+// no block of its. A prefix within a pool that gives out addresses tells
+// nothing: the address may be borrowed from another node's block.
+func inPodCIDRs(prefixes []netip.Prefix, pools []model.Pool, blocks []model.Block, pods []model.Endpoint) bool {
+	for _, prefix := range prefixes {
+		if slices.ContainsFunc(pools, func(p model.Pool) bool { return !p.Disabled && p.CIDR.Overlaps(prefix) }) {
+			continue
+		}
+		for _, pod := range pods {
+			for _, a := range pod.Addresses {
+				if prefix.Contains(a) && !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.CIDR.Contains(a) }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// blocks are the prefixes in use, which data plane and BGP treat as blocks.
+func (p *podCIDRs) blocks(self model.NodeName) []model.Block {
+	if !p.used.Load() {
+		return nil
+	}
+	var out []model.Block
+	for _, cidr := range p.Prefixes() {
+		out = append(out, model.Block{CIDR: cidr, Node: self, State: model.BlockConfirmed})
+	}
+	return out
+}
