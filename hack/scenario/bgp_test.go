@@ -1,0 +1,503 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// spoken is what TestWhatIsSpoken tells in chapters.
+type spoken struct{ *LightCluster }
+
+// TestWhatIsSpoken: services, the route origin check, CalicoNodeStatus, events
+// and drain, as the routers of two racks, the kernels and the API server see
+// them. Four agents, BIRD and FRR.
+func TestWhatIsSpoken(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := lab.Options{Name: "bgpsc"}
+	if err := lab.Down(ctx, options); err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewLightCluster(ctx, source, filepath.Join(source, "hack/scenario/testdata/four-light.yaml"), options, os.Stdout)
+	t.Cleanup(func() {
+		if err := c.Close(context.WithoutCancel(ctx)); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.StartAgents(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AwaitFullTables(ctx, 2*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	s := spoken{c}
+	for _, chapter := range []struct {
+		name string
+		tell func(*testing.T, context.Context)
+	}{
+		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"events", s.events}, {"drain", s.drain},
+	} {
+		began := time.Now()
+		if !t.Run(chapter.name, func(t *testing.T) { chapter.tell(t, ctx) }) {
+			return
+		}
+		fmt.Fprintf(os.Stdout, "%-22s %7.1fs  ok\n", chapter.name, time.Since(began).Seconds())
+	}
+}
+
+const (
+	serviceRange = "10.96.0.0/16"
+	sharedIP     = "198.51.100.7"
+	sharedHost   = sharedIP + "/32"
+)
+
+// await waits for something to be true of the cluster, with a bound that only
+// ends what will never come.
+func (s spoken) await(t *testing.T, ctx context.Context, what string, check func() error) {
+	t.Helper()
+	if err := s.eventually(ctx, 45*time.Second, check); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func (s spoken) address(node string) netip.Addr {
+	n, _ := s.Topology().Node(node)
+	return n.Address.V4
+}
+
+// bird gives the nodes of rack r1 that tor1 has heard a prefix from.
+func (s spoken) bird(ctx context.Context, prefix string) ([]string, error) {
+	out, err := s.Exec(ctx, "tor1", "birdc", "show", "route", prefix, "all")
+	if err != nil && !strings.Contains(string(out), "Network not found") {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	var from []string
+	for _, node := range []string{"a1", "a2"} {
+		if strings.Contains(string(out), "via "+s.address(node).String()+" ") {
+			from = append(from, node)
+		}
+	}
+	return from, nil
+}
+
+// frrPath is what FRR says of a path.
+type frrPath struct {
+	PeerID    string `json:"peerId"`
+	Community struct {
+		String string `json:"string"`
+	} `json:"community"`
+	Peer struct {
+		PeerID string `json:"peerId"`
+	} `json:"peer"`
+}
+
+// frr gives the nodes of rack r2 that tor2 has heard a prefix from.
+func (s spoken) frr(ctx context.Context, prefix string) ([]string, map[string]string, error) {
+	out, err := s.Exec(ctx, "tor2", "vtysh", "-c", "show bgp ipv4 unicast "+prefix+" json")
+	if err != nil {
+		return nil, nil, err
+	}
+	var view struct {
+		Paths []frrPath `json:"paths"`
+	}
+	if err := json.Unmarshal(out, &view); err != nil {
+		return nil, nil, fmt.Errorf("read %q: %w", out, err)
+	}
+	var from []string
+	communities := map[string]string{}
+	for _, node := range []string{"b1", "b2"} {
+		for _, p := range view.Paths {
+			if p.Peer.PeerID == s.address(node).String() {
+				from = append(from, node)
+				communities[node] = p.Community.String
+			}
+		}
+	}
+	return from, communities, nil
+}
+
+// heard waits until BIRD has a prefix from just these nodes of its rack, and
+// FRR from those of its own.
+func (s spoken) heard(t *testing.T, ctx context.Context, prefix string, want ...string) {
+	t.Helper()
+	s.await(t, ctx, prefix, func() error {
+		bird, err := s.bird(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		frr, _, err := s.frr(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		if got := append(bird, frr...); !slices.Equal(got, want) {
+			return fmt.Errorf("the routers hear it from %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
+const sharedService = `apiVersion: v1
+kind: Service
+metadata: {name: shared, namespace: default}
+spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}
+`
+
+// endpoints makes an EndpointSlice of a service, with an endpoint on each node.
+func endpoints(nodes ...string) string {
+	var list []string
+	for i, n := range nodes {
+		list = append(list, fmt.Sprintf("{addresses: [10.244.77.%d], nodeName: %s, conditions: {ready: true}}", i+1, n))
+	}
+	return fmt.Sprintf(`apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: shared, namespace: default, labels: {kubernetes.io/service-name: shared}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [%s]
+`, strings.Join(list, ", "))
+}
+
+// services: the range of cluster addresses comes from every node, the address
+// of a service with local traffic from the nodes that serve it.
+func (s spoken) services(t *testing.T, ctx context.Context) {
+	s.heard(t, ctx, serviceRange)
+	s.kubectl(t, ctx, "", "patch", "bgpconfiguration.projectcalico.org", "default", "--type=merge", "-p",
+		`{"spec":{"serviceClusterIPs":[{"cidr":"`+serviceRange+`"}],"serviceLoadBalancerIPs":[{"cidr":"198.51.100.0/24"}]}}`)
+	s.heard(t, ctx, serviceRange, "a1", "a2", "b1", "b2")
+	s.heard(t, ctx, "198.51.100.0/24", "a1", "a2", "b1", "b2")
+
+	s.kubectl(t, ctx, sharedService, "apply", "-f", "-")
+	s.kubectl(t, ctx, "", "patch", "service", "shared", "--subresource=status", "--type=merge", "-p",
+		`{"status":{"loadBalancer":{"ingress":[{"ip":"`+sharedIP+`"}]}}}`)
+	s.kubectl(t, ctx, endpoints("a1", "b1"), "apply", "-f", "-")
+	s.heard(t, ctx, sharedHost, "a1", "b1")
+	s.kubectl(t, ctx, endpoints("b1", "b2"), "apply", "-f", "-")
+	s.heard(t, ctx, sharedHost, "b1", "b2")
+}
+
+// agentView is what the chapters ask of an agent's own status.
+type agentView struct {
+	Origin struct {
+		Mode     string
+		Standing int
+		Total    map[string]int
+		Refused  []struct{ Prefix, Reason string }
+	}
+}
+
+func (s spoken) view(ctx context.Context, node string) (v agentView, err error) {
+	out, err := s.Exec(ctx, node, filepath.Join(s.bin, "muslin-agent"), "status")
+	if err != nil {
+		return v, err
+	}
+	return v, json.Unmarshal(out, &v)
+}
+
+// origin: a router announces a pod prefix that IPAM knows nothing of.
+func (s spoken) origin(t *testing.T, ctx context.Context) {
+	const stray = "10.244.200.0/26"
+	routed := func(node string) (bool, error) {
+		routes, err := s.Routes(node)
+		return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == stray }), err
+	}
+	counted := func(node string, mode string, installed bool) func() error {
+		return func() error {
+			v, err := s.view(ctx, node)
+			if err != nil {
+				return err
+			}
+			has, err := routed(node)
+			if err != nil {
+				return err
+			}
+			if v.Origin.Mode != mode || v.Origin.Standing != 1 || v.Origin.Total["NoBlock"] == 0 || v.Origin.Refused[0].Prefix != stray || has != installed {
+				return fmt.Errorf("%s: origin check %+v, route in the kernel: %v", node, v.Origin, has)
+			}
+			return nil
+		}
+	}
+	mode := func(m string) {
+		t.Helper()
+		s.kubectl(t, ctx, "", "annotate", "bgpconfiguration.projectcalico.org", "default", "--overwrite", "muslin.io/origin-check="+m)
+	}
+	s.inject(t, ctx, "network "+stray)
+	s.await(t, ctx, "check off", func() error {
+		if has, err := routed("b1"); err != nil || !has {
+			return fmt.Errorf("the stray prefix is not installed: %w", err)
+		}
+		return nil
+	})
+	mode("Warn")
+	s.await(t, ctx, "warn", counted("b1", "Warn", true))
+	mode("Enforce")
+	s.await(t, ctx, "enforce", counted("b1", "Enforce", false))
+	s.await(t, ctx, "enforce in the other rack", counted("a1", "Enforce", false))
+	metric := s.metric(t, ctx, "b1", `muslin_bgp_origin_refusals_total{reason="NoBlock"}`)
+	if metric == "" || metric == "0" {
+		t.Errorf("metric of refusals: %q", metric)
+	}
+	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
+		t.Errorf("routes that ipam confirms: %v", err)
+	}
+	// A block that is made while the check is on gets through.
+	if _, err := s.AddLightPod(ctx, "a2", "late"); err != nil {
+		t.Fatal(err)
+	}
+	mode("Off")
+	s.await(t, ctx, "off again", func() error {
+		if has, err := routed("b1"); err != nil || !has {
+			return fmt.Errorf("the stray prefix is not back: %w", err)
+		}
+		return nil
+	})
+	s.inject(t, ctx, "no network "+stray)
+}
+
+// inject changes what tor2 announces.
+func (s spoken) inject(t *testing.T, ctx context.Context, line string) {
+	t.Helper()
+	_, err := s.Exec(ctx, "tor2", "vtysh", "-c", "configure terminal", "-c", "router bgp 65102", "-c", "no bgp network import-check",
+		"-c", "address-family ipv4 unicast", "-c", line)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s spoken) metric(t *testing.T, ctx context.Context, node, name string) string {
+	t.Helper()
+	out, err := s.CommandInNet(ctx, node, "curl", "-sf", "http://127.0.0.1:9109/metrics").Output()
+	if err != nil {
+		t.Fatalf("metrics of %s: %v", node, err)
+	}
+	for line := range strings.SplitSeq(string(out), "\n") {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+const statusOfB1 = `apiVersion: projectcalico.org/v3
+kind: CalicoNodeStatus
+metadata: {name: b1}
+spec: {node: b1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 1}
+`
+
+// nodeStatus: an object that asks for it holds what the node knows, and keeps
+// up with it.
+func (s spoken) nodeStatus(t *testing.T, ctx context.Context) {
+	s.kubectl(t, ctx, statusOfB1, "apply", "-f", "-")
+	block, err := s.blockOf(ctx, "a1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, ctx, "status of b1", func() error {
+		out, err := s.Kubectl(ctx, "", "get", "caliconodestatus", "b1", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var got struct {
+			Status struct {
+				LastUpdated string
+				Agent       struct {
+					BIRDV4 struct{ State, RouterID, Version string }
+				}
+				BGP struct {
+					NumberEstablishedV4 int
+					PeersV4             []struct{ PeerIP, Type, State string }
+				}
+				Routes struct {
+					RoutesV4 []struct {
+						Type, Destination, Gateway, Interface string
+						LearnedFrom                           struct{ SourceType, PeerIP string }
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal(out, &got); err != nil {
+			return err
+		}
+		st := got.Status
+		if st.LastUpdated == "" || st.Agent.BIRDV4.State != "Ready" || st.Agent.BIRDV4.RouterID != s.address("b1").String() {
+			return fmt.Errorf("agent: %+v", st.Agent)
+		}
+		if st.BGP.NumberEstablishedV4 != 4 || len(st.BGP.PeersV4) != 4 { // three nodes, one router
+			return fmt.Errorf("bgp: %+v", st.BGP)
+		}
+		for _, r := range st.Routes.RoutesV4 {
+			if r.Type == "FIB" && r.Destination == block && r.Gateway != "" && r.Interface != "" && r.LearnedFrom.PeerIP != "" {
+				return nil
+			}
+		}
+		return fmt.Errorf("no way to %s: %+v", block, st.Routes)
+	})
+}
+
+// blockOf is a block of a node.
+func (s spoken) blockOf(ctx context.Context, node string) (string, error) {
+	out, err := s.Kubectl(ctx, "", "get", "blockaffinities.projectcalico.org", "-o", `jsonpath={range .items[?(@.spec.node=="`+node+`")]}{.spec.cidr}{"\n"}{end}`)
+	if err != nil {
+		return "", err
+	}
+	blocks := strings.Fields(string(out))
+	if len(blocks) == 0 {
+		return "", fmt.Errorf("%s has no block", node)
+	}
+	return blocks[0], nil
+}
+
+// events: a router that resets a session is seen in the events of its BGPPeer;
+// the first establishment was none.
+func (s spoken) events(t *testing.T, ctx context.Context) {
+	told := func() (string, error) {
+		out, err := s.Kubectl(ctx, "", "get", "events", "-n", "default", "--field-selector", "involvedObject.kind=BGPPeer,involvedObject.name=rack-r2",
+			"-o", `jsonpath={range .items[*]}{.reason} {.message}{"\n"}{end}`)
+		return string(out), err
+	}
+	if before, err := told(); err != nil || before != "" {
+		t.Errorf("events before anything happened: %q, %v", before, err)
+	}
+	if _, err := s.Exec(ctx, "tor2", "vtysh", "-c", "clear bgp "+s.address("b2").String()); err != nil {
+		t.Fatal(err)
+	}
+	s.await(t, ctx, "events of the session", func() error {
+		text, err := told()
+		if err != nil {
+			return err
+		}
+		for _, want := range []string{"BGPSessionLost session of b2 with ", "BGPSessionEstablished session of b2 with "} {
+			if strings.Count(text, want) != 1 {
+				return fmt.Errorf("want one %q in:\n%s", want, text)
+			}
+		}
+		return nil
+	})
+	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// drain: the node that a shared address is reached through is drained, first by
+// asking and then for good, while a host outside pings that address.
+func (s spoken) drain(t *testing.T, ctx context.Context) {
+	s.heard(t, ctx, sharedHost, "b1", "b2")
+	for _, n := range []string{"b1", "b2"} {
+		if _, err := s.Exec(ctx, n, "ip", "address", "add", sharedHost, "dev", "lo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drained := "b1"
+	var ways []string
+	s.await(t, ctx, "tor2 routes the shared address", func() (err error) {
+		if ways, err = s.ways(ctx); err == nil && len(ways) == 0 {
+			err = fmt.Errorf("no way")
+		}
+		return err
+	})
+	if !slices.Contains(ways, drained) {
+		drained = ways[0]
+	}
+	block, err := s.blockOf(ctx, drained)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ping := s.pingFromOutside(t, ctx, sharedIP)
+	const steady = time.Second // of traffic before, between and after the steps
+	time.Sleep(steady)
+	s.kubectl(t, ctx, "", "annotate", "node", drained, "muslin.io/drain=Shutdown")
+	s.await(t, ctx, "tor2 prefers another way", func() error {
+		_, communities, err := s.frr(ctx, block)
+		if err != nil {
+			return err
+		}
+		if ways, err = s.ways(ctx); err != nil {
+			return err
+		}
+		if c := communities[drained]; c != "graceful-shutdown" || len(ways) == 0 || slices.Contains(ways, drained) {
+			return fmt.Errorf("communities of %s's block: %q; ways to the shared address: %v", drained, c, ways)
+		}
+		return nil
+	})
+	time.Sleep(steady)
+	s.kubectl(t, ctx, "", "annotate", "node", drained, "--overwrite", "muslin.io/drain=Withdrawn")
+	s.await(t, ctx, "tor2 hears nothing of it", func() error {
+		for _, prefix := range []string{sharedHost, serviceRange, block} {
+			from, _, err := s.frr(ctx, prefix)
+			if err != nil {
+				return err
+			}
+			if slices.Contains(from, drained) {
+				return fmt.Errorf("%s from %v", prefix, from)
+			}
+		}
+		return nil
+	})
+	time.Sleep(steady)
+	result := ping()
+	t.Logf("drain of %s: %d sent, %d lost, longest %.1f ms", drained, result.Sent, result.Lost, result.MaxMs)
+	if result.Lost != 0 || result.Failed != 0 || result.Sent == 0 {
+		t.Errorf("ping: %+v, want none lost", result)
+	}
+	s.kubectl(t, ctx, "", "annotate", "node", drained, "muslin.io/drain-")
+	s.heard(t, ctx, sharedHost, "b1", "b2")
+	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ways are the nodes that tor2's kernel sends the shared address to.
+func (s spoken) ways(ctx context.Context) ([]string, error) {
+	out, err := s.Exec(ctx, "tor2", "ip", "-json", "route", "get", sharedIP)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.Exec(ctx, "tor2", "ip", "route", "show", sharedHost)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, n := range []string{"b1", "b2"} {
+		via := s.address(n).String()
+		if strings.Contains(string(all), "via "+via+" ") || strings.Contains(string(out), `"`+via+`"`) {
+			found = append(found, n)
+		}
+	}
+	return found, nil
+}
+
+func (s spoken) pingFromOutside(t *testing.T, ctx context.Context, target string) func() pingResult {
+	t.Helper()
+	var out, errs strings.Builder
+	cmd := s.Command(ctx, "outside", "probe", "ping", "-i", "10ms", target)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() pingResult {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		var r pingResult
+		if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
+			t.Fatalf("ping said %q, %q: %v", out.String(), errs.String(), err)
+		}
+		return r
+	}
+}
