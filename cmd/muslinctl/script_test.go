@@ -94,7 +94,8 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	err := ts.Exec(args[1], args[2:]...)
 	got := 0
-	if e, ok := err.(*exec.ExitError); ok {
+	var e *exec.ExitError
+	if errors.As(err, &e) {
 		got = e.ExitCode()
 	} else if err != nil {
 		ts.Fatalf("%v", err)

@@ -86,11 +86,9 @@ func (t *Tool) completeKinds(c *cobra.Command, args []string, word string) ([]st
 	return matching(t.liveNames(c.Context(), k), word), cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeNames offers names of objects of one kind.
-func (t *Tool) completeNames(plural string) cobra.CompletionFunc {
-	return func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
-		return matching(t.liveNames(c.Context(), kind.MustFind(plural)), word), cobra.ShellCompDirectiveNoFileComp
-	}
+// completeNodes offers the names of nodes.
+func (t *Tool) completeNodes(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	return matching(t.liveNames(c.Context(), kind.MustFind("nodes")), word), cobra.ShellCompDirectiveNoFileComp
 }
 
 // liveNames asks the server; a shell does not wait long.

@@ -41,7 +41,7 @@ Without --from every other node asks. The exit code is 4 when a link is broken.`
 	}
 	c.Flags().StringVar(&from, "from", "", "node or [namespace/]pod that asks; default: every node")
 	c.Flags().StringVarP(&format, "output", "o", "", "json")
-	_ = c.RegisterFlagCompletionFunc("from", t.completeNames("nodes"))
+	_ = c.RegisterFlagCompletionFunc("from", t.completeNodes)
 	return c
 }
 

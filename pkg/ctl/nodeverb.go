@@ -43,7 +43,7 @@ What a CalicoNodeStatus object holds is shown when there is one for the node;
 otherwise, and with --live, the agent itself is asked.`,
 		Example: `  muslinctl node status
   muslinctl node status n1 --live`,
-		ValidArgsFunction: t.completeNames("nodes"),
+		ValidArgsFunction: t.completeNodes,
 		RunE: func(c *cobra.Command, args []string) error {
 			if all && len(args) > 0 {
 				return api.Usagef("--all and names of nodes exclude each other")
@@ -254,7 +254,7 @@ is not wanted, with ! when something else overrides it.`,
 		Args: usage(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
-				return t.completeNames("nodes")(c, args, word)
+				return t.completeNodes(c, args, word)
 			}
 			return matching(parts, word), cobra.ShellCompDirectiveNoFileComp
 		},

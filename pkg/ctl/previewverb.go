@@ -61,7 +61,7 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 		return err
 	}
 	was, problems := preview.Plans(before.Nodes, before.For)
-	old := append(problems, before.Problems...)
+	old := slices.Concat(problems, before.Problems)
 	will, problems := preview.Plans(after.Nodes, after.For)
 	out := preview.Compare(was, will)
 	for _, p := range append(problems, after.Problems...) {

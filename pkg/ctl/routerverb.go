@@ -34,7 +34,7 @@ or of the one that --rack-label names.`,
   muslinctl router-config r1 --for bird --listen-range 10.1.1.0/24
   muslinctl router-config r1 --for junos --rack-label topology.kubernetes.io/zone`,
 		Args:              usage(cobra.ExactArgs(1)),
-		ValidArgsFunction: t.completeNames("nodes"),
+		ValidArgsFunction: t.completeNodes,
 		RunE:              func(c *cobra.Command, args []string) error { return t.runRouterConfig(c.Context(), args[0], o) },
 	}
 	f := c.Flags()

@@ -58,7 +58,7 @@ func (c *Client) List(ctx context.Context, k *kind.Kind, s Select) ([]Object, st
 
 // EachPage reads a list page by page.
 func (c *Client) EachPage(ctx context.Context, path string, s Select, visit func([]Object)) (string, error) {
-	rv, next := "", ""
+	next := ""
 	for {
 		var page struct {
 			Metadata struct {

@@ -195,6 +195,11 @@ func reach(plan Plan) map[Path]struct{} {
 		for _, p := range c.Paths {
 			owner[p.NextHop] = n
 		}
+		for _, p := range c.Peers {
+			if p.LocalAddress.IsValid() {
+				owner[p.LocalAddress] = n
+			}
+		}
 	}
 	out := map[Path]struct{}{}
 	for n, c := range plan {

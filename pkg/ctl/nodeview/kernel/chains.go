@@ -23,7 +23,7 @@ func chains() ([]nodeview.Chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nfnetlink: %w", err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	answer, err := c.Execute(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETCHAIN), Flags: netlink.Request | netlink.Dump},
 		Data:   []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0},

@@ -63,7 +63,7 @@ func echo(ctx context.Context, to, from netip.Addr, size int) error {
 	if err != nil {
 		return fmt.Errorf("open raw socket: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var nonce [4]byte
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return err
