@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -155,4 +156,29 @@ func addrs(texts ...string) []netip.Addr {
 		out = append(out, netip.MustParseAddr(t))
 	}
 	return out
+}
+
+// Whoever uses the blocks has to know when there may be newer ones.
+func TestAllBlocksAreStaleWithoutTheServer(t *testing.T) {
+	own := kubetest.Start(t)
+	own.InstallCRDs(t)
+	own.MustKubectl(t, v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`), "apply", "-f", "-")
+	c := watchAs(t, own.Config(), kube.Options{Node: "n1", AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }})
+	if got := c.AllBlocks(); !got.Listed || got.Stale {
+		t.Fatalf("%+v", got)
+	}
+	own.Kill()
+	eventually(t, c, func() string {
+		if got := c.AllBlocks(); !got.Stale || !got.Listed || len(got.List) != 1 {
+			return fmt.Sprintf("without a server: %+v", got)
+		}
+		return ""
+	})
+	own.Restart(t)
+	eventually(t, c, func() string {
+		if got := c.AllBlocks(); got.Stale || len(got.List) != 1 {
+			return fmt.Sprintf("with a server again: %+v", got)
+		}
+		return ""
+	})
 }
