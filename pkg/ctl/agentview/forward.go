@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/streaming/pkg/httpstream"
+	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // what client-go's dialer returns
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport/spdy"
 

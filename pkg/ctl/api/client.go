@@ -75,9 +75,8 @@ func (c *Client) EachPage(ctx context.Context, path string, s Select, visit func
 			return "", err
 		}
 		visit(page.Items)
-		rv = page.Metadata.ResourceVersion
 		if next = page.Metadata.Continue; next == "" {
-			return rv, nil
+			return page.Metadata.ResourceVersion, nil
 		}
 	}
 }
