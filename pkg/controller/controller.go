@@ -94,7 +94,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { c.Objects.watchPods(ctx) })
-	wg.Go(func() { c.Objects.watchUninstall(ctx, &c.uninstalling) })
+	wg.Go(func() { c.watchUninstall(ctx) })
 	for {
 		after := c.pass(ctx)
 		if !c.wait(ctx, after) {

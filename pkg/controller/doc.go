@@ -1,16 +1,32 @@
 // Package controller does what one process has to do for the whole cluster: it
 // makes the default objects that are absent, says on IPPools, BGPPeers,
-// BGPConfigurations and BGPFilters what Muslin makes of them, and frees the
-// addresses and blocks of nodes that were deleted.
+// BGPConfigurations and BGPFilters what Muslin makes of them, frees what deleted
+// nodes held, collects addresses, handles and blocks that nobody needs any more
+// on nodes that live, and lets a deleted pool go when it is empty.
 //
 // One of any number of replicas works at a time, chosen by a Lease. What to
-// write is decided by pure functions over what package kube has read; only
-// differences are written. It never refuses or changes a user's spec, and the
-// agents do not need it to forward packets.
+// write or release is decided by pure functions over what was read (changes,
+// judge, finalizers); only differences are written. It never refuses or changes
+// a user's spec, and the agents do not need it to forward packets.
+//
+// Of a deleted node everything goes seconds later (type gone). Of a living one
+// only what has been seen without an owner over a grace (function judge): an
+// address whose pod is gone, finished, elsewhere or has other addresses; a
+// handle without addresses; an empty block beside another one, or of no pool
+// that selects the node. Addresses without a pod, such as a tunnel's, are their
+// node's own business while it lives. Every release names the sequence number
+// it was decided upon, so that what was assigned anew meanwhile stays.
 //
 // Wire footprint: conditions Allocatable of IPPools and Accepted of the other
 // three kinds, in their status subresource; objects named default and
-// default-ipv4-ippool or default-ipv6-ippool, made once; IPAM objects of nodes
-// that do not exist; Lease muslin-system/muslin-controller. A fresh process recognises its conditions by
-// their type and leaves those of other types as they are.
+// default-ipv4-ippool or default-ipv6-ippool, made once; finalizer
+// projectcalico.org/ippool-finalizer of IPPools that have blocks, and with it
+// ClusterRole and ClusterRoleBinding muslin-controller-finalizer, owned by the
+// CRD of IPPools; writes and deletes of IPAM objects; Lease
+// muslin-system/muslin-controller. It watches pods of all nodes and keeps about
+// 200 bytes of each.
+//
+// A fresh process recognises its conditions by their type and leaves those of
+// other types as they are, and its finalizer by name. What looked like garbage
+// to its predecessor it has to see anew: the grace starts again.
 package controller

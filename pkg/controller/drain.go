@@ -59,6 +59,7 @@ type drainer struct {
 	store   ipam.Store
 	objects *Objects
 	unowned []netip.Prefix // blocks of the last survey that no node has
+	lasting bool           // see Objects.makeLastingRights
 }
 
 // drain puts finalizers on pools that have blocks and takes them from those
@@ -75,20 +76,33 @@ func (d *drainer) drain(ctx context.Context, s model.Snapshot, objects []kube.Re
 		return &used
 	}
 	for _, f := range finalizers(objects, inUse, uninstalling) {
-		if !f.keep && !uninstalling {
-			// A last look: the blocks themselves, some of which no node has.
-			has, err := d.hasBlocks(ctx, poolNamed(s.Pools, f.pool).CIDR)
-			if err != nil || has {
-				errs = append(errs, err)
-				continue
-			}
-		}
-		errs = append(errs, d.objects.finalize(ctx, f))
+		errs = append(errs, d.change(ctx, f, s, uninstalling))
 	}
 	for _, o := range objects {
 		draining = draining || o.Ref.Kind == "IPPool" && o.Meta.Deleting && slices.Contains(o.Meta.Finalizers, PoolFinalizer)
 	}
 	return draining && !uninstalling, errors.Join(errs...)
+}
+
+// change writes one finalizer. Before one goes there is a last look at the
+// blocks themselves, some of which no node has.
+func (d *drainer) change(ctx context.Context, f finalize, s model.Snapshot, uninstalling bool) error {
+	if !f.keep && !uninstalling {
+		has, err := d.hasBlocks(ctx, poolNamed(s.Pools, f.pool).CIDR)
+		if err != nil {
+			return err
+		}
+		if has {
+			return nil
+		}
+	}
+	if f.keep && !d.lasting {
+		if err := d.objects.makeLastingRights(ctx); err != nil {
+			return err
+		}
+		d.lasting = true
+	}
+	return d.objects.finalize(ctx, f)
 }
 
 // hasBlocks asks for blocks; the list may be a second old, and an affinity is
@@ -110,14 +124,21 @@ func poolNamed(pools []model.Pool, name string) *model.Pool {
 	return &pools[i]
 }
 
-// finalize writes the finalizers of a pool, guarded by what was read.
+// finalize writes the finalizers of a pool.
 func (o *Objects) finalize(ctx context.Context, f finalize) error {
-	data, err := fetch(ctx, o.client.Get().AbsPath(v3Path+"ippools/"+f.pool).SetHeader("Accept", jsonMeta))
-	if apierrors.IsNotFound(err) {
-		return nil
+	if err := o.setFinalizer(ctx, v3Path+"ippools/"+f.pool, f.uid, f.keep); err != nil {
+		return fmt.Errorf("finalizers of IPPool %s: %w", f.pool, err)
 	}
+	return nil
+}
+
+// setFinalizer puts PoolFinalizer on an object, or takes it away, guarded by
+// what was read. An object that is gone, or is another one by its uid (empty:
+// any), is left alone, and none is put on one that is being deleted.
+func (o *Objects) setFinalizer(ctx context.Context, path, uid string, keep bool) error {
+	data, err := fetch(ctx, o.client.Get().AbsPath(path).SetHeader("Accept", jsonMeta))
 	if err != nil {
-		return fmt.Errorf("get IPPool %s: %w", f.pool, err)
+		return notFoundIsFine(err)
 	}
 	var have struct {
 		Metadata struct {
@@ -128,26 +149,29 @@ func (o *Objects) finalize(ctx context.Context, f finalize) error {
 		} `json:"metadata"`
 	}
 	if err := json.Unmarshal(data, &have); err != nil {
-		return fmt.Errorf("read IPPool %s: %w", f.pool, err)
+		return err
 	}
 	m := have.Metadata
-	if m.UID != f.uid || f.keep && m.DeletionTimestamp != nil || slices.Contains(m.Finalizers, PoolFinalizer) == f.keep {
+	if uid != "" && m.UID != uid || keep && m.DeletionTimestamp != nil || slices.Contains(m.Finalizers, PoolFinalizer) == keep {
 		return nil
 	}
 	list := slices.DeleteFunc(m.Finalizers, func(s string) bool { return s == PoolFinalizer })
-	if f.keep {
+	if keep {
 		list = append(list, PoolFinalizer)
 	}
 	body, err := json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid": m.UID, "resourceVersion": m.ResourceVersion, "finalizers": list,
 	}})
 	if err != nil {
-		return fmt.Errorf("encode finalizers of IPPool %s: %w", f.pool, err)
+		return err
 	}
-	_, err = fetch(ctx, o.client.Patch(types.MergePatchType).AbsPath(v3Path+"ippools/"+f.pool).
-		SetHeader("Accept", jsonMeta).Body(body))
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("write finalizers of IPPool %s: %w", f.pool, err)
+	_, err = fetch(ctx, o.client.Patch(types.MergePatchType).AbsPath(path).SetHeader("Accept", jsonMeta).Body(body))
+	return notFoundIsFine(err)
+}
+
+func notFoundIsFine(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +33,10 @@ func (u *uninstalling) set() {
 }
 
 // watchUninstall watches the CRD of IPPools until ctx ends.
-func (o *Objects) watchUninstall(ctx context.Context, u *uninstalling) {
+func (c *Controller) watchUninstall(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := o.followCRD(ctx, u); err != nil && ctx.Err() == nil {
-			o.log.Debug("watch of the IPPool CRD ended", "error", err)
+		if err := c.Objects.followCRD(ctx, func() { c.uninstalling.set(); c.dropFinalizers(ctx) }); err != nil && ctx.Err() == nil {
+			c.Logger.Debug("watch of the IPPool CRD ended", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -44,7 +45,8 @@ func (o *Objects) watchUninstall(ctx context.Context, u *uninstalling) {
 	}
 }
 
-func (o *Objects) followCRD(ctx context.Context, u *uninstalling) error {
+// followCRD calls going when the CRD is being deleted.
+func (o *Objects) followCRD(ctx context.Context, going func()) error {
 	body, err := o.client.Get().AbsPath(crdPath).SetHeader("Accept", jsonMeta).
 		Param("fieldSelector", "metadata.name=ippools.projectcalico.org").Param("watch", "true").Stream(ctx)
 	if err != nil {
@@ -65,7 +67,7 @@ func (o *Objects) followCRD(ctx context.Context, u *uninstalling) error {
 			return err
 		}
 		if event.Type == "DELETED" || event.Object.Metadata.DeletionTimestamp != nil {
-			u.set()
+			going()
 		}
 	}
 }
@@ -84,8 +86,64 @@ func (c *Controller) leave(ctx context.Context) error {
 		}
 		c.uninstalling.set()
 	}
-	if _, err := c.drain(ctx); err != nil {
-		c.Logger.Error("finalizers of pools could not be removed", "finalizer", PoolFinalizer, "error", err)
+	c.dropFinalizers(ctx)
+	return nil
+}
+
+// dropFinalizers takes the finalizer from every pool.
+func (c *Controller) dropFinalizers(ctx context.Context) {
+	for _, f := range finalizers(c.Cluster.Reported(), func(string) *bool { return nil }, true) {
+		if err := c.Objects.finalize(ctx, f); err != nil {
+			c.Logger.Error("finalizer of a pool could not be removed", "pool", f.pool, "finalizer", PoolFinalizer, "error", err)
+		}
+	}
+}
+
+// lastingRights names the ClusterRole and the ClusterRoleBinding that outlive
+// those of the manifests.
+const lastingRights = "muslin-controller-finalizer"
+
+// makeLastingRights lets the controller write pools for as long as their CRD
+// exists. Who deletes all of Muslin at once deletes the CRDs, which then wait
+// for the pools' finalizers, and in the same breath the rights to remove them.
+// These belong to the CRD, so that the cluster deletes them after it, and to no
+// manifest. They grant nothing that the controller does not have.
+func (o *Objects) makeLastingRights(ctx context.Context) error {
+	const rbac = "/apis/rbac.authorization.k8s.io/v1/"
+	data, err := fetch(ctx, o.client.Get().AbsPath(crdPath+"/ippools.projectcalico.org").SetHeader("Accept", jsonMeta))
+	if err != nil {
+		return fmt.Errorf("get the CRD of IPPools: %w", err)
+	}
+	var crd struct {
+		Metadata struct {
+			UID string `json:"uid"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(data, &crd); err != nil {
+		return fmt.Errorf("read the CRD of IPPools: %w", err)
+	}
+	metadata := map[string]any{"name": lastingRights, "ownerReferences": []any{map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "name": "ippools.projectcalico.org", "uid": crd.Metadata.UID,
+	}}}
+	for _, object := range []map[string]any{ // the role first, which the binding needs
+		{"kind": "ClusterRole", "rules": []any{map[string]any{
+			"apiGroups": []string{"projectcalico.org"}, "resources": []string{"ippools"}, "verbs": []string{"get", "patch"},
+		}}},
+		{
+			"kind":     "ClusterRoleBinding",
+			"roleRef":  map[string]any{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": lastingRights},
+			"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "muslin-controller", "namespace": kube.SystemNamespace}},
+		},
+	} {
+		object["apiVersion"], object["metadata"] = "rbac.authorization.k8s.io/v1", metadata
+		body, err := json.Marshal(object)
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", object["kind"], err)
+		}
+		_, err = fetch(ctx, o.client.Post().AbsPath(rbac+strings.ToLower(object["kind"].(string))+"s").SetHeader("Content-Type", jsonType).SetHeader("Accept", jsonMeta).Body(body))
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create %s %s: %w", object["kind"], lastingRights, err)
+		}
 	}
 	return nil
 }
