@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,30 +90,12 @@ func (p *Plugger) attach(ctx context.Context, s Spec) (model.Endpoint, error) {
 	}
 	err = errors.Join(p.setHost(s, host), p.setPod(s, inside))
 	if err == nil {
-		err = p.waitRunning(ctx, s.HostInterface)
+		err = p.waitUsable(ctx, s, inside)
 	}
 	if err != nil {
 		return model.Endpoint{}, errors.Join(err, p.remove(context.WithoutCancel(ctx), host))
 	}
 	return s.endpoint(), nil
-}
-
-// waitRunning waits until the node's end lets packets through. The end that was
-// set up first does so only when the kernel's link watch has run, up to a second
-// later, and drops packets until then; since Linux 6.9 asking for the link makes
-// it run.
-func (p *Plugger) waitRunning(ctx context.Context, name string) error {
-	for {
-		l, err := p.conn.GetLink(name)
-		if err != nil || l.Up {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for link %s: %w", name, ctx.Err())
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 // pair returns the index of the host's end, and makes the pair unless the one

@@ -135,6 +135,34 @@ func TestAttachLeavesTheLinksAsDocumented(t *testing.T) {
 	}
 }
 
+// TestFirstPacketArrives: what is sent to a pod as soon as Attach has returned
+// is answered, in both families.
+func TestFirstPacketArrives(t *testing.T) {
+	node := nstest.New(t)
+	node.Veth("eth0", nstest.New(t), "sw", []string{"10.1.0.1/24", "fd01::1/64"}, []string{"10.1.0.254/24", "fd01::254/64"})
+	p := open(t, node)
+	for i := range 40 {
+		ns := nstest.New(t)
+		side, err := p.enter(ns.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := attach(t, p, spec(i+1, ns))
+		for _, a := range e.Addresses {
+			if local, err := isLocal(side.conn, a); err != nil || !local {
+				t.Errorf("pod %d: %s is not the pod's own when Attach returns: %v", i+1, a, err)
+			}
+		}
+		side.Close()
+		route(node, e)
+		for _, a := range e.Addresses {
+			if out, err := node.Try("ping", "-c", "1", "-W", "2", a.String()); err != nil {
+				t.Errorf("pod %d: the first packet to %s is lost: %s", i+1, a, out)
+			}
+		}
+	}
+}
+
 func TestListReadsTheKernel(t *testing.T) {
 	node := nstest.New(t)
 	p := open(t, node)
