@@ -86,6 +86,11 @@ func (t *Tool) completeKinds(c *cobra.Command, args []string, word string) ([]st
 	return matching(t.liveNames(c.Context(), k), word), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completePools offers the names of pools.
+func (t *Tool) completePools(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	return matching(t.liveNames(c.Context(), kind.MustFind("ippools")), word), cobra.ShellCompDirectiveNoFileComp
+}
+
 // completeNodes offers the names of nodes.
 func (t *Tool) completeNodes(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	return matching(t.liveNames(c.Context(), kind.MustFind("nodes")), word), cobra.ShellCompDirectiveNoFileComp

@@ -236,9 +236,12 @@ func (s *surveyor) again(ctx context.Context, first []ipamview.Finding) ([]ipamv
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(v.Check(), func(f ipamview.Finding) bool {
-		return !slices.ContainsFunc(first, func(g ipamview.Finding) bool { return f.Class == g.Class && f.Object == g.Object })
-	}), nil
+	type key struct{ class, object string }
+	before := make(map[key]bool, len(first))
+	for _, f := range first {
+		before[key{f.Class, f.Object}] = true
+	}
+	return slices.DeleteFunc(v.Check(), func(f ipamview.Finding) bool { return !before[key{f.Class, f.Object}] }), nil
 }
 
 func (t *Tool) writeReport(ctx context.Context, s *surveyor, path string, findings []ipamview.Finding) error {

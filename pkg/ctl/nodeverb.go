@@ -29,6 +29,7 @@ type liveStatus struct {
 	Version  string             `json:"version"`
 	Waiting  []string           `json:"waiting"`
 	Peers    []model.PeerStatus `json:"peers"`
+	Blocks   []model.Block      `json:"blocks"`
 	Problems []string           `json:"problems"`
 }
 

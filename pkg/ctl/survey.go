@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/term"
+	"k8s.io/client-go/rest"
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/kubestore"
@@ -33,7 +34,13 @@ func (t *Tool) surveyor() (*surveyor, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := kubestore.New(client.Config, kubestore.Options{})
+	// Compressing a large list costs the server more time than sending it.
+	plain := rest.CopyConfig(client.Config)
+	plain.DisableCompression = true
+	if client, err = api.NewClient(plain, client.Namespace); err != nil {
+		return nil, err
+	}
+	store, err := kubestore.New(plain, kubestore.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -236,3 +236,16 @@ func decode(data []byte, into any) error {
 	}
 	return nil
 }
+
+// MergePath changes whatever object a path names, by a merge patch.
+func (c *Client) MergePath(ctx context.Context, path string, patch Object) error {
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	answer, err := c.rest.Patch(types.MergePatchType).AbsPath(path).Param("fieldManager", "muslinctl").Body(body).Do(ctx).Raw()
+	if err != nil {
+		return answered(answer, err)
+	}
+	return nil
+}
