@@ -147,7 +147,7 @@ func (s spoken) heard(t *testing.T, ctx context.Context, prefix string, want ...
 		if err != nil {
 			return err
 		}
-		if got := append(bird, frr...); !slices.Equal(got, want) {
+		if got := slices.Concat(bird, frr); !slices.Equal(got, want) {
 			return fmt.Errorf("the routers hear it from %v, want %v", got, want)
 		}
 		return nil
@@ -253,6 +253,10 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 	metric := s.metric(t, ctx, "b1", `muslin_bgp_origin_refusals_total{reason="NoBlock"}`)
 	if metric == "" || metric == "0" {
 		t.Errorf("metric of refusals: %q", metric)
+	}
+	// tor2 tells b1 what it has from the other rack, where our own AS is.
+	if n := s.metric(t, ctx, "b1", `muslin_bgp_refused_prefixes{peer="10.1.2.1",reason="as path loop"}`); n == "" || n == "0" {
+		t.Errorf("metric of loops: %q", n)
 	}
 	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
 		t.Errorf("routes that ipam confirms: %v", err)

@@ -17,7 +17,7 @@
 //	ipam        learns the node's blocks
 //	data plane  puts the first desired state into the kernel
 //	bgp         speaks only once the kernel forwards what it announces
-//	status      tells the API server
+//	status      tells the API server: conditions, events, CalicoNodeStatuses
 //	cni         answers when an ADD can be carried through
 //	cni config  lets kubelet see a network, last of all
 package agent

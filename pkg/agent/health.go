@@ -94,6 +94,7 @@ type Status struct {
 	Peers    []model.PeerStatus `json:"peers"`
 	Blocks   []model.Block      `json:"blocks"`
 	Origin   OriginStatus       `json:"origin"`
+	Refused  []RefusedCount     `json:"refused,omitempty"`
 	Problems []string           `json:"problems,omitempty"`
 }
 

@@ -61,6 +61,7 @@ var (
 	descBlocks    = prometheus.NewDesc("muslin_ipam_blocks", "Blocks of this node, by state.", []string{"state"}, nil)
 	descRefusals  = prometheus.NewDesc("muslin_bgp_origin_refusals_total", "Learned next hops that IPAM did not confirm, by reason.", []string{"reason"}, nil)
 	descRefused   = prometheus.NewDesc("muslin_bgp_origin_refused", "Learned next hops that IPAM does not confirm now.", nil, nil)
+	descPolicy    = prometheus.NewDesc("muslin_bgp_refused_prefixes", "Prefixes that a peer announces and that are not used, by reason.", []string{"peer", "reason"}, nil)
 	descProblems  = prometheus.NewDesc("muslin_problems", "Objects or fields that could not be honoured.", nil, nil)
 )
 
@@ -69,7 +70,7 @@ type statusCollector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descProblems} {
+	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems} {
 		ch <- d
 	}
 }
@@ -91,6 +92,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descRefusals, prometheus.CounterValue, float64(n), reason)
 	}
 	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.GaugeValue, float64(s.Origin.Standing))
+	for _, r := range s.Refused {
+		ch <- prometheus.MustNewConstMetric(descPolicy, prometheus.GaugeValue, float64(r.Count), r.Peer.String(), r.Reason)
+	}
 	ch <- prometheus.MustNewConstMetric(descProblems, prometheus.GaugeValue, float64(len(s.Problems)))
 }
 

@@ -21,6 +21,8 @@ type speech struct {
 	problems problemList
 	ready    chan struct{}
 	told     atomic.Pointer[told]
+
+	refusedNow refusedCounts
 }
 
 // told is the configuration that the speaker was given, and when it last
