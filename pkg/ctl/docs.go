@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"cmp"
+	_ "embed" // the head of the page
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 )
+
+//go:embed docshead.md
+var docsHead string
 
 // docs writes the reference out of the commands themselves.
 func (t *Tool) docs() *cobra.Command {
@@ -49,6 +53,9 @@ func visit(c *cobra.Command, f func(*cobra.Command) error) error {
 }
 
 func markdown(w io.Writer, root *cobra.Command) error {
+	if _, err := io.WriteString(w, docsHead); err != nil {
+		return err
+	}
 	return visit(root, func(c *cobra.Command) error {
 		var b strings.Builder
 		fmt.Fprintf(&b, "### %s\n\n%s\n\n", c.CommandPath(), cmp.Or(c.Long, c.Short+"."))

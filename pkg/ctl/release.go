@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,6 +79,10 @@ func (t *Tool) runRelease(ctx context.Context, o releaseOptions) error {
 			fmt.Fprintf(t.Out, "%s is not assigned\n", r.Addr)
 		}
 	}
+	if len(o.reports) > 0 {
+		failed = append(failed, t.dropHandles(ctx, s, o.reports))
+	}
+	failed = slices.DeleteFunc(failed, func(err error) bool { return err == nil })
 	fmt.Fprintf(t.Out, "Successfully released %d out of %d address(es)\n", done, len(list))
 	if len(failed) > 0 && done > 0 {
 		return &PartlyError{failed}
@@ -122,6 +128,58 @@ func (t *Tool) releases(ctx context.Context, s *surveyor, o releaseOptions) ([]i
 		}
 	}
 	return out, nil
+}
+
+// dropHandles deletes the handles that every report found without an address and
+// that have none now.
+func (t *Tool) dropHandles(ctx context.Context, s *surveyor, reports []string) error {
+	seen := map[string]int{}
+	for _, path := range reports {
+		r, err := readReport(path)
+		if err != nil {
+			return err
+		}
+		for _, f := range r.Findings {
+			if f.Class == ipamview.LeakedHand {
+				seen[strings.TrimPrefix(f.Object, "handle ")]++
+			}
+		}
+	}
+	var errs []error
+	for _, name := range sortedKeys(seen) {
+		if seen[name] < len(reports) {
+			continue
+		}
+		gone, err := s.dropHandle(ctx, name)
+		errs = append(errs, err)
+		if gone {
+			fmt.Fprintf(t.Out, "Deleted handle %s\n", name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropHandle deletes a handle unless a block that it names has an address of it.
+func (s *surveyor) dropHandle(ctx context.Context, name string) (bool, error) {
+	h, rev, err := s.store.Handles().Get(ctx, name)
+	if errors.Is(err, ipam.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for cidr := range h.Blocks {
+		b, _, err := s.store.Blocks().Get(ctx, cidr)
+		switch {
+		case errors.Is(err, ipam.ErrNotFound):
+		case err != nil:
+			return false, err
+		case len(b.AddrsOf(h.ID)) > 0:
+			return false, nil
+		}
+	}
+	err = s.store.Handles().Delete(ctx, h, rev)
+	return err == nil, err
 }
 
 func readReport(path string) (report, error) {
