@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -99,12 +100,19 @@ func (g *collector) survey(ctx context.Context, s model.Snapshot) (*survey, erro
 		}
 		g.nextHandles = began.Add(g.grace / 2)
 	}
-	if g.grace > 0 {
-		g.memory, g.todo = judge(g.memory, seen, w, names, began, g.grace)
-	}
+	g.memory, g.todo = judge(g.memory, seen, w, names, began, g.patience())
 	g.took = g.now().Sub(began)
 	g.next = began.Add(max(surveyAtLeast, min(g.pace(), max(surveyAtMost, surveyShare*g.took))))
 	return seen, graceErr
+}
+
+// patience is the grace. Without one nothing is collected but what a deleted
+// pool waits for.
+func (g *collector) patience() time.Duration {
+	if g.grace == 0 {
+		return math.MaxInt64
+	}
+	return g.grace
 }
 
 // pace is half the grace: what is garbage is seen twice within it.

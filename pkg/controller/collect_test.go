@@ -18,6 +18,7 @@ import (
 func shortGrace(t *testing.T, s *kubetest.Server) {
 	t.Helper()
 	s.MustKubectl(t, v3("KubeControllersConfiguration", "default", `{controllers: {node: {leakGracePeriod: 2s}}}`), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	t.Cleanup(func() { s.MustKubectl(t, "", "delete", "kubecontrollersconfiguration", "default") })
 }
 
 // podObject is a pod on a node, whose status has an address unless it is empty.

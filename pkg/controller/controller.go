@@ -85,6 +85,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.gone = gone{store: c.Store, exists: c.Cluster.NodeExists, now: c.Now}
 	c.garbage = collector{store: c.Store, objects: c.Objects, now: c.Now, log: c.Logger, metrics: &c.metrics}
 	c.drainer = drainer{store: c.Store, objects: c.Objects}
+	c.Objects.pods = newPodIndex() // what an earlier term knew is old
 	c.uninstalling.init()
 	select {
 	case <-c.Cluster.Ready():
