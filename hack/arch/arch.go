@@ -53,8 +53,8 @@ var Rules = []Rule{
 	{From: "felix/...", Allow: []string{"felix", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
 	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
 	{From: "pkg/kube", Allow: []string{"pkg/model", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
-	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
-	{From: "cmd/cni", Allow: []string{"pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
+	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
+	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }
 
 // OneImporter names libraries that a single package may import.
