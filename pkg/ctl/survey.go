@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,8 +20,6 @@ import (
 	"github.com/muslin-net/muslin/pkg/ctl/kind"
 	"github.com/muslin-net/muslin/pkg/model"
 )
-
-var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 
 // surveyor reads what a Survey holds.
 type surveyor struct {
@@ -58,22 +57,30 @@ func (s *surveyor) usage(ctx context.Context) (*ipamview.Survey, error) {
 		return nil, err
 	}
 	now := time.Now()
-	for _, family := range everywhere {
-		// The names are cheap, and spare a second list where there is one family.
-		if names, err := s.store.BlockCIDRs(ctx, family); err != nil {
-			return nil, err
-		} else if len(names) == 0 {
-			continue
+	err := s.client.EachItem(ctx, kind.MustFind("ipamblocks").Path(), func(d *json.Decoder) error {
+		var o struct {
+			Metadata struct {
+				Name string `json:"name"`
+			} `json:"metadata"`
+			Spec json.RawMessage `json:"spec"`
 		}
-		if err := s.store.EachBlock(ctx, family, func(b *ipam.Block, _ ipam.Revision) bool {
+		if err := d.Decode(&o); err != nil {
+			return err
+		}
+		b := new(ipam.Block)
+		switch err := b.UnmarshalJSON(o.Spec); {
+		case err != nil:
+			out.Invalid = append(out.Invalid, fmt.Sprintf("block %s: cannot be read: %v", o.Metadata.Name, err))
+		case !b.Deleted():
 			out.AddBlock(b, now)
-			if len(out.Blocks)%500 == 0 {
-				s.tell(fmt.Sprintf("%d blocks, %d addresses", len(out.Blocks), len(out.Taken)))
-			}
-			return true
-		}); err != nil {
-			return nil, err
 		}
+		if len(out.Blocks)%500 == 0 {
+			s.tell(fmt.Sprintf("%d blocks, %d addresses", len(out.Blocks), len(out.Taken)))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	s.tell("")
 	out.Sort()
