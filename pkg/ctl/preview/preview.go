@@ -23,7 +23,7 @@ type Session struct {
 	Object string         `json:"object"`
 	What   string         `json:"what"` // added, removed, reset, changed
 	Why    string         `json:"why,omitempty"`
-	Gains  []string       `json:"gains,omitempty"` // prefixes that the node newly announces to it
+	Gains  []string       `json:"gains,omitempty"` // prefixes that the node newly sends to it
 	Loses  []string       `json:"loses,omitempty"`
 }
 
@@ -60,10 +60,11 @@ func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot) (Plan, []
 // Compare gives what changes from one plan to another.
 func Compare(before, after Plan) Outcome {
 	var out Outcome
-	for _, n := range names(before, after) {
-		out.Sessions = append(out.Sessions, sessions(n, before[n], after[n])...)
-	}
 	have, will := reach(before), reach(after)
+	for _, n := range names(before, after) {
+		was, is := side{before[n], heard(have, before, n)}, side{after[n], heard(will, after, n)}
+		out.Sessions = append(out.Sessions, sessions(n, was, is)...)
+	}
 	for _, p := range sortedPaths(have) {
 		if _, ok := will[p]; !ok {
 			p.What = "lost"
@@ -91,17 +92,41 @@ func names(a, b Plan) []model.NodeName {
 	return slices.Compact(out)
 }
 
-func sessions(n model.NodeName, a, b bgp.Config) []Session {
+// side is a node before or after: its configuration, and what it hears from the
+// other nodes and may pass on.
+type side struct {
+	bgp.Config
+	heard []bgp.Route
+}
+
+// heard are the blocks that a node learns from their owners.
+func heard(ways map[Path]struct{}, plan Plan, n model.NodeName) []bgp.Route {
+	var out []bgp.Route
+	for _, w := range sortedPaths(ways) {
+		if w.Node != n {
+			continue
+		}
+		for _, p := range plan[w.Owner].Paths {
+			if p.Prefix.String() == w.Block {
+				out = append(out, bgp.Route{Prefix: p.Prefix, NextHop: p.NextHop, LocalPref: p.LocalPref})
+			}
+		}
+	}
+	return out
+}
+
+func sessions(n model.NodeName, was, is side) []Session {
 	var out []Session
+	a, b := was.Config, is.Config
 	for _, p := range a.Peers {
 		q, stays := b.Peer(p.Address)
-		s := Session{Node: n, Peer: p.Address.String(), Object: p.Object.String(), Loses: texts(announced(a, p))}
+		s := Session{Node: n, Peer: p.Address.String(), Object: p.Object.String(), Loses: texts(was.sends(p))}
 		if !stays {
 			s.What = "removed"
 			out = append(out, s)
 			continue
 		}
-		had, has := announced(a, p), announced(b, q)
+		had, has := was.sends(p), is.sends(q)
 		s.Object, s.Loses, s.Gains = q.Object.String(), texts(minus(had, has)), texts(minus(has, had))
 		switch why := resets(a, b, p, q); {
 		case why != "":
@@ -117,7 +142,7 @@ func sessions(n model.NodeName, a, b bgp.Config) []Session {
 	}
 	for _, q := range b.Peers {
 		if _, had := a.Peer(q.Address); !had {
-			out = append(out, Session{Node: n, Peer: q.Address.String(), Object: q.Object.String(), What: "added", Gains: texts(announced(b, q))})
+			out = append(out, Session{Node: n, Peer: q.Address.String(), Object: q.Object.String(), What: "added", Gains: texts(is.sends(q))})
 		}
 	}
 	return out
@@ -158,6 +183,22 @@ func samePolicies(a, b bgp.Config, p, q bgp.Peer) bool {
 		}
 	}
 	return true
+}
+
+// sends are the prefixes that a peer gets: the node's own and, outside its own
+// AS, what it has heard from other nodes.
+func (s side) sends(p bgp.Peer) []netip.Prefix {
+	out := announced(s.Config, p)
+	policy, ok := s.Policy(bgp.Export, p.Export)
+	for _, r := range s.heard {
+		if !ok || !p.External() || p.InCluster || !slices.Contains(p.Families, bgp.FamilyOf(r.Prefix.Addr())) {
+			continue
+		}
+		if action, _ := policy.Decide(r); action == bgp.Accept {
+			out = append(out, r.Prefix)
+		}
+	}
+	return out
 }
 
 // announced are the node's own prefixes that pass to a peer.
