@@ -1,3 +1,5 @@
+//go:build soak
+
 package scenario
 
 import (
@@ -18,10 +20,7 @@ import (
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
-var (
-	soak   = flag.Bool("soak", false, "run the long tests too")
-	rounds = flag.Int("rounds", 20, "rounds of the long tests")
-)
+var rounds = flag.Int("rounds", 20, "rounds of the long tests")
 
 // soakPods is 50 for each of the four nodes.
 const soakPods = 200
@@ -31,9 +30,6 @@ const soakPods = 200
 // Muslin's rounds nothing may be left of the pods; how long they took to be
 // Ready is reported for both.
 func TestSoakScale(t *testing.T) {
-	if !*soak {
-		t.Skip("takes an hour: run with -soak")
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
 	defer cancel()
 	c := soakCluster(t, ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/felix/link"
@@ -139,6 +140,7 @@ func (a *agent) snapshot() model.Snapshot {
 // feedAllocator hands the allocator what it needs from the cluster, and tells
 // the data plane and BGP to look again, whenever cluster or blocks change.
 func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
+	var adopt sync.Once
 	blocksKnown := a.alloc.Ready()
 	for {
 		s := a.cluster.Snapshot()
@@ -150,6 +152,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 			a.learnPodCIDRs(self, s.Pools)
 		}
 		a.origin.learn(s, a.cfg.Node, a.alloc.Blocks(), a.cluster.AllBlocks())
+		adopt.Do(func() { a.adoptAddresses(ctx) })
 		a.conds.pass(gateCluster)
 		ready()
 		a.plane.look.notify()

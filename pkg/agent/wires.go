@@ -59,7 +59,6 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 	}
 	a.log.Info("pods adopted", "count", len(adopted))
 	for _, ep := range adopted {
-		a.alloc.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
 		a.podCIDRs.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
 	}
 	return newEndpoints(adopted), nil
