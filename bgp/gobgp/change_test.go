@@ -112,6 +112,16 @@ func TestPasswordRotates(t *testing.T) {
 	bird.Reconfigure(proto("second"))
 	s.established(b.V4)
 	bgptest.Eventually(t, "block", bgptest.Contains(bird.Routes, "10.244.1.0/26"))
+
+	// None any more: the listener has to have forgotten the key, or it does
+	// not hear connections from that address.
+	snap.Peers[0].Password = nil
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "down with one password", bgptest.Lacks(s.peers, "Established"))
+	bird.Reconfigure(bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+	s.established(b.V4)
+	connect := "timeout 3 bash -c \"exec 3<>/dev/tcp/" + a.V4 + "/179\" && echo heard || echo deaf"
+	bgptest.Eventually(t, "the listener", bgptest.Contains(func() string { return b.Run(connect) }, "heard"))
 	if bad := bgptest.Lacks(s.log.String, "first", "second")(); bad != "" {
 		t.Errorf("a password is in the log: %s", bad)
 	}

@@ -126,12 +126,29 @@ func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Durat
 }
 
 func (s *server) deletePeer(ctx context.Context, p bgp.Peer) error {
+	if err := s.forgetPassword(ctx, p); err != nil {
+		return err
+	}
 	if err := s.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: p.Address.String()}); err != nil {
 		return fmt.Errorf("delete peer %s: %w", p.Address, err)
 	}
 	delete(s.peers, p.Address)
 	delete(s.ran, p.Address)
 	delete(s.notified, p.Address)
+	return nil
+}
+
+// forgetPassword takes a peer's key off the listener. GoBGP's DeletePeer leaves
+// it there, and a peer that speaks without a password is then never heard again;
+// a change of the password takes the old one off.
+func (s *server) forgetPassword(ctx context.Context, p bgp.Peer) error {
+	if p.Password.IsZero() {
+		return nil
+	}
+	p.Password = model.Secret{}
+	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(p, time.Second, false)}); err != nil {
+		return fmt.Errorf("forget the password of peer %s: %w", p.Address, err)
+	}
 	return nil
 }
 
