@@ -179,7 +179,7 @@ func (s *server) refresh(ctx context.Context, rs []refresh) []error {
 func (s *server) revive(ctx context.Context, a netip.Addr) error {
 	limited := false
 	err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, func(p *api.Peer) {
-		limited = p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT
+		limited = overLimit(p)
 	})
 	if err == nil && limited {
 		err = s.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: a.String()})

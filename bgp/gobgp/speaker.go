@@ -242,8 +242,14 @@ func (s *Speaker) tend() {
 			// GoBGP keeps the routes of a peer that fell silent for the whole
 			// restart time; RFC 4724 keeps them only when the connection was
 			// closed. Making the peer anew drops them.
-			s.log.Info("peer fell silent, its routes are dropped", "peer", a)
+			limited := s.server.limited(ctx, a)
+			s.log.Info("peer was given up, its routes are dropped", "peer", a, "prefix-limit", limited)
 			s.reset(ctx, p)
+			if limited {
+				if err := s.server.close(ctx, a); err != nil {
+					s.log.Error("peer over its prefix limit stays open", "peer", a, "error", err)
+				}
+			}
 		}
 	}
 	for _, a := range up {

@@ -3,6 +3,7 @@ package gobgp
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -135,7 +136,7 @@ func detail(st *model.PeerStatus, p *api.Peer) {
 		gr := a.GetMpGracefulRestart().GetState()
 		st.GracefulRestart = st.GracefulRestart || gr.GetReceived() && gr.GetEnabled()
 	}
-	if p.GetState().GetAdminState() == api.PeerState_ADMIN_STATE_PFX_CT {
+	if overLimit(p) {
 		st.State, st.LastError = "Idle", "prefix limit reached"
 	}
 }
@@ -164,6 +165,28 @@ func stateName(s packet.FSMState) string {
 		return "Established"
 	}
 	return "Idle"
+}
+
+// overLimit reports whether the session was closed for its prefix limit: by
+// GoBGP, or by us when the peer had to be made anew to drop its routes (nothing
+// else takes a peer down administratively).
+func overLimit(p *api.Peer) bool {
+	admin := p.GetState().GetAdminState()
+	return admin == api.PeerState_ADMIN_STATE_PFX_CT || admin == api.PeerState_ADMIN_STATE_DOWN
+}
+
+// limited reports whether the peer is closed for its prefix limit.
+func (s *server) limited(ctx context.Context, a netip.Addr) (limited bool) {
+	s.inspect(ctx, a, func(p *api.Peer) { limited = overLimit(p) })
+	return limited
+}
+
+// close keeps a peer closed until revive.
+func (s *server) close(ctx context.Context, a netip.Addr) error {
+	if err := s.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: a.String()}); err != nil {
+		return fmt.Errorf("close peer %s: %w", a, err)
+	}
+	return nil
 }
 
 // noteNotifications remembers how many NOTIFICATIONs were sent before the
