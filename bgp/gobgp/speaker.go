@@ -242,7 +242,7 @@ func (s *Speaker) tend() {
 			// GoBGP keeps the routes of a peer that fell silent for the whole
 			// restart time; RFC 4724 keeps them only when the connection was
 			// closed. Making the peer anew drops them.
-			limited := s.server.limited(ctx, a)
+			limited := s.server.limited(ctx, p)
 			s.log.Info("peer was given up, its routes are dropped", "peer", a, "prefix-limit", limited)
 			s.reset(ctx, p)
 			if limited {

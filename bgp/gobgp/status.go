@@ -175,9 +175,15 @@ func overLimit(p *api.Peer) bool {
 	return admin == api.PeerState_ADMIN_STATE_PFX_CT || admin == api.PeerState_ADMIN_STATE_DOWN
 }
 
-// limited reports whether the peer is closed for its prefix limit.
-func (s *server) limited(ctx context.Context, a netip.Addr) (limited bool) {
-	s.inspect(ctx, a, func(p *api.Peer) { limited = overLimit(p) })
+// limited reports whether a lost peer was closed for its prefix limit: it says
+// so, or, as it may say so a moment later only, has sent more than it may.
+func (s *server) limited(ctx context.Context, want bgp.Peer) (limited bool) {
+	s.inspect(ctx, want.Address, func(p *api.Peer) {
+		limited = overLimit(p)
+		for _, a := range p.GetAfiSafis() {
+			limited = limited || want.PrefixLimit > 0 && a.GetState().GetReceived() > uint64(want.PrefixLimit)
+		}
+	})
 	return limited
 }
 
