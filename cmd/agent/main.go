@@ -4,6 +4,8 @@
 //	muslin-agent            runs the agent (the DaemonSet's container)
 //	muslin-agent install    copies the CNI plugin to the node (its init container)
 //	muslin-agent uninstall  removes the CNI plugin and its configuration
+//	muslin-agent cleanup    removes everything of Muslin's from the node: routes,
+//	                        rules, tunnels, CNI files; with --pods the pods' links
 //	muslin-agent status     prints the running agent's own view as JSON
 //	muslin-agent version
 //
@@ -25,6 +27,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -46,7 +49,7 @@ func main() {
 	if len(os.Args) > 1 {
 		verb = os.Args[1]
 	}
-	err := run(ctx, verb)
+	err := run(ctx, verb, os.Args[min(2, len(os.Args)):])
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "muslin-agent:", err)
@@ -54,7 +57,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, verb string) error {
+func run(ctx context.Context, verb string, args []string) error {
 	cfg, err := config()
 	if err != nil {
 		return err
@@ -69,13 +72,15 @@ func run(ctx context.Context, verb string) error {
 		return agent.Install(cfg)
 	case "uninstall":
 		return agent.Uninstall(cfg)
+	case "cleanup":
+		return clean(ctx, cfg, args)
 	case "status":
 		return status(ctx, cfg.HTTPAddr)
 	case "version":
 		fmt.Println(version)
 		return nil
 	}
-	return fmt.Errorf("unknown command %q: want run, install, uninstall, status or version", verb)
+	return fmt.Errorf("unknown command %q: want run, install, uninstall, cleanup, status or version", verb)
 }
 
 func config() (agent.Config, error) {
@@ -97,6 +102,19 @@ func config() (agent.Config, error) {
 		Version:    version,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil
+}
+
+func clean(ctx context.Context, cfg agent.Config, args []string) error {
+	flags := flag.NewFlagSet("cleanup", flag.ContinueOnError)
+	pods := flags.Bool("pods", false, "remove the links of all pods, too: those that run lose their network")
+	if err := flags.Parse(args); err != nil {
+		return fmt.Errorf("cleanup: %w", err)
+	}
+	removed, err := agent.Cleanup(ctx, cfg, *pods)
+	if !errors.Is(err, agent.ErrServing) {
+		fmt.Print(removed)
+	}
+	return err
 }
 
 // procSys prefers the mount that the DaemonSet makes: a container's own

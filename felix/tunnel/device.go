@@ -210,6 +210,11 @@ func (r *Reconciler) retire(have model.Link) error {
 	}
 	delete(r.unwanted, have.Name)
 	r.log.Info("tunnel device is no longer wanted", "device", have.Name)
+	return r.discard(have)
+}
+
+// discard takes away what can be taken away of a device.
+func (r *Reconciler) discard(have model.Link) error {
 	if have.Name != felix.IPIPDevice {
 		return r.delete(have.Index)
 	}
