@@ -8,6 +8,9 @@ PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-sta
                qemu-system-x86 kmod
 PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
 MIN_COVER   := 85
+# How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
+FUZZTIME      ?= 50000x
+SOAK_FUZZTIME ?= 10m
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
@@ -55,7 +58,7 @@ lab-down: ## remove the lab and everything it made
 	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
 
 .PHONY: test
-test: deps lint cover ## lint, all tests, coverage of the pure rooms, then the cluster scenario
+test: deps lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
 	$(GO) test -count=1 $$($(GO) list ./... | grep -v /hack/scenario)
 	$(GO) test -count=1 -timeout 30m ./hack/scenario
 
@@ -66,8 +69,17 @@ cover: ## coverage of the pure rooms, at least 85 % each
 		[ "$${c:-0}" -ge $(MIN_COVER) ] || { echo "$$p: coverage $$c % is below $(MIN_COVER) %"; exit 1; }; \
 	done 2>&1
 
+.PHONY: fuzz
+fuzz: ## every fuzzer looks for new inputs, FUZZTIME each; one that fails is kept in testdata/fuzz
+	@grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed -E 's|^(.*)/[^/]+:func (.*)|\1 \2|' | sort | \
+	while read -r dir name; do \
+		echo "$$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
+	done
+
 .PHONY: soak
 soak: deps ## long runs: hours of faults, not part of make test
+	$(MAKE) fuzz FUZZTIME=$(SOAK_FUZZTIME)
 	$(GO) test -tags soak -count=1 -timeout 6h -run 'Soak' ./...
 
 .PHONY: bench

@@ -30,8 +30,9 @@ type Race struct {
 	// Meanwhile, if set, is called once half of the pairs are made.
 	Meanwhile func()
 
-	left atomic.Int64
-	half sync.Once
+	left  atomic.Int64
+	half  sync.Once
+	begun time.Time
 	book ledger
 }
 
@@ -84,6 +85,7 @@ func RandomFaults(rate int) func(string) Fault {
 // is left in the store afterwards is the caller's to check: there should be no
 // allocation and no handle.
 func (r *Race) Run(t testing.TB) {
+	r.begun = time.Now()
 	r.left.Store(int64(r.Pairs))
 	r.book.owner = map[netip.Addr]string{}
 	var wg sync.WaitGroup
@@ -94,6 +96,17 @@ func (r *Race) Run(t testing.TB) {
 	for _, b := range r.book.broken {
 		t.Error(b)
 	}
+}
+
+// tell logs how far the race has come, every twentieth of it.
+func (r *Race) tell(t testing.TB, left int64) {
+	if every := int64(max(r.Pairs/20, 1)); left%every != 0 {
+		return
+	}
+	r.book.mu.Lock()
+	held, broken := len(r.book.owner), len(r.book.broken)
+	r.book.mu.Unlock()
+	t.Logf("%d of %d pairs begun after %s: %d addresses held, %d with two owners", int64(r.Pairs)-left, r.Pairs, time.Since(r.begun).Round(time.Second), held, broken)
 }
 
 // live runs lives of one node's allocator, one after the other, until the work
@@ -149,6 +162,7 @@ func (n *raceNode) work(unfinished []string, life int) []string {
 				if left < 0 {
 					return
 				}
+				n.race.tell(n.t, left)
 				if n.race.Meanwhile != nil && left < int64(n.race.Pairs/2) {
 					n.race.half.Do(n.race.Meanwhile)
 				}
