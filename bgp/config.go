@@ -83,7 +83,7 @@ const (
 type Path struct {
 	Prefix    netip.Prefix
 	NextHop   netip.Addr // this node's address of the prefix's family
-	LocalPref uint32     // towards iBGP peers; 0 while the node is drained (RFC 8326)
+	LocalPref uint32     // towards iBGP peers, unless a policy says otherwise
 	Kind      PathKind
 }
 

@@ -270,6 +270,23 @@ var scenarios = []scenario{
 	{"drain-shutdown", "n1", func(_ *testing.T, s *model.Snapshot) {
 		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
 	}},
+	{"drain-shutdown-router-and-filters", "n1", func(_ *testing.T, s *model.Snapshot) {
+		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
+		s.Filters = []model.BGPFilter{{Name: "f", ExportV4: []model.FilterRule{
+			{Priority: ptr(1024), Accept: true, Operations: []model.FilterOperation{{SetPriority: ptr(512)}, {AddCommunity: "65000:1"}}},
+			{Source: "RemotePeers", Accept: true},
+			{CIDR: prefix("10.244.9.0/24"), MatchOperator: "In"},
+		}}}
+		s.Peers = []model.BGPPeer{tor(func(p *model.BGPPeer) { p.Filters = []string{"f"} }),
+			{Name: "inside", PeerIP: addr("10.0.1.253"), ASN: 64512, Filters: []string{"f"}}}
+	}},
+	{"drain-shutdown-reflector", "n1", func(t *testing.T, s *model.Snapshot) {
+		s.Nodes[0].RouteReflectorClusterID = "1.0.0.1"
+		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
+		s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix("172.20.0.0/16")}
+		noMesh(s)
+		s.Peers = []model.BGPPeer{{Name: "rr", NodeSelector: sel(t, "has(rack)"), PeerIP: addr("10.0.1.1"), ASN: 64512}}
+	}},
 	{"drain-deleting", "n1", func(_ *testing.T, s *model.Snapshot) { s.Nodes[0].Deleting = true }},
 	{"drain-withdrawn", "n1", func(_ *testing.T, s *model.Snapshot) {
 		s.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Withdrawn"}

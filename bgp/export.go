@@ -121,16 +121,18 @@ func martians() []PrefixRange {
 	return append(out, PrefixRange{zero, 8, 32})
 }
 
+// ownRule is where every own path is decided on that no rule before was about.
+const ownRule = "own"
+
 // exportRules are in Calico's order: filters, pools that are not exported,
 // communities, own blocks, services, pools, nothing else.
 func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool) []Rule {
-	out := append(b.nextHopRules(p, o), b.drainRules()...)
-	out = append(out, b.filterRules(p, o, Export)...)
+	out := append(b.nextHopRules(p, o), b.filterRules(p, o, Export)...)
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
 	}
 	out = append(out, b.advertisements()...)
-	out = append(out, Rule{From: "own", Match: Match{Source: SourceLocal}, Action: Accept})
+	out = append(out, Rule{From: ownRule, Match: Match{Source: SourceLocal}, Action: Accept})
 	if r := insideOwnBlocks(own); len(r) > 0 {
 		out = append(out, Rule{From: "inside own blocks", Match: Match{Prefixes: r}, Action: Reject})
 	}
@@ -143,7 +145,7 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool)
 	if r := b.poolRanges(exported); len(r) > 0 {
 		out = append(out, Rule{From: "pools", Match: Match{Prefixes: r}, Action: Accept})
 	}
-	return append(out, Rule{From: "default", Action: Reject})
+	return b.drained(p, append(out, Rule{From: "default", Action: Reject}))
 }
 
 // nextHopRules go first, because they change a route and decide nothing. The

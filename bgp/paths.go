@@ -10,12 +10,8 @@ import (
 // paths lists what this node originates: its confirmed blocks, the addresses
 // it uses out of other nodes' blocks, and services.
 func (b *builder) paths() []Path {
-	if b.drain() == drainWithdrawn {
+	if b.drain() == DrainWithdrawn {
 		return nil
-	}
-	pref := LocalPref
-	if b.drain() == drainShutdown {
-		pref = 0
 	}
 	seen := map[netip.Prefix]bool{}
 	var out []Path
@@ -25,7 +21,7 @@ func (b *builder) paths() []Path {
 			return
 		}
 		seen[p] = true
-		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: pref, Kind: k})
+		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: LocalPref, Kind: k})
 	}
 	own := b.ownBlocks()
 	for _, p := range own {

@@ -13,7 +13,7 @@ import (
 // for the same address the first in this order wins, as in Calico: global
 // BGPPeers, those of the node, reverse peerings, the mesh.
 func (b *builder) peers() []Peer {
-	if b.drain() == drainWithdrawn {
+	if b.drain() == DrainWithdrawn {
 		return nil
 	}
 	chosen := map[netip.Addr]Peer{}

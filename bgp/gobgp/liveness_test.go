@@ -71,7 +71,7 @@ func TestDrain(t *testing.T) {
 	snap.Nodes[0].Annotations = map[string]string{"muslin.io/drain": "Shutdown"}
 	s.apply(desired(t, snap))
 	bgptest.Eventually(t, "router asked", bgptest.Contains(tor.Routes, "BGP.community: (65535,0)"))
-	bgptest.Eventually(t, "node asked", bgptest.Contains(mesh.Routes, "BGP.community: (65535,0)", "BGP.local_pref: 0\n"))
+	bgptest.Eventually(t, "node asked", bgptest.Contains(mesh.Routes, "BGP.community: (65535,0)", "BGP.local_pref: 1\n"))
 	snap.Nodes[0].Annotations["muslin.io/drain"] = "Withdrawn"
 	s.apply(desired(t, snap))
 	bgptest.Eventually(t, "router", bgptest.Lacks(tor.Routes, own))
