@@ -22,6 +22,9 @@ type speech struct {
 	ready    chan struct{}
 	told     atomic.Pointer[told]
 
+	leaving departure              // owned by loop's goroutine
+	drained atomic.Pointer[string] // the step of a drain that all peers were told of
+
 	refusedNow refusedCounts
 }
 
@@ -74,10 +77,12 @@ func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
 	}
 }
 
-// apply hands the speaker what the cluster asks for; on failure it returns a
-// channel that says when to try again.
+// apply hands the speaker what the cluster asks for; it returns a channel that
+// says when to do so again, after a failure or because another step is due.
 func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.Time {
-	config, problems := bgp.Desired(s.a.snapshot(), s.a.cfg.Node)
+	snap := s.a.snapshot()
+	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
+	config, problems := bgp.Desired(snap, s.a.cfg.Node)
 	s.problems.set(problems)
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
@@ -90,7 +95,29 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 		s.a.log.Warn("bgp apply failed", "error", err)
 		return time.After(retryAfter)
 	}
+	if err == nil {
+		s.noteDrain(snap)
+	}
+	if next > 0 {
+		return time.After(next)
+	}
 	return nil
+}
+
+// noteDrain remembers how far a drain of the node is, now that the peers were
+// told.
+func (s *speech) noteDrain(snap model.Snapshot) {
+	self, ok := findNode(snap, s.a.cfg.Node)
+	if !ok {
+		return
+	}
+	step := bgp.DrainStep(self)
+	if old := s.drained.Swap(&step); old == nil || *old != step {
+		if old != nil || step != "" {
+			s.a.log.Info("bgp drain", "step", step)
+		}
+		s.a.conds.changed.notify()
+	}
 }
 
 // gate passes once a first session is established, or when there is none to

@@ -22,6 +22,10 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 			a.log.Warn("node address not recorded", "error", err)
 			wait = retryAfter
 		}
+		if err := a.annotateDrain(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("drain not confirmed", "error", err)
+			wait = retryAfter
+		}
 		if len(a.conds.waiting(gateCluster, gateKernel, gateBGP)) == 0 {
 			err := a.cluster.SetNetworkUnavailable(ctx, false, "MuslinIsUp", "Muslin forwards pod traffic on this node")
 			switch {

@@ -1,0 +1,66 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// AnnotationDrainState on a Node is the agent's answer to muslin.io/drain: the
+// step that has been said to all peers. It is absent while the node is not
+// drained.
+const AnnotationDrainState = "muslin.io/drain-state"
+
+// farewell is how long a node whose object is gone asks its peers to prefer
+// other ways before it withdraws. The other nodes keep their sessions with it
+// for about as long (gobgp's lingering).
+const farewell = 10 * time.Second
+
+// departure drains a node whose object was deleted: asks first, then withdraws.
+// What the node was is remembered, since nobody tells any more.
+type departure struct {
+	last  *model.Node
+	since time.Time
+}
+
+// fill puts a node that is gone back into the snapshot, at the step of its
+// drain that is due. A positive duration says when the next one is. A node that
+// was never seen is not missed.
+func (d *departure) fill(s *model.Snapshot, self model.NodeName, now time.Time) time.Duration {
+	if n, ok := findNode(*s, self); ok {
+		d.last, d.since = &n, time.Time{}
+		return 0
+	}
+	if d.last == nil || !s.Synced {
+		return 0
+	}
+	if d.since.IsZero() {
+		d.since = now
+	}
+	n := *d.last
+	left := farewell - now.Sub(d.since)
+	step := bgp.DrainShutdown
+	if left <= 0 {
+		step = bgp.DrainWithdrawn
+	}
+	n.Annotations = maps.Clone(n.Annotations)
+	if n.Annotations == nil {
+		n.Annotations = map[string]string{}
+	}
+	n.Annotations[bgp.AnnotationDrain] = step
+	s.Nodes = append(s.Nodes[:len(s.Nodes):len(s.Nodes)], n)
+	return max(left, 0)
+}
+
+// annotateDrain tells whoever drains the node how far the drain is.
+func (a *agent) annotateDrain(ctx context.Context) error {
+	self, ok := findNode(a.cluster.Snapshot(), a.cfg.Node)
+	said := a.speech.drained.Load()
+	if !ok || said == nil || *said == self.Annotations[AnnotationDrainState] {
+		return nil
+	}
+	return a.cluster.AnnotateNode(ctx, map[string]string{AnnotationDrainState: *said})
+}
