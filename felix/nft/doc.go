@@ -12,6 +12,7 @@
 // go as elements of sets.
 //
 // How does a fresh process recognise this as ours? By the table's name. The
-// comment of the rule in "generation" is a digest of the rules: where it and
-// the sets agree with what is wanted, nothing is written.
+// comment of the rule in "generation" is a digest of the rules, and each rule
+// carries it with its place as user data: where these, the chains and the sets
+// agree with what is wanted, nothing is written.
 package nft

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -61,7 +62,22 @@ func compile(r felix.Ruleset) *program {
 		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
 		UserData: userdata.AppendString(nil, userdata.TypeComment, p.digest),
 	})
+	p.mark()
 	return p
+}
+
+// typeMark is the kind of user data that a rule's mark is. nft knows comments
+// (0) and leaves what it does not know alone.
+const typeMark userdata.Type = 0x6d
+
+// mark signs each rule with the digest and its place, so that one that somebody
+// else wrote in its stead is seen.
+func (p *program) mark() {
+	for _, c := range p.chains {
+		for i, rule := range c.rules {
+			rule.UserData = userdata.Append(rule.UserData, typeMark, []byte(p.digest+" "+strconv.Itoa(i)))
+		}
+	}
 }
 
 // digest is over everything but the pods, which are compared one by one.

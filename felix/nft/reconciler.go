@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -284,54 +282,6 @@ func (r *Reconciler) refresh(want *program) error {
 	defer r.mu.Unlock()
 	r.digest, r.live = digest, live
 	return nil
-}
-
-// unknown is the digest of a table that is there and is not what its own digest
-// says, or has none.
-const unknown = "?"
-
-// read returns the digest and the live elements of the table: "" when there is
-// none, unknown when its chains and fixed sets are not those of want.
-func (r *Reconciler) read(want *program) (string, map[string]map[string]nftables.SetElement, error) {
-	if _, err := r.conn.ListTableOfFamily(felix.TableName, nftables.TableFamilyINet); err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT) {
-			return "", nil, nil
-		}
-		return "", nil, err
-	}
-	for _, c := range want.chains {
-		rules, err := r.conn.GetRules(want.table, c.Chain)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", nil, err
-		}
-		if len(rules) != len(c.rules) {
-			return unknown, nil, nil
-		}
-		if c.Name == chainGeneration {
-			if d, _ := userdata.GetString(rules[0].UserData, userdata.TypeComment); d != want.digest {
-				return unknown, nil, nil
-			}
-		}
-	}
-	live := map[string]map[string]nftables.SetElement{}
-	for _, s := range want.sets {
-		elements, err := r.conn.GetSetElements(s.Set)
-		if err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				return unknown, nil, nil
-			}
-			return "", nil, err
-		}
-		have := index(elements)
-		if s.live {
-			live[s.Name] = have
-		} else if len(compare(have, index(s.elements)).Add) > 0 {
-			// The kernel lists a closing element more than was written, so
-			// only what is missing counts.
-			return unknown, nil, nil
-		}
-	}
-	return want.digest, live, nil
 }
 
 // compare compares two lots of elements: an element is its key, so that none

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -200,8 +201,21 @@ func TestDriftIsRepaired(t *testing.T) {
 		"flush set inet muslin nat-from4",
 		"flush set inet muslin pod-source4",
 		"add element inet muslin pod-source4 { \"cali9999\" . 10.1.1.1 }",
+		"add element inet muslin nat-from4 { 172.16.0.0/12 }",
+		"insert rule inet muslin prerouting drop",
+		"chain inet muslin input { policy drop; }",
+		"add chain inet muslin extra { type filter hook input priority 5; policy drop; }",
+		"delete chain inet muslin input; add chain inet muslin input",
+		"replace rule inet muslin generation handle $HANDLE drop",
 		"flush ruleset",
 	} {
+		if strings.Contains(spoil, "$HANDLE") {
+			text := ns.Run("nft", "-a", "list", "chain", "inet", "muslin", "generation")
+			_, rest, _ := strings.Cut(text, "return comment")
+			_, rest, _ = strings.Cut(rest, "# handle ")
+			handle, _, _ := strings.Cut(rest, "\n")
+			spoil = strings.Replace(spoil, "$HANDLE", handle, 1)
+		}
 		ns.Run("nft", spoil)
 		<-r.Changed()
 		apply(t, r, rules)
@@ -244,7 +258,10 @@ func (w world) rules() felix.Ruleset {
 }
 
 func pings(ns *nstest.NS, args ...string) bool {
-	_, err := ns.Try("ping", append([]string{"-c", "1", "-W", "1"}, args...)...)
+	out, err := ns.Try("ping", append([]string{"-c", "1", "-W", "1"}, args...)...)
+	if !strings.Contains(out, "packets transmitted") {
+		panic(fmt.Sprintf("ping does not work here: %v", err))
+	}
 	return err == nil
 }
 

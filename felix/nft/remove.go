@@ -3,10 +3,8 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix"
 )
@@ -19,7 +17,7 @@ func Remove(netns string) (bool, error) {
 		return false, err
 	}
 	_, err = r.conn.ListTableOfFamily(felix.TableName, nftables.TableFamilyINet)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT) {
+	if absent(err) {
 		return false, r.Close()
 	}
 	if err == nil {

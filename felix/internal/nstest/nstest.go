@@ -65,11 +65,15 @@ func (n *NS) Command(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(n.t.Context(), "nsenter", append([]string{"--net=" + n.Path, name}, args...)...)
 }
 
-// Try runs a command inside and returns what it printed.
+// Try runs a command inside and returns what it printed, less its complaints:
+// ip has some about namespaces of others that are on their way out.
 func (n *NS) Try(name string, args ...string) (string, error) {
-	out, err := n.Command(name, args...).CombinedOutput()
+	c := n.Command(name, args...)
+	var complaints strings.Builder
+	c.Stderr = &complaints
+	out, err := c.Output()
 	if err != nil {
-		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
+		err = fmt.Errorf("%s %s: %w: %s%s", name, strings.Join(args, " "), err, out, &complaints)
 	}
 	return string(out), err
 }
