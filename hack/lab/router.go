@@ -24,6 +24,7 @@ type routerConfig struct {
 	RouterID        netip.Addr
 	NodeAS          uint32
 	Hold, Keepalive int // seconds
+	BFD             int // milliseconds; 0: off
 	Racks           []Rack
 	Neighbors       []Router
 	// Families are the address families in use, each with sessions of its own.
@@ -59,7 +60,7 @@ func renderRouter(t *Topology, name string) (string, error) {
 	hold := int(t.HoldTime / time.Second)
 	config := routerConfig{
 		Router: router, RouterID: router.Core.V4, NodeAS: t.NodeAS,
-		Hold: hold, Keepalive: max(1, hold/3), Racks: t.RacksOf(name),
+		Hold: hold, Keepalive: max(1, hold/3), BFD: int(t.BFD / time.Millisecond), Racks: t.RacksOf(name),
 		Families: []family{{V6: false, Channel: "ipv4", List: "ip"}},
 	}
 	if t.Core.V6.IsValid() {
@@ -106,9 +107,10 @@ func (l *Lab) makeRouter(router Router) error {
 		fresh = []string{"/etc/frr", "/var/log/frr"}
 		files = append(files,
 			content{"/etc/frr/bgpd.conf", config},
+			content{"/etc/frr/bfdd.conf", "hostname " + router.Name + "\nlog stdout\n"},
 			content{"/etc/frr/zebra.conf", "hostname " + router.Name + "\nlog stdout\n"},
 			content{"/etc/frr/vtysh.conf", "no service integrated-vtysh-config\n"})
-		spec.Services = frrServices()
+		spec.Services = frrServices(l.topology.BFD > 0)
 	}
 	if err := l.writeDisk(router.Name, fresh, files); err != nil {
 		return err
@@ -124,12 +126,15 @@ func birdServices() []boot.Service {
 }
 
 // frrServices starts the daemons as FRR's own user, which they insist on.
-func frrServices() []boot.Service {
-	return []boot.Service{
+func frrServices(bfd bool) []boot.Service {
+	services := []boot.Service{
 		{Name: "run-frr", Argv: []string{"install", "-d", "-o", "frr", "-g", "frr", "/run/frr", "/etc/frr"}, Once: true},
 		{Name: "zebra", Argv: []string{"/usr/lib/frr/zebra", "-P", "0"}, Socket: "/run/frr/zserv.api"},
-		{Name: "bgpd", Argv: []string{"/usr/lib/frr/bgpd", "-P", "0"}, Socket: "/run/frr/bgpd.vty"},
 	}
+	if bfd {
+		services = append(services, boot.Service{Name: "bfdd", Argv: []string{"/usr/lib/frr/bfdd", "-P", "0"}, Socket: "/run/frr/bfdd.vty"})
+	}
+	return append(services, boot.Service{Name: "bgpd", Argv: []string{"/usr/lib/frr/bgpd", "-P", "0"}, Socket: "/run/frr/bgpd.vty"})
 }
 
 // startRouters starts the routers and the outside host, and waits until every
@@ -146,7 +151,7 @@ func (l *Lab) startRouters(ctx context.Context) error {
 	defer cancel()
 	for _, rack := range l.topology.Racks {
 		for _, router := range l.topology.Routers {
-			if router.Name == rack.Router {
+			if router.Name == rack.Router || router.Name == rack.Second {
 				continue
 			}
 			if err := l.waitRoute(ctx, router.Name, rack.Subnet.V4); err != nil {

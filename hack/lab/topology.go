@@ -39,6 +39,9 @@ type Topology struct {
 	NodeAS uint32
 	// HoldTime and the keepalive time, a third of it, of the routers' sessions.
 	HoldTime time.Duration
+	// BFD is the interval with which routers watch their peers; three missed
+	// packets mean that a peer is gone. 0: they do not.
+	BFD time.Duration
 	// ControlPlane runs kube-apiserver, controller manager and scheduler.
 	ControlPlane Host
 	// Outside is a host outside the cluster; its default route is Outside.Via.
@@ -75,6 +78,10 @@ type Rack struct {
 	Router string
 	// Gateway is the router's address in this rack: the first of the subnet.
 	Gateway Address
+	// Second names another router of the rack, with the subnet's second
+	// address; empty when there is one router only.
+	Second        string
+	SecondGateway Address
 }
 
 // Router is a machine that forwards between its racks and the core.
@@ -102,6 +109,7 @@ type file struct {
 	} `json:"core"`
 	NodeAS       uint32     `json:"nodeAS"`
 	HoldTime     string     `json:"holdTime"`
+	BFD          string     `json:"bfd"`
 	ControlPlane fileHost   `json:"controlPlane"`
 	Outside      fileHost   `json:"outside"`
 	Racks        []fileRack `json:"racks"`
@@ -125,6 +133,7 @@ type fileRack struct {
 	Subnet  string `json:"subnet"`
 	Subnet6 string `json:"subnet6"`
 	Router  string `json:"router"`
+	Second  string `json:"second"`
 }
 
 type fileNode struct {
@@ -139,6 +148,7 @@ type fileNode struct {
 // Host numbers that a topology file may leave out.
 const (
 	gatewayHost      = 1
+	secondHost       = 2
 	controlPlaneHost = 10
 	outsideHost      = 20
 	firstNodeHost    = 11
@@ -150,6 +160,12 @@ const (
 	defaultHoldTime = 15 * time.Second
 	minHoldTime     = 3 * time.Second
 	maxHoldTime     = 10 * time.Minute
+)
+
+// Bounds of the routers' BFD interval: what both routing programs take.
+const (
+	minBFD = 50 * time.Millisecond
+	maxBFD = time.Minute
 )
 
 // ReadTopology reads and checks a topology file.
@@ -209,11 +225,16 @@ func (t *Topology) Node(name string) (Node, bool) {
 	return node, node.Name != ""
 }
 
-// RacksOf returns the racks whose gateway is the router called name.
+// RacksOf returns the racks that the router called name stands in, each with the
+// address that router has there as Gateway.
 func (t *Topology) RacksOf(router string) []Rack {
 	var racks []Rack
 	for _, rack := range t.Racks {
-		if rack.Router == router {
+		switch router {
+		case rack.Router:
+			racks = append(racks, rack)
+		case rack.Second:
+			rack.Gateway = rack.SecondGateway
 			racks = append(racks, rack)
 		}
 	}

@@ -21,7 +21,7 @@ func (p *parser) errorf(format string, args ...any) {
 }
 
 func (p *parser) parse(raw file) *Topology {
-	t := &Topology{NodeAS: raw.NodeAS, HoldTime: p.holdTime(raw.HoldTime)}
+	t := &Topology{NodeAS: raw.NodeAS, HoldTime: p.holdTime(raw.HoldTime), BFD: p.bfd(raw.BFD)}
 	t.Core = p.subnet("core", raw.Core.Subnet, raw.Core.Subnet6)
 	if t.NodeAS == 0 {
 		p.errorf("nodeAS: missing")
@@ -53,6 +53,18 @@ func (p *parser) holdTime(text string) time.Duration {
 		return defaultHoldTime
 	}
 	return hold
+}
+
+func (p *parser) bfd(text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	interval, err := time.ParseDuration(text)
+	if err != nil || interval < minBFD || interval > maxBFD || interval%time.Millisecond != 0 {
+		p.errorf("bfd %q: not whole milliseconds from %s to %s", text, minBFD, maxBFD)
+		return 0
+	}
+	return interval
 }
 
 func (p *parser) name(field, name string) {
@@ -170,6 +182,12 @@ func (p *parser) rack(t *Topology, raw fileRack) {
 		p.errorf("%s: subnet6: racks and core must all have one, or none", owner)
 	}
 	rack.Gateway = p.address(owner, rack.Subnet, gatewayHost)
+	if raw.Second != "" {
+		if t.Router(raw.Second).Name == "" || raw.Second == raw.Router {
+			p.errorf("%s: second %q: no other router of that name", owner, raw.Second)
+		}
+		rack.Second, rack.SecondGateway = raw.Second, p.address(owner, rack.Subnet, secondHost)
+	}
 	p.racks[rack.Name] = rack
 	t.Racks = append(t.Racks, rack)
 }

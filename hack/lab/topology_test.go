@@ -29,8 +29,8 @@ func TestTwoRacks(t *testing.T) {
 		Outside:      Host{"outside", addr("10.1.0.20"), "tor1"},
 		Routers:      []Router{{"tor1", BIRD, 65101, addr("10.1.0.1")}, {"tor2", FRR, 65102, addr("10.1.0.2")}},
 		Racks: []Rack{
-			{"r1", subnet("10.1.1.0/24"), "tor1", addr("10.1.1.1")},
-			{"r2", subnet("10.1.2.0/24"), "tor2", addr("10.1.2.1")},
+			{Name: "r1", Subnet: subnet("10.1.1.0/24"), Router: "tor1", Gateway: addr("10.1.1.1")},
+			{Name: "r2", Subnet: subnet("10.1.2.0/24"), Router: "tor2", Gateway: addr("10.1.2.1")},
 		},
 		Nodes: []Node{
 			{"n1", "r1", Full, addr("10.1.1.11")}, {"n2", "r1", Full, addr("10.1.1.12")},
@@ -112,6 +112,8 @@ func TestBadTopologies(t *testing.T) {
 		"host out of range":  {"rack: r1", "rack: r1, host: 255", "host number 255: not in 1 to 254"},
 		"count and host":     {"rack: r1", "rack: r1, host: 30, count: 2", "not together with host"},
 		"no nodes":           {"- {name: n1, rack: r1}", "", "nodes: there are none"},
+		"second router":      {"router: tor1", "router: tor1, second: tor1", `rack r1: second "tor1": no other router`},
+		"bfd":                {"nodeAS: 64512", "nodeAS: 64512\nbfd: 1us", `bfd "1us"`},
 		"hold time":          {"nodeAS: 64512", "nodeAS: 64512\nholdTime: 1s", `holdTime "1s"`},
 		"no way out":         {"nodeAS: 64512", "nodeAS: 64512\noutside: {via: tor7}", `outside: via "tor7": no such router`},
 	} {

@@ -7,6 +7,10 @@
 //	probe ping [-c N] [-i 10ms] [-w 1s] HOST
 //	                                   prints sent, received and lost as JSON;
 //	                                   without -c until SIGTERM or SIGINT
+//	probe stream [-rate 1000] [-flows 16] HOST:PORT
+//	                                   sends UDP packets until SIGTERM or SIGINT
+//	                                   and prints how many as JSON
+//	probe sink [-port 9000]            counts them, and prints that as JSON
 //	probe trace [-m 16] [-w 1s] HOST   prints one hop a line
 //	probe pause                        holds a pod's namespaces, reaps children
 //
@@ -31,7 +35,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: probe serve|dial|ping|trace|pause …")
+var errUsage = errors.New("usage: probe serve|dial|ping|stream|sink|trace|pause …")
 
 func run(args []string) error {
 	if len(args) == 0 {
@@ -44,7 +48,7 @@ func run(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	command, ok := map[string]func(context.Context, []string) error{
-		"serve": serve, "dial": dial, "ping": ping, "trace": trace,
+		"serve": serve, "dial": dial, "ping": ping, "stream": stream, "sink": sink, "trace": trace,
 	}[args[0]]
 	if !ok {
 		return errUsage

@@ -143,6 +143,61 @@ func TestProbe(t *testing.T) {
 	})
 }
 
+// What stream sends sink counts, and what a cut cable swallows is missing.
+func TestStreamIsCountedAtBothEnds(t *testing.T) {
+	n := newNetwork(t)
+	for _, cut := range []bool{false, true} {
+		var counted got
+		var streamed sent
+		stopSink := start(t, n.command("b", "sink", "-port", "9009"), &counted)
+		// the socket is there once the kernel lists it
+		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			out, err := exec.Command("ip", "netns", "exec", n.prefix+"b", "ss", "-lunH").Output()
+			if err == nil && strings.Contains(string(out), ":9009") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("sink does not listen: %v\n%s", err, out)
+			}
+		}
+		stopStream := start(t, n.command("a", "stream", "-rate", "1000", "-flows", "4", "10.9.1.2:9009"), &streamed)
+		time.Sleep(300 * time.Millisecond) // of traffic
+		if cut {
+			must(t, "ip", "-n", n.prefix+"r", "link", "set", "eb", "down")
+			time.Sleep(200 * time.Millisecond)
+			must(t, "ip", "-n", n.prefix+"r", "link", "set", "eb", "up")
+			time.Sleep(200 * time.Millisecond)
+		}
+		stopStream()
+		time.Sleep(100 * time.Millisecond) // for what is on its way
+		stopSink()
+		if lost := streamed.Sent - counted.Received; streamed.Sent == 0 || counted.Flows != 4 || (lost > 0) != cut {
+			t.Errorf("cut %v: sent %+v, received %+v", cut, streamed, counted)
+		}
+	}
+}
+
+// start runs a command until the returned function is called, which reads its
+// report into result.
+func start(t *testing.T, command *exec.Cmd, result any) (stop func()) {
+	t.Helper()
+	var out strings.Builder
+	command.Stdout = &out
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		_ = command.Process.Signal(unix.SIGTERM)
+		if err := command.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(out.String()), result); err != nil {
+			t.Fatalf("report %q: %v", out.String(), err)
+		}
+	}
+}
+
 // dial tries for a while: the server has just been started.
 func (n network) dial(t *testing.T, args ...string) string {
 	t.Helper()
