@@ -101,11 +101,12 @@ func (o *objects[K, T]) update(ctx context.Context, value T, at ipam.Revision, d
 func (o *objects[K, T]) write(ctx context.Context, verb string, req *rest.Request, m meta, spec any) (ipam.Revision, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	body, err := json.Marshal(outgoing{APIVersion: apiVersion, Kind: o.kind, Metadata: m, Spec: spec})
+	body, err := json.Marshal(outgoing{APIVersion: apiVersion, Kind: o.kind, Metadata: outgoingMeta{meta: m}, Spec: spec})
 	if err != nil {
 		return ipam.Revision{}, fmt.Errorf("%s %s %s: %w: %w", verb, o.kind, m.Name, ipam.ErrRefused, err)
 	}
-	data, err := raw(req.SetHeader("Accept", onlyMeta).Body(body).Do(ctx))
+	// The server need not look for unknown fields twice: no user wrote this.
+	data, err := raw(req.SetHeader("Accept", onlyMeta).Param("fieldValidation", "Ignore").Body(body).Do(ctx))
 	if err != nil {
 		return ipam.Revision{}, o.failed(verb, m.Name, err)
 	}
