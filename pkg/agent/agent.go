@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,7 +77,7 @@ func Run(ctx context.Context, cfg Config) error {
 		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow, ready: make(chan struct{})},
 		a.links, a.routes, a.cluster, a.alloc,
 		task.Func("ipam inputs", a.feedAllocator),
-		a.plane.nft, a.plane.tunnels, a.plane, a.speech,
+		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
 		task.Func("own addresses", a.ownAddresses),
@@ -138,7 +140,8 @@ func (a *agent) snapshot() model.Snapshot {
 }
 
 // feedAllocator hands the allocator what it needs from the cluster, and tells
-// the data plane and BGP to look again, whenever cluster or blocks change.
+// the data plane and BGP to look again, whenever the cluster or the blocks
+// change. An assignment inside a block that the node has is neither.
 func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 	var adopt sync.Once
 	blocksKnown := a.alloc.Ready()
@@ -151,7 +154,8 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 			a.alloc.SetNode(self)
 			a.learnPodCIDRs(self, s.Pools)
 		}
-		a.origin.learn(s, a.cfg.Node, a.alloc.Blocks(), a.cluster.AllBlocks())
+		held := holdingsOf(a.alloc)
+		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
 		adopt.Do(func() { a.adoptAddresses(ctx) })
 		a.conds.pass(gateCluster)
 		ready()
@@ -159,15 +163,34 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.speech.look.notify()
 		a.conds.changed.notify()
 		a.owns.notify()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.cluster.Changed():
-		case <-a.alloc.Changed():
-		case <-blocksKnown:
-			blocksKnown = nil
+		for same := true; same; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-a.cluster.Changed():
+				same = false
+			case <-a.alloc.Changed():
+				same = held.equal(holdingsOf(a.alloc))
+			case <-blocksKnown:
+				blocksKnown, same = nil, false
+			}
 		}
 	}
+}
+
+// holdings are what of the allocator's addresses others are told about.
+type holdings struct {
+	blocks   []model.Block
+	borrowed []netip.Prefix
+	problems []model.Problem
+}
+
+func holdingsOf(alloc *ipam.Allocator) holdings {
+	return holdings{alloc.Blocks(), alloc.Borrowed(), alloc.Problems()}
+}
+
+func (h holdings) equal(o holdings) bool {
+	return slices.Equal(h.blocks, o.blocks) && slices.Equal(h.borrowed, o.borrowed) && slices.Equal(h.problems, o.problems)
 }
 
 func ipamConfig(c model.IPAM) ipam.Config {
