@@ -2,7 +2,8 @@
 // `ip netns` lists under /run/netns.
 //
 // It never touches the network namespace it is called in. Kernel footprint:
-// one bind mount under /run/netns for each namespace. A fresh process
+// one bind mount under /run/netns for each namespace, and /run/netns mounted over
+// itself, shared, as iproute2 does once a machine. A fresh process
 // recognises a lab's namespaces by the prefix of their name.
 package netns
 
@@ -57,7 +58,7 @@ func List(prefix string) ([]string, error) {
 // Create makes a new namespace called name, with lo up. It fails when the name
 // is taken.
 func Create(name string) error {
-	if err := os.MkdirAll(Dir, 0o755); err != nil {
+	if err := shareDir(); err != nil {
 		return fmt.Errorf("create network namespace %s: %w", name, err)
 	}
 	file, err := os.OpenFile(Path(name), os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
@@ -79,6 +80,32 @@ func Create(name string) error {
 		return errors.Join(fmt.Errorf("create network namespace %s: %w", name, err), Delete(name))
 	}
 	return nil
+}
+
+// shareDir makes Dir a mount of its own with shared propagation, as the first
+// `ip netns add` on a machine does. If we left that to it, it would mount Dir
+// over itself later and hide our names below: they could no longer be removed.
+// The lock is the one iproute2 takes.
+func shareDir() error {
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", Dir, err)
+	}
+	err = unix.Mount("", Dir, "", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount of its own
+		return err
+	}
+	if err := unix.Mount(Dir, Dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mount %s over itself: %w", Dir, err)
+	}
+	return unix.Mount("", Dir, "", unix.MS_SHARED|unix.MS_REC, "")
 }
 
 // setLoopbackUp sets lo of the calling thread's namespace up.
