@@ -28,6 +28,8 @@ type Input struct {
 	// OwnTunnels are this node's tunnel addresses. A zero field means: what
 	// the node's object says.
 	OwnTunnels TunnelAddresses
+	// PeerWays lead to BGP peers that no other route leads to.
+	PeerWays []PeerWay
 }
 
 // TunnelAddresses are a node's addresses on its tunnel devices.

@@ -22,6 +22,7 @@ type resolver struct {
 	merged    map[string][]NextHop
 	gateways  map[netip.Addr]bool
 	complain  map[netip.Addr]int
+	static    map[netip.Addr][]NextHop // of peers that have a way of their own
 }
 
 // depth bounds recursion: a next hop reached by way of a route reached by way
@@ -133,6 +134,9 @@ func (r *resolver) one(l *model.Learned, nh netip.Addr) []NextHop {
 func (r *resolver) resolve(addr netip.Addr, left int) []NextHop {
 	if left == 0 || !addr.IsValid() || r.c.own[addr] {
 		return nil
+	}
+	if hops, ok := r.static[addr]; ok {
+		return hops
 	}
 	if zone := addr.Zone(); zone != "" {
 		l, ok := r.c.names[zone]

@@ -10,7 +10,8 @@ import (
 // routes are, by right of way: the node's pods, tunnels and blocks, then what
 // BGP learned.
 func (c *casefile) routes() []Route {
-	local := append(c.podRoutes(), c.tunnelPeerRoutes()...)
+	ways := c.peerWays()
+	local := slices.Concat(c.podRoutes(), c.tunnelPeerRoutes(), peerRoutes(ways))
 	taken := make(map[netip.Prefix]bool, len(local))
 	for _, r := range local {
 		taken[r.Prefix] = true
@@ -28,7 +29,7 @@ func (c *casefile) routes() []Route {
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
-	return c.withLearned(local, &blocks)
+	return c.withLearned(local, &blocks, ways)
 }
 
 // podRoutes lead to the pods of this node. A pod whose link the kernel does not
@@ -81,13 +82,14 @@ func (c *casefile) tunnelPeerRoutes() []Route {
 // withLearned merges the sorted local routes with what BGP chose, less what
 // would take the ground from under the node. It makes one pass and one
 // allocation, since there may be many thousands.
-func (c *casefile) withLearned(local []Route, blocks *prefixSet) []Route {
+func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.Addr][]NextHop) []Route {
 	learned := c.Learned
 	if !slices.IsSortedFunc(learned, compareLearned) {
 		learned = slices.Clone(learned)
 		slices.SortStableFunc(learned, compareLearned)
 	}
 	r := newResolver(c, learned)
+	r.static = ways
 	out := make([]Route, 0, len(local)+len(learned))
 	var last netip.Prefix
 	for i := range learned {

@@ -98,7 +98,7 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
 		Host: p.a.links.Host(), HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: own,
+		OwnTunnels: own, PeerWays: p.a.speech.peerWays(),
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)

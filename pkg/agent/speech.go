@@ -8,6 +8,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/gobgp"
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -89,6 +90,7 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	s.a.metrics.observe("bgp", start, err)
 	if old := s.told.Load(); old == nil || !reflect.DeepEqual(old.config, config) {
 		s.told.Store(&told{config, start})
+		s.a.plane.look.notify() // there may be another way to a peer
 	}
 	s.a.sessions.notify()
 	if err != nil && ctx.Err() == nil {
@@ -158,4 +160,16 @@ func (s *speech) peers() []model.PeerStatus {
 		return speaker.Peers()
 	}
 	return nil
+}
+
+// peerWays are what the data plane has to know so that peers are reached.
+func (s *speech) peerWays() []felix.PeerWay {
+	config, _ := s.configured()
+	var out []felix.PeerWay
+	for _, p := range config.Peers {
+		if p.ReachableBy.IsValid() {
+			out = append(out, felix.PeerWay{Peer: p.Address, Gateway: p.ReachableBy})
+		}
+	}
+	return out
 }

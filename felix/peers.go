@@ -1,0 +1,41 @@
+package felix
+
+import "net/netip"
+
+// PeerWay is the way to a BGP peer whose address is on no link, as a loopback of
+// a router: by a gateway that is (Calico BGPPeer reachableBy, which is a static
+// route there too).
+type PeerWay struct{ Peer, Gateway netip.Addr }
+
+// peerWays finds the links that lead to peers. A learned route must not: its
+// session would have to be up first.
+func (c *casefile) peerWays() map[netip.Addr][]NextHop {
+	if len(c.PeerWays) == 0 {
+		return nil
+	}
+	r := newResolver(c, nil)
+	out := make(map[netip.Addr][]NextHop, len(c.PeerWays))
+	for _, w := range c.PeerWays {
+		peer, gateway := w.Peer.Unmap(), w.Gateway.Unmap()
+		if !peer.IsValid() || c.own[peer] || peer == gateway {
+			continue
+		}
+		hops := r.resolve(gateway, depth)
+		if len(hops) == 0 {
+			c.problem(routeRef(hostPrefix(peer)), "nextHop", "NextHopUnreachable",
+				"no way to "+gateway.String()+", by which the BGP peer is reached; its session cannot come up (BGPPeer reachableBy)")
+			continue
+		}
+		out[peer] = hops
+	}
+	return out
+}
+
+// peerRoutes are the routes to those peers.
+func peerRoutes(ways map[netip.Addr][]NextHop) []Route {
+	out := make([]Route, 0, len(ways))
+	for peer, hops := range ways {
+		out = append(out, Route{Prefix: hostPrefix(peer), Metric: DefaultRouteMetric, NextHops: hops})
+	}
+	return out // sorted by whoever joins them with others
+}
