@@ -2,12 +2,16 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"sync"
 
 	"github.com/spf13/cobra"
 
-	"github.com/muslin-net/muslin/pkg/ctl/agentview"
 	"github.com/muslin-net/muslin/pkg/ctl/check"
+	"github.com/muslin-net/muslin/pkg/ctl/explain"
+	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/ctl/print"
 	"github.com/muslin-net/muslin/pkg/ctl/world"
@@ -16,21 +20,25 @@ import (
 
 func (t *Tool) check() *cobra.Command {
 	var format string
+	var most int
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Compare the whole cluster with itself",
 		Long: `Ask every agent and the API server, and compare: sessions up, each confirmed
 block in the kernel of every node, no block with two owners, no route overridden,
-MTUs alike, pools sane. The exit code is 4 when there is an error.`,
-		Example: "  muslinctl check\n  muslinctl check -o json",
+MTUs alike, pools sane. Then a pod of each node is sent an echo, a small and a
+large one, from other nodes, and where none comes back the first broken link is
+named, as explain does. The exit code is 4 when there is an error.`,
+		Example: "  muslinctl check\n  muslinctl check -o json\n  muslinctl check --ways 0   # no echoes",
 		Args:    usage(cobra.NoArgs),
-		RunE:    func(c *cobra.Command, _ []string) error { return t.runCheck(c.Context(), format) },
+		RunE:    func(c *cobra.Command, _ []string) error { return t.runCheck(c.Context(), format, most) },
 	}
 	c.Flags().StringVarP(&format, "output", "o", "", "json")
+	c.Flags().IntVar(&most, "ways", 8, "from how many other nodes a pod of each node is tried; 0: from none")
 	return c
 }
 
-func (t *Tool) runCheck(ctx context.Context, format string) error {
+func (t *Tool) runCheck(ctx context.Context, format string, most int) error {
 	client, err := t.flags.Client()
 	if err != nil {
 		return err
@@ -39,29 +47,46 @@ func (t *Tool) runCheck(ctx context.Context, format string) error {
 	if err != nil {
 		return err
 	}
-	agents, err := agentview.Agents(ctx, client)
+	s, err := t.surveyor()
 	if err != nil {
 		return err
 	}
-	c := check.Cluster{Views: map[model.NodeName]*nodeview.View{}, Errors: map[model.NodeName]string{}, Blocks: w.Blocks, Pools: w.Aged}
+	defer s.tell("")
+	v := &ipamview.Survey{Pods: map[netip.Addr]ipamview.Pod{}, Nodes: map[model.NodeName]ipamview.Node{}}
+	if err := errors.Join(s.pods(ctx, v), s.nodes(ctx, v)); err != nil {
+		return err
+	}
+	e, err := s.explainer(ctx, v)
+	if err != nil {
+		return err
+	}
+	c := check.Cluster{
+		Views: map[model.NodeName]*nodeview.View{}, Errors: map[model.NodeName]string{}, Answers: map[model.NodeName]map[netip.Addr]explain.Answer{},
+		Blocks: w.Blocks, Pools: w.Aged,
+	}
 	var names []string
 	for _, n := range w.Nodes {
 		c.Nodes, names = append(c.Nodes, n.Name), append(names, string(n.Name))
 	}
-	for _, a := range askAll(names, func(n string) (*nodeview.View, error) {
-		agent, err := agentview.Of(agents, n)
-		if err != nil {
-			return nil, err
-		}
-		v := new(nodeview.View)
-		return v, agent.Get(ctx, client, "/show", v)
-	}) {
-		if a.err != nil {
-			c.Errors[model.NodeName(a.node)] = a.err.Error()
+	s.tell(fmt.Sprintf("asking %d agents", len(names)))
+	var mu sync.Mutex
+	askAll(names, func(n string) (struct{}, error) {
+		node := model.NodeName(n)
+		view, why := e.view(ctx, node)
+		answers := e.reach(ctx, view)
+		mu.Lock()
+		defer mu.Unlock()
+		if c.Answers[node] = answers; view == nil {
+			c.Errors[node] = why
 		} else {
-			c.Views[model.NodeName(a.node)] = a.said
+			c.Views[node] = view
 		}
+		return struct{}{}, nil
+	})
+	if c.Ways, err = e.ways(ctx, c, most); err != nil {
+		return err
 	}
+	s.tell("")
 	return t.tellFindings(check.Run(c), len(c.Nodes), format)
 }
 

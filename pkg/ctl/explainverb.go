@@ -6,19 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/muslin-net/muslin/pkg/ctl/agentview"
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/ctl/explain"
 	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
-	"github.com/muslin-net/muslin/pkg/ctl/kind"
-	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -58,15 +53,19 @@ func (t *Tool) runExplain(ctx context.Context, target, from, format string) erro
 	if err != nil {
 		return err
 	}
-	e := &explainer{surveyor: s, survey: v}
-	if err := e.common(ctx, ip); err != nil {
-		return err
-	}
-	askers, err := t.askers(v, e.facts, from)
+	e, err := s.explainer(ctx, v)
 	if err != nil {
 		return err
 	}
-	answers := askAll(askers, func(n string) (explain.Story, error) { return explain.Tell(e.from(ctx, model.NodeName(n))), nil })
+	facts, err := e.common(ctx, ip)
+	if err != nil {
+		return err
+	}
+	askers, err := t.askers(v, facts, from)
+	if err != nil {
+		return err
+	}
+	answers := askAll(askers, func(n string) (explain.Story, error) { return explain.Tell(e.from(ctx, facts, model.NodeName(n))), nil })
 	return t.tellStories(answers, format)
 }
 
@@ -151,112 +150,4 @@ func (t *Tool) askers(v *ipamview.Survey, f explain.Facts, from string) ([]strin
 		return nil, errors.New("the cluster has no node")
 	}
 	return out, nil
-}
-
-// explainer collects facts.
-type explainer struct {
-	*surveyor
-	survey *ipamview.Survey
-	agents []agentview.Agent
-	facts  explain.Facts
-}
-
-// common collects what does not depend on the asker.
-func (e *explainer) common(ctx context.Context, ip netip.Addr) (err error) {
-	e.facts = explain.Facts{To: ip, Nodes: map[model.NodeName]bool{}, Reach: map[netip.Addr]bool{}}
-	for n := range e.survey.Nodes {
-		e.facts.Nodes[n] = true
-	}
-	if e.agents, err = agentview.Agents(ctx, e.client); err != nil {
-		return err
-	}
-	if p, ok := e.survey.Pods[ip]; ok {
-		e.facts.Pod = &explain.Pod{Namespace: p.Namespace, Name: p.Name, Node: model.NodeName(p.Node), Phase: "Running"}
-	}
-	if err := e.block(ctx, ip); err != nil {
-		return err
-	}
-	pools, _, err := e.client.List(ctx, kind.MustFind("ippools"), api.Select{})
-	for _, o := range pools {
-		if cidr, err := netip.ParsePrefix(kind.Text(o, "spec.cidr", "")); err == nil {
-			e.facts.Pools = append(e.facts.Pools, model.Pool{Name: kind.Text(o, "metadata.name", ""), CIDR: cidr, DisableBGPExport: kind.Text(o, "spec.disableBGPExport", "") == "true"})
-		}
-	}
-	if err != nil || e.facts.Pod == nil {
-		return err
-	}
-	e.facts.Owner, e.facts.OwnerError = e.view(ctx, e.facts.Pod.Node)
-	e.reach(ctx)
-	return nil
-}
-
-func (e *explainer) block(ctx context.Context, ip netip.Addr) error {
-	b, _, err := e.blockOf(ctx, ip)
-	if err != nil || b == nil {
-		return err
-	}
-	owner, assigned := b.Owner(ip)
-	e.facts.Block = &explain.Block{CIDR: b.CIDR(), Node: b.Node(), Handle: owner.Handle, Assigned: assigned, Affinities: map[model.NodeName]model.BlockState{}}
-	if err := e.affinities(ctx, e.survey); err != nil {
-		return err
-	}
-	for _, a := range e.survey.Affinities {
-		if a.CIDR == b.CIDR() && a.Type == "host" {
-			e.facts.Block.Affinities[a.Node] = a.State
-		}
-	}
-	return nil
-}
-
-// reach has the owner send echoes to its peers that are down.
-func (e *explainer) reach(ctx context.Context) {
-	if e.facts.Owner == nil {
-		return
-	}
-	for _, p := range e.facts.Owner.Peers {
-		if p.State != "Established" {
-			if path, err := e.path(ctx, e.facts.Pod.Node, p.Address, 0); err == nil {
-				e.facts.Reach[p.Address] = path.Small.OK
-			}
-		}
-	}
-}
-
-func (e *explainer) view(ctx context.Context, node model.NodeName) (*nodeview.View, string) {
-	a, err := agentview.Of(e.agents, string(node))
-	if err != nil {
-		return nil, err.Error()
-	}
-	var v nodeview.View
-	if err := a.Get(ctx, e.client, "/show", &v); err != nil {
-		return nil, err.Error()
-	}
-	return &v, ""
-}
-
-// path has a node probe an address; size 0 leaves the large probe's to the node.
-func (e *explainer) path(ctx context.Context, node model.NodeName, to netip.Addr, size int) (*nodeview.Path, error) {
-	a, err := agentview.Of(e.agents, string(node))
-	if err != nil {
-		return nil, err
-	}
-	var p nodeview.Path
-	return &p, a.Get(ctx, e.client, "/show/path?to="+url.QueryEscape(to.String())+"&size="+strconv.Itoa(size), &p)
-}
-
-// from adds what one asker sees.
-func (e *explainer) from(ctx context.Context, node model.NodeName) explain.Facts {
-	f := e.facts
-	f.FromNode = node
-	if f.From, f.FromError = e.view(ctx, node); f.From == nil {
-		return f
-	}
-	size := f.From.State.MTU.Pod
-	if f.Owner != nil {
-		size = max(size, f.Owner.State.MTU.Pod)
-	}
-	if p, err := e.path(ctx, node, f.To, size); err == nil {
-		f.Path = p
-	}
-	return f
 }

@@ -106,15 +106,22 @@ type answer[T any] struct {
 
 // askAll asks nodes at the same time, some at once, and keeps their order.
 func askAll[T any](nodes []string, ask func(string) (T, error)) []answer[T] {
-	out := make([]answer[T], len(nodes))
+	return atOnce(nodes, func(n string) answer[T] {
+		said, err := ask(n)
+		return answer[T]{n, said, err}
+	})
+}
+
+// atOnce asks eight questions at a time and keeps their order.
+func atOnce[Q, A any](questions []Q, ask func(Q) A) []A {
+	out := make([]A, len(questions))
 	slots := make(chan struct{}, 8)
 	var wg sync.WaitGroup
-	for i, n := range nodes {
+	for i, q := range questions {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			said, err := ask(n)
-			out[i] = answer[T]{n, said, err}
+			out[i] = ask(q)
 		})
 	}
 	wg.Wait()

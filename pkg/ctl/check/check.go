@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/ctl/explain"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
@@ -43,6 +44,17 @@ type Cluster struct {
 	Errors map[model.NodeName]string         // why others have not
 	Blocks []model.Block                     // every BlockAffinity
 	Pools  []validate.Pool
+	// Answers has, by node and address of a peer whose session is down, what it
+	// answers to the node.
+	Answers map[model.NodeName]map[netip.Addr]explain.Answer
+	// Ways are what was told of the ways from nodes to pods of other nodes.
+	Ways []Way
+}
+
+// Way is the story of a pod's address as one node tells it.
+type Way struct {
+	From, To model.NodeName
+	explain.Story
 }
 
 // Run gives the findings, errors first, then by node and object.
@@ -59,6 +71,7 @@ func Run(c Cluster) []Finding {
 		r.problems(v)
 	}
 	r.mtu()
+	r.ways()
 	slices.SortStableFunc(r.out, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Object, b.Object))
 	})
@@ -77,7 +90,7 @@ func (r *run) add(s Severity, class string, node model.NodeName, object, format 
 func (r *run) agents() {
 	for _, n := range r.Nodes {
 		if why, bad := r.Errors[n]; bad {
-			r.add(Error, "AgentDown", n, "Node "+string(n), "the agent does not answer: %s", why)
+			r.add(Error, string(explain.AgentDown), n, "Node "+string(n), "the agent does not answer: %s", why)
 		} else if v := r.Views[n]; v != nil && len(v.Waiting) > 0 {
 			r.add(Error, "AgentNotReady", n, "Node "+string(n), "the agent waits for %s", v.Waiting[0])
 		}
@@ -108,10 +121,10 @@ func (r *run) owners() {
 			continue
 		}
 		if !slices.Contains(r.Nodes, b.Node) {
-			r.add(Error, "StaleOwner", b.Node, "block "+b.CIDR.String(), "the block belongs to node %s, which does not exist", b.Node)
+			r.add(Error, string(explain.StaleOwner), b.Node, "block "+b.CIDR.String(), "the block belongs to node %s, which does not exist", b.Node)
 		}
 		if other, taken := first[b.CIDR]; taken && other != b.Node {
-			r.add(Error, "StaleOwner", b.Node, "block "+b.CIDR.String(), "nodes %s and %s both claim the block", other, b.Node)
+			r.add(Error, string(explain.StaleOwner), b.Node, "block "+b.CIDR.String(), "nodes %s and %s both claim the block", other, b.Node)
 		}
 		first[b.CIDR] = b.Node
 	}
@@ -122,11 +135,41 @@ func (r *run) sessions(v *nodeview.View) {
 		if p.State == "Established" {
 			continue
 		}
-		why := p.State
-		if p.LastError != "" {
-			why += ": " + p.LastError
+		f := explain.Session(v, r.far(v, p), p, r.Answers[v.Node][p.Address])
+		r.add(Error, string(f.Class), v.Node, f.Object, "%s: %s", f.Text, f.Fix)
+	}
+}
+
+// far is the view of the node at the other end of a session, nil for a router.
+func (r *run) far(v *nodeview.View, p model.PeerStatus) *nodeview.View {
+	peer, _ := v.BGP.Peer(p.Address)
+	for _, other := range r.Views {
+		if _, ok := explain.OtherSide(peer, other); ok {
+			return other
 		}
-		r.add(Error, "SessionDown", v.Node, p.Object.String(), "the session with %s is not up (%s)", p.Address, why)
+	}
+	return nil
+}
+
+// ways has each broken way once; a pool that is not announced may be meant to
+// be so.
+func (r *run) ways() {
+	seen := map[Finding]bool{}
+	for _, w := range r.Ways {
+		if w.Broken == "" {
+			continue
+		}
+		f := Finding{Error, string(w.Broken), string(w.From), w.Object, w.Steps[len(w.Steps)-1].Text + ": " + w.Fix}
+		if w.Broken == explain.NotExported {
+			f.Severity = Warning
+		}
+		known := slices.ContainsFunc(r.out, func(g Finding) bool {
+			return g.Severity == f.Severity && g.Class == f.Class && g.Object == f.Object && (g.Node == f.Node || g.Node == "")
+		})
+		if !seen[f] && !known {
+			r.out = append(r.out, f)
+		}
+		seen[f] = true
 	}
 }
 
@@ -136,10 +179,12 @@ func (r *run) routes(v *nodeview.View) {
 		case d.Agrees():
 		case d.Want == nil:
 			r.add(Error, "RouteSurplus", v.Node, "route "+d.Have.Prefix.String(), "the kernel has a route of Muslin's that nothing asks for: %s", d.Have)
+		case d.Occupied():
+			r.add(Error, string(explain.NotInstalled), v.Node, "route "+d.Want.Prefix.String(), "%s stands in its place, and the agent leaves alone what it did not write; take it away", d.Shadowed)
 		case d.Shadowed != nil:
-			r.add(Error, "RouteShadowed", v.Node, "route "+d.Want.Prefix.String(), "%s is used in place of it", d.Shadowed)
+			r.add(Error, string(explain.Shadowed), v.Node, "route "+d.Want.Prefix.String(), "%s is used in place of it", d.Shadowed)
 		default:
-			r.add(Error, "RouteMissing", v.Node, "route "+d.Want.Prefix.String(), "the kernel has not %s", d.Want)
+			r.add(Error, string(explain.NotInstalled), v.Node, "route "+d.Want.Prefix.String(), "the kernel has not %s", d.Want)
 		}
 	}
 	for _, e := range v.Kernel.Errors {
@@ -147,7 +192,7 @@ func (r *run) routes(v *nodeview.View) {
 	}
 	for _, t := range v.State.Tunnels {
 		if !slices.ContainsFunc(v.Kernel.Links, func(l nodeview.Link) bool { return l.Name == t.Name && l.Up }) {
-			r.add(Error, "TunnelMissing", v.Node, "link "+t.Name, "the tunnel device is not up")
+			r.add(Error, string(explain.TunnelMissing), v.Node, "link "+t.Name, "the tunnel device is not up")
 		}
 	}
 	for _, c := range v.Kernel.Chains {
@@ -172,10 +217,18 @@ func (r *run) blocks(v *nodeview.View) {
 		if b.State != model.BlockConfirmed || b.Node == v.Node || b.Node == "" || r.private(b.CIDR) || r.Views[b.Node] == nil {
 			continue
 		}
+		if r.told(v.Node, b.Node) {
+			continue
+		}
 		if !slices.ContainsFunc(v.Kernel.Routes, func(k nodeview.Route) bool { return k.Protocol == model.RouteProtocol && k.Prefix == b.CIDR }) {
 			r.add(Error, "BlockUnreachable", v.Node, "block "+b.CIDR.String(), "the block of node %s is not in the kernel; muslinctl explain says why", b.Node)
 		}
 	}
+}
+
+// told reports that a broken way between two nodes says more of it.
+func (r *run) told(from, to model.NodeName) bool {
+	return slices.ContainsFunc(r.Ways, func(w Way) bool { return w.From == from && w.To == to && w.Broken != "" })
 }
 
 func (r *run) private(p netip.Prefix) bool {

@@ -51,7 +51,7 @@ func healthy(t *testing.T) Facts {
 		To: pod, Pod: &Pod{Namespace: "default", Name: "web", Node: "n1", Phase: "Running"},
 		Block: &Block{CIDR: block, Node: "n1", Handle: "h", Assigned: true, Affinities: map[model.NodeName]model.BlockState{"n1": model.BlockConfirmed}},
 		Pools: []model.Pool{{Name: "pool", CIDR: netip.MustParsePrefix("10.244.0.0/16")}},
-		Nodes: map[model.NodeName]bool{"n1": true, "n2": true}, Reach: map[netip.Addr]bool{n2: true}, FromNode: "n2",
+		Nodes: map[model.NodeName]bool{"n1": true, "n2": true}, Reach: map[netip.Addr]Answer{n2: {Echo: true}}, FromNode: "n2",
 		Owner: &nodeview.View{Node: "n1", BGP: config(t, "n1", nil), Peers: session(n2, "n2"), State: felix.State{Routes: []felix.Route{host}},
 			Kernel: nodeview.Kernel{Routes: []nodeview.Route{{Prefix: host.Prefix, Type: "unicast", Protocol: 109, Metric: 1024, NextHops: []nodeview.NextHop{{Device: "cali1"}}}}}},
 		From: &nodeview.View{Node: "n2", BGP: config(t, "n2", nil), Peers: session(n1, "n1"), State: felix.State{Routes: []felix.Route{remote}},
@@ -102,9 +102,18 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 		{"an import filter", func(t *testing.T, f *Facts) {
 			f.Owner.BGP, f.From.BGP, f.From.Learned = config(t, "n1", peered()), config(t, "n2", peered("g")), nil
 		}, FilterRejects, "BGPFilter g: spec.importV4[0]"},
-		{"a peer that is down", func(_ *testing.T, f *Facts) { unlearned(f, ""); f.Reach[n2] = false }, PeerDown, "Node n2"},
+		{"a peer that is down", func(_ *testing.T, f *Facts) { unlearned(f, ""); f.Reach[n2] = Answer{} }, PeerDown, "Node n2"},
 		{"a peer without BGP", func(_ *testing.T, f *Facts) { unlearned(f, "") }, PeerDown, "Node n2"},
 		{"a wrong AS, told by the peer", func(_ *testing.T, f *Facts) { unlearned(f, "notification-sent: bad peer AS") }, WrongAS, "spec.asNumber"},
+		{"a wrong AS, refused here", func(_ *testing.T, f *Facts) {
+			unlearned(f, "cease")
+			f.Reach[n2] = Answer{Echo: true, Refused: true}
+		}, WrongAS, "spec.asNumber"},
+		{"a router of the asker's that is down", func(t *testing.T, f *Facts) {
+			f.From.Learned = nil
+			f.Owner.Peers[0].Object, f.From.Peers[0].Object = model.Ref{Kind: "BGPPeer", Name: "a"}, model.Ref{Kind: "BGPPeer", Name: "b"}
+			f.From.Peers[0].State = "Active"
+		}, PeerDown, "BGPPeer b"},
 		{"a wrong AS, seen on both sides", func(t *testing.T, f *Facts) {
 			unlearned(f, "")
 			f.From.BGP = config(t, "n2", func(s *model.Snapshot) { s.Nodes[0].ASN = 65000 })
@@ -129,6 +138,9 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 		{"a route another protocol has cut out of it", func(_ *testing.T, f *Facts) {
 			f.From.Kernel.Routes = append(f.From.Kernel.Routes, nodeview.Route{Prefix: netip.PrefixFrom(pod, 32), Type: "blackhole", Protocol: 12})
 		}, Shadowed, "bird"},
+		{"a route of somebody else in its place", func(_ *testing.T, f *Facts) {
+			f.From.Kernel.Routes = []nodeview.Route{{Prefix: block, Type: "blackhole", Protocol: 4, Metric: 1024}}
+		}, NotInstalled, "static on node n2"},
 		{"a link without carrier", func(_ *testing.T, f *Facts) { f.From.Kernel.Routes[0].NextHops[0].Down = true }, LinkDown, "eth0"},
 		{"a rule that forbids", func(_ *testing.T, f *Facts) { f.Path.Error = "network is unreachable" }, NotInstalled, "rules"},
 		{"a neighbour that does not answer", func(_ *testing.T, f *Facts) {

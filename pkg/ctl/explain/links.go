@@ -138,6 +138,9 @@ func (t *teller) learned() bool {
 	prefix := t.prefix()
 	for _, p := range t.From.Peers {
 		if p.State != "Established" {
+			if matters(t.From, t.Pod.Node, p) {
+				return t.down(t.From, t.Owner, p, t.FromReach[p.Address])
+			}
 			continue
 		}
 		peer, _ := t.From.BGP.Peer(p.Address)
@@ -166,6 +169,9 @@ func (t *teller) fib() bool {
 			continue
 		}
 		switch {
+		case d.Occupied():
+			return t.broken("fib", NotInstalled, "the route of "+nodeview.Protocol(d.Shadowed.Protocol)+" on node "+node, "the agent leaves alone what it did not write: take the other route away, "+removal(d.Shadowed)+", and it puts its own there",
+				"node %s wants %s, and %s stands in its place", node, d.Want, d.Shadowed)
 		case d.Shadowed != nil:
 			return t.shadowed(d.Shadowed)
 		case d.Have == nil || !d.Agrees():
@@ -189,8 +195,13 @@ func (t *teller) fib() bool {
 }
 
 func (t *teller) shadowed(by *nodeview.Route) bool {
-	return t.broken("fib", Shadowed, "the route of "+nodeview.Protocol(by.Protocol)+" on node "+string(t.FromNode), "take the other route away: ip route del "+by.Prefix.String()+" proto "+fmt.Sprint(by.Protocol),
+	return t.broken("fib", Shadowed, "the route of "+nodeview.Protocol(by.Protocol)+" on node "+string(t.FromNode), "take the other route away: "+removal(by),
 		"the kernel of node %s uses %s", t.FromNode, by)
+}
+
+// removal is the command that takes a route away.
+func removal(r *nodeview.Route) string {
+	return fmt.Sprintf("ip route del %s proto %d metric %d", r.Prefix, r.Protocol, r.Metric)
 }
 
 func orNone(r *nodeview.Route) string {

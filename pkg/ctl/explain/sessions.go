@@ -3,9 +3,11 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -28,13 +30,13 @@ func (t *teller) announced() bool {
 			continue
 		}
 		if p.State != "Established" {
-			if !arrived && t.matters(p) {
-				return t.down(p, peer)
+			if !arrived && matters(t.Owner, t.FromNode, p) {
+				return t.down(t.Owner, t.From, p, t.Reach[p.Address])
 			}
 			continue
 		}
 		if rule, rejected := rejects(t.Owner.BGP, peer.Export, prefix, true); rejected {
-			if !arrived && t.matters(p) {
+			if !arrived && matters(t.Owner, t.FromNode, p) {
 				return t.broken("announce", FilterRejects, filterObject(rule), "accept the prefix in the rule, or take the filter off "+p.Object.String(),
 					"node %s does not announce %s to %s: %s", t.Pod.Node, prefix, p.Address, rule)
 			}
@@ -58,51 +60,74 @@ func (t *teller) hasLearned(prefix netip.Prefix) bool {
 	return false
 }
 
-// matters picks the sessions that can bring the prefix to the asker: the one
-// with the asker itself, or where there is none, those with routers.
-func (t *teller) matters(p model.PeerStatus) bool {
-	direct := func(p model.PeerStatus) bool { return p.Object == (model.Ref{Kind: "Node", Name: string(t.FromNode)}) }
-	for _, q := range t.Owner.Peers {
-		if direct(q) {
-			return direct(p)
-		}
-	}
-	return true
+// matters picks the sessions that can carry a prefix between a node and another
+// one: the one with the other itself, or where there is none, all.
+func matters(v *nodeview.View, other model.NodeName, p model.PeerStatus) bool {
+	direct := func(p model.PeerStatus) bool { return p.Object == (model.Ref{Kind: "Node", Name: string(other)}) }
+	return direct(p) || !slices.ContainsFunc(v.Peers, direct)
 }
 
-// down tells the reasons apart why a session is not established.
-func (t *teller) down(p model.PeerStatus, peer bgp.Peer) bool {
+// Fault is what is wrong with a session, and what to change.
+type Fault struct {
+	Class       Class
+	Object, Fix string
+	Text        string
+}
+
+// down ends the story with a session of a node that is not established.
+func (t *teller) down(v, far *nodeview.View, p model.PeerStatus, answer Answer) bool {
+	f := Session(v, far, p, answer)
+	return t.broken("session", f.Class, f.Object, f.Fix, "%s", f.Text)
+}
+
+// Session tells the reasons apart why a session of a node is not established.
+// far is the node at the other end, nil when that is a router or does not
+// answer; answer is what the peer says to the node.
+func Session(v, far *nodeview.View, p model.PeerStatus, answer Answer) Fault {
+	peer, _ := v.BGP.Peer(p.Address)
 	object, why := p.Object.String(), strings.ToLower(p.LastError)
-	said := fmt.Sprintf("the session of node %s with %s is %s", t.Pod.Node, p.Address, p.State)
+	f := Fault{Class: PeerDown, Object: object, Text: fmt.Sprintf("the session of node %s with %s is %s", v.Node, p.Address, p.State)}
 	if p.LastError != "" {
-		said += " (" + p.LastError + ")"
+		f.Text += " (" + p.LastError + ")"
 	}
-	if back, ok := t.otherSide(peer); ok && (back.ASN != peer.LocalASN || back.LocalASN != peer.ASN) {
-		return t.broken("session", WrongAS, fmt.Sprintf("%s or %s: spec.asNumber", object, back.Object), fmt.Sprintf("node %s says AS %s and expects %s; node %s says AS %s and expects %s: make them agree",
-			t.Pod.Node, peer.LocalASN, peer.ASN, t.FromNode, back.LocalASN, back.ASN), "%s", said)
+	if back, ok := OtherSide(peer, far); ok && (back.ASN != peer.LocalASN || back.LocalASN != peer.ASN) {
+		f.Class, f.Object = WrongAS, fmt.Sprintf("%s or %s: spec.asNumber", object, back.Object)
+		f.Fix = fmt.Sprintf("node %s says AS %s and expects %s; node %s says AS %s and expects %s: make them agree", v.Node, peer.LocalASN, peer.ASN, far.Node, back.LocalASN, back.ASN)
+		return f
 	} else if ok && !back.Password.Equal(peer.Password) {
-		return t.broken("session", WrongPassword, fmt.Sprintf("%s or %s: spec.password", object, back.Object), "one side has a password and the other has none: make them agree", "%s", said)
+		f.Class, f.Object, f.Fix = WrongPassword, fmt.Sprintf("%s or %s: spec.password", object, back.Object), "one side has a password and the other has none: make them agree"
+		return f
 	}
 	switch {
-	case strings.Contains(why, "bad peer as"), strings.Contains(why, "peer as"), strings.Contains(why, "as number"), strings.Contains(why, "as-number"), strings.Contains(why, "invalid-msg"):
-		return t.broken("session", WrongAS, object+": spec.asNumber", fmt.Sprintf("%s is configured as AS %s here; set the number that the peer has", p.Address, p.ASN), "%s", said)
+	case slices.ContainsFunc(wordsOfAS, func(w string) bool { return strings.Contains(why, w) }):
+		f.Class, f.Object, f.Fix = WrongAS, object+": spec.asNumber", fmt.Sprintf("%s is configured as AS %s here; set the number that the peer has", p.Address, p.ASN)
+	case answer.Refused:
+		f.Class, f.Object, f.Fix = WrongAS, object+": spec.asNumber", fmt.Sprintf("the peer speaks BGP and what it says of itself is refused: it is configured as AS %s here; set the number that the peer has", p.ASN)
 	case strings.Contains(why, "auth"):
-		return t.broken("session", WrongPassword, object+": spec.password", "set the password that the peer has", "%s", said)
-	case t.Reach[p.Address] && !peer.Password.IsZero():
-		return t.broken("session", WrongPassword, object+": spec.password", "the peer answers an echo and ignores the session: set the password that it has", "%s", said)
-	case t.Reach[p.Address]:
-		return t.broken("session", PeerDown, object, "the peer answers an echo, but not BGP: is its BGP daemon running, does it know this node, does it want a password?", "%s", said)
+		f.Class, f.Object, f.Fix = WrongPassword, object+": spec.password", "set the password that the peer has"
+	// A wrong password is never answered: the peer's kernel drops what carries it
+	// (RFC 2385 section 2).
+	case answer.Echo && !peer.Password.IsZero() && !strings.Contains(why, "refused"):
+		f.Class, f.Object, f.Fix = WrongPassword, object+": spec.password", "the peer answers an echo and ignores the session: set the password that it has"
+	case answer.Echo:
+		f.Fix = "the peer answers an echo, but not BGP: is its BGP daemon running, does it know this node, does it want a password?"
+	default:
+		f.Fix = "the peer does not answer an echo either: is it up, is the address right, is there a route to it?"
 	}
-	return t.broken("session", PeerDown, object, "the peer does not answer an echo either: is it up, is the address right, is there a route to it?", "%s", said)
+	return f
 }
 
-// otherSide is the asker's half of a session with the owner, when the peer is
-// the asker. Passwords are redacted: only whether there is one can be compared.
-func (t *teller) otherSide(peer bgp.Peer) (bgp.Peer, bool) {
-	if t.From == nil {
+// wordsOfAS are those of the errors that follow an AS number which the other
+// side does not expect (RFC 4271 section 6.2, "Bad Peer AS", in several words).
+var wordsOfAS = []string{"bad peer as", "peer as", "as number", "as-number", "invalid-msg"}
+
+// OtherSide is the far node's half of a session. Passwords are redacted: only
+// whether there is one can be compared.
+func OtherSide(peer bgp.Peer, far *nodeview.View) (bgp.Peer, bool) {
+	if far == nil {
 		return bgp.Peer{}, false
 	}
-	for _, back := range t.From.BGP.Peers {
+	for _, back := range far.BGP.Peers {
 		if back.LocalAddress == peer.Address && back.Address == peer.LocalAddress {
 			return back, true
 		}

@@ -48,8 +48,17 @@ type Facts struct {
 	FromNode              model.NodeName
 	OwnerError, FromError string
 	Path                  *nodeview.Path // from the asker to the address
-	// Reach says, by address of a peer, whether it answers an echo from the owner.
-	Reach map[netip.Addr]bool
+	// Reach has, by address of a peer whose session is down, what it answers to
+	// the owner; FromReach, to the asker.
+	Reach, FromReach map[netip.Addr]Answer
+}
+
+// Answer is what a peer answers whose session is down.
+type Answer struct {
+	Echo bool // to an ICMP echo
+	// Refused: it opens BGP, and is refused with a notification each time. Only
+	// what its OPEN says of itself can be the reason (RFC 4271 section 6.2).
+	Refused bool
 }
 
 // Pod is the pod that has the address.

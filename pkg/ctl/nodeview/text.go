@@ -59,6 +59,12 @@ func (d RouteDiff) Agrees() bool {
 	return d.Want != nil && d.Have != nil && d.Shadowed == nil && sameHops(*d.Want, *d.Have)
 }
 
+// Occupied reports that somebody else's route has the very place, prefix and
+// metric, of a wanted one that is not there: the kernel takes one or the other.
+func (d RouteDiff) Occupied() bool {
+	return d.Want != nil && d.Have == nil && d.Shadowed != nil && d.Shadowed.Metric == d.Want.Metric
+}
+
 func sameHops(w felix.Route, r Route) bool {
 	kind := map[felix.RouteType]string{felix.Unicast: "unicast", felix.Blackhole: "blackhole", felix.Unreachable: "unreachable"}[w.Type]
 	if kind != r.Type {
