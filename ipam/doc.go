@@ -20,10 +20,12 @@
 // at (2) deletes the affinity and tries the next block. A node looks for a free
 // block in an order of its own (walk.go) that begins at the hash of its name,
 // by reading a few at a time; that costs no list, whatever the size of the
-// pool, until hardly one block in a hundred is free. Then the names of its
-// blocks are listed, once. An index kept by a watch was the alternative: it would make
-// every node of a large cluster hold and follow every block, for an operation
-// that a node does a few times in its life.
+// pool, while one block in ten is free. In a fuller pool it reads windows of a
+// few hundred names each, from where its own order leads it (window.go), and
+// claims one that is missing there; only where hardly one in a thousand is free
+// are all names listed, once. An index kept by a watch was the alternative: it
+// would make every node of a large cluster hold and follow every block, for an
+// operation that a node does a few times in its life.
 //
 // When no block is free, one that another node has had empty for a minute is
 // taken over (affinity.go): its affinity is marked pending deletion, the block

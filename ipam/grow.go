@@ -12,9 +12,15 @@ import (
 
 // probes are the sizes of the rounds in which free blocks are looked for by
 // reading them one by one, in parallel. In a pool that is half full the first
-// round nearly always finds one; only when all rounds fail, which means that
-// hardly one block in a hundred is free, are the names of its blocks listed.
+// round nearly always finds one. Where all rounds together do not reach every
+// block, fewRounds are made, which fail when less than one block in ten is
+// free; then names are read instead.
 var probes = []int{2, 6, 12, 24, 48, 96}
+
+const (
+	fewRounds   = 3
+	probedInAll = 2 + 6 + 12 + 24 + 48 + 96
+)
 
 // claimTries bounds how many blocks are lost to other nodes before giving up.
 const claimTries = 64
@@ -117,8 +123,11 @@ func (a *Allocator) mayGrow(f Family, seen uint64) (stop bool, err error) {
 // claimIn claims a free block of a pool, or returns errPoolFull.
 func (a *Allocator) claimIn(ctx context.Context, pool model.Pool) error {
 	w := newWalk(pool, a.node)
-	k := uint64(0)
-	for _, size := range probes {
+	rounds, k := probes, uint64(0)
+	if w.count > probedInAll {
+		rounds = probes[:fewRounds]
+	}
+	for _, size := range rounds {
 		var round []netip.Prefix
 		for ; k < w.count && len(round) < size; k++ {
 			if cidr := w.at(k); a.worthProbing(cidr) {
@@ -136,6 +145,10 @@ func (a *Allocator) claimIn(ctx context.Context, pool model.Pool) error {
 	if k == w.count {
 		return errPoolFull
 	}
+	if err := a.claimInWindows(ctx, w); err == nil {
+		return nil
+	}
+	// Also when a window could not be read: a plain list asks less of a server.
 	return a.claimListed(ctx, w)
 }
 

@@ -26,7 +26,18 @@ const maxObjectName = 253
 // BlockName is the object name of the block with that prefix: the prefix with
 // every ".", ":" and "/" written as "-", as in 10-244-1-0-26.
 func BlockName(cidr netip.Prefix) string {
-	return strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(cidr.String())
+	return string(appendBlockName(nil, cidr))
+}
+
+func appendBlockName(b []byte, cidr netip.Prefix) []byte {
+	start := len(b)
+	b = cidr.AppendTo(b)
+	for i, c := range b[start:] {
+		if c == '.' || c == ':' || c == '/' {
+			b[start+i] = '-'
+		}
+	}
+	return b
 }
 
 // AffinityName is the object name of a node's affinity to a block. In names of

@@ -3,6 +3,7 @@ package ipam_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -231,8 +232,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestClaimsInACrowdedPool: all blocks but one exist, so that probing fails and
-// the names are listed, once.
+// TestClaimsInACrowdedPool: all blocks but one exist, so that probing fails, and
+// windows of names may; then all names are listed, once.
 func TestClaimsInACrowdedPool(t *testing.T) {
 	s := ipamtest.New()
 	p := pool("p", "10.0.0.0/16", 26)
@@ -257,7 +258,7 @@ func TestClaimsInACrowdedPool(t *testing.T) {
 	if b := n.Blocks(); len(b) != 1 || b[0].CIDR != prefix("10.0.19.64/26") {
 		t.Errorf("blocks: %v", b)
 	}
-	if calls := n.client.Calls(); calls["list names"] > 1 || calls["list block"] != 0 || calls["get block"] > 200 {
+	if calls := n.client.Calls(); calls["list names"] > 1 || calls["list window"] > 6 || calls["list block"] != 0 || calls["get block"] > 20 {
 		t.Errorf("calls: %v", calls)
 	}
 	n2 := start(t, s, "node2", nil, p)
@@ -266,6 +267,47 @@ func TestClaimsInACrowdedPool(t *testing.T) {
 	}
 	if err := n2.EnsureBlock(t.Context(), ipam.IPv6); ipam.CodeOf(err) != ipam.CodeNoPool {
 		t.Errorf("no pool of the family: %v", err)
+	}
+}
+
+// TestClaimsInATightPool: one block in a hundred is free, and every node finds
+// one of its own without a list of all.
+func TestClaimsInATightPool(t *testing.T) {
+	s := ipamtest.New()
+	p := pool("p", "10.0.0.0/13", 26)
+	c := s.Client(nil)
+	for i := range 8192 {
+		if i%100 == 50 {
+			continue
+		}
+		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i / 1024), byte(i / 4), byte(i % 4 * 64)}), 26)
+		b, err := ipam.NewBlock(cidr, "host:other", time.Now())
+		if err == nil {
+			_, err = c.Blocks().Create(t.Context(), b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	lists, seen := 0, map[netip.Prefix]bool{}
+	for i := range 20 {
+		n := start(t, s, model.NodeName(fmt.Sprint("node", i)), nil, p)
+		if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+			t.Fatal(err)
+		}
+		if b := n.Blocks(); len(b) != 1 || seen[b[0].CIDR] {
+			t.Errorf("blocks: %v", b)
+		} else {
+			seen[b[0].CIDR] = true
+		}
+		calls := n.client.Calls()
+		if calls["list block"] != 0 || calls["get block"] > 20 || calls["create block"] != 1 {
+			t.Errorf("calls: %v", calls)
+		}
+		lists += calls["list names"]
+	}
+	if lists > 2 {
+		t.Errorf("%d of 20 nodes had to list all names", lists)
 	}
 }
 

@@ -66,6 +66,11 @@ type Store interface {
 	// it may be a second old. It is as cheap as a list can be: names only.
 	BlockCIDRs(ctx context.Context, within netip.Prefix) ([]netip.Prefix, error)
 
+	// NamesFrom reads names of blocks that exist (BlockName), in byte order and
+	// beginning with the first that is not less than from: a few hundred at
+	// most, and more reports whether others follow.
+	NamesFrom(ctx context.Context, from string) (names []string, more bool, err error)
+
 	// EachBlock reads every block inside a prefix, in pages, until visit
 	// returns false. It is the costly way; only a full pool justifies it.
 	EachBlock(ctx context.Context, within netip.Prefix, visit func(*Block, Revision) bool) error

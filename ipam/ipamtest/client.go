@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -221,6 +222,26 @@ func (c *Client) BlockCIDRs(ctx context.Context, within netip.Prefix) ([]netip.P
 		}
 	}
 	return out, nil
+}
+
+// windowSize is how many names NamesFrom gives.
+const windowSize = 100
+
+// NamesFrom reads names of blocks.
+func (c *Client) NamesFrom(ctx context.Context, from string) (names []string, more bool, err error) {
+	if _, err := c.call(ctx, "list window"); err != nil {
+		return nil, false, err
+	}
+	for cidr := range c.store.Blocks() {
+		if name := ipam.BlockName(cidr); name >= from {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > windowSize {
+		return names[:windowSize], true, nil
+	}
+	return names, false, nil
 }
 
 // EachBlock reads blocks.

@@ -67,6 +67,14 @@ func (f *Faulty) BlockCIDRs(ctx context.Context, within netip.Prefix) ([]netip.P
 	return f.store.BlockCIDRs(ctx, within)
 }
 
+// NamesFrom reads names of blocks.
+func (f *Faulty) NamesFrom(ctx context.Context, from string) (names []string, more bool, err error) {
+	if _, err := f.before("list names", false); err != nil {
+		return nil, false, err
+	}
+	return f.store.NamesFrom(ctx, from)
+}
+
 // EachBlock reads blocks.
 func (f *Faulty) EachBlock(ctx context.Context, within netip.Prefix, visit func(*ipam.Block, ipam.Revision) bool) error {
 	if _, err := f.before("list block", false); err != nil {

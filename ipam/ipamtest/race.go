@@ -33,7 +33,7 @@ type Race struct {
 	left  atomic.Int64
 	half  sync.Once
 	begun time.Time
-	book ledger
+	book  ledger
 }
 
 // ledger is the history: who had which address from when to when. An address

@@ -144,7 +144,8 @@ func heap() uint64 {
 // BenchmarkCluster measures a node in a cluster of 5,000 nodes with two blocks
 // each: how long until IPAM is ready and what it holds; and how long it takes
 // to claim a first block, in a pool that has 16,384 and in one that has one in
-// a hundred of 8,192 left.
+// a hundred of 8,192 left. The peer is what an allocator does that keeps nothing
+// and lists the blocks to find a free one.
 func BenchmarkCluster(b *testing.B) {
 	wipe(b)
 	const blocks = 10_000
@@ -177,6 +178,15 @@ func BenchmarkCluster(b *testing.B) {
 		b.ReportMetric(float64(held)/1e6, "MB-held")
 		if held > 20e6 {
 			b.Errorf("a node holds %d bytes", held)
+		}
+	})
+	b.Run("peer-list", func(b *testing.B) {
+		for range b.N {
+			n := 0
+			err := s.EachBlock(b.Context(), tight.CIDR, func(*ipam.Block, ipam.Revision) bool { n++; return true })
+			if err != nil || n < 8000 {
+				b.Fatalf("%d blocks: %v", n, err)
+			}
 		}
 	})
 	for _, p := range []model.Pool{roomy, tight} {

@@ -3,12 +3,10 @@ package kubestore
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -87,72 +85,6 @@ func (s *Store) Affinities() ipam.Objects[ipam.AffinityKey, ipam.Affinity] { ret
 
 // Handles gives access to IPAMHandle objects.
 func (s *Store) Handles() ipam.Objects[string, ipam.Handle] { return s.handles }
-
-// BlockCIDRs lists the blocks' metadata out of the API server's cache; the
-// names hold the prefixes.
-func (s *Store) BlockCIDRs(ctx context.Context, within netip.Prefix) ([]netip.Prefix, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	data, err := raw(s.client.Get().Resource(s.blocks.resource).Param("resourceVersion", "0").
-		SetHeader("Accept", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("list names of blocks: %w", err)
-	}
-	names, err := readNames(data)
-	if err != nil {
-		return nil, fmt.Errorf("list names of blocks: %w", err)
-	}
-	var out []netip.Prefix
-	for _, name := range names {
-		if cidr, ok := prefixOf(name); ok && within.Overlaps(cidr) {
-			out = append(out, cidr)
-		}
-	}
-	return out, nil
-}
-
-// readNames takes the names out of a PartialObjectMetadataList in Kubernetes'
-// protobuf envelope.
-func readNames(data []byte) ([]string, error) {
-	const magic = "k8s\x00"
-	var envelope runtime.Unknown
-	if !strings.HasPrefix(string(data[:min(len(data), len(magic))]), magic) {
-		return nil, errors.New("the answer is not protobuf")
-	}
-	if err := envelope.Unmarshal(data[len(magic):]); err != nil {
-		return nil, err
-	}
-	var list metav1.PartialObjectMetadataList
-	if err := list.Unmarshal(envelope.Raw); err != nil {
-		return nil, err
-	}
-	names := make([]string, len(list.Items))
-	for i := range list.Items {
-		names[i] = list.Items[i].Name
-	}
-	return names, nil
-}
-
-// prefixOf undoes ipam.BlockName.
-func prefixOf(name string) (netip.Prefix, bool) {
-	i := strings.LastIndexByte(name, '-')
-	if i < 0 {
-		return netip.Prefix{}, false
-	}
-	bits, err := strconv.Atoi(name[i+1:])
-	if err != nil {
-		return netip.Prefix{}, false
-	}
-	sep := ":"
-	if strings.Count(name[:i], "-") == 3 && !strings.Contains(name, "--") {
-		sep = "."
-	}
-	addr, err := netip.ParseAddr(strings.ReplaceAll(name[:i], "-", sep))
-	if err != nil {
-		return netip.Prefix{}, false
-	}
-	return netip.PrefixFrom(addr, bits), true
-}
 
 // EachBlock reads all blocks in pages and visits those inside a prefix. Blocks
 // that cannot be read are left out.

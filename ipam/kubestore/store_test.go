@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -284,6 +285,49 @@ func TestLists(t *testing.T) {
 		slices.SortFunc(got, netip.Prefix.Compare)
 		if err != nil || !slices.Equal(got, in) {
 			t.Errorf("each block in %s: %v, %v, want %v", within, got, err, in)
+		}
+	}
+}
+
+// TestNamesFrom: windows show what exists in their stretch and nothing else, in
+// the order of names, and together all of it.
+func TestNamesFrom(t *testing.T) {
+	wipe(t)
+	s := open(t)
+	var want []string
+	var wg sync.WaitGroup
+	for i := range 600 {
+		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 6, byte(i / 4), byte(i % 4 * 64)}), 26)
+		want = append(want, ipam.BlockName(cidr))
+		if i%16 == 0 {
+			wg.Wait()
+		}
+		wg.Go(func() {
+			b, err := ipam.NewBlock(cidr, "host:somebody", time.Now())
+			if err == nil {
+				_, err = s.Blocks().Create(context.Background(), b)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(want)
+	for _, from := range []string{"10-6-0-0-26", "10-6-12-64-26", "10-6-12-9-26", "10-5-255-192-26", want[599], "11-0-0-0-26"} {
+		left := want[sort.SearchStrings(want, from):]
+		for at, more := from, true; more; {
+			var got []string
+			var err error
+			if got, more, err = s.NamesFrom(t.Context(), at); err != nil {
+				t.Fatalf("names from %s: %v", at, err)
+			}
+			if len(got) > len(left) || !slices.Equal(got, left[:len(got)]) || more != (len(got) < len(left)) || more && len(got) < 100 {
+				t.Fatalf("from %s: %d names %.40q, more %v; want the first of %d %.40q", at, len(got), got, more, len(left), left)
+			}
+			if left = left[len(got):]; more {
+				at = left[0]
+			}
 		}
 	}
 }
