@@ -91,7 +91,7 @@ func (g *collector) survey(ctx context.Context, s model.Snapshot) (*survey, erro
 			return nil, err
 		}
 	}
-	g.metrics.usage.set(s.Pools, seen.usage)
+	g.metrics.usage.set(s, seen.usage)
 	var names []string
 	if g.grace > 0 && !began.Before(g.nextHandles) {
 		var err error
@@ -201,7 +201,7 @@ func (g *collector) released(w world, leaks []leak) {
 		}
 		node := l.alloc.Owner["node"]
 		if g.metrics.reclaimed != nil {
-			g.metrics.reclaimed.WithLabelValues(pool, node).Inc()
+			g.metrics.reclaimed.WithLabelValues(pool, nodeLabel(model.NodeName(node))).Inc()
 		}
 		g.log.Info("leaked address released", "address", l.alloc.Addr.String(), "handle", l.alloc.Handle,
 			"pod", l.alloc.Owner["namespace"]+"/"+l.alloc.Owner["pod"], "node", node)

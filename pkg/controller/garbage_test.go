@@ -3,10 +3,13 @@ package controller
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -223,6 +226,51 @@ func TestUsage(t *testing.T) {
 		{noPool, "b"}: {blocks: 1},
 	}
 	if d := cmp.Diff(want, s.usage, cmp.AllowUnexported(place{}, usage{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestUsageMetrics(t *testing.T) {
+	m := &usageMetrics{}
+	pools := []model.Pool{
+		{Name: "p", CIDR: netip.MustParsePrefix("10.0.0.0/24")}, {Name: "all", CIDR: netip.MustParsePrefix("10.1.0.0/30")},
+		{Name: "six", CIDR: netip.MustParsePrefix("fd00::/64")}, {Name: "none", CIDR: netip.MustParsePrefix("10.2.0.0/31")},
+	}
+	var reserved []netip.Prefix
+	for _, text := range []string{"10.0.0.8/30", "10.0.0.8/29", "10.0.0.9/32", "10.0.0.255/32", "10.1.0.0/16", "fd00::/120", "192.0.2.0/24"} {
+		reserved = append(reserved, netip.MustParsePrefix(text))
+	}
+	m.set(model.Snapshot{Pools: pools, Reserved: reserved}, map[place]usage{
+		{"p", "a"}: {inUse: 2, blocks: 1, candidates: 1}, {"six", "a"}: {inUse: 3, blocks: 1}, {"p", ""}: {inUse: 1, borrowed: 1},
+	})
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, one := range f.GetMetric() {
+			labels := make([]string, 0, 2)
+			for _, l := range one.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			got[f.GetName()+" "+strings.Join(labels, " ")] = one.GetGauge().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"ipam_allocations_in_use p a": 2, "ipam_allocations_in_use six a": 3, "ipam_allocations_in_use p unknown_node": 1,
+		"ipam_allocations_borrowed p a": 0, "ipam_allocations_borrowed six a": 0, "ipam_allocations_borrowed p unknown_node": 1,
+		"ipam_blocks p a": 1, "ipam_blocks six a": 1, "ipam_blocks p unknown_node": 0,
+		"ipam_allocations_gc_candidates p a": 1, "ipam_allocations_gc_candidates six a": 0, "ipam_allocations_gc_candidates p unknown_node": 0,
+		"ipam_allocations_per_node a": 5, "ipam_allocations_per_node unknown_node": 1,
+		"ipam_allocations_borrowed_per_node a": 0, "ipam_allocations_borrowed_per_node unknown_node": 1,
+		"ipam_blocks_per_node a": 2, "ipam_blocks_per_node unknown_node": 0,
+		"ipam_ippool_size p": 256, "ipam_ippool_size all": 4, "ipam_ippool_size six": 1 << 64, "ipam_ippool_size none": 2,
+		"ipam_ippool_reserved p": 9, "ipam_ippool_reserved all": 4, "ipam_ippool_reserved six": 256, "ipam_ippool_reserved none": 0,
+	}
+	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 }

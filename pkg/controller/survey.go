@@ -106,6 +106,10 @@ type place struct {
 
 type usage struct{ inUse, borrowed, blocks, candidates int }
 
+func (u usage) plus(v usage) usage {
+	return usage{u.inUse + v.inUse, u.borrowed + v.borrowed, u.blocks + v.blocks, u.candidates + v.candidates}
+}
+
 func newSurvey() *survey {
 	return &survey{handles: map[string]held{}, usage: map[place]usage{}, owners: map[model.NodeName]bool{}}
 }
@@ -147,12 +151,7 @@ func (s *survey) add(b *ipam.Block, w world) {
 }
 
 func (s *survey) count(at place, u usage) {
-	have := s.usage[at]
-	have.inUse += u.inUse
-	have.borrowed += u.borrowed
-	have.blocks += u.blocks
-	have.candidates += u.candidates
-	s.usage[at] = have
+	s.usage[at] = s.usage[at].plus(u)
 }
 
 // unowned gives the blocks that are affine to nobody.
