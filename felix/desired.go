@@ -21,6 +21,7 @@ func Desired(in Input) (State, []model.Problem) {
 		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
 		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
 		MTU:     c.mtu(),
+		Pods:    c.podLinks(),
 		Rules:   c.rules(),
 		Sysctls: c.sysctls(),
 		Tunnels: c.tunnels(),

@@ -18,6 +18,7 @@ type State struct {
 	Rules   Ruleset
 	Sysctls []Sysctl
 	MTU     MTU
+	Pods    []PodLink // sorted by device
 	// Refresh is how often the routes are read again besides (Calico
 	// routeRefreshInterval); 0: the reconciler's default.
 	Refresh time.Duration
@@ -156,6 +157,20 @@ type ServiceGuard struct {
 type Sysctl struct {
 	Key, Value string
 	If         string // written only where this is the value now; empty: always
+}
+
+// PodGateway6 is the gateway of every IPv6 pod, an address of the node's end of
+// its link (Calico's).
+var PodGateway6 = netip.MustParseAddr("fe80::ecee:eeff:feee:eeee")
+
+// PodLink is the node's end of a pod's link, as felix/pod made it.
+type PodLink struct {
+	Device    string
+	Link      int          // interface index
+	Gateway   netip.Addr   // PodGateway6, if the pod has an IPv6 address
+	Addresses []netip.Addr // the pod's, each with a permanent neighbour entry
+	MAC       string       // the pod's
+	MTU       int          // bytes; 0: State.MTU.Pod, as it changes
 }
 
 // MTU has the largest packets, in bytes, for links of our own.

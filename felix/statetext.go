@@ -33,6 +33,9 @@ func (s State) String() string {
 	}
 	section("links")
 	fmt.Fprintf(&b, "pod mtu %d\n", s.MTU.Pod)
+	for _, p := range s.Pods {
+		b.WriteString(p.String() + "\n")
+	}
 	section("rules")
 	b.WriteString(s.Rules.String())
 	if !s.Prune {
@@ -48,6 +51,25 @@ func (s Sysctl) String() string {
 		text += " # where it is " + s.If
 	}
 	return text
+}
+
+// String gives what the link has to have.
+func (p PodLink) String() string {
+	var b strings.Builder
+	b.WriteString(p.Device + ": up")
+	if p.Gateway.IsValid() {
+		b.WriteString(" address " + p.Gateway.String())
+	}
+	for _, a := range p.Addresses {
+		b.WriteString(" neigh " + a.String())
+	}
+	if len(p.Addresses) > 0 && p.MAC != "" {
+		b.WriteString(" lladdr " + p.MAC)
+	}
+	if p.MTU > 0 {
+		fmt.Fprintf(&b, " mtu %d", p.MTU)
+	}
+	return b.String()
 }
 
 // String gives the device as `ip link` shows it, and its peers.

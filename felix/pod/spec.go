@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -24,6 +26,7 @@ type Spec struct {
 	SourcePrefixes []netip.Prefix
 	MAC            string // of the pod's end; empty: derived from ContainerID and Interface
 	MTU            int    // bytes; 0: the kernel's default
+	FixedMTU       bool   // MTU stays when the node's changes
 	Queues         int    // transmit and receive queues; 0: the kernel's default
 	// Forwarding lets the pod route (Calico container_settings.allow_ip_forwarding).
 	Forwarding bool
@@ -32,7 +35,7 @@ type Spec struct {
 // The gateways of every pod (Calico's).
 var (
 	Gateway4 = netip.MustParseAddr("169.254.1.1")
-	Gateway6 = netip.MustParseAddr("fe80::ecee:eeff:feee:eeee")
+	Gateway6 = felix.PodGateway6
 )
 
 // HostMAC is the address of the node's end of every pod's veth (Calico's).
@@ -96,8 +99,12 @@ func derivedMAC(container, iface string) net.HardwareAddr {
 
 // endpoint is what is known of a pod once it is plugged in.
 func (s Spec) endpoint() model.Endpoint {
+	fixed := 0
+	if s.FixedMTU {
+		fixed = s.MTU
+	}
 	return model.Endpoint{
-		ContainerID: s.ContainerID, Interface: s.Interface, Namespace: s.Namespace, Pod: s.Pod,
+		MTU: fixed, ContainerID: s.ContainerID, Interface: s.Interface, Namespace: s.Namespace, Pod: s.Pod,
 		HostInterface: s.HostInterface, Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes,
 		MAC: s.mac().String(),
 	}
@@ -116,6 +123,9 @@ func (s Spec) alias() (string, error) {
 	}
 	if s.MAC != "" {
 		b.WriteString(" mac=" + s.mac().String())
+	}
+	if s.FixedMTU {
+		fmt.Fprintf(&b, " mtu=%d", s.MTU)
 	}
 	for i, p := range s.SourcePrefixes {
 		if i == 0 {
@@ -158,6 +168,8 @@ func parseAlias(alias, hostInterface string) (model.Endpoint, bool) {
 	for _, f := range fields[2:] {
 		if mac, ok := strings.CutPrefix(f, "mac="); ok {
 			e.MAC = mac
+		} else if mtu, ok := strings.CutPrefix(f, "mtu="); ok {
+			e.MTU, _ = strconv.Atoi(mtu) // written by us; 0 means that it follows the node's
 		} else if src, ok := strings.CutPrefix(f, "src="); ok {
 			for _, t := range strings.Split(src, ",") {
 				if p, err := netip.ParsePrefix(t); err == nil {

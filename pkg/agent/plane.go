@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/nft"
+	"github.com/muslin-net/muslin/felix/podlink"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/sysctl"
 	"github.com/muslin-net/muslin/felix/tunnel"
@@ -34,6 +35,7 @@ type plane struct {
 	look     hint
 	nft      *nft.Reconciler
 	tunnels  *tunnel.Reconciler
+	podLinks *podlink.Reconciler
 	sinks    []sink
 	problems problemList
 	ready    chan struct{}
@@ -54,11 +56,15 @@ func newPlane(a *agent) (*plane, error) {
 	if p.tunnels, err = tunnel.New(tunnel.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open tunnels: %w", err)
 	}
+	if p.podLinks, err = podlink.New(podlink.Options{Logger: a.log}); err != nil {
+		return nil, fmt.Errorf("open pod links: %w", err)
+	}
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
 	// Forwarding, devices and rules stand before routes lead anybody here.
 	p.sinks = []sink{
 		{name: "sysctl", apply: knobs.Apply}, {name: "tunnel", apply: p.tunnels.Apply, extra: true},
-		{name: "nft", apply: p.nft.Apply}, {name: "route", apply: a.routes.Apply},
+		{name: "nft", apply: p.nft.Apply}, {name: "podlink", apply: p.podLinks.Apply, extra: true},
+		{name: "route", apply: a.routes.Apply},
 	}
 	return p, nil
 }
@@ -67,7 +73,9 @@ func (p *plane) String() string         { return "data plane" }
 func (p *plane) Ready() <-chan struct{} { return p.ready }
 
 // Close releases the sockets.
-func (p *plane) Close() error { return errors.Join(p.nft.Close(), p.tunnels.Close()) }
+func (p *plane) Close() error {
+	return errors.Join(p.nft.Close(), p.tunnels.Close(), p.podLinks.Close())
+}
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
@@ -82,6 +90,7 @@ func (p *plane) Run(ctx context.Context) error {
 		case <-p.a.routes.Changed():
 		case <-p.nft.Changed():
 		case <-p.tunnels.Changed():
+		case <-p.podLinks.Changed():
 		case <-retry:
 		}
 	}

@@ -44,4 +44,5 @@ type Endpoint struct {
 	// (cni.projectcalico.org/allowedSourcePrefixes).
 	SourcePrefixes []netip.Prefix
 	MAC            string
+	MTU            int // bytes, as the CNI configuration asks; 0: the node's, as it changes
 }

@@ -1,0 +1,90 @@
+package podlink
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// filter drops, in the kernel, what we caused ourselves, and neighbours and
+// addresses that come: only what goes is of interest.
+func filter(port uint32) []unix.SockFilter {
+	kind := func(v uint16) uint32 {
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
+	}
+	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWNEIGH), Jt: 3},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWADDR), Jt: 2},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: own, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+	}
+}
+
+// Run listens for changes by others and hints through Changed, until ctx ends.
+func (r *Reconciler) Run(ctx context.Context) error {
+	r.once.Do(func() { close(r.ready) })
+	ctx, cancel := context.WithCancel(ctx)
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		t := time.NewTicker(r.resync)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				r.again()
+			}
+		}
+	})
+	defer ticking.Wait()
+	defer cancel()
+	return r.events.Follow(ctx, r.event, r.again)
+}
+
+// event marks a link that lost something of what it has to have.
+func (r *Reconciler) event(m nl.Message) {
+	if len(m.Data) < unix.SizeofIfAddrmsg {
+		return
+	}
+	index := int(nl.Uint32(m.Data[4:])) // in the same place of every kind
+	r.mu.Lock()
+	p, ours := r.known[index]
+	bad := ours && r.harms(m, p)
+	if bad {
+		r.dirty[index] = true
+	}
+	r.mu.Unlock()
+	if bad {
+		r.hint()
+	}
+}
+
+func (r *Reconciler) harms(m nl.Message, p felix.PodLink) bool {
+	switch m.Type {
+	case unix.RTM_NEWLINK:
+		if len(m.Data) < unix.SizeofIfInfomsg {
+			return false
+		}
+		l := nl.ParseLink(m.Data)
+		if p.MTU == 0 && r.mtu > 0 && l.MTU > 0 && l.MTU != r.mtu {
+			r.stale = true
+		}
+		return !l.AdminUp
+	case unix.RTM_DELADDR:
+		return nl.ParseAddress(m.Data).Addr() == p.Gateway
+	case unix.RTM_DELNEIGH:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,70 @@
+package podlink
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// link is what the kernel says of the node's end of a pod's link. The zero
+// value has nothing.
+type link struct {
+	up         bool
+	mtu        int // bytes
+	peer       int // index of the other end, in its namespace
+	nsid       int32
+	elsewhere  bool // nsid is valid
+	addresses  map[netip.Addr]bool
+	neighbours map[netip.Addr]string // permanent ones: hardware address
+}
+
+// read asks for all links with their addresses and neighbours, in three dumps.
+func (r *Reconciler) read() (map[int]link, error) {
+	out := map[int]link{}
+	err := r.conn.DumpAll(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func() { clear(out) }, func(b []byte) {
+		l := nl.ParseLink(b)
+		have := link{up: l.AdminUp, mtu: l.MTU, addresses: map[netip.Addr]bool{}, neighbours: map[netip.Addr]string{}}
+		nl.Attrs(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
+			switch kind {
+			case unix.IFLA_LINK:
+				have.peer = int(nl.Uint32(data))
+			case unix.IFLA_LINK_NETNSID:
+				have.nsid, have.elsewhere = int32(nl.Uint32(data)), true
+			}
+		})
+		out[l.Index] = have
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.conn.DumpAll(unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func() {}, func(b []byte) {
+		if l, there := out[int(nl.Uint32(b[4:]))]; there {
+			l.addresses[nl.ParseAddress(b).Addr()] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	const sizeofNdMsg = 12
+	return out, r.conn.DumpAll(unix.RTM_GETNEIGH, sizeofNdMsg, func() {}, func(b []byte) {
+		l, there := out[int(nl.Uint32(b[4:]))]
+		if !there || binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT == 0 {
+			return
+		}
+		var dst netip.Addr
+		var mac net.HardwareAddr
+		nl.Attrs(b[sizeofNdMsg:], func(kind uint16, data []byte) {
+			switch kind {
+			case unix.NDA_DST:
+				dst, _ = netip.AddrFromSlice(data)
+			case unix.NDA_LLADDR:
+				mac = data
+			}
+		})
+		l.neighbours[dst] = mac.String()
+	})
+}

@@ -1,0 +1,196 @@
+package podlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// DefaultResync is how often everything is read again.
+const DefaultResync = 90 * time.Second
+
+// Namespaces are where container runtimes keep the network namespaces of pods.
+var Namespaces = []string{"/run/netns", "/var/run/netns"}
+
+// Options are the settings of a Reconciler.
+type Options struct {
+	NetNS      string        // path of the node's network namespace; empty: the process's own
+	Namespaces []string      // folders with the pods' namespaces; empty: Namespaces
+	Resync     time.Duration // 0: DefaultResync
+	Logger     *slog.Logger  // nil: slog.Default()
+}
+
+// Reconciler keeps pod links. Apply and Run may be called from different
+// goroutines.
+type Reconciler struct {
+	log     *slog.Logger
+	folders []string
+	resync  time.Duration
+	ns      *nl.NS
+	conn    *nl.Conn
+	events  *nl.Listener
+	changed chan struct{}
+	ready   chan struct{}
+	once    sync.Once
+
+	apply sync.Mutex // one Apply at a time
+
+	mu    sync.Mutex // guards what follows
+	stale bool       // everything has to be read again
+	dirty map[int]bool
+	known map[int]felix.PodLink // what the last Apply was told, by link
+	mtu   int                   // likewise
+	lost  string                // the pods whose namespaces were last not found
+}
+
+// New opens the sockets. Call Run to have drift noticed, Close at the end.
+func New(o Options) (*Reconciler, error) {
+	ns, err := nl.Open(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reconciler{
+		log: o.Logger, folders: o.Namespaces, resync: o.Resync, ns: ns,
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		stale: true, dirty: map[int]bool{}, known: map[int]felix.PodLink{},
+	}
+	if r.log == nil {
+		r.log = slog.Default()
+	}
+	if len(r.folders) == 0 {
+		r.folders = Namespaces
+	}
+	if r.resync == 0 {
+		r.resync = DefaultResync
+	}
+	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		r.conn.Close()
+		ns.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close closes the sockets; the links stay.
+func (r *Reconciler) Close() error {
+	r.conn.Close()
+	r.events.Close()
+	r.ns.Close()
+	return nil
+}
+
+// Changed tells that a link is no longer as it was: call Apply again. It is a
+// hint and holds at most one.
+func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
+
+// Ready is closed once Run listens.
+func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
+
+// String names the task.
+func (r *Reconciler) String() string { return "felix/podlink" }
+
+// Apply makes the pods' links what s.Pods and s.MTU say. It goes on with the
+// others after one that failed; a link that is gone is no error. Links that it
+// saw before and that nobody has touched since cost nothing.
+func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
+	r.apply.Lock()
+	defer r.apply.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	drained := r.events.Drain(r.event)
+	r.mu.Lock()
+	all := r.stale || drained != nil || s.MTU.Pod != r.mtu
+	dirty := r.dirty
+	r.stale, r.dirty, r.mtu = false, map[int]bool{}, s.MTU.Pod
+	r.known = make(map[int]felix.PodLink, len(s.Pods))
+	for _, p := range s.Pods {
+		r.known[p.Link] = p
+	}
+	r.mu.Unlock()
+	if !all && len(dirty) == 0 {
+		return nil
+	}
+	err := r.repair(s, all, dirty)
+	if err != nil {
+		r.again()
+	}
+	return err
+}
+
+func (r *Reconciler) repair(s felix.State, all bool, dirty map[int]bool) error {
+	if all {
+		seen, err := r.read()
+		if err != nil {
+			return fmt.Errorf("read pod links: %w", err)
+		}
+		var errs []error
+		for _, p := range s.Pods {
+			if have, there := seen[p.Link]; there {
+				errs = append(errs, r.restore(p, have))
+			}
+		}
+		return errors.Join(append(errs, r.resize(s, seen))...)
+	}
+	var errs []error
+	for _, p := range s.Pods {
+		if dirty[p.Link] {
+			errs = append(errs, r.restore(p, link{}))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// restore puts back what is missing of a link.
+func (r *Reconciler) restore(p felix.PodLink, have link) error {
+	var q nl.Requests
+	if !have.up {
+		q.Up(p.Link)
+	}
+	if p.Gateway.IsValid() && !have.addresses[p.Gateway] {
+		q.Address(p.Link, p.Gateway)
+	}
+	if mac, err := net.ParseMAC(p.MAC); err == nil {
+		for _, a := range p.Addresses {
+			if have.neighbours[a] != mac.String() {
+				q.Neighbour(p.Link, a, mac)
+			}
+		}
+	}
+	if q.Len() == 0 {
+		return nil
+	}
+	if err := q.Do(r.conn); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("restore pod link %s: %w", p.Device, err)
+	}
+	r.log.Info("pod link restored", "device", p.Device)
+	return nil
+}
+
+func (r *Reconciler) again() {
+	r.mu.Lock()
+	r.stale = true
+	r.mu.Unlock()
+	r.hint()
+}
+
+func (r *Reconciler) hint() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,163 @@
+package podlink
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nstest"
+)
+
+const (
+	device = "cali0001"
+	podMAC = "02:00:00:00:00:05"
+)
+
+// lab is a node with one pod, wired as felix/pod does.
+type lab struct {
+	node, pod *nstest.NS
+	folder    string
+	link      felix.PodLink
+	log       bytes.Buffer
+}
+
+func newLab(t *testing.T) *lab {
+	l := &lab{node: nstest.New(t), pod: nstest.New(t), folder: t.TempDir()}
+	l.node.IP("link add " + device + " mtu 1400 type veth peer name eth0 mtu 1400 address " + podMAC + " netns " + l.pod.Path)
+	l.pod.IP("link set eth0 up")
+	l.pod.IP("addr add 10.65.0.5/32 dev eth0")
+	l.link = felix.PodLink{
+		Device: device, Link: l.node.Index(device), Gateway: felix.PodGateway6, MAC: podMAC,
+		Addresses: []netip.Addr{netip.MustParseAddr("10.65.0.5"), netip.MustParseAddr("fd65::5")},
+	}
+	return l
+}
+
+// visible puts the pod's namespace where a runtime would.
+func (l *lab) visible(t *testing.T) {
+	t.Helper()
+	if err := os.Symlink(l.pod.Path, filepath.Join(l.folder, "cni-1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (l *lab) open(t *testing.T) *Reconciler {
+	t.Helper()
+	r, err := New(Options{NetNS: l.node.Path, Namespaces: []string{l.folder, "/does/not/exist"}, Logger: slog.New(slog.NewTextHandler(&l.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func (l *lab) apply(t *testing.T, r *Reconciler, mtu int) {
+	t.Helper()
+	s := felix.State{Pods: []felix.PodLink{l.link}, MTU: felix.MTU{Pod: mtu}}
+	if err := r.Apply(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// show is the node's end as iproute2 knows it.
+func (l *lab) show() string {
+	return l.node.IP("-o link show dev "+device) + l.node.IP("-6 -o addr show dev "+device+" to fe80::ecee:eeff:feee:eeee") +
+		l.node.IP("neigh show dev "+device+" nud permanent") + l.node.IP("-6 neigh show dev "+device+" nud permanent")
+}
+
+func (l *lab) want(t *testing.T, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if text := l.show(); !strings.Contains(text, w) {
+			t.Errorf("lacks %q:\n%s", w, text)
+		}
+	}
+}
+
+var whole = []string{",UP", "fe80::ecee:eeff:feee:eeee/64", "10.65.0.5 lladdr " + podMAC, "fd65::5 lladdr " + podMAC}
+
+func TestWhatALinkLosesIsPutBack(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Ready()
+	l.apply(t, r, 0)
+	l.want(t, whole...)
+	select {
+	case <-r.Changed():
+		t.Error("our own changes are taken for somebody else's")
+	default:
+	}
+	for _, spoil := range []string{
+		"link set " + device + " down", "-6 addr flush dev " + device, "neigh del 10.65.0.5 dev " + device,
+		"-6 neigh flush dev " + device + " nud permanent",
+	} {
+		l.node.IP(spoil)
+		select {
+		case <-r.Changed():
+		case <-time.After(time.Minute):
+			t.Fatalf("no hint after ip %s", spoil)
+		}
+		l.apply(t, r, 0)
+		l.want(t, whole...)
+	}
+	l.node.IP("link del " + device)
+	l.apply(t, r, 0) // gone with its pod: no error
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAdoptionTouchesNothing(t *testing.T) {
+	l := newLab(t)
+	l.visible(t)
+	l.apply(t, l.open(t), 1400)
+	m := l.node.Monitor("link", "address", "neigh")
+	l.apply(t, l.open(t), 1400)
+	if lines := m.Lines(); len(lines) > 0 {
+		t.Errorf("a fresh process touched what is as wanted: %q", lines)
+	}
+}
+
+func TestRunningPodsFollowTheMTU(t *testing.T) {
+	l := newLab(t)
+	l.visible(t)
+	r := l.open(t)
+	for _, mtu := range []string{"1400", "1380", "1500"} {
+		l.apply(t, r, map[string]int{"1400": 1400, "1380": 1380, "1500": 1500}[mtu])
+		l.want(t, "mtu "+mtu+" ")
+		if got := l.pod.IP("-o link show dev eth0"); !strings.Contains(got, "mtu "+mtu+" ") {
+			t.Errorf("the pod's end: %s", got)
+		}
+	}
+	l.link.MTU = 1500 // asked for by the CNI configuration
+	l.apply(t, r, 1300)
+	l.want(t, "mtu 1500 ")
+}
+
+func TestNamespaceThatIsNotFoundKeepsBothEnds(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	l.apply(t, r, 1300)
+	l.apply(t, r, 1310)
+	l.want(t, "mtu 1400 ")
+	if got := l.pod.IP("-o link show dev eth0"); !strings.Contains(got, "mtu 1400 ") {
+		t.Errorf("the pod's end: %s", got)
+	}
+	if lines := strings.Split(l.log.String(), "\n"); slices.IndexFunc(lines, func(s string) bool {
+		return strings.Contains(s, "keep their MTU") && strings.Contains(s, device)
+	}) < 0 || strings.Count(l.log.String(), "keep their MTU") != 1 {
+		t.Errorf("it is to be said once that the pod keeps its MTU: %s", l.log.String())
+	}
+}
