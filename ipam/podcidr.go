@@ -20,6 +20,7 @@ import (
 // and broadcast. Every method is safe for concurrent use.
 type PodCIDRs struct {
 	mu       sync.Mutex
+	node     model.NodeName // for errors
 	prefixes []netip.Prefix
 	owned    map[string][]netip.Addr // by handle
 	used     map[netip.Addr]string
@@ -31,12 +32,12 @@ func NewPodCIDRs() *PodCIDRs {
 	return &PodCIDRs{owned: map[string][]netip.Addr{}, used: map[netip.Addr]string{}, last: map[netip.Prefix]netip.Addr{}}
 }
 
-// SetPrefixes replaces the prefixes. Addresses outside them stay with their
-// owners.
-func (c *PodCIDRs) SetPrefixes(prefixes []netip.Prefix) {
+// SetPrefixes replaces the prefixes, which are those of a node. Addresses
+// outside them stay with their owners.
+func (c *PodCIDRs) SetPrefixes(node model.NodeName, prefixes []netip.Prefix) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.prefixes = slices.Clone(prefixes)
+	c.node, c.prefixes = node, slices.Clone(prefixes)
 }
 
 // Adopt tells which addresses a workload has.
@@ -103,7 +104,7 @@ func (c *PodCIDRs) next(f Family) (netip.Addr, error) {
 			}
 		}
 	}
-	node := model.Ref{Kind: "Node", Name: "this node"}
+	node := model.Ref{Kind: "Node", Name: string(c.node)}
 	if !seen {
 		return netip.Addr{}, &Error{Code: CodeNoPool, Object: node, Field: "spec.podCIDRs",
 			Detail: fmt.Sprintf("it has no %s prefix", f), Hint: "run kube-controller-manager with --allocate-node-cidrs, or use IPPools"}

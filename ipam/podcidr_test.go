@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -15,7 +16,7 @@ func TestPodCIDRs(t *testing.T) {
 	if _, err := c.Assign("h", both); ipam.CodeOf(err) != ipam.CodeNoPool {
 		t.Errorf("no prefix: %v", err)
 	}
-	c.SetPrefixes([]netip.Prefix{prefix("10.0.0.0/29"), prefix("fd00::/125")})
+	c.SetPrefixes("node1", []netip.Prefix{prefix("10.0.0.0/29"), prefix("fd00::/125")})
 	c.Adopt("old", []netip.Addr{addr("10.0.0.3")})
 	c.Adopt("thief", []netip.Addr{addr("10.0.0.3")})
 	got, err := c.Assign("h", both)
@@ -30,7 +31,8 @@ func TestPodCIDRs(t *testing.T) {
 			t.Errorf("got %v, %v, want %s", got, err, want)
 		}
 	}
-	if _, err := c.Assign("over", []ipam.Family{ipam.IPv6, ipam.IPv4}); ipam.CodeOf(err) != ipam.CodePoolExhausted {
+	_, err = c.Assign("over", []ipam.Family{ipam.IPv6, ipam.IPv4})
+	if ipam.CodeOf(err) != ipam.CodePoolExhausted || !strings.Contains(err.Error(), "node1") || !strings.Contains(err.Error(), "spec.podCIDRs") {
 		t.Errorf("exhausted: %v", err)
 	}
 	if a := c.Addresses("over"); len(a) != 0 {

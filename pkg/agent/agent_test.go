@@ -156,7 +156,7 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	p := newPodCIDRs()
 	told := 0
 	p.changed = func() { told++ }
-	p.SetPrefixes([]netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")})
+	p.SetPrefixes("n1", []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")})
 	if got := p.blocks("n1"); len(got) != 0 {
 		t.Fatalf("announced without a pod: %v", got)
 	}

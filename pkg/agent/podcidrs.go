@@ -51,7 +51,7 @@ func (p *podCIDRs) use() {
 // learnPodCIDRs takes the node's prefixes over, and sees by the pods of an
 // earlier process whether they are in use.
 func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
-	a.podCIDRs.SetPrefixes(self.PodCIDRs)
+	a.podCIDRs.SetPrefixes(self.Name, self.PodCIDRs)
 	select {
 	case <-a.alloc.Ready():
 	default:
