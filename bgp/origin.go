@@ -24,7 +24,7 @@ const (
 
 // Reasons of a Refusal.
 const (
-	ReasonNoBlock    = "NoBlock"    // no IPAM block is or holds the prefix
+	ReasonNoBlock    = "NoBlock"    // no IPAM block is the prefix, or holds it as a host route or its owner's
 	ReasonWrongOwner = "WrongOwner" // the next hop is a node, and not the block's
 )
 
@@ -122,7 +122,7 @@ func (c OriginCheck) refuse(l model.Learned) []Refusal {
 	for i, nh := range l.NextHops {
 		node, isNode := c.nodes[nh]
 		switch {
-		case !known:
+		case !known, !isNode && !borrowed && block != l.Prefix: // no node announces a part of a block
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNoBlock})
 		case isNode && node != owner && !borrowed:
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonWrongOwner})

@@ -33,6 +33,11 @@ func TestOriginCheck(t *testing.T) {
 		{"another node beside the owner", heard("10.244.2.0/26", node2, node10), []string{bgp.ReasonWrongOwner}, 1},
 		{"half of a block by its owner", heard("10.244.2.0/27", node2), nil, 1},
 		{"half of a block by another", heard("10.244.2.0/27", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"half of a block by a router", heard("10.244.2.0/27", router), []string{bgp.ReasonNoBlock}, 0},
+		{"a borrowed address out of a block of nobody", heard("10.244.8.9/32", node10), nil, 1},
+		{"a block of nobody", heard("10.244.8.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"a host route by a router", heard("10.244.2.9/32", router), nil, 1},
+		{"a host route in no block", heard("10.244.77.9/32", router), []string{bgp.ReasonNoBlock}, 0},
 		{"a borrowed address", heard("10.244.2.9/32", node10), nil, 1},
 		{"no block", heard("10.244.77.0/26", node2), []string{bgp.ReasonNoBlock}, 0},
 		{"no block, by a router", heard("10.244.77.0/26", router), []string{bgp.ReasonNoBlock}, 0},
@@ -43,6 +48,7 @@ func TestOriginCheck(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			snap := cluster()
+			snap.Blocks = append(snap.Blocks, model.Block{CIDR: prefix("10.244.8.0/26"), State: model.BlockConfirmed})
 			for _, mode := range []bgp.OriginMode{bgp.OriginOff, bgp.OriginWarn, bgp.OriginEnforce} {
 				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
 				kept, refused := bgp.NewOriginCheck(snap).Apply([]model.Learned{tc.route}, nil)

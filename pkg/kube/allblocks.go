@@ -1,14 +1,21 @@
 package kube
 
-import "github.com/muslin-net/muslin/pkg/model"
+import (
+	"encoding/json"
+	"fmt"
 
-// allBlocks are the BlockAffinities of every node, watched only while somebody
-// asks for them: the route origin check does. Its fields are guarded by the
-// cluster's mu.
+	"github.com/muslin-net/muslin/pkg/model"
+	"k8s.io/apimachinery/pkg/fields"
+)
+
+// allBlocks are the BlockAffinities of every node, and the blocks that have none,
+// watched only while somebody asks for them: the route origin check does. Its
+// fields are guarded by the cluster's mu.
 type allBlocks struct {
 	*demand
 	table   *table[model.Block]
-	failing bool // the last request to the server failed
+	unowned *table[model.Block] // in use by addresses alone, each a node's own (borrowed)
+	failing bool                // the last request to the server failed
 }
 
 func (b *allBlocks) init(c *Cluster, while func([]model.BGPConfiguration) bool) {
@@ -24,11 +31,51 @@ func (b *allBlocks) init(c *Cluster, while func([]model.BGPConfiguration) bool) 
 	}
 	var s source
 	b.table, s = newTable(c, f, stripObject, readAffinity)
-	b.sources = []source{s}
+	free := c.kind("IPAMBlock")
+	free.fields = fields.OneTermEqualSelector("spec.affinity", "").String()
+	var u source
+	b.unowned, u = newTable(c, free, stripBlock, readUnownedBlock)
+	b.sources = []source{s, u}
 	b.clear = func() {
 		b.failing = false
 		b.table.clear()
+		b.unowned.clear()
 	}
+}
+
+// blockIdentity is the part of an IPAMBlock's spec that is kept.
+type blockIdentity struct {
+	CIDR    string `json:"cidr"`
+	Deleted bool   `json:"deleted,omitempty"`
+}
+
+// stripBlock leaves of a block only what says which one it is.
+func stripBlock(obj any) (any, error) {
+	o, ok := obj.(*object)
+	if !ok {
+		return obj, nil
+	}
+	var spec blockIdentity
+	if err := json.Unmarshal(o.Spec, &spec); err == nil { // one that is not readable is reported when it is read
+		if o.Spec, err = json.Marshal(spec); err != nil {
+			return nil, fmt.Errorf("strip %s: %w", o.Name, err)
+		}
+	}
+	return stripObject(o)
+}
+
+// readUnownedBlock translates an IPAMBlock without affinity. One that is being
+// deleted counts as absent.
+func readUnownedBlock(obj any) reading[model.Block] {
+	o := obj.(*object)
+	r := newReader("IPAMBlock", &o.ObjectMeta)
+	var spec blockIdentity
+	r.spec(o, &spec)
+	out := model.Block{CIDR: r.prefix("spec.cidr", spec.CIDR), State: model.BlockConfirmed}
+	if spec.Deleted {
+		out.State = model.BlockPendingDeletion
+	}
+	return finish(r, out)
 }
 
 // Blocks are the blocks of all nodes as they were last heard of.
@@ -46,5 +93,6 @@ func (c *Cluster) AllBlocks() Blocks {
 	if c.all.demand == nil || !c.all.known() {
 		return Blocks{}
 	}
-	return Blocks{List: sortedBlocks(c.all.table.values()), Listed: true, Stale: c.all.failing}
+	list := append(c.all.table.values(), c.all.unowned.values()...)
+	return Blocks{List: sortedBlocks(list), Listed: true, Stale: c.all.failing}
 }

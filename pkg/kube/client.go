@@ -25,6 +25,7 @@ var resources = map[string]string{
 	"BGPFilter":                    "bgpfilters",
 	"FelixConfiguration":           "felixconfigurations",
 	"BlockAffinity":                "blockaffinities",
+	"IPAMBlock":                    "ipamblocks",
 	"ClusterInformation":           "clusterinformations",
 	"IPAMConfiguration":            "ipamconfigurations",
 	"IPReservation":                "ipreservations",

@@ -123,6 +123,8 @@ func TestSyncedIncludesServices(t *testing.T) {
 func TestAllBlocksWhileAskedFor(t *testing.T) {
 	apply(t, v3("BlockAffinity", "n1-10-244-1-0-26", `{state: confirmed, node: n1, cidr: 10.244.1.0/26, type: host}`)+
 		v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`))
+	const free = `cidr: 10.244.%d.0/30, allocations: [null, null, null, null], unallocated: [0, 1, 2, 3], attributes: [], strictAffinity: false`
+	apply(t, v3("IPAMBlock", "10-244-1-0-30", "{"+fmt.Sprintf(free, 1)+", affinity: 'host:n1'}")+v3("IPAMBlock", "10-244-3-0-30", "{"+fmt.Sprintf(free, 3)+"}"))
 	asked := func(list []model.BGPConfiguration) bool {
 		return slices.ContainsFunc(list, func(b model.BGPConfiguration) bool { return b.Annotations["muslin.io/check"] == "On" })
 	}
@@ -133,7 +135,7 @@ func TestAllBlocksWhileAskedFor(t *testing.T) {
 	apply(t, v3("BGPConfiguration", "default", `{}`))
 	server.MustKubectl(t, "", "annotate", "bgpconfiguration", "default", "muslin.io/check=On")
 	eventually(t, c, func() string {
-		if got := c.AllBlocks(); !got.Listed || got.Stale || len(got.List) != 2 {
+		if got := c.AllBlocks(); !got.Listed || got.Stale || len(got.List) != 3 || got.List[2].Node != "" || got.List[2].CIDR.String() != "10.244.3.0/30" {
 			return fmt.Sprintf("asked for: %+v", got)
 		}
 		return ""
