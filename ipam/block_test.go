@@ -223,6 +223,32 @@ func TestCalicoJSON(t *testing.T) {
 	}
 }
 
+// TestCalicoNulls: what Calico leaves out, or writes as null, is nothing, and is
+// left out again: the affinity of a block that is nobody's, its time, lists of
+// none.
+func TestCalicoNulls(t *testing.T) {
+	const nobodys = `{"cidr":"10.0.0.0/31","allocations":[null,null],"unallocated":[1,0],"attributes":[],` +
+		`"sequenceNumber":7,"sequenceNumberForAllocation":{},"deleted":false,"strictAffinity":false}`
+	for text, want := range map[string]string{
+		nobodys: nobodys,
+		`{"cidr":"10.0.0.0/31","affinity":null,"affinityClaimTime":null,"allocations":[null,null],"unallocated":[1,0],"attributes":null,"sequenceNumber":7,"sequenceNumberForAllocation":null,"strictAffinity":true}`: nobodys,
+		`{"allocations":[0],"attributes":[{"handle_id":null,"secondary":null,"alternate":null}],"cidr":"fd00::/128","affinity":"virtual:load-balancer","unallocated":null,"sequenceNumber":9,"deleted":true}`: `{"cidr":"fd00::/128","affinity":"virtual:load-balancer","allocations":[0],"unallocated":[],"attributes":[{}],` +
+			`"sequenceNumber":9,"sequenceNumberForAllocation":{},"deleted":true,"strictAffinity":false}`,
+	} {
+		b := new(ipam.Block)
+		if err := json.Unmarshal([]byte(text), b); err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got, err := json.Marshal(b); err != nil || string(got) != want {
+			t.Errorf("read  %s\ngot   %s\nwant  %s, %v", text, got, want, err)
+		}
+		if b.Node() != "" {
+			t.Errorf("%s is node %q's", text, b.Node())
+		}
+	}
+}
+
 func TestBadJSON(t *testing.T) {
 	valid := `{"cidr":"10.0.0.0/31","allocations":[null,0],"unallocated":[0],"attributes":[{}]}`
 	if err := json.Unmarshal([]byte(valid), new(ipam.Block)); err != nil {
