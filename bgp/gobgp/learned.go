@@ -17,17 +17,23 @@ import (
 // GoBGP's events, so that reading it costs the server nothing.
 type learned struct {
 	hint func()
+	pace *pace
 
 	mu     sync.Mutex
 	routes map[netip.Prefix][]hop
-	list   []model.Learned       // of routes; nil when it has to be made from scratch
-	dirty  map[netip.Prefix]bool // where list is no longer right
-	forCfg *bgp.Config           // the configuration list was made for
-	sub    *subscription         // the one whose events count
+	list   []model.Learned // of routes; nil when it has to be made from scratch
+	dirty  []netip.Prefix  // where list is no longer right; some twice
+	forCfg *bgp.Config     // the configuration list was made for
+	sub    *subscription   // the one whose events count
 	held   map[netip.Addr]bool
+
+	// Lists of one, shared by all routes that have the same: most have.
+	single map[hop][]hop
+	alone  map[netip.Addr][]netip.Addr
 }
 
-// hop is one path of an equal-cost set.
+// hop is one path of an equal-cost set. Lists of hops are never changed, only
+// replaced.
 type hop struct {
 	peer    netip.Addr
 	pathID  uint32
@@ -37,12 +43,17 @@ type hop struct {
 }
 
 func newLearned(hint func()) *learned {
-	return &learned{hint: hint, routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{}, dirty: map[netip.Prefix]bool{}}
+	return &learned{
+		hint: hint, pace: newPace(hint), routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{},
+		single: map[hop][]hop{}, alone: map[netip.Addr][]netip.Addr{},
+	}
 }
 
 func (l *learned) clear() {
 	l.mu.Lock()
 	l.routes, l.list, l.sub = map[netip.Prefix][]hop{}, nil, nil
+	clear(l.single)
+	clear(l.alone)
 	l.mu.Unlock()
 	l.hint()
 }
@@ -78,7 +89,7 @@ func (s *subscription) paths(ps []*apiutil.Path) {
 	for _, p := range ps {
 		l.update(p)
 	}
-	l.hint()
+	l.pace.changed(len(l.dirty), len(l.routes))
 }
 
 // listed takes the whole table, and then what changed meanwhile.
@@ -89,7 +100,9 @@ func (s *subscription) listed(ps []*apiutil.Path) {
 	if l.sub != s {
 		return
 	}
-	l.routes, l.list = ghosts(l.routes), nil
+	l.routes, l.list, l.dirty = ghosts(l.routes), nil, nil
+	clear(l.single)
+	clear(l.alone)
 	for _, p := range append(ps, s.waiting...) {
 		l.update(p)
 	}
@@ -105,7 +118,7 @@ func (l *learned) update(p *apiutil.Path) {
 		return
 	}
 	prefix := nlri.Prefix
-	l.dirty[prefix] = true
+	l.mark(prefix)
 	hops := l.routes[prefix]
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	switch nh := nextHop(p); {
@@ -117,6 +130,8 @@ func (l *learned) update(p *apiutil.Path) {
 			return
 		}
 		hops = slices.Delete(slices.Clone(hops), i, i+1)
+	case len(hops) <= 1 && i == len(hops)-1:
+		hops = l.only(hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
 	case i < 0:
 		hops = append(hops[:len(hops):len(hops)], hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
 	default:
@@ -128,6 +143,25 @@ func (l *learned) update(p *apiutil.Path) {
 		return
 	}
 	l.routes[prefix] = hops
+}
+
+// mark notes that list is no longer right. A list that nobody has asked for
+// while everything changed twice is made from scratch.
+func (l *learned) mark(prefix netip.Prefix) {
+	if len(l.dirty) > most && len(l.dirty) > 2*(len(l.routes)+len(l.list)) {
+		l.list, l.dirty = nil, nil
+	}
+	l.dirty = append(l.dirty, prefix)
+}
+
+// only is the list of one hop.
+func (l *learned) only(h hop) []hop {
+	list, ok := l.single[h]
+	if !ok {
+		list = []hop{h}
+		l.single[h] = list
+	}
+	return list
 }
 
 // hold keeps what a peer told while its session is made anew: withdrawn
@@ -208,72 +242,85 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 	defer l.mu.Unlock()
 	old, changed := l.list, l.dirty
 	if old == nil || l.forCfg != cfg {
-		old = nil
-		changed = make(map[netip.Prefix]bool, len(l.routes))
+		old, changed = nil, make([]netip.Prefix, 0, len(l.routes))
 		for p := range l.routes {
-			changed[p] = true
+			changed = append(changed, p)
 		}
 	} else if len(changed) == 0 {
 		return old
 	}
-	mesh := map[netip.Addr]bool{}
+	slices.SortFunc(changed, comparePrefixes)
+	w := writer{l: l, cfg: cfg, mesh: map[netip.Addr]bool{}, out: make([]model.Learned, 0, min(len(old)+len(changed), len(l.routes)))}
 	for _, p := range cfg.Peers {
-		mesh[p.Address] = p.Kind == bgp.KindMesh
+		w.mesh[p.Address] = p.Kind == bgp.KindMesh
 	}
-	fresh := make([]model.Learned, 0, len(changed))
-	for p := range changed {
-		if hops, ok := l.routes[p]; ok && !insideAny(cfg.NoInstall, p) {
-			fresh = append(fresh, route(p, hops, mesh, cfg.MaxPaths))
-		}
-	}
-	slices.SortFunc(fresh, byPrefix)
-	l.list, l.forCfg, l.dirty = merge(old, fresh, changed), cfg, map[netip.Prefix]bool{}
+	w.merge(old, slices.Compact(changed))
+	l.list, l.forCfg, l.dirty = w.out, cfg, nil
 	return l.list
 }
 
-// merge puts fresh in place of what old says of the changed prefixes. Both are
-// sorted, and so is the result.
-func merge(old, fresh []model.Learned, changed map[netip.Prefix]bool) []model.Learned {
-	if len(old) == 0 {
-		return fresh
-	}
-	out := make([]model.Learned, 0, len(old)+len(fresh))
-	for _, o := range old {
-		if changed[o.Prefix] {
-			continue
-		}
-		for len(fresh) > 0 && byPrefix(fresh[0], o) < 0 {
-			out, fresh = append(out, fresh[0]), fresh[1:]
-		}
-		out = append(out, o)
-	}
-	return append(out, fresh...)
+// writer makes a list of learned routes.
+type writer struct {
+	l    *learned
+	cfg  *bgp.Config
+	mesh map[netip.Addr]bool // peers, and whether they are of the mesh
+	out  []model.Learned
 }
 
-func byPrefix(x, y model.Learned) int {
-	return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
+// merge takes over what old says of all prefixes but the changed ones. Both are
+// sorted, and so is the result.
+func (w *writer) merge(old []model.Learned, changed []netip.Prefix) {
+	for _, p := range changed {
+		i, there := slices.BinarySearchFunc(old, p, func(o model.Learned, p netip.Prefix) int { return comparePrefixes(o.Prefix, p) })
+		w.out = append(w.out, old[:i]...)
+		if old = old[i:]; there {
+			old = old[1:]
+		}
+		if hops, ok := w.l.routes[p]; ok && !insideAny(w.cfg.NoInstall, p) {
+			w.out = append(w.out, w.route(p, hops))
+		}
+	}
+	w.out = append(w.out, old...)
 }
+
+func comparePrefixes(x, y netip.Prefix) int {
+	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+}
+
+func byPrefix(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefix) }
 
 // route joins the hops of a prefix: next hops sorted and unique, each with the
 // lowest peer that told of it.
-func route(prefix netip.Prefix, hops []hop, mesh map[netip.Addr]bool, maxPaths int) model.Learned {
-	if len(hops) > 1 {
-		hops = slices.Clone(living(hops))
-		slices.SortFunc(hops, func(x, y hop) int {
-			return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
-		})
-		hops = slices.CompactFunc(hops, func(x, y hop) bool { return x.nextHop == y.nextHop })
+func (w *writer) route(prefix netip.Prefix, hops []hop) model.Learned {
+	if len(hops) == 1 {
+		h := hops[0]
+		return model.Learned{Prefix: prefix, NextHops: w.l.one(h.nextHop), From: w.l.one(h.peer), Mesh: w.mesh[h.peer], Stale: h.stale}
 	}
-	if maxPaths > 0 && len(hops) > maxPaths {
-		hops = hops[:maxPaths]
+	hops = slices.Clone(living(hops))
+	slices.SortFunc(hops, func(x, y hop) int {
+		return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
+	})
+	hops = slices.CompactFunc(hops, func(x, y hop) bool { return x.nextHop == y.nextHop })
+	if w.cfg.MaxPaths > 0 && len(hops) > w.cfg.MaxPaths {
+		hops = hops[:w.cfg.MaxPaths]
 	}
 	r := model.Learned{Prefix: prefix, NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
 	for i, h := range hops {
 		r.NextHops[i], r.From[i] = h.nextHop, h.peer
-		r.Mesh = r.Mesh && mesh[h.peer]
+		r.Mesh = r.Mesh && w.mesh[h.peer]
 		r.Stale = r.Stale || h.stale
 	}
 	return r
+}
+
+// one is the list of one address.
+func (l *learned) one(a netip.Addr) []netip.Addr {
+	list, ok := l.alone[a]
+	if !ok {
+		list = []netip.Addr{a}
+		l.alone[a] = list
+	}
+	return list
 }
 
 func insideAny(ps []netip.Prefix, p netip.Prefix) bool {

@@ -53,7 +53,9 @@ func TestLearnedIncremental(t *testing.T) {
 		sub.paths([]*apiutil.Path{pathOf(t, p.String(), peers[r.IntN(3)], r.IntN(2) == 0)})
 		got := l.snapshot(cfg)
 		scratch := *cfg
-		want := (&learned{routes: l.routes}).snapshot(&scratch)
+		fresh := newLearned(func() {})
+		fresh.routes = l.routes
+		want := fresh.snapshot(&scratch)
 		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()); d != "" {
 			t.Fatal(d)
 		}

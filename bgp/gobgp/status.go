@@ -39,6 +39,10 @@ func (s *Speaker) Peers() []model.PeerStatus {
 	return out
 }
 
+// Sessions is Peers without what GoBGP would have to be asked for: no counters,
+// no timers, no BFD. It costs next to nothing.
+func (s *Speaker) Sessions() []model.PeerStatus { return s.sessions.status() }
+
 // Established counts the sessions that are up, and those that are configured.
 // It costs next to nothing.
 func (s *Speaker) Established() (up, configured int) { return s.sessions.count() }

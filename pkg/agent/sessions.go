@@ -29,7 +29,7 @@ func (a *agent) tellSessions(ctx context.Context, ready func()) error {
 	watch := sessionWatch{}
 	var waiting []kube.Event
 	for {
-		for _, c := range watch.changes(a.speech.peers(), time.Now()) {
+		for _, c := range watch.changes(a.speech.sessions(), time.Now()) {
 			waiting = append(waiting, a.sessionEvent(c))
 		}
 		waiting = a.sendEvents(ctx, waiting[max(0, len(waiting)-eventsWaiting):])

@@ -173,3 +173,11 @@ func (s *speech) peerWays() []felix.PeerWay {
 	}
 	return out
 }
+
+// sessions is peers without counters, for whoever looks often.
+func (s *speech) sessions() []model.PeerStatus {
+	if speaker := s.speaker.Load(); speaker != nil {
+		return speaker.Sessions()
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package gobgp
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+
+	"github.com/muslin-net/muslin/bgp"
+)
+
+// A change that comes alone is told at once, and once.
+func TestPaceOfOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		p := newPace(func() { told++ })
+		for i := range 3 {
+			p.changed(1, 50000)
+			if told != i+1 {
+				t.Fatalf("change %d: told %d times", i+1, told)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if told != i+1 {
+				t.Fatalf("a second after change %d: told %d times", i+1, told)
+			}
+		}
+	})
+}
+
+// A burst is told of when it begins and when it is over; while it lasts, after
+// every so many changes, and never later than its longest stretch.
+func TestPaceOfABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pending, told := 0, []int(nil)
+		var p *pace
+		p = newPace(func() {
+			told = append(told, pending)
+			pending = 0
+		})
+		const burst, each = 100 * time.Millisecond, 100 * time.Microsecond
+		sum := 0
+		for range burst / each { // 1000 changes
+			pending++
+			sum++
+			p.changed(pending, 50000)
+			time.Sleep(each)
+		}
+		time.Sleep(2 * settle)
+		synctest.Wait()
+		got := 0
+		for _, n := range told {
+			got += n
+		}
+		if told[0] != 1 || got != sum || pending != 0 {
+			t.Errorf("told of %v: %d of %d changes, %d left", told, got, sum, pending)
+		}
+		if most := int(burst/longest) + 2; len(told) > most {
+			t.Errorf("told %d times, want at most %d: %v", len(told), most, told)
+		}
+	})
+}
+
+// A part of a burst that is large enough is told at once.
+func TestPaceOfALargePart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		p := newPace(func() { told++ })
+		p.changed(1, 1000)
+		p.changed(fewest-1, 1000)
+		if told != 1 {
+			t.Fatalf("a small part: told %d times", told)
+		}
+		p.changed(fewest, 1000)
+		if told != 2 {
+			t.Fatalf("the smallest part: told %d times", told)
+		}
+		p.changed(most-1, 1000000)
+		p.changed(most, 1000000)
+		if told != 3 {
+			t.Fatalf("the largest part: told %d times", told)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
+// What changes while nobody asks takes no more room than the routes.
+func TestDirtyIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLearned(func() {})
+		sub := l.subscribe()
+		sub.listed(nil)
+		l.snapshot(&bgp.Config{})
+		for i := range 10 * most {
+			sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.0/26", "10.9.0.1", i%2 == 1)})
+		}
+		if len(l.dirty) > 2*most {
+			t.Errorf("%d marks for one prefix", len(l.dirty))
+		}
+		sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.0/26", "10.9.0.1", false)})
+		got := l.snapshot(&bgp.Config{})
+		if len(got) != 1 || got[0].NextHops[0] != netip.MustParseAddr("10.9.0.1") {
+			t.Errorf("%+v", got)
+		}
+		time.Sleep(time.Second)
+	})
+}
