@@ -48,12 +48,20 @@ func New(t testing.TB) *Net {
 // Host adds a namespace with the addresses 10.9.0.last and fd09::last.
 func (n *Net) Host(last int) *Host {
 	n.t.Helper()
+	ns := fmt.Sprintf("mt-bgp-%s-%d", n.id, last)
+	sh(n.t, "ip netns add "+ns)
+	n.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	return n.Join(ns, last)
+}
+
+// Join plugs somebody else's named namespace in, with the same addresses as
+// Host would give it.
+func (n *Net) Join(ns string, last int) *Host {
+	n.t.Helper()
 	h := &Host{
-		t: n.t, NS: fmt.Sprintf("mt-bgp-%s-%d", n.id, last), hub: n.hub, linkName: fmt.Sprintf("h%d", last),
+		t: n.t, NS: ns, hub: n.hub, linkName: fmt.Sprintf("h%d", last),
 		V4: fmt.Sprintf("10.9.0.%d", last), V6: fmt.Sprintf("fd09::%d", last), dir: n.t.TempDir(),
 	}
-	sh(n.t, "ip netns add "+h.NS)
-	n.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", h.NS).Run() })
 	sh(n.t, fmt.Sprintf(`ip -n %[1]s link set lo up
 ip -n %[1]s link add e0 type veth peer name %[3]s netns %[2]s
 ip -n %[2]s link set %[3]s master br0 up
