@@ -88,7 +88,7 @@ func memoryOf(pid int, key string) float64 {
 func podName(i int) string { return fmt.Sprintf("workload-6f7d9c5b8-%05d", i) }
 
 // makePods makes pods as large as ordinary ones, about 4 KB each.
-func makePods(b *testing.B, s *kubetest.Server, n int) {
+func makePods(b testing.TB, s *kubetest.Server, n int) {
 	b.Helper()
 	cfg := s.Config()
 	cfg.QPS = -1
@@ -109,7 +109,7 @@ func makePods(b *testing.B, s *kubetest.Server, n int) {
 	}
 }
 
-func podBody(b *testing.B, i int) []byte {
+func podBody(b testing.TB, i int) []byte {
 	env := make([]map[string]any, 20)
 	for j := range env {
 		env[j] = map[string]any{"name": fmt.Sprintf("SOME_SETTING_%d", j), "value": fmt.Sprintf("a value of ordinary length, number %d", j)}
@@ -132,46 +132,76 @@ func podBody(b *testing.B, i int) []byte {
 	return body
 }
 
+// mostMemory is what the controller may have in memory beside 100,000 pods, in MB.
+const mostMemory = 300
+
 // BenchmarkController runs the controller's own program beside a cluster of
 // -pods pods, 30 to a node, each with an address and a handle, and measures the
 // most memory it has had until every address has been surveyed twice.
 func BenchmarkController(b *testing.B) {
-	s := kubetest.Start(b)
-	s.MustKubectl(b, "", "create", "serviceaccount", "default")
-	s.MustKubectl(b, "", "create", "namespace", "muslin-system")
-	s.InstallCRDs(b)
-	s.MustKubectl(b, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/8}\n", "apply", "-f", "-")
-	program := filepath.Join(b.TempDir(), "muslin-controller")
-	build := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../../cmd/controller")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
-	makePods(b, s, *podCount)
-	makeAddresses(b, s, *podCount)
+	s, program := populate(b, *podCount)
 	b.ResetTimer()
 	for range b.N {
-		cmd := s.Exec(program)
-		cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(s.Dir, "kubeconfig"), "POD_NAME=bench")
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			b.Fatal(err)
+		m := runBeside(b, s, program, *podCount)
+		b.ReportMetric(m.firstSurvey.Seconds(), "s-to-first-survey")
+		b.ReportMetric(m.peak, "MB-peak-RSS")
+		b.ReportMetric(m.end, "MB-RSS")
+		if m.peak > mostMemory && *podCount <= 100_000 {
+			b.Errorf("the controller had %.0f MB beside %d pods; its bound is %d", m.peak, *podCount, mostMemory)
 		}
-		began := time.Now()
-		surveys := awaitSurvey(b, s, *podCount)
-		b.ReportMetric(surveys.Sub(began).Seconds(), "s-to-first-survey")
-		time.Sleep(surveyAtMost + 10*time.Second) // another one, and the collector of Go's garbage
-		pid := cmd.Process.Pid
-		b.ReportMetric(memoryOf(pid, "VmHWM"), "MB-peak-RSS")
-		b.ReportMetric(memoryOf(pid, "VmRSS"), "MB-RSS")
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
 	}
+}
+
+// populate starts a server with n pods, their nodes, blocks, affinities and
+// handles, and builds the controller.
+func populate(t testing.TB, n int) (s *kubetest.Server, program string) {
+	t.Helper()
+	s = kubetest.Start(t)
+	s.MustKubectl(t, "", "create", "serviceaccount", "default")
+	s.MustKubectl(t, "", "create", "namespace", "muslin-system")
+	s.InstallCRDs(t)
+	s.MustKubectl(t, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/8}\n", "apply", "-f", "-")
+	program = filepath.Join(t.TempDir(), "muslin-controller")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../../cmd/controller")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	makePods(t, s, n)
+	makeAddresses(t, s, n)
+	return s, program
+}
+
+// footprint is what one run of the controller took; memory in MB.
+type footprint struct {
+	firstSurvey time.Duration
+	peak, end   float64
+}
+
+// runBeside runs the controller for two surveys.
+func runBeside(t testing.TB, s *kubetest.Server, program string, n int) footprint {
+	t.Helper()
+	cmd := s.Exec(program)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(s.Dir, "kubeconfig"), "POD_NAME=bench")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Kill() }()
+	began := time.Now()
+	m := footprint{firstSurvey: awaitSurvey(t, s, n).Sub(began)}
+	time.Sleep(surveyAtMost + 10*time.Second) // another one, and the collector of Go's garbage
+	m.peak, m.end = memoryOf(cmd.Process.Pid, "VmHWM"), memoryOf(cmd.Process.Pid, "VmRSS")
+	if m.end == 0 {
+		t.Fatal("the controller has ended")
+	}
+	return m
 }
 
 // makeAddresses makes a node, a block and an affinity for each group of pods,
 // and a handle for each pod.
-func makeAddresses(b *testing.B, s *kubetest.Server, n int) {
+func makeAddresses(b testing.TB, s *kubetest.Server, n int) {
 	b.Helper()
 	store, err := kubestore.New(s.Config(), kubestore.Options{})
 	if err != nil {
@@ -217,7 +247,7 @@ func makeAddresses(b *testing.B, s *kubetest.Server, n int) {
 }
 
 // awaitSurvey waits until the controller's metrics count n addresses.
-func awaitSurvey(b *testing.B, s *kubetest.Server, n int) time.Time {
+func awaitSurvey(b testing.TB, s *kubetest.Server, n int) time.Time {
 	b.Helper()
 	client := &http.Client{Transport: &http.Transport{DialContext: s.Dial, DisableKeepAlives: true}}
 	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
