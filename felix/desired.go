@@ -17,6 +17,7 @@ import (
 // word.
 func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
+	c.floats = c.floating()
 	s := State{
 		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
 		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
@@ -44,6 +45,7 @@ type casefile struct {
 	names    map[string]model.Link
 	own      map[netip.Addr]bool // the node's addresses
 	nodes    map[netip.Addr]model.Node
+	floats   []FloatingIP // in force
 	problems []model.Problem
 }
 
@@ -111,6 +113,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.InterfacePrefix = cmp.Or(o.InterfacePrefix, base.InterfacePrefix)
 	base.RouteRefreshSeconds = cmp.Or(o.RouteRefreshSeconds, base.RouteRefreshSeconds)
 	base.IPForwardingDisabled = base.IPForwardingDisabled || o.IPForwardingDisabled
+	base.FloatingIPs = base.FloatingIPs || o.FloatingIPs
 	base.SpoofingAllowed = base.SpoofingAllowed || o.SpoofingAllowed
 	raw := map[string]string{}
 	for _, m := range []map[string]string{base.Raw, o.Raw} {

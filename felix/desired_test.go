@@ -232,6 +232,12 @@ var cases = map[string]func(in *Input){
 	"spoofing-allowed": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", SpoofingAllowed: true}}
 	},
+	"floating": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
+		in.Endpoints[0].FloatingIPs = ips("10.65.99.2", "10.65.99.1", "fd65::99:1", "192.168.3.3", "10.65.0.6")
+		in.Endpoints[1].FloatingIPs = ips("10.65.99.1", "10.65.99.3", "fd65::99:2")
+	},
+	"floating-disabled": func(in *Input) { in.Endpoints[0].FloatingIPs = ips("10.65.99.2") },
 	"ipip-always": func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },
 	"ipip-cross-subnet": func(in *Input) {
 		tunnelEnds(in)

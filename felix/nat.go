@@ -3,7 +3,8 @@ package felix
 import "net/netip"
 
 func (c *casefile) rules() Ruleset {
-	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(), Tunnels: c.guard(), Services: c.services()}
+	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(), Tunnels: c.guard(), Services: c.services(),
+		Floating: Floating{Enabled: c.config.FloatingIPs, IPs: c.floats}}
 }
 
 // nat is natOutgoing: from pools that ask for it to anywhere but pools, and but

@@ -102,6 +102,7 @@ type Ruleset struct {
 	Spoofing Spoofing
 	Tunnels  TunnelGuard
 	Services ServiceGuard
+	Floating Floating
 }
 
 // NAT is natOutgoing: packets from Sources to anywhere but Exclude leave with

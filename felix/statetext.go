@@ -94,11 +94,12 @@ const TableName = "muslin"
 // Priorities of the chains. The guard and the pods' check come before
 // connection tracking is asked for anything but defragmentation; the
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
-// honoured first.
+// honoured first; floating addresses right before its services (dstnat, -100).
 const (
 	PriorityGuard  = -300 // raw
 	PriorityFilter = 0    // filter
 	PriorityNAT    = 101  // srcnat + 1
+	PriorityFloat  = -101 // dstnat - 1: a floating address is no service
 )
 
 // String gives the rules as `nft -f` reads them. It is the second opinion on
@@ -110,6 +111,7 @@ func (r Ruleset) String() string {
 	r.Spoofing.sets(&b)
 	r.Tunnels.sets(&b)
 	r.Services.sets(&b)
+	r.Floating.sets(&b)
 	if r.Spoofing.Prefix != "" || r.Tunnels.any() {
 		fmt.Fprintf(&b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
 		r.Tunnels.rules(&b)
@@ -120,7 +122,8 @@ func (r Ruleset) String() string {
 	}
 	r.Spoofing.rules(&b)
 	r.Services.rules(&b)
-	r.NAT.rules(&b)
+	r.Floating.rules(&b)
+	r.postrouting(&b)
 	b.WriteString("}\n")
 	return b.String()
 }
@@ -171,12 +174,17 @@ func (n NAT) sets(b *strings.Builder) {
 	}
 }
 
-func (n NAT) rules(b *strings.Builder) {
+func (r Ruleset) postrouting(b *strings.Builder) {
+	n := r.NAT
 	from4, from6 := ByFamily(n.Sources)
-	if len(from4)+len(from6) == 0 {
+	if len(from4)+len(from6) == 0 && !r.Floating.Enabled {
 		return
 	}
 	fmt.Fprintf(b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PriorityNAT)
+	if r.Floating.Enabled {
+		b.WriteString("\t\tsnat ip to ip saddr . ip daddr map @floating-self4\n" +
+			"\t\tsnat ip6 to ip6 saddr . ip6 daddr map @floating-self6\n")
+	}
 	if len(from4) > 0 {
 		n.rule(b, "ip", "4", n.Address.Is4())
 	}

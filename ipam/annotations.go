@@ -20,7 +20,7 @@ const (
 	AnnotationIPAddrs       = "cni.projectcalico.org/ipAddrs"       // pod
 	AnnotationIPAddrsNoIPAM = "cni.projectcalico.org/ipAddrsNoIpam" // pod
 	AnnotationHWAddr        = "cni.projectcalico.org/hwAddr"        // pod
-	AnnotationFloatingIPs   = "cni.projectcalico.org/floatingIPs"   // pod; refused
+	AnnotationFloatingIPs   = "cni.projectcalico.org/floatingIPs"   // pod; no business of IPAM: the data plane rewrites them
 )
 
 // Wishes is what a pod's and its namespace's annotations ask for.
@@ -166,11 +166,8 @@ func (r *annotationReader) hardwareAddr() net.HardwareAddr {
 	return mac
 }
 
-// refuse objects to what contradicts itself and to what is not offered.
+// refuse objects to what contradicts itself.
 func (r *annotationReader) refuse(w Wishes) {
-	if text, at := r.value(AnnotationFloatingIPs, false); text != "" && text != "[]" {
-		r.fail(at, AnnotationFloatingIPs, "remove the annotation", "floating IPs are not supported")
-	}
 	if len(w.Addrs) > 0 && len(w.AddrsNoIPAM) > 0 {
 		r.fail(r.pod, AnnotationIPAddrsNoIPAM, "keep one of the two", "%s is set as well", AnnotationIPAddrs)
 	}

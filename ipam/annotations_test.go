@@ -85,7 +85,6 @@ func TestReadAnnotationsRefuses(t *testing.T) {
 		{pod: on(ipam.AnnotationHWAddr, "ff"), object: "Pod ns/web", says: "48-bit"},
 		{pod: on(ipam.AnnotationHWAddr, "00:00:5e:00:53:01:02:03"), object: "Pod ns/web", says: "48-bit"},
 		{pod: on(ipam.AnnotationHWAddr, "01:00:5e:00:53:01"), object: "Pod ns/web", says: "group address"},
-		{pod: on(ipam.AnnotationFloatingIPs, `["1.2.3.4"]`), object: "Pod ns/web", says: "not supported"},
 		{pod: map[string]string{ipam.AnnotationIPAddrs: `["10.1.2.3"]`, ipam.AnnotationIPAddrsNoIPAM: `["10.1.2.3"]`}, object: "Pod ns/web", says: "set as well"},
 		{pod: map[string]string{ipam.AnnotationIPAddrs: `["10.1.2.3"]`, ipam.AnnotationIPFamilies: `["IPv6"]`}, object: "Pod ns/web", says: "not the family IPv4"},
 	}

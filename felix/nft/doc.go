@@ -7,7 +7,8 @@
 // Kernel footprint: the table "inet muslin" with the chains prerouting (raw
 // priority: the pods' check and the tunnels' guard), from-pod, input, forward
 // (service ranges that nobody serves), and postrouting (NAT, right after
-// srcnat), each only when it has something to do, their sets, and a chain
+// srcnat), and floating-prerouting and floating-output (floating addresses, right
+// before dstnat), each only when it has something to do, their sets, and a chain
 // "generation" that no packet passes. The table is replaced in one transaction; pods come and
 // go as elements of sets.
 //

@@ -53,10 +53,12 @@ func compile(r felix.Ruleset) *program {
 	p.podSets(r.Spoofing)
 	p.nodeSets(r.Tunnels)
 	p.serviceSets(r.Services)
+	p.floatingSets(r.Floating)
 	p.prerouting(r)
 	p.fromPod(r.Spoofing)
 	p.forward(r.Services)
-	p.postrouting(r.NAT)
+	p.floating(r.Floating)
+	p.postrouting(r)
 	g := p.chain(chainGeneration, nil)
 	g.rules = append(g.rules, &nftables.Rule{
 		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
@@ -82,7 +84,7 @@ func (p *program) mark() {
 
 // digest is over everything but the pods, which are compared one by one.
 func digest(r felix.Ruleset) string {
-	r.Spoofing.Pods = nil
+	r.Spoofing.Pods, r.Floating.IPs = nil, nil
 	sum := sha256.Sum256([]byte(r.String()))
 	return hex.EncodeToString(sum[:8])
 }
@@ -288,12 +290,16 @@ func (p *program) forward(g felix.ServiceGuard) {
 	}
 }
 
-func (p *program) postrouting(n felix.NAT) {
+func (p *program) postrouting(r felix.Ruleset) {
+	n := r.NAT
 	from4, from6 := felix.ByFamily(n.Sources)
-	if len(from4)+len(from6) == 0 {
+	if len(from4)+len(from6) == 0 && !r.Floating.Enabled {
 		return
 	}
 	c := p.chain("postrouting", base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityNAT))
+	if r.Floating.Enabled {
+		p.floatingSelf(c)
+	}
 	if len(from4) > 0 {
 		p.masquerade(c, n, true)
 	}

@@ -221,11 +221,11 @@ func (p *program) elements() map[string]map[string]nftables.SetElement {
 func index(elements []nftables.SetElement) map[string]nftables.SetElement {
 	out := make(map[string]nftables.SetElement, len(elements))
 	for _, e := range elements {
-		k := string(e.Key) + string(e.KeyEnd)
+		k := string(e.Key) + string(e.KeyEnd) + string(e.Val)
 		if e.IntervalEnd {
 			k += "end" // it may be the start of the next interval, too
 		}
-		out[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, IntervalEnd: e.IntervalEnd}
+		out[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, IntervalEnd: e.IntervalEnd, Val: e.Val}
 	}
 	return out
 }
@@ -240,13 +240,15 @@ func (r *Reconciler) update(p *program, have map[string]map[string]nftables.SetE
 		}
 		d := compare(have[s.Name], want[s.Name])
 		count += len(d.Add) + len(d.Remove)
-		if len(d.Add) > 0 {
-			if err := r.conn.SetAddElements(s.Set, values(d.Add)); err != nil {
+		// All of it is one transaction: no packet misses an element of a map that
+		// gets another value.
+		if len(d.Remove) > 0 {
+			if err := r.conn.SetDeleteElements(s.Set, values(d.Remove)); err != nil {
 				return fmt.Errorf("set %s: %w", s.Name, err)
 			}
 		}
-		if len(d.Remove) > 0 {
-			if err := r.conn.SetDeleteElements(s.Set, values(d.Remove)); err != nil {
+		if len(d.Add) > 0 {
+			if err := r.conn.SetAddElements(s.Set, values(d.Add)); err != nil {
 				return fmt.Errorf("set %s: %w", s.Name, err)
 			}
 		}
@@ -284,8 +286,8 @@ func (r *Reconciler) refresh(want *program) error {
 	return nil
 }
 
-// compare compares two lots of elements: an element is its key, so that none
-// ever changes.
+// compare compares two lots of elements: an element is its key and value, so that
+// none ever changes.
 func compare(have, want map[string]nftables.SetElement) reconcile.Delta[string, nftables.SetElement] {
 	same := func(_, _ nftables.SetElement) bool { return true }
 	return reconcile.Diff(have, want, same, strings.Compare)

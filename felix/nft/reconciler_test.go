@@ -30,6 +30,16 @@ func pods() []felix.PodSource {
 	}
 }
 
+// floating pairs floating addresses with pods'.
+func floating(pairs ...string) felix.Floating {
+	f := felix.Floating{Enabled: true}
+	for _, p := range pairs {
+		a, pod, _ := strings.Cut(p, " ")
+		f.IPs = append(f.IPs, felix.FloatingIP{Address: netip.MustParseAddr(a), Pod: netip.MustParseAddr(pod)})
+	}
+	return f
+}
+
 // rulesets are the shapes that a table can have.
 func rulesets() map[string]felix.Ruleset {
 	nat := felix.NAT{
@@ -50,11 +60,13 @@ func rulesets() map[string]felix.Ruleset {
 		"nat address6":    {NAT: address6},
 		"no pods":         {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
 		"pods":            {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"floating":        {Floating: floating("10.99.0.1 10.65.0.1", "10.99.0.2 10.65.0.1", "fd99::1 fd65::1")},
+		"floating, none":  {Floating: felix.Floating{Enabled: true}, NAT: nat},
 		"services":        {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "192.168.9.0/24", "fd96::/112")}},
 		"services reject": {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "fd96::/112"), Reject: true}},
 		"tunnels": {Tunnels: felix.TunnelGuard{IPIP: true, VXLANPort: 4789,
 			Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}},
-		"all": {NAT: nat, Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()},
+		"all": {NAT: nat, Floating: floating("10.99.0.1 10.65.0.1"), Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()},
 			Tunnels: felix.TunnelGuard{VXLANPort: 4789, Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 	}
 }
@@ -146,6 +158,19 @@ func TestPodsComeAndGoAsElements(t *testing.T) {
 		apply(t, open(t, other), rules)
 		if diff := cmp.Diff(list(other), list(ns)); diff != "" {
 			t.Errorf("not what a table from scratch is:\n%s", diff)
+		}
+	}
+	for _, f := range []felix.Floating{
+		floating("10.99.0.1 10.65.0.2", "10.99.0.3 10.65.0.2", "fd99::1 fd65::1"), // moved, new
+		floating("10.99.0.3 10.65.0.2"),
+		floating(),
+	} {
+		rules.Floating = f
+		apply(t, r, rules)
+		other := nstest.New(t)
+		apply(t, open(t, other), rules)
+		if diff := cmp.Diff(list(other), list(ns)); diff != "" {
+			t.Errorf("floating addresses: not what a table from scratch is:\n%s", diff)
 		}
 	}
 	if s := r.Stats(); s.Replaced != 1 || s.Elements == 0 {

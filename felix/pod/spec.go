@@ -24,10 +24,11 @@ type Spec struct {
 	Addresses     []netip.Addr // at least one
 	// SourcePrefixes may be used as source beside Addresses.
 	SourcePrefixes []netip.Prefix
-	MAC            string // of the pod's end; empty: derived from ContainerID and Interface
-	MTU            int    // bytes; 0: the kernel's default
-	FixedMTU       bool   // MTU stays when the node's changes
-	Queues         int    // transmit and receive queues; 0: the kernel's default
+	FloatingIPs    []netip.Addr // lead to the pod, too
+	MAC            string       // of the pod's end; empty: derived from ContainerID and Interface
+	MTU            int          // bytes; 0: the kernel's default
+	FixedMTU       bool         // MTU stays when the node's changes
+	Queues         int          // transmit and receive queues; 0: the kernel's default
 	// Forwarding lets the pod route (Calico container_settings.allow_ip_forwarding).
 	Forwarding bool
 }
@@ -106,7 +107,8 @@ func (s Spec) endpoint() model.Endpoint {
 	return model.Endpoint{
 		MTU: fixed, ContainerID: s.ContainerID, Interface: s.Interface, Namespace: s.Namespace, Pod: s.Pod,
 		HostInterface: s.HostInterface, Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes,
-		MAC: s.mac().String(),
+		FloatingIPs: s.FloatingIPs,
+		MAC:         s.mac().String(),
 	}
 }
 
@@ -127,6 +129,9 @@ func (s Spec) alias() (string, error) {
 	if s.FixedMTU {
 		fmt.Fprintf(&b, " mtu=%d", s.MTU)
 	}
+	for i, a := range s.FloatingIPs {
+		b.WriteString([]string{" fip=", ","}[min(i, 1)] + a.String())
+	}
 	for i, p := range s.SourcePrefixes {
 		if i == 0 {
 			b.WriteString(" src=")
@@ -136,7 +141,7 @@ func (s Spec) alias() (string, error) {
 		b.WriteString(p.String())
 	}
 	if b.Len() > aliasMax {
-		return "", fmt.Errorf("addresses and source prefixes need %d bytes of the link's alias, which has %d", b.Len(), aliasMax)
+		return "", fmt.Errorf("addresses, floating addresses and source prefixes need %d bytes of the link's alias, which has %d", b.Len(), aliasMax)
 	}
 	out := b.String() + " " + s.Namespace + "/" + s.Pod
 	if len(out) > aliasMax {
@@ -170,6 +175,12 @@ func parseAlias(alias, hostInterface string) (model.Endpoint, bool) {
 			e.MAC = mac
 		} else if mtu, ok := strings.CutPrefix(f, "mtu="); ok {
 			e.MTU, _ = strconv.Atoi(mtu) // written by us; 0 means that it follows the node's
+		} else if floating, ok := strings.CutPrefix(f, "fip="); ok {
+			for _, t := range strings.Split(floating, ",") {
+				if a, err := netip.ParseAddr(t); err == nil {
+					e.FloatingIPs = append(e.FloatingIPs, a)
+				}
+			}
 		} else if src, ok := strings.CutPrefix(f, "src="); ok {
 			for _, t := range strings.Split(src, ",") {
 				if p, err := netip.ParsePrefix(t); err == nil {

@@ -21,7 +21,7 @@ var badPods = []struct {
 	{"address outside every pool", `cni.projectcalico.org/ipAddrs: '["192.0.2.7"]'`, []string{"192.0.2.7", "pool"}},
 	{"address that is taken", `cni.projectcalico.org/ipAddrs: '["TAKEN"]'`, []string{"TAKEN"}},
 	{"pool that is full", `cni.projectcalico.org/ipv4pools: '["tiny"]'`, []string{"tiny"}},
-	{"floating address", `cni.projectcalico.org/floatingIPs: '["10.244.9.9"]'`, []string{"cni.projectcalico.org/floatingIPs", "not supported"}},
+	{"floating address", `cni.projectcalico.org/floatingIPs: '["10.244.9.9/32"]'`, []string{"cni.projectcalico.org/floatingIPs", "not an address"}},
 	{"MAC that is none", `cni.projectcalico.org/hwAddr: nonsense`, []string{"cni.projectcalico.org/hwAddr", "Ethernet"}},
 }
 

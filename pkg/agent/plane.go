@@ -44,6 +44,7 @@ type plane struct {
 	tunnelBook tunnelBook
 	failing    map[string]string // sink → what it last complained of
 	last       atomic.Pointer[felix.State]
+	floating   floatingBook
 }
 
 func newPlane(a *agent) (*plane, error) {
@@ -119,6 +120,9 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	if outcome < failed {
 		p.tunnelBook.stands(own, p.a.links.Host())
 		p.a.endpoints.settle(rev)
+		if p.floating.set(state.Rules.Floating.Announced()) {
+			p.a.speech.look.notify()
+		}
 		p.up()
 	}
 	if outcome == carried {

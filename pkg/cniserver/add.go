@@ -61,7 +61,7 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo, back *undo) ([]byte, error) {
 	*back = append(*back, s.undoAddress(a), s.undoWire(a))
 	spec := a.wire()
-	spec.SourcePrefixes, spec.MAC = w.sourcePrefixes, w.mac
+	spec.SourcePrefixes, spec.FloatingIPs, spec.MAC = w.sourcePrefixes, w.floating, w.mac
 	addrs, wire, err := s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
 	if err != nil {
 		return nil, err
@@ -70,6 +70,7 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 	revision := s.o.Endpoints.Put(model.Endpoint{
 		ContainerID: a.containerID, Interface: a.ifname, Namespace: a.namespace, Pod: a.pod,
 		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: wire.MAC,
+		FloatingIPs: w.floating, MTU: spec.MTU,
 	})
 	if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
 		return nil, s.stepError("settle endpoint", types.ErrTryAgainLater, err)

@@ -79,6 +79,7 @@ type WireSpec struct {
 	HostInterface          string
 	Addresses              []netip.Addr
 	SourcePrefixes         []netip.Prefix // may be used as source beside Addresses
+	FloatingIPs            []netip.Addr   // lead to the pod, too
 	MTU                    int            // bytes; 0: the node's
 	MAC                    string         // of the pod's side; empty: any
 	Forwarding             bool           // the pod may forward (container_settings.allow_ip_forwarding)

@@ -501,7 +501,7 @@ func TestBadInputNamesWhatIsWrong(t *testing.T) {
 		"addresses":        {annotated("ipAddrs", `["10.0.0.1","10.0.0.2"]`), types.ErrInvalidNetworkConfig, "more than one"},
 		"source prefixes":  {annotated("allowedSourcePrefixes", `["10.0.0.1"]`), types.ErrInvalidNetworkConfig, "10.0.0.1"},
 		"hardware address": {annotated("hwAddr", "02:00"), types.ErrInvalidNetworkConfig, "hwAddr"},
-		"floating":         {annotated("floatingIPs", `["10.0.0.1"]`), types.ErrUnsupportedField, "floatingIPs"},
+		"floating":         {annotated("floatingIPs", `["224.0.0.1"]`), types.ErrInvalidNetworkConfig, "floatingIPs"},
 		"no IPAM":          {annotated("ipAddrsNoIpam", `["10.0.0.1"]`), types.ErrUnsupportedField, "ipAddrsNoIpam"},
 	}
 	for name, c := range cases {

@@ -30,15 +30,14 @@ type wishes struct {
 	poolsV4, poolsV6 []string
 	addresses        []netip.Addr
 	sourcePrefixes   []netip.Prefix
+	floating         []netip.Addr
 	mac              string
 }
 
 func wishesOf(a attachment, p PodInfo) (wishes, error) {
 	w := wishes{ipv4: a.ipv4, ipv6: a.ipv6, poolsV4: a.poolsV4, poolsV6: a.poolsV6, mac: p.Annotations[annotationMAC]}
-	for _, name := range []string{annotationAddrsNoIPAM, annotationFloatingIPs} {
-		if v := p.Annotations[name]; v != "" && v != "[]" {
-			return w, types.NewError(types.ErrUnsupportedField, "annotation "+name+": is not supported", "")
-		}
+	if v := p.Annotations[annotationAddrsNoIPAM]; v != "" && v != "[]" {
+		return w, types.NewError(types.ErrUnsupportedField, "annotation "+annotationAddrsNoIPAM+": is not supported", "")
 	}
 	if w.mac != "" {
 		if m, err := net.ParseMAC(w.mac); err != nil || len(m) != 6 {
@@ -57,6 +56,9 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 		return w, err
 	}
 	if err := readList(annotationSourcePrefixes, p.Annotations, nil, w.sources); err != nil {
+		return w, err
+	}
+	if err := readList(annotationFloatingIPs, p.Annotations, nil, w.floats); err != nil {
 		return w, err
 	}
 	if a.wantAddress != "" {
@@ -126,6 +128,17 @@ func (w *wishes) exactly(list []string) error {
 		addrs = append(addrs, a)
 	}
 	w.addresses = addrs
+	return nil
+}
+
+func (w *wishes) floats(list []string) error {
+	for _, text := range list {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+			return fmt.Errorf("%q is not an address that can be routed", text)
+		}
+		w.floating = append(w.floating, a.Unmap())
+	}
 	return nil
 }
 

@@ -32,6 +32,7 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		NATExcludeHosts:      r.oneOf("spec.natOutgoingExclusions", string(deref(spec.NATOutgoingExclusions)), "IPPoolsOnly", "IPPoolsAndHostIPs") == "IPPoolsAndHostIPs",
 		InterfacePrefix:      spec.InterfacePrefix,
 		IPForwardingDisabled: r.oneOf("spec.ipForwarding", spec.IPForwarding, "Enabled", "Disabled") == "Disabled",
+		FloatingIPs:          r.oneOf("spec.floatingIPs", string(deref(spec.FloatingIPs)), "Disabled", "Enabled") == "Enabled",
 		SpoofingAllowed:      r.oneOf("spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
 	}
 	if p := spec.NATPortRange; p != nil {

@@ -135,6 +135,7 @@ type FelixConfiguration struct {
 	RouteRefreshSeconds                int
 	IPForwardingDisabled               bool
 	SpoofingAllowed                    bool
+	FloatingIPs                        bool // Enabled
 	Unsupported                        []string // JSON names of fields that are set and that Muslin does not honour
 	Raw                                map[string]string
 }

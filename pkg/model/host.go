@@ -43,6 +43,9 @@ type Endpoint struct {
 	// SourcePrefixes may be used as source beside Addresses
 	// (cni.projectcalico.org/allowedSourcePrefixes).
 	SourcePrefixes []netip.Prefix
-	MAC            string
+	// FloatingIPs lead to the pod's address of their family
+	// (cni.projectcalico.org/floatingIPs).
+	FloatingIPs []netip.Addr
+	MAC         string
 	MTU            int // bytes, as the CNI configuration asks; 0: the node's, as it changes
 }

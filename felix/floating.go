@@ -1,0 +1,157 @@
+package felix
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// annotationFloating asks for floating addresses of a pod (Calico's name).
+const annotationFloating = "metadata.annotations[cni.projectcalico.org/floatingIPs]"
+
+// FloatingIP is an address beside the pod's own by which it is reached.
+type FloatingIP struct {
+	Address  netip.Addr
+	Pod      netip.Addr // the pod's address of the same family
+	Device   string     // the node's end of the pod's link
+	Announce bool       // by BGP: an IPPool contains it
+}
+
+// floating are the floating addresses of this node's pods, if
+// FelixConfiguration floatingIPs is Enabled. Of two pods with the same one the
+// first keeps it.
+func (c *casefile) floating() []FloatingIP {
+	owner := map[netip.Addr]string{}
+	for _, e := range c.Endpoints {
+		for _, a := range e.Addresses {
+			owner[a] = e.Namespace + "/" + e.Pod
+		}
+	}
+	var pools prefixSet
+	for i, p := range c.Snapshot.Pools {
+		pools.add(p.CIDR, i)
+	}
+	var out []FloatingIP
+	for _, e := range c.Endpoints {
+		for _, a := range e.FloatingIPs {
+			why, reason := "", ""
+			i := slices.IndexFunc(e.Addresses, func(own netip.Addr) bool { return own.Is4() == a.Is4() })
+			switch taken, known := owner[a]; {
+			case !c.config.FloatingIPs:
+				why, reason = "has no effect: set floatingIPs of FelixConfiguration default to Enabled", "FloatingIPsDisabled"
+			case i < 0:
+				why, reason = "has no effect: the pod has no address of its family", "NoAddressOfFamily"
+			case known:
+				why, reason = "is an address of pod "+taken+", which keeps it", "AddressInUse"
+			}
+			ref := model.Ref{Kind: "Pod", Namespace: e.Namespace, Name: e.Pod}
+			if reason != "" {
+				c.problem(ref, annotationFloating, reason, "floating address "+a.String()+" "+why)
+				continue
+			}
+			owner[a] = e.Namespace + "/" + e.Pod
+			_, _, inPool := pools.covering(hostPrefix(a))
+			if !inPool {
+				c.problem(ref, annotationFloating, "OutsidePools",
+					"floating address "+a.String()+" is in no IPPool: it works on this node and is not announced; make a pool for it, with assignmentMode Manual")
+			}
+			out = append(out, FloatingIP{Address: a, Pod: e.Addresses[i], Device: e.HostInterface, Announce: inPool})
+		}
+	}
+	slices.SortFunc(out, func(a, b FloatingIP) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// floatingRoutes lead to the pods, too, as in Calico. Packets do not follow
+// them, since their destination is rewritten before: they say, to people and to
+// other routers of the node, that the address is here.
+func (c *casefile) floatingRoutes() []Route {
+	var out []Route
+	for _, f := range c.floats {
+		if l, ok := c.names[f.Device]; ok && l.AdminUp {
+			out = append(out, Route{
+				Prefix: hostPrefix(f.Address), LinkScope: f.Address.Is4(), Metric: DefaultRouteMetric,
+				NextHops: []NextHop{{Link: l.Index, Device: l.Name}},
+			})
+		}
+	}
+	return out
+}
+
+// Floating is the part of the rules that rewrites destinations.
+type Floating struct {
+	Enabled bool
+	IPs     []FloatingIP // sorted by address
+}
+
+// Announced are the floating addresses that BGP has to tell of, as host
+// prefixes.
+func (f Floating) Announced() []netip.Prefix {
+	var out []netip.Prefix
+	for _, ip := range f.IPs {
+		if ip.Announce {
+			out = append(out, hostPrefix(ip.Address))
+		}
+	}
+	return out
+}
+
+// Self pairs each pod address with the floating address that the pod sees when
+// it talks to itself by one: the first of them.
+func (f Floating) Self() []FloatingIP {
+	seen := map[netip.Addr]bool{}
+	var out []FloatingIP
+	for _, ip := range f.IPs {
+		if !seen[ip.Pod] {
+			seen[ip.Pod] = true
+			out = append(out, ip)
+		}
+	}
+	return out
+}
+
+func (f Floating) sets(b *strings.Builder) {
+	if !f.Enabled {
+		return
+	}
+	for _, v4 := range []bool{true, false} {
+		var to, self []string
+		for _, ip := range f.IPs {
+			if ip.Address.Is4() == v4 {
+				to = append(to, ip.Address.String()+" : "+ip.Pod.String())
+			}
+		}
+		for _, ip := range f.Self() {
+			if ip.Address.Is4() == v4 {
+				self = append(self, ip.Pod.String()+" . "+ip.Pod.String()+" : "+ip.Address.String())
+			}
+		}
+		kind, suffix := "ipv4_addr", "4"
+		if !v4 {
+			kind, suffix = "ipv6_addr", "6"
+		}
+		writeMap(b, "floating"+suffix, kind+" : "+kind, to)
+		writeMap(b, "floating-self"+suffix, kind+" . "+kind+" : "+kind, self)
+	}
+}
+
+func writeMap(b *strings.Builder, name, kind string, elements []string) {
+	fmt.Fprintf(b, "\tmap %s {\n\t\ttype %s\n", name, kind)
+	if len(elements) > 0 {
+		b.WriteString("\t\telements = { " + strings.Join(elements, ", ") + " }\n")
+	}
+	b.WriteString("\t}\n")
+}
+
+func (f Floating) rules(b *strings.Builder) {
+	if !f.Enabled {
+		return
+	}
+	for _, hook := range []string{"prerouting", "output"} {
+		fmt.Fprintf(b, "\tchain floating-%s {\n\t\ttype nat hook %s priority %d; policy accept;\n"+
+			"\t\tdnat ip to ip daddr map @floating4\n\t\tdnat ip6 to ip6 daddr map @floating6\n\t}\n", hook, hook, PriorityFloat)
+	}
+}
