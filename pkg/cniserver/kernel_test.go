@@ -68,7 +68,7 @@ func runAgent(dir string) error {
 	if err != nil {
 		return err
 	}
-	k := &kernelRooms{dir: filepath.Join(dir, "handles"), plugger: plugger, endpoints: map[string]model.Endpoint{}, put: map[uint64]model.Endpoint{}}
+	k := &kernelRooms{dir: filepath.Join(dir, "handles"), plugger: plugger, endpoints: map[string]model.Endpoint{}, put: map[uint64]model.Endpoint{}, attached: make(chan struct{}, 1)}
 	for _, ep := range adopted {
 		k.endpoints[ep.ContainerID] = ep
 	}
@@ -98,6 +98,7 @@ type kernelRooms struct {
 	endpoints map[string]model.Endpoint // by sandbox
 	put       map[uint64]model.Endpoint // by revision
 	revision  uint64
+	attached  chan struct{} // holds one: a wire has been made
 }
 
 func (k *kernelRooms) Assign(_ context.Context, r cniserver.AddressRequest) ([]netip.Addr, error) {
@@ -129,6 +130,13 @@ func (k *kernelRooms) Assign(_ context.Context, r cniserver.AddressRequest) ([]n
 			a = a.Next()
 		}
 		out = append(out, a)
+	}
+	if r.Chosen != nil {
+		r.Chosen(out) // as the agent does: before they are stored
+	}
+	if os.Getenv(envKill) == "wired, not stored" {
+		<-k.attached
+		point("wired, not stored")
 	}
 	b, err := json.Marshal(out)
 	if err != nil {
@@ -243,6 +251,10 @@ func (k kernelWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserve
 	point("before Attach")
 	defer point("after Attach")
 	ep, err := k.plugger.Attach(ctx, spec(w))
+	select {
+	case k.attached <- struct{}{}:
+	default:
+	}
 	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err
 }
 
@@ -577,7 +589,7 @@ func TestChainedPlugins(t *testing.T) {
 
 func TestAgentKilledAtEachStepOfAdd(t *testing.T) {
 	for _, at := range []string{
-		"before Assign", "after Assign", "before Attach", "after Attach", "before Put", "before Settled", "after Settled",
+		"before Assign", "wired, not stored", "after Assign", "before Attach", "after Attach", "before Put", "before Settled", "after Settled",
 	} {
 		t.Run(at, func(t *testing.T) {
 			m := newMachine(t)
