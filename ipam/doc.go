@@ -64,10 +64,9 @@
 //
 // # Beside the blocks
 //
-// What a pod's annotations ask for is read in annotations.go; which tunnel
-// addresses a node needs is decided in tunnel.go. ReleaseAddrs (collect.go) and
-// ReleaseAffinity (affinity.go) are for the cluster's collector of garbage,
-// which is bound to no node. PodCIDRs (podcidr.go) assigns out of
+// Which tunnel addresses a node needs is decided in tunnel.go. ReleaseAddrs
+// (collect.go) and ReleaseAffinity (affinity.go) are for the cluster's collector
+// of garbage, which is bound to no node. PodCIDRs (podcidr.go) assigns out of
 // node.spec.podCIDRs where Kubernetes hands out the prefixes; it knows no
 // blocks and stores nothing.
 //

@@ -27,7 +27,6 @@ type Code string
 
 // The values of Code.
 const (
-	CodeBadAnnotation Code = "BadAnnotation" // an annotation cannot be read, or asks for what is not offered
 	CodeBadRequest    Code = "BadRequest"    // the caller's request makes no sense
 	CodeNoPool        Code = "NoPool"        // no pool may serve this node, namespace and use
 	CodePoolNotFound  Code = "PoolNotFound"  // a pool asked for does not exist
@@ -40,12 +39,12 @@ const (
 	CodeUnavailable   Code = "Unavailable"   // the datastore could not be reached, or not in time
 )
 
-// Error is what Assign and the annotation readers return: which object, which
-// field, what is wrong and what to do.
+// Error is what Assign returns: which object, which field, what is wrong and
+// what to do.
 type Error struct {
 	Code   Code
 	Object model.Ref
-	Field  string // JSON path or annotation key; may be empty
+	Field  string // JSON path; may be empty
 	Detail string
 	Hint   string // what to do; may be empty
 	Err    error  // cause; may be nil

@@ -121,7 +121,7 @@ func asCNI(err error) error {
 	}
 	code := types.ErrTryAgainLater
 	switch ipam.CodeOf(err) {
-	case ipam.CodeBadAnnotation, ipam.CodeBadRequest, ipam.CodePoolNotFound, ipam.CodeOutsidePools, ipam.CodeForeignBlock:
+	case ipam.CodeBadRequest, ipam.CodePoolNotFound, ipam.CodeOutsidePools, ipam.CodeForeignBlock:
 		code = types.ErrInvalidNetworkConfig
 	}
 	return fmt.Errorf("%w", types.NewError(code, err.Error(), ""))
