@@ -48,14 +48,14 @@ func (a *agent) view() nodeview.View {
 	snap := a.snapshot()
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
-		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Kernel: kernel.Read(),
+		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Host: a.links.Host(), Kernel: kernel.Read(),
 	}
 	v.BGP, _ = bgp.Desired(snap, a.cfg.Node)
 	v.Learned, v.Heard = a.speech.learned()
 	v.Endpoints, _ = a.endpoints.Snapshot()
 	v.State, _ = felix.Desired(felix.Input{
 		Self: a.cfg.Node, Snapshot: snap, Learned: a.origin.pass(v.Learned), LearnedSynced: v.Heard,
-		Host: a.links.Host(), HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
+		Host: v.Host, HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
 		OwnTunnels: a.plane.tunnelBook.get(),
 	})
 	return v

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -112,9 +113,11 @@ func (t *Tool) tellFindings(findings []check.Finding, nodes int, format string) 
 			return err
 		}
 	case len(findings) > 0:
-		if err := print.Rows(t.Out, rows); err != nil {
+		var b strings.Builder
+		if err := print.Rows(&b, rows); err != nil {
 			return err
 		}
+		fmt.Fprint(t.Out, t.paint(b.String()))
 	}
 	if format != "json" {
 		fmt.Fprintf(t.Out, "%d nodes checked: %d errors, %d warnings\n", nodes, errors, len(findings)-errors)

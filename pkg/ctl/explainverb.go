@@ -84,7 +84,7 @@ func (t *Tool) tellStories(answers []answer[explain.Story], format string) error
 		}
 	} else {
 		for _, s := range stories {
-			fmt.Fprint(t.Out, s.Text())
+			fmt.Fprint(t.Out, t.paint(s.Text()))
 		}
 	}
 	if broken > 0 {

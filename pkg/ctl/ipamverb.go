@@ -22,7 +22,7 @@ import (
 
 func (t *Tool) ipam() *cobra.Command {
 	return group("ipam", "Look at addresses, and put them right", "Look at how addresses are used, check them against the pods, and release them.",
-		t.ipamShow(), t.ipamCheck(), t.ipamRelease(), t.ipamConfigure())
+		t.ipamShow(), t.ipamCheck(), t.ipamRelease(), t.ipamSplit(), t.ipamConfigure())
 }
 
 func (t *Tool) ipamShow() *cobra.Command {

@@ -20,7 +20,7 @@ import (
 )
 
 func (t *Tool) node() *cobra.Command {
-	return group("node", "Look at what nodes do", "Look at what nodes do, from anywhere: no shell on the node is needed.", t.nodeStatus(), t.nodeShow())
+	return group("node", "Look at what nodes do, and take them out of use", "Look at what nodes do and take them out of use, from anywhere: no shell on the node is needed.", t.nodeStatus(), t.nodeShow(), t.nodeDiags(), t.nodeCheckSystem(), t.nodeDrain(), t.nodeCleanup())
 }
 
 // liveStatus is the agent's answer to /status.
@@ -133,7 +133,7 @@ func (t *Tool) tell(answers []answer[string]) error {
 	for _, a := range answers {
 		errs = append(errs, a.err)
 		if a.err == nil {
-			fmt.Fprintln(t.Out, a.said)
+			fmt.Fprintln(t.Out, t.paint(a.said))
 		}
 	}
 	return errors.Join(errs...)
@@ -313,7 +313,7 @@ func (t *Tool) runNodeShow(ctx context.Context, node string, parts []string, for
 			}
 			fmt.Fprintf(t.Out, "## %s of %s\n", p, node)
 		}
-		fmt.Fprint(t.Out, showParts[p](v))
+		fmt.Fprint(t.Out, t.paint(showParts[p](v)))
 	}
 	return nil
 }

@@ -3,14 +3,17 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/muslin-net/muslin/pkg/ctl/agentview"
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/ctl/input"
 	"github.com/muslin-net/muslin/pkg/ctl/kind"
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/ctl/preview"
 	"github.com/muslin-net/muslin/pkg/ctl/world"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -24,7 +27,11 @@ func (t *Tool) preview() *cobra.Command {
 		Short: "Say what objects would do to BGP before they are applied",
 		Long: `Run the agents' own decision over the cluster as it is and as it would be after
 apply, and show the difference: sessions that come, go or are reset, prefixes
-that each peer gains and loses, ways between nodes, new problems.`,
+that each peer gains and loses, nodes whose way to the pods of a block changes,
+new problems. A Node is previewed like any other object.
+
+What routers do among themselves is not known: they are taken to pass on to each
+other and to the nodes whatever a node announces to one of them.`,
 		Example: "  muslinctl preview -f peers.yaml\n  muslinctl get bgpconfig default -o yaml | sed s/64512/64600/ | muslinctl preview -f -",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -63,7 +70,11 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 	was, problems := preview.Plans(before.Nodes, before.For)
 	old := slices.Concat(problems, before.Problems)
 	will, problems := preview.Plans(after.Nodes, after.For)
-	out := preview.Compare(was, will)
+	live := t.live(ctx, client, before)
+	out := preview.Compare(preview.Side{Plan: was, Of: before.For}, preview.Side{Plan: will, Of: after.For}, live)
+	if silent := len(before.Nodes) - len(live.Hosts); silent > 0 {
+		fmt.Fprintf(t.Err, "%d of %d agents do not answer; of their nodes next hops are told, not the kernels' ways\n", silent, len(before.Nodes))
+	}
 	for _, p := range append(problems, after.Problems...) {
 		if !slices.ContainsFunc(old, func(q model.Problem) bool { return p == q }) && !slices.Contains(out.Problems, p.String()) {
 			out.Problems = append(out.Problems, p.String())
@@ -72,8 +83,43 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 	if format == "json" {
 		return writeJSON(t.Out, out)
 	}
-	fmt.Fprint(t.Out, out.Text())
+	fmt.Fprint(t.Out, t.paint(out.Text()))
 	return nil
+}
+
+// live asks the agents how their nodes are.
+func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) preview.Live {
+	out := preview.Live{Hosts: map[model.NodeName]model.Host{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
+	agents, err := agentview.Agents(ctx, client)
+	if err != nil {
+		return out
+	}
+	pods := map[model.NodeName][]netip.Addr{}
+	for _, a := range atOnce(w.Nodes, func(n model.Node) *nodeview.View {
+		agent, err := agentview.Of(agents, string(n.Name))
+		v := new(nodeview.View)
+		if err != nil || agent.Get(ctx, client, "/show", v) != nil || len(v.Host.Links) == 0 {
+			return nil
+		}
+		return v
+	}) {
+		if a == nil {
+			continue
+		}
+		out.Hosts[a.Node], out.Up[a.Node] = a.Host, map[netip.Addr]bool{}
+		for _, p := range a.Peers {
+			if p.State == "Established" {
+				out.Up[a.Node][p.Address] = true
+			}
+		}
+		for _, e := range a.Endpoints {
+			pods[a.Node] = append(pods[a.Node], e.Addresses...)
+		}
+	}
+	out.Pods = func(n model.NodeName, p netip.Prefix) int {
+		return len(slices.DeleteFunc(slices.Clone(pods[n]), func(a netip.Addr) bool { return !p.Contains(a) }))
+	}
+	return out
 }
 
 // defaulted has the server check the objects and put its defaults in; nothing
@@ -83,7 +129,8 @@ func defaulted(ctx context.Context, client *api.Client, docs []input.Document) (
 	var out []api.Object
 	for _, d := range docs {
 		if d.Kind.Core {
-			return nil, api.Usagef("%s: a change of a Node cannot be previewed yet", d.Ref())
+			out = append(out, api.Object{"kind": d.Kind.Name, "metadata": api.Object{"name": d.Name()}, "patch": kind.NodePatch(d.Object, true)})
+			continue
 		}
 		o, _, err := w.apply(ctx, d)
 		if apierrors.IsForbidden(err) {

@@ -20,6 +20,7 @@ type Tool struct {
 	Out, Err io.Writer
 	Version  string
 	flags    api.Flags
+	colour   colour
 }
 
 // Main runs a command line and gives the exit code.
@@ -72,6 +73,7 @@ Exit codes:
 		return api.Usagef("%w; see %s --help", err, c.CommandPath())
 	})
 	t.flags.Bind(root.PersistentFlags())
+	root.PersistentFlags().Var(&t.colour, "color", "auto: on a terminal and without NO_COLOR; always; never")
 	root.AddGroup(&cobra.Group{ID: groupObjects, Title: "Objects:"}, &cobra.Group{ID: groupLook, Title: "Understanding:"}, &cobra.Group{ID: groupOther, Title: "Other:"})
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/term"
 	"k8s.io/client-go/rest"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -43,11 +41,7 @@ func (t *Tool) surveyor() (*surveyor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &surveyor{client: client, store: store, tell: func(string) {}}
-	if f, ok := t.Err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		s.tell = func(text string) { fmt.Fprintf(t.Err, "\r\x1b[K%s", text) }
-	}
-	return s, nil
+	return &surveyor{client: client, store: store, tell: t.progress()}, nil
 }
 
 // usage reads pools, reservations and blocks.

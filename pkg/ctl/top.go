@@ -68,7 +68,7 @@ func (t *Tool) runTop(ctx context.Context, every time.Duration, once bool) error
 		if len(changes) > 0 {
 			fmt.Fprintf(&b, "\n%s\n", strings.Join(changes, "\n"))
 		}
-		fmt.Fprint(t.Out, b.String())
+		fmt.Fprint(t.Out, t.paint(b.String()))
 		if once {
 			return nil
 		}

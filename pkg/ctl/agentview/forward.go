@@ -37,6 +37,15 @@ func (a Agent) Get(ctx context.Context, c *api.Client, path string, into any) er
 	return nil
 }
 
+// Text asks an agent for what is no JSON, such as /metrics.
+func (a Agent) Text(ctx context.Context, c *api.Client, path string) ([]byte, error) {
+	data, err := a.fetch(ctx, c, path)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent of node %s: %w", a.Node, err)
+	}
+	return data, nil
+}
+
 func (a Agent) fetch(ctx context.Context, c *api.Client, path string) ([]byte, error) {
 	conn, err := a.dial(c.Config)
 	if err != nil {

@@ -249,3 +249,40 @@ func (c *Client) MergePath(ctx context.Context, path string, patch Object) error
 	}
 	return nil
 }
+
+// CreatePath makes an object of a kind that muslinctl does not manage.
+func (c *Client) CreatePath(ctx context.Context, path string, o Object) error {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	answer, err := c.rest.Post().AbsPath(path).Param("fieldManager", "muslinctl").Body(body).Do(ctx).Raw()
+	if err != nil {
+		return answered(answer, err)
+	}
+	return nil
+}
+
+// DeletePath removes an object at once.
+func (c *Client) DeletePath(ctx context.Context, path string) error {
+	answer, err := c.rest.Delete().AbsPath(path).Param("gracePeriodSeconds", "0").Do(ctx).Raw()
+	if err != nil {
+		return answered(answer, err)
+	}
+	return nil
+}
+
+// Text reads what a path serves as text, such as a pod's log.
+func (c *Client) Text(ctx context.Context, path string, q url.Values) ([]byte, error) {
+	req := c.rest.Get().AbsPath(path)
+	for key, values := range q {
+		for _, v := range values {
+			req.Param(key, v)
+		}
+	}
+	data, err := req.Do(ctx).Raw()
+	if err != nil {
+		return nil, answered(data, err)
+	}
+	return data, nil
+}

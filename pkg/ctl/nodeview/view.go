@@ -30,6 +30,7 @@ type View struct {
 	State     felix.State
 	Endpoints []model.Endpoint
 	Problems  []model.Problem
+	Host      model.Host // what the agent resolves next hops through
 	Kernel    Kernel
 }
 

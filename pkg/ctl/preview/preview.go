@@ -6,7 +6,6 @@
 package preview
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,24 +20,16 @@ type Session struct {
 	Node   model.NodeName `json:"node"`
 	Peer   string         `json:"peer"`
 	Object string         `json:"object"`
-	What   string         `json:"what"` // added, removed, reset, changed
+	What   string         `json:"what"` // added, removed, reset, down, changed
 	Why    string         `json:"why,omitempty"`
 	Gains  []string       `json:"gains,omitempty"` // prefixes that the node newly sends to it
 	Loses  []string       `json:"loses,omitempty"`
 }
 
-// Path is a change of the ways between nodes.
-type Path struct {
-	Node  model.NodeName `json:"node"` // who sends
-	Block string         `json:"block"`
-	Owner model.NodeName `json:"owner"`
-	What  string         `json:"what"` // lost, gained
-}
-
 // Outcome is the difference.
 type Outcome struct {
 	Sessions []Session `json:"sessions"`
-	Paths    []Path    `json:"paths"` // by direct sessions between nodes
+	Paths    []Path    `json:"paths"`
 	Problems []string  `json:"problems,omitempty"`
 }
 
@@ -57,26 +48,34 @@ func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot) (Plan, []
 	return out, problems
 }
 
-// Compare gives what changes from one plan to another.
-func Compare(before, after Plan) Outcome {
+// Side is the cluster before or after: every node's configuration, and the
+// snapshot that its agent has.
+type Side struct {
+	Plan Plan
+	Of   func(model.NodeName) model.Snapshot
+}
+
+// Live is what the agents say of the nodes as they are. Nodes that did not
+// answer are missing; of them less is told.
+type Live struct {
+	Hosts map[model.NodeName]model.Host
+	// Up has the peers whose session is established: they are known to take the
+	// AS number and password that they are given now.
+	Up map[model.NodeName]map[netip.Addr]bool
+	// Pods counts the pods of a node in a prefix.
+	Pods func(model.NodeName, netip.Prefix) int
+}
+
+// Compare gives what changes from one side to another.
+func Compare(before, after Side, live Live) Outcome {
 	var out Outcome
-	have, will := reach(before), reach(after)
-	for _, n := range names(before, after) {
-		was, is := side{before[n], heard(have, before, n)}, side{after[n], heard(will, after, n)}
-		out.Sessions = append(out.Sessions, sessions(n, was, is)...)
+	dead, gone := refusing(before.Plan, after.Plan, live), closed(before.Plan, after.Plan)
+	have, will := learn(before.Plan, nil), learn(after.Plan, dead)
+	for _, n := range names(before.Plan, after.Plan) {
+		was, is := side{before.Plan[n], have[n]}, side{after.Plan[n], will[n]}
+		out.Sessions = append(out.Sessions, sessions(n, was, is, dead[n], gone[n])...)
 	}
-	for _, p := range sortedPaths(have) {
-		if _, ok := will[p]; !ok {
-			p.What = "lost"
-			out.Paths = append(out.Paths, p)
-		}
-	}
-	for _, p := range sortedPaths(will) {
-		if _, ok := have[p]; !ok {
-			p.What = "gained"
-			out.Paths = append(out.Paths, p)
-		}
-	}
+	out.Paths = paths(ways(before, have, live), ways(after, will, live), live)
 	return out
 }
 
@@ -92,30 +91,14 @@ func names(a, b Plan) []model.NodeName {
 	return slices.Compact(out)
 }
 
-// side is a node before or after: its configuration, and what it hears from the
-// other nodes and may pass on.
+// side is a node before or after: its configuration, and what it has learned
+// and may pass on.
 type side struct {
 	bgp.Config
-	heard []bgp.Route
+	heard []heard
 }
 
-// heard are the blocks that a node learns from their owners.
-func heard(ways map[Path]struct{}, plan Plan, n model.NodeName) []bgp.Route {
-	var out []bgp.Route
-	for _, w := range sortedPaths(ways) {
-		if w.Node != n {
-			continue
-		}
-		for _, p := range plan[w.Owner].Paths {
-			if p.Prefix.String() == w.Block {
-				out = append(out, bgp.Route{Prefix: p.Prefix, NextHop: p.NextHop, LocalPref: p.LocalPref})
-			}
-		}
-	}
-	return out
-}
-
-func sessions(n model.NodeName, was, is side) []Session {
+func sessions(n model.NodeName, was, is side, dead, gone map[netip.Addr]string) []Session {
 	var out []Session
 	a, b := was.Config, is.Config
 	for _, p := range a.Peers {
@@ -129,6 +112,10 @@ func sessions(n model.NodeName, was, is side) []Session {
 		had, has := was.sends(p), is.sends(q)
 		s.Object, s.Loses, s.Gains = q.Object.String(), texts(minus(had, has)), texts(minus(has, had))
 		switch why := resets(a, b, p, q); {
+		case gone[q.Address] != "":
+			s.What, s.Why, s.Loses, s.Gains = "down", gone[q.Address], texts(had), nil
+		case why != "" && dead[q.Address] != "":
+			s.What, s.Why, s.Loses, s.Gains = "reset", why+"; "+dead[q.Address], texts(had), nil
 		case why != "":
 			s.What, s.Why = "reset", why
 		case len(s.Gains)+len(s.Loses) > 0 || !samePolicies(a, b, p, q):
@@ -190,8 +177,9 @@ func samePolicies(a, b bgp.Config, p, q bgp.Peer) bool {
 func (s side) sends(p bgp.Peer) []netip.Prefix {
 	out := announced(s.Config, p)
 	policy, ok := s.Policy(bgp.Export, p.Export)
-	for _, r := range s.heard {
-		if !ok || !p.External() || p.InCluster || !slices.Contains(p.Families, bgp.FamilyOf(r.Prefix.Addr())) {
+	for _, h := range s.heard {
+		r := h.Route
+		if !ok || !p.External() || p.InCluster || h.router || !slices.Contains(p.Families, bgp.FamilyOf(r.Prefix.Addr())) {
 			continue
 		}
 		if action, _ := policy.Decide(r); action == bgp.Accept {
@@ -228,62 +216,12 @@ func texts(in []netip.Prefix) []string {
 	return out
 }
 
-// reach gives every block that a node learns from its owner by a session
-// between the two: configured on both sides, sent and accepted.
-func reach(plan Plan) map[Path]struct{} {
-	owner := map[netip.Addr]model.NodeName{}
-	for n, c := range plan {
-		for _, p := range c.Paths {
-			owner[p.NextHop] = n
-		}
-		for _, p := range c.Peers {
-			if p.LocalAddress.IsValid() {
-				owner[p.LocalAddress] = n
-			}
-		}
-	}
-	out := map[Path]struct{}{}
-	for n, c := range plan {
-		for _, p := range c.Peers {
-			to := p.Address
-			m, known := owner[to]
-			if !known {
-				continue
-			}
-			far := plan[m]
-			for _, back := range far.Peers {
-				if owner[back.Address] != n || back.ASN != p.LocalASN || p.ASN != back.LocalASN || !back.Password.Equal(p.Password) {
-					continue
-				}
-				policy, _ := far.Policy(bgp.Import, back.Import)
-				for _, prefix := range announced(c, p) {
-					if action, _ := policy.Decide(bgp.Route{Prefix: prefix, NextHop: back.Address, LocalPref: bgp.LocalPref}); action == bgp.Accept {
-						out[Path{Node: m, Block: prefix.String(), Owner: n}] = struct{}{}
-					}
-				}
-			}
-		}
-	}
-	return out
-}
-
-func sortedPaths(in map[Path]struct{}) []Path {
-	out := make([]Path, 0, len(in))
-	for p := range in {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b Path) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Block, b.Block))
-	})
-	return out
-}
-
 // Text is the outcome for people.
 func (o Outcome) Text() string {
 	var b strings.Builder
 	resets := 0
 	for _, s := range o.Sessions {
-		if s.What == "reset" || s.What == "removed" {
+		if s.What != "added" && s.What != "changed" {
 			resets++
 		}
 		fmt.Fprintf(&b, "%-8s node %s, peer %s (%s)", s.What, s.Node, s.Peer, s.Object)
@@ -299,7 +237,7 @@ func (o Outcome) Text() string {
 		b.WriteString("\n")
 	}
 	for _, p := range o.Paths {
-		fmt.Fprintf(&b, "%-8s node %s reaches block %s of node %s directly\n", p.What, p.Node, p.Block, p.Owner)
+		fmt.Fprintf(&b, "%-8s node %s to block %s of node %s%s: %s\n", p.What, p.Node, p.Block, p.Owner, p.pods(), p.way())
 	}
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "problem  %s\n", p)

@@ -33,15 +33,14 @@ func (o *overlaid) RoundTrip(req *http.Request) (*http.Response, error) {
 			Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
 		}, nil
 	}
+	mine := o.of(req)
+	if len(mine) > 0 {
+		req = req.Clone(req.Context())
+		req.Header.Set("Accept", "application/json") // nodes would travel as protobuf
+	}
 	resp, err := o.next.RoundTrip(req)
 	if err != nil || resp.StatusCode != http.StatusOK || req.Method != http.MethodGet || req.URL.Query().Get("watch") != "" {
 		return resp, err
-	}
-	var mine []api.Object
-	for _, c := range o.changes {
-		if k, err := kind.Find(kind.Text(c, "kind", "")); err == nil && !k.Core && strings.HasSuffix(req.URL.Path, k.Path()) {
-			mine = append(mine, c)
-		}
 	}
 	if len(mine) == 0 {
 		return resp, nil
@@ -59,6 +58,40 @@ func (o *overlaid) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// of gives the changes that concern a list.
+func (o *overlaid) of(req *http.Request) []api.Object {
+	var out []api.Object
+	for _, c := range o.changes {
+		if k, err := kind.Find(kind.Text(c, "kind", "")); err == nil && strings.HasSuffix(req.URL.Path, k.Path()) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// merge does a merge patch of the metadata of a Node (RFC 7386, two levels).
+func merge(have, patch api.Object) {
+	meta, _ := have["metadata"].(api.Object)
+	for field, v := range patch {
+		into, ok := meta[field].(api.Object)
+		with, isMap := v.(api.Object)
+		if !isMap {
+			continue // resourceVersion
+		}
+		if !ok {
+			into = api.Object{}
+			meta[field] = into
+		}
+		for k, x := range with {
+			if x == nil {
+				delete(into, k)
+			} else {
+				into[k] = x
+			}
+		}
+	}
+}
+
 // lay puts objects into a list, over those of the same names.
 func lay(body []byte, changes []api.Object) ([]byte, error) {
 	var list api.Object
@@ -70,14 +103,21 @@ func lay(body []byte, changes []api.Object) ([]byte, error) {
 		name, found := kind.Text(c, "metadata.name", ""), false
 		for _, x := range items {
 			have, _ := x.(api.Object)
-			if kind.Text(have, "metadata.name", "") == name {
+			if kind.Text(have, "metadata.name", "") != name {
+				continue
+			}
+			if patch, ok := c["patch"].(api.Object); ok {
+				found = true
+				meta, _ := patch["metadata"].(api.Object)
+				merge(have, meta)
+			} else {
 				have["spec"], found = c["spec"], true
 				if a := kind.At(c, "metadata.annotations"); a != nil {
 					have["metadata"].(api.Object)["annotations"] = a
 				}
 			}
 		}
-		if !found {
+		if !found && c["patch"] == nil {
 			items = append(items, api.Object{"apiVersion": kind.GroupVersion, "kind": c["kind"], "spec": c["spec"],
 				"metadata": api.Object{"name": name, "uid": "preview-" + name, "resourceVersion": "1",
 					"annotations": kind.At(c, "metadata.annotations"), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}})
