@@ -33,7 +33,7 @@ func (s *Speaker) Peers() []model.PeerStatus {
 	for i := range out {
 		if d, ok := details[out[i].Address]; ok {
 			detail(&out[i], d.peer)
-			out[i].BFDState = d.bfd
+			out[i].BFDState = cmp.Or(d.bfd, out[i].BFDState)
 		}
 	}
 	return out
@@ -42,6 +42,9 @@ func (s *Speaker) Peers() []model.PeerStatus {
 // Sessions is Peers without what GoBGP would have to be asked for: no counters,
 // no timers, no BFD. It costs next to nothing.
 func (s *Speaker) Sessions() []model.PeerStatus { return s.sessions.status() }
+
+// Routes counts the prefixes that were learned.
+func (s *Speaker) Routes() int { return s.rib.size() }
 
 // Established counts the sessions that are up, and those that are configured.
 // It costs next to nothing.
@@ -113,6 +116,9 @@ func (s *sessions) status() []model.PeerStatus {
 			Kind: string(v.config.Kind), Object: v.config.Object,
 			State: stateName(v.state), Since: v.since, Flaps: v.flaps, LastError: v.lastError,
 			Received: map[string]int{}, Accepted: map[string]int{}, Sent: map[string]int{},
+		}
+		if v.config.BFD != nil {
+			st.BFDState = bfdName(api.BfdSessionState_BFD_SESSION_STATE_DOWN)
 		}
 		if v.state == packet.BGP_FSM_ESTABLISHED {
 			st.UptimeEstablished = time.Since(v.since)

@@ -83,6 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 		task.Func("own addresses", a.ownAddresses),
 		task.Func("session events", a.tellSessions),
 		task.Func("node statuses", a.fillNodeStatuses),
+		task.Func("memory", releaseMemory),
 	)
 	g.Add(a.cniTasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)

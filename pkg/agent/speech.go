@@ -20,6 +20,7 @@ type speech struct {
 	look     hint
 	speaker  atomic.Pointer[gobgp.Speaker]
 	problems problemList
+	load     reflectorLoad
 	ready    chan struct{}
 	told     atomic.Pointer[told]
 
@@ -84,7 +85,8 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	snap := s.a.snapshot()
 	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
 	config, problems := bgp.Desired(snap, s.a.cfg.Node)
-	s.problems.set(problems)
+	s.load.asked(problems)
+	s.judge(config)
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)

@@ -26,6 +26,10 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 			a.log.Warn("drain not confirmed", "error", err)
 			wait = retryAfter
 		}
+		if err := a.tellReflector(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("load of the route reflector not told", "error", err)
+			wait = retryAfter
+		}
 		if len(a.conds.waiting(gateCluster, gateKernel, gateBGP)) == 0 {
 			err := a.cluster.SetNetworkUnavailable(ctx, false, "MuslinIsUp", "Muslin forwards pod traffic on this node")
 			switch {

@@ -313,6 +313,26 @@ spec: {nodeName: %s, containers: [{name: c, image: i}]}
 	})
 }
 
+// The pressure on a route reflector is a condition of its node, which no other
+// node has.
+func TestReflectorPressure(t *testing.T) {
+	apply(t, node("reflector", ""))
+	c := watch(t, kube.Options{Node: "reflector"})
+	set := func(pressed bool, reason, want string) {
+		t.Helper()
+		if err := c.SetReflectorPressure(t.Context(), pressed, reason, "for a reason"); err != nil {
+			t.Fatal(err)
+		}
+		const path = `jsonpath={range .status.conditions[?(@.type=="RouteReflectorPressure")]}{.status} {.reason}: {.message}{end}`
+		if got := server.MustKubectl(t, "", "get", "node", "reflector", "-o", path); got != want {
+			t.Errorf("condition %q, want %q", got, want)
+		}
+	}
+	set(false, "ReflectorWithinBounds", "")
+	set(true, "ReflectorOverloaded", "True ReflectorOverloaded: for a reason")
+	set(false, "ReflectorWithinBounds", "False ReflectorWithinBounds: for a reason")
+}
+
 func TestNodeStatus(t *testing.T) {
 	apply(t, node("n1", ""))
 	c := watch(t, kube.Options{Node: "n1"})

@@ -16,10 +16,30 @@ import (
 // SetNetworkUnavailable sets the condition NetworkUnavailable of this node. It
 // writes only when status, reason or message differ from what the node has.
 func (c *Cluster) SetNetworkUnavailable(ctx context.Context, unavailable bool, reason, message string) error {
-	want := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, Reason: reason, Message: message}
-	if unavailable {
-		want.Status = corev1.ConditionTrue
+	return c.setCondition(ctx, condition(corev1.NodeNetworkUnavailable, unavailable, reason, message), true)
+}
+
+// ReflectorPressure is the condition of a node that reflects more routes to more
+// clients than it should.
+const ReflectorPressure corev1.NodeConditionType = "RouteReflectorPressure"
+
+// SetReflectorPressure sets that condition of this node; a node that never had
+// it does not get it as false.
+func (c *Cluster) SetReflectorPressure(ctx context.Context, pressed bool, reason, message string) error {
+	return c.setCondition(ctx, condition(ReflectorPressure, pressed, reason, message), pressed)
+}
+
+func condition(kind corev1.NodeConditionType, on bool, reason, message string) corev1.NodeCondition {
+	out := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message}
+	if on {
+		out.Status = corev1.ConditionTrue
 	}
+	return out
+}
+
+// setCondition writes a condition of this node when it differs from what the
+// node has; with add, also when the node has none.
+func (c *Cluster) setCondition(ctx context.Context, want corev1.NodeCondition, add bool) error {
 	node, err := c.ownNode(ctx)
 	if err != nil {
 		return err
@@ -36,13 +56,17 @@ func (c *Cluster) SetNetworkUnavailable(ctx context.Context, unavailable bool, r
 		if have.Status == want.Status {
 			want.LastTransitionTime = have.LastTransitionTime
 		}
+		add = true
+	}
+	if !add {
+		return nil
 	}
 	body, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{want}}})
 	if err != nil {
-		return fmt.Errorf("encode condition NetworkUnavailable: %w", err)
+		return fmt.Errorf("encode condition %s: %w", want.Type, err)
 	}
 	// A strategic merge patch changes this condition and leaves the kubelet's alone.
-	return c.patchNode(ctx, types.StrategicMergePatchType, body, "set condition NetworkUnavailable of")
+	return c.patchNode(ctx, types.StrategicMergePatchType, body, "set condition "+string(want.Type)+" of")
 }
 
 // AnnotateNode merges annotations into this node through nodes/status; an empty
