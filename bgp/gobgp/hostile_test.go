@@ -20,8 +20,16 @@ import (
 
 // hostile is what the test binary does in a namespace when it is the peer that
 // means harm: open a session as it should, then send rubbish, again and again.
-// Its argument is "seed rounds".
+// Its argument is "seed rounds", or "flood count".
 func hostile(arg string) int {
+	var count int
+	if _, err := fmt.Sscanf(arg, "flood %d", &count); err == nil {
+		if err := flood(count); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	var seed uint64
 	var rounds int
 	if _, err := fmt.Sscan(arg, &seed, &rounds); err != nil {
@@ -40,17 +48,7 @@ func hostile(arg string) int {
 }
 
 func attack(r *rand.Rand, round int) error {
-	var conn net.Conn
-	var err error
-	for range 400 { // the speaker closes its door for a moment after each round
-		if conn, err = net.DialTimeout("tcp", "10.9.0.1:179", time.Second); err == nil {
-			if err = handshake(conn); err == nil {
-				break
-			}
-			_ = conn.Close()
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	conn, err := enter(400) // the speaker closes its door for a moment after each round
 	if err != nil {
 		return err
 	}
