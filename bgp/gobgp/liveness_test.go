@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -30,6 +31,58 @@ protocol bgp node { local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; bfd on;
 	bgptest.Eventually(t, "route gone", bgptest.Lacks(s.learned, "10.244.50.0/26"))
 	b.Plug()
 	bgptest.Eventually(t, "route back", bgptest.Contains(s.learned, "10.244.50.0/26"))
+}
+
+// BFD is turned on under sessions that stand, with routers that take any node of
+// their subnet as a peer and so know nothing of it before its session is up. The
+// sessions stay, and a router that falls silent is noticed.
+func TestBFDTurnedOn(t *testing.T) {
+	for name, start := range map[string]func(*bgptest.Host){
+		"BIRD": func(b *bgptest.Host) {
+			b.StartBIRD(`protocol static { ipv4; route 10.244.50.0/26 blackhole; }
+protocol bfd { interface "*" { interval 300 ms; multiplier 3; }; }
+protocol bgp node { local 10.9.0.2 as 65001; neighbor range 10.9.0.0/24 as 64512; direct; bfd on; hold time 90; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  graceful restart aware; ipv4 { import all; export all; }; }
+`)
+		},
+		"FRR": func(b *bgptest.Host) {
+			b.StartFRR(`router bgp 65001
+ bgp router-id 10.9.0.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ no bgp default ipv4-unicast
+ neighbor nodes peer-group
+ neighbor nodes remote-as 64512
+ neighbor nodes bfd 3 300 300
+ bgp listen range 10.9.0.0/24 peer-group nodes
+ address-family ipv4 unicast
+  network 10.244.50.0/26
+  neighbor nodes activate
+ exit-address-family
+`)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b := n.Host(1), n.Host(2)
+			start(b)
+			snap := withPeer(clusterOf(a), b.V4, 65001)
+			s := startSpeaker(t, a, "debug")
+			s.apply(desired(t, snap))
+			bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26"))
+			snap.Peers[0].Annotations = map[string]string{"muslin.io/bfd": "300ms"}
+			s.apply(desired(t, snap))
+			bgptest.Eventually(t, "BFD", bgptest.Contains(s.peers, `Established flaps 0`, `bfd "Up"`))
+			bgptest.Steady(t, "both stay up", 5*time.Second, bgptest.Contains(s.peers, `Established flaps 0`, `bfd "Up"`))
+			b.Unplug()
+			bgptest.Eventually(t, "route gone", bgptest.Lacks(s.learned, "10.244.50.0/26")) // the hold time is 90 s, the wait 40
+			b.Plug()
+			bgptest.Eventually(t, "route back", bgptest.Contains(s.learned, "10.244.50.0/26"))
+			bgptest.Eventually(t, "BFD back", bgptest.Contains(s.peers, `Established`, `bfd "Up"`))
+			bgptest.Steady(t, "and both stay", 5*time.Second, bgptest.Contains(s.peers, `Established`, `bfd "Up"`))
+		})
+	}
 }
 
 // A peer over its limit is closed and nobody else; a higher limit opens it.

@@ -109,7 +109,7 @@ func settings(p bgp.Peer) settingsKey {
 }
 
 func (s *server) addPeer(ctx context.Context, p bgp.Peer, deferral time.Duration, restarting bool) error {
-	if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: apiPeer(p, deferral, restarting)}); err != nil {
+	if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: apiPeer(unwatched(p), deferral, restarting)}); err != nil {
 		return fmt.Errorf("add peer %s: %w", p.Address, err)
 	}
 	s.peers[p.Address] = p
@@ -117,12 +117,35 @@ func (s *server) addPeer(ctx context.Context, p bgp.Peer, deferral time.Duration
 	return nil
 }
 
-func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Duration) error {
-	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(p, deferral, false)}); err != nil {
-		return fmt.Errorf("update peer %s: %w", p.Address, err)
+// updatePeer changes the settings of a session; up tells whether it stands.
+func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Duration, up bool) error {
+	if err := s.watchPeer(ctx, p, deferral, up); err != nil {
+		return err
 	}
 	s.peers[p.Address] = p
 	return nil
+}
+
+// watchPeer has a session that stands watched by BFD, if it is to be, and lets
+// go of one that does not. GoBGP's BFD resets a peer's session also when it is
+// only being opened, and a router that knows of a peer no sooner than its
+// session is up (a dynamic neighbour) starts its BFD then: the two would keep
+// each other down for good.
+func (s *server) watchPeer(ctx context.Context, p bgp.Peer, deferral time.Duration, up bool) error {
+	q := p
+	if !up {
+		q = unwatched(p)
+	}
+	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(q, deferral, false)}); err != nil {
+		return fmt.Errorf("update peer %s: %w", p.Address, err)
+	}
+	return nil
+}
+
+// unwatched is a peer without BFD.
+func unwatched(p bgp.Peer) bgp.Peer {
+	p.BFD = nil
+	return p
 }
 
 func (s *server) deletePeer(ctx context.Context, p bgp.Peer) error {
@@ -145,7 +168,7 @@ func (s *server) forgetPassword(ctx context.Context, p bgp.Peer) error {
 	if p.Password.IsZero() {
 		return nil
 	}
-	p.Password = model.Secret{}
+	p.Password, p.BFD = model.Secret{}, nil
 	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(p, time.Second, false)}); err != nil {
 		return fmt.Errorf("forget the password of peer %s: %w", p.Address, err)
 	}

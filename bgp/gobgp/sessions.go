@@ -170,6 +170,13 @@ func (s *sessions) longDown(now time.Time, pause time.Duration) []netip.Addr {
 	return out
 }
 
+func (s *sessions) isUp(a netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.peers[a]
+	return ok && v.state == packet.BGP_FSM_ESTABLISHED
+}
+
 func (s *sessions) isConverged() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -182,7 +182,7 @@ func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
 		errs = append(errs, s.remake(ctx, p, s.config().ListenPort))
 	}
 	for _, p := range d.update {
-		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral), s.server.revive(ctx, p.Address))
+		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral, s.sessions.isUp(p.Address)), s.server.revive(ctx, p.Address))
 	}
 	for _, p := range d.add {
 		errs = append(errs, s.server.addPeer(ctx, p, s.opts.Deferral, s.restarting()))
@@ -238,6 +238,9 @@ func (s *Speaker) tend() {
 	down, up := s.sessions.take()
 	for _, a := range down {
 		p, ok := cfg.Peer(a)
+		if ok {
+			s.watch(ctx, p)
+		}
 		if ok && s.server.holdTimerExpired(ctx, a) {
 			// GoBGP keeps the routes of a peer that fell silent for the whole
 			// restart time; RFC 4724 keeps them only when the connection was
@@ -255,6 +258,9 @@ func (s *Speaker) tend() {
 	for _, a := range up {
 		s.server.noteNotifications(ctx, a)
 		p, ok := cfg.Peer(a)
+		if ok {
+			s.watch(ctx, p)
+		}
 		if ok && s.server.forgotRestart(ctx, a) {
 			// RFC 4724 section 4.2: without the capability in the new OPEN the
 			// old routes go at once; GoBGP would wait for an End-of-RIB that
@@ -265,6 +271,16 @@ func (s *Speaker) tend() {
 	}
 	if len(down) > 0 {
 		s.relist()
+	}
+}
+
+// watch has BFD follow the session of a peer that has come up or gone down.
+func (s *Speaker) watch(ctx context.Context, p bgp.Peer) {
+	if p.BFD == nil {
+		return
+	}
+	if err := s.server.watchPeer(ctx, p, s.opts.Deferral, s.sessions.isUp(p.Address)); err != nil {
+		s.log.Error("bfd of a peer could not be changed", "peer", p.Address, "error", err)
 	}
 }
 

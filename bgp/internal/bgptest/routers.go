@@ -107,9 +107,28 @@ func (h *Host) StartFRR(bgpd string) *FRR {
 		}
 		return ""
 	})
+	if strings.Contains(bgpd, " bfd") {
+		f.startBFD()
+	}
 	h.Start("/usr/lib/frr/bgpd", "-f", dir+"/bgpd.conf", "-i", dir+"/bgpd.pid", "-z", zserv, "--vty_socket", dir, "-P", "0")
 	Eventually(h.t, "bgpd answers", Contains(func() string { return f.Ask("show bgp summary") }, "BGP"))
 	return f
+}
+
+// startBFD runs FRR's BFD daemon, which bgpd asks for sessions.
+func (f *FRR) startBFD() {
+	f.host.t.Helper()
+	f.write("bfdd.conf", "hostname bfdd\nlog file "+f.dir+"/bfdd.log\n")
+	f.own()
+	f.host.Start("/usr/lib/frr/bfdd", "-f", f.dir+"/bfdd.conf", "-i", f.dir+"/bfdd.pid", "-z", f.dir+"/zserv.api", "--vty_socket", f.dir,
+		"--bfdctl", f.dir+"/bfdd.sock", "-P", "0")
+	Eventually(f.host.t, "bfdd listens", func() string {
+		_, err := os.Stat(f.dir + "/bfdd.vty")
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }
 
 func (f *FRR) write(name, content string) {
