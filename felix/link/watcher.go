@@ -43,6 +43,7 @@ type Watcher struct {
 	staleAll, staleRoutes bool
 	touched               bool // the table has changed since host was made
 	host                  model.Host
+	version               uint64 // counts the values of host
 }
 
 // New opens the sockets. Run does the reading.
@@ -83,6 +84,12 @@ func (w *Watcher) Close() error {
 // Host is the kernel as it is now: a link that somebody made before the call is
 // in it. It is the zero value until Ready. It is shared; nobody may change it.
 func (w *Watcher) Host() model.Host {
+	h, _ := w.Look()
+	return h
+}
+
+// Look gives Host with a number that is another one for another value.
+func (w *Watcher) Look() (host model.Host, version uint64) {
 	select {
 	case <-w.ready:
 		w.catchUp()
@@ -90,7 +97,7 @@ func (w *Watcher) Host() model.Host {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.host
+	return w.host, w.version
 }
 
 // catchUp takes in the notifications that are waiting.
@@ -167,6 +174,7 @@ func (w *Watcher) publish() error {
 		host := w.table.host()
 		if same = equal(host, w.host); !same {
 			w.host = host
+			w.version++
 		}
 		w.touched = false
 	}

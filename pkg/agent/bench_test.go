@@ -103,8 +103,10 @@ func BenchmarkKubernetes(b *testing.B) {
 		{"x16", benchParallel, benchRounds, benchRound},
 	} {
 		b.Run(c.name, func(b *testing.B) {
+			done := n.profileServer(b, c.name)
 			results := n.race(b, c.name, c.parallel, c.rounds*b.N, c.pods)
 			report(b, results)
+			done()
 		})
 	}
 }
@@ -113,6 +115,7 @@ func BenchmarkKubernetes(b *testing.B) {
 type benchNode struct {
 	server *kubetest.Server
 	dir    string
+	agent  int // process id
 	cni    []benchPlugin
 }
 
@@ -162,6 +165,7 @@ func (n *benchNode) startAgent(b *testing.B) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
+	n.agent = cmd.Process.Pid
 	go func() { _ = cmd.Wait(); close(ended) }()
 	b.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -185,6 +189,39 @@ func (n *benchNode) startAgent(b *testing.B) {
 	}
 }
 
+// profileServer keeps the API server's CPU profile of the first 8 s of a race,
+// and its metrics before and after, if MUSLIN_BENCH_PROFILE is set.
+func (n *benchNode) profileServer(b *testing.B, name string) (done func()) {
+	to := os.Getenv("MUSLIN_BENCH_PROFILE")
+	if to == "" {
+		return func() {}
+	}
+	keep := func(when string) {
+		text, err := n.server.Kubectl("", "get", "--raw", "/metrics")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, "metrics-"+name+"-"+when), []byte(text), 0o644)
+		}
+		if err != nil {
+			b.Error(err)
+		}
+	}
+	keep("before")
+	ended := make(chan error, 1)
+	go func() {
+		text, err := n.server.Kubectl("", "get", "--raw", "/debug/pprof/profile?seconds=8")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, "server-"+name+".pprof"), []byte(text), 0o644)
+		}
+		ended <- err
+	}()
+	return func() {
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+		keep("after")
+	}
+}
+
 func tail(path string) string {
 	text, _ := os.ReadFile(path)
 	return string(text[max(0, len(text)-4000):])
@@ -193,7 +230,7 @@ func tail(path string) string {
 // benchResult is what one plugin did in one race.
 type benchResult struct {
 	took    map[string][]time.Duration // by verb: of each exec
-	cpu     map[string]time.Duration   // by verb: of plugin, agent and API server
+	cpu     map[string]time.Duration   // by verb and process: exec, agent, server (with etcd in it)
 	elapsed map[string]time.Duration   // by verb: of the rounds, and "done" until nothing was left to do
 }
 
@@ -251,16 +288,19 @@ func (n *benchNode) turn(b *testing.B, w *benchWorkers, c benchPlugin, verb, nam
 		n.awaitDone(b)
 		r.elapsed["done"] += time.Since(begin)
 	}
-	r.cpu[verb] += time.Duration(execs.Load())
+	r.cpu[verb+" exec"] += time.Duration(execs.Load())
 	if c.name == "muslin" {
-		r.cpu[verb] += n.daemons(b) - before
+		after := n.daemons(b)
+		r.cpu[verb+" agent"] += after["agent"] - before["agent"]
+		r.cpu[verb+" server"] += after["server"] - before["server"]
 	}
 }
 
 // daemons is the CPU time so far of the API server and the agent, which are all
 // that lives in the node's network namespace.
-func (n *benchNode) daemons(b *testing.B) (sum time.Duration) {
+func (n *benchNode) daemons(b *testing.B) map[string]time.Duration {
 	b.Helper()
+	sum := map[string]time.Duration{}
 	out, err := exec.Command("ip", "netns", "pids", n.server.Netns).Output()
 	if err != nil {
 		b.Fatal(err)
@@ -278,7 +318,11 @@ func (n *benchNode) daemons(b *testing.B) (sum time.Duration) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			sum += time.Duration(ticks) * tick
+			name := "server"
+			if pid == strconv.Itoa(n.agent) {
+				name = "agent"
+			}
+			sum[name] += time.Duration(ticks) * tick
 		}
 	}
 	return sum
@@ -401,6 +445,11 @@ func report(b *testing.B, results map[string]*benchResult) {
 		b.ReportMetric(theirs[name], "ptp-"+name)
 		b.ReportMetric(ours[name]/theirs[name], strings.TrimSuffix(name, "-ms")+"-x")
 	}
+	for name, value := range ours {
+		if strings.Contains(name, "-cpu-") {
+			b.ReportMetric(value, "muslin-"+name)
+		}
+	}
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -411,7 +460,11 @@ func figures(r *benchResult) map[string]float64 {
 		name := strings.ToLower(verb)
 		out[name+"-p50-ms"] = float64(took[len(took)/2]) / 1e6
 		out[name+"-p95-ms"] = float64(took[len(took)*95/100]) / 1e6
-		out[name+"-cpu-ms"] = float64(r.cpu[verb]) / float64(len(took)) / 1e6
+		for _, process := range []string{"exec", "agent", "server"} {
+			cpu := float64(r.cpu[verb+" "+process]) / float64(len(took)) / 1e6
+			out[name+"-cpu-"+process+"-ms"] = cpu
+			out[name+"-cpu-ms"] += cpu
+		}
 		out[name+"/s"] = float64(len(took)) / r.elapsed[verb].Seconds()
 	}
 	out["del-done/s"] = float64(len(r.took["DEL"])) / r.elapsed["done"].Seconds()

@@ -45,6 +45,7 @@ type plane struct {
 	failing    map[string]string // sink → what it last complained of
 	last       atomic.Pointer[felix.State]
 	floating   floatingBook
+	seen       uint64 // version of the host that the last step worked with
 }
 
 func newPlane(a *agent) (*plane, error) {
@@ -80,21 +81,32 @@ func (p *plane) Close() error {
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		retry := p.step(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.look:
-		case <-p.a.endpoints.changed:
-		case <-p.a.links.Changed():
-		case <-p.a.routes.Changed():
-		case <-p.nft.Changed():
-		case <-p.tunnels.Changed():
-		case <-p.podLinks.Changed():
-		case <-retry:
+		for again := false; !again; {
+			again = p.await(ctx, retry)
 		}
 	}
+	return nil
+}
+
+// await waits for something to happen, and reports whether it is news: a step
+// takes in what the kernel has told by then, and is told of it once more.
+func (p *plane) await(ctx context.Context, retry <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+	case <-p.look:
+	case <-p.a.endpoints.changed:
+	case <-p.a.links.Changed():
+		_, version := p.a.links.Look()
+		return version != p.seen
+	case <-p.a.routes.Changed():
+	case <-p.nft.Changed():
+	case <-p.tunnels.Changed():
+	case <-p.podLinks.Changed():
+	case <-retry:
+	}
+	return true
 }
 
 // step brings the kernel from whatever it is to what it should be. A non-nil
@@ -103,10 +115,12 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	pods, rev := p.a.endpoints.Snapshot()
 	learned, heard := p.a.speech.learned()
 	own := p.tunnelBook.get()
+	host, version := p.a.links.Look()
+	p.seen = version
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
-		Host: p.a.links.Host(), HostSynced: true,
+		Host: host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
 		OwnTunnels: own, PeerWays: p.a.speech.peerWays(),
 	})

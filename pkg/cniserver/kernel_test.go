@@ -548,7 +548,7 @@ func TestGCByLibcni(t *testing.T) {
 	if err := m.cni.GCNetworkList(t.Context(), l, valid); err != nil {
 		t.Fatal(err)
 	}
-	if links := m.inNode("ip", "-o", "link", "show", "type", "veth"); strings.Count(links, "\n") != 1 {
+	if links := m.inNode("ip", "-o", "link", "show", "type", "veth"); strings.Count(links, ": cali") != 1 {
 		t.Errorf("links after GC: %s", links)
 	}
 	if err := m.cni.DelNetworkList(t.Context(), l, keep); err != nil {

@@ -14,6 +14,15 @@ import (
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 )
 
+// oneCall are the options for connections that have one small call each. Windows
+// of a fixed size keep the server from measuring the connection, by pings that
+// the plugin has to answer; the buffers are made anew for every connection.
+var oneCall = []grpc.ServerOption{
+	grpc.WaitForHandlers(true),
+	grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(1 << 20),
+	grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10), grpc.SharedWriteBuffer(true),
+}
+
 // Run does the recorded DELs, opens the socket and serves until ctx ends. It then
 // refuses new calls, waits StopTimeout for those that run, and returns nil. Start
 // it last: an open socket says that the node can take pods.
@@ -24,7 +33,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.WaitForHandlers(true))
+	server := grpc.NewServer(oneCall...)
 	cnirpc.RegisterCNIServer(server, s)
 	for _, register := range s.o.Register {
 		register(server)

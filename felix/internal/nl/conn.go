@@ -32,9 +32,14 @@ type Conn struct {
 	intr func() bool
 }
 
+// buffers are for what sockets receive. A socket into a pod lives for a
+// millisecond, and a buffer for each would be most of what the garbage collector
+// has to do.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
 // Dial opens a socket of protocol (unix.NETLINK_ROUTE…) inside ns.
 func Dial(ns *NS, protocol int) (*Conn, error) {
-	c := &Conn{buf: make([]byte, 256<<10)}
+	c := &Conn{buf: *buffers.Get().(*[]byte)}
 	err := ns.Do(func() (err error) {
 		c.fd, err = open(protocol, 0)
 		return err
@@ -78,7 +83,17 @@ func open(protocol, flags int) (int, error) {
 func (c *Conn) PortID() uint32 { return c.port }
 
 // Close closes the socket.
-func (c *Conn) Close() { _ = unix.Close(c.fd) }
+func (c *Conn) Close() {
+	_ = unix.Close(c.fd)
+	if !c.mu.TryLock() {
+		return // somebody still waits for an answer into the buffer
+	}
+	defer c.mu.Unlock()
+	if b := c.buf; b != nil {
+		c.buf = nil
+		buffers.Put(&b)
+	}
+}
 
 // Dump sends req, a message made with AppendHeader, as a dump request and calls
 // each for every answer. When the kernel says that the tables changed meanwhile,

@@ -19,6 +19,7 @@ import (
 type stream struct {
 	conn net.Conn
 	in   *bufio.Reader
+	due  []byte // acknowledgements that go out before the next wait
 
 	// What the server lets us send (RFC 9113, section 5.2).
 	connWindow, streamWindow, initialWindow int64
@@ -111,6 +112,11 @@ func requestHeaders(verb Verb, timeout string) []byte {
 // step reads one frame and acts on it. A frame type that it does not know is
 // ignored (RFC 9113, section 4.1).
 func (s *stream) step() error {
+	if len(s.due) > 0 && s.in.Buffered() == 0 {
+		if err := s.flush(&s.due); err != nil {
+			return err
+		}
+	}
 	f, err := readFrame(s.in)
 	if err != nil {
 		return err
@@ -201,8 +207,8 @@ func (s *stream) onSettings(f frame) error {
 			s.maxFrame = int(value)
 		}
 	}
-	_, err := s.conn.Write(appendFrame(nil, frameSettings, flagAck, 0, nil))
-	return err
+	s.due = appendFrame(s.due, frameSettings, flagAck, 0, nil)
+	return nil
 }
 
 func (s *stream) onWindowUpdate(f frame) error {
@@ -220,8 +226,8 @@ func (s *stream) onPing(f frame) error {
 	if f.has(flagAck) {
 		return nil
 	}
-	_, err := s.conn.Write(appendFrame(nil, framePing, flagAck, 0, f.payload))
-	return err
+	s.due = appendFrame(s.due, framePing, flagAck, 0, f.payload)
+	return nil
 }
 
 // onGoAway goes on when our stream is among those that the server still
