@@ -56,6 +56,8 @@ spec: {controllers: {node: {leakGracePeriod: %s}}}
 		}
 	}
 	c.wantHandles(t, ctx, "default-stays-a1", "default-stays-a2")
+	t.Run("what an ADD costs the API server", func(t *testing.T) { c.addCosts(t, ctx) })
+	c.wantHandles(t, ctx, "default-stays-a1", "default-stays-a2")
 	t.Run("agent killed before its answer", func(t *testing.T) { c.killBeforeAnswer(t, ctx) })
 	c.startController(t, "a1")
 	t.Run("pod force-deleted while its agent is down", func(t *testing.T) { c.forceDelete(t, ctx) })
