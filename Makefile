@@ -59,7 +59,7 @@ lab-down: ## remove the lab and everything it made
 
 .PHONY: test
 test: deps lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
-	$(GO) test -count=1 $$($(GO) list ./... | grep -v /hack/scenario)
+	$(GO) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v /hack/scenario)
 	$(GO) test -count=1 -timeout 30m ./hack/scenario
 
 .PHONY: cover
@@ -71,11 +71,12 @@ cover: ## coverage of the pure rooms, at least 85 % each
 
 .PHONY: fuzz
 fuzz: ## every fuzzer looks for new inputs, FUZZTIME each; one that fails is kept in testdata/fuzz
-	@grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed -E 's|^(.*)/[^/]+:func (.*)|\1 \2|' | sort | \
+	@fuzzers=$$(grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed -E 's|^(.*)/[^/]+:func (.*)|\1 \2|' | sort); \
+	[ -n "$$fuzzers" ] || { echo "no fuzzer was found"; exit 1; }; \
 	while read -r dir name; do \
 		echo "$$dir $$name"; \
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null || exit 1; \
-	done
+	done <<<"$$fuzzers"
 
 .PHONY: soak
 soak: deps ## long runs: hours of faults, not part of make test
