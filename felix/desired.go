@@ -26,7 +26,8 @@ func Desired(in Input) (State, []model.Problem) {
 		Rules:   c.rules(),
 		Sysctls: c.sysctls(),
 		Tunnels: c.tunnels(),
-		Routes:  c.routes(),
+		Routes:  c.prioritised(c.routes()),
+		Strange: c.strange(),
 	}
 	slices.SortFunc(c.problems, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),
@@ -109,12 +110,32 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 		base.NATPortMin, base.NATPortMax = o.NATPortMin, o.NATPortMax
 	}
 	base.NATOutgoingAddress = cmp.Or(o.NATOutgoingAddress, base.NATOutgoingAddress)
-	base.NATExcludeHosts = base.NATExcludeHosts || o.NATExcludeHosts
+	// A node may set back what the cluster has on.
+	pick := func(name string, base, here bool) bool {
+		if _, said := o.Raw[name]; said || here {
+			return here
+		}
+		return base
+	}
+	base.NATExcludeHosts = pick("natOutgoingExclusions", base.NATExcludeHosts, o.NATExcludeHosts)
+	base.IPIPDisabled = pick("ipipEnabled", base.IPIPDisabled, o.IPIPDisabled)
+	base.VXLANDisabled = pick("vxlanEnabled", base.VXLANDisabled, o.VXLANDisabled)
+	base.KeepExternalRoutes = pick("removeExternalRoutes", base.KeepExternalRoutes, o.KeepExternalRoutes)
+	base.VXLANFromPods = pick("allowVXLANPacketsFromWorkloads", base.VXLANFromPods, o.VXLANFromPods)
+	base.IPIPFromPods = pick("allowIPIPPacketsFromWorkloads", base.IPIPFromPods, o.IPIPFromPods)
+	base.DeviceRouteSource = cmp.Or(o.DeviceRouteSource, base.DeviceRouteSource)
+	base.DeviceRouteSourceV6 = cmp.Or(o.DeviceRouteSourceV6, base.DeviceRouteSourceV6)
+	base.NATInterface = cmp.Or(o.NATInterface, base.NATInterface)
+	base.RoutePriority = cmp.Or(o.RoutePriority, base.RoutePriority)
+	base.RoutePriorityV6 = cmp.Or(o.RoutePriorityV6, base.RoutePriorityV6)
+	if _, said := o.Raw["externalNodesList"]; said || len(o.ExternalNodes) > 0 {
+		base.ExternalNodes = o.ExternalNodes
+	}
 	base.InterfacePrefix = cmp.Or(o.InterfacePrefix, base.InterfacePrefix)
 	base.RouteRefreshSeconds = cmp.Or(o.RouteRefreshSeconds, base.RouteRefreshSeconds)
-	base.IPForwardingDisabled = base.IPForwardingDisabled || o.IPForwardingDisabled
-	base.FloatingIPs = base.FloatingIPs || o.FloatingIPs
-	base.SpoofingAllowed = base.SpoofingAllowed || o.SpoofingAllowed
+	base.IPForwardingDisabled = pick("ipForwarding", base.IPForwardingDisabled, o.IPForwardingDisabled)
+	base.FloatingIPs = pick("floatingIPs", base.FloatingIPs, o.FloatingIPs)
+	base.SpoofingAllowed = pick("workloadSourceSpoofing", base.SpoofingAllowed, o.SpoofingAllowed)
 	raw := map[string]string{}
 	for _, m := range []map[string]string{base.Raw, o.Raw} {
 		for k, v := range m {

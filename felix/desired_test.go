@@ -232,13 +232,36 @@ var cases = map[string]func(in *Input){
 	"spoofing-allowed": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", SpoofingAllowed: true}}
 	},
+	"felix-fields": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].IPIP, in.Snapshot.Pools[1].VXLAN = model.EncapAlways, model.EncapAlways
+		in.Snapshot.Felix = []model.FelixConfiguration{{
+			Name: "default", VXLANDisabled: true, DeviceRouteSource: ip("10.1.0.1"), DeviceRouteSourceV6: ip("fd01::99"),
+			ExternalNodes: []netip.Prefix{pfx("10.200.0.0/24"), pfx("fd0e::1/128")}, NATInterface: "eth+", NATExcludeHosts: true,
+			RoutePriority: 500, RoutePriorityV6: 600,
+		}}
+		in.Host.Routes = append(in.Host.Routes,
+			model.HostRoute{Prefix: pfx("10.65.0.5/32"), LinkIndex: podA, Protocol: 4},
+			model.HostRoute{Prefix: pfx("10.77.0.0/24"), Gateways: ips("10.65.0.6"), LinkIndex: podB, Protocol: 12, Metric: 50},
+			model.HostRoute{Prefix: pfx("fd65::5/128"), LinkIndex: podA, Protocol: 2, Metric: 256})
+	},
+	"felix-fields-of-the-node": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].VXLAN = model.EncapAlways
+		in.Snapshot.Felix = []model.FelixConfiguration{
+			{Name: "default", VXLANDisabled: true, VXLANFromPods: false, FloatingIPs: true},
+			{Name: "node.a", VXLANFromPods: true, KeepExternalRoutes: true,
+				Raw: map[string]string{"vxlanEnabled": "true", "floatingIPs": "Disabled"}},
+		}
+		in.Host.Routes = append(in.Host.Routes, model.HostRoute{Prefix: pfx("10.77.0.0/24"), LinkIndex: podB, Protocol: 4})
+	},
 	"floating": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
 		in.Endpoints[0].FloatingIPs = ips("10.65.99.2", "10.65.99.1", "fd65::99:1", "192.168.3.3", "10.65.0.6")
 		in.Endpoints[1].FloatingIPs = ips("10.65.99.1", "10.65.99.3", "fd65::99:2")
 	},
 	"floating-disabled": func(in *Input) { in.Endpoints[0].FloatingIPs = ips("10.65.99.2") },
-	"ipip-always": func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },
+	"ipip-always":       func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },
 	"ipip-cross-subnet": func(in *Input) {
 		tunnelEnds(in)
 		in.Snapshot.Pools[0].IPIP = model.EncapCrossSubnet

@@ -1,6 +1,9 @@
 package felix
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 func (c *casefile) rules() Ruleset {
 	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(), Tunnels: c.guard(), Services: c.services(),
@@ -12,8 +15,9 @@ func (c *casefile) rules() Ruleset {
 // may still have pods and keeps its NAT, as in Calico.
 func (c *casefile) nat() NAT {
 	n := NAT{
-		Address: c.config.NATOutgoingAddress,
-		PortMin: c.config.NATPortMin, PortMax: c.config.NATPortMax,
+		Address:   c.config.NATOutgoingAddress,
+		Interface: strings.Replace(c.config.NATInterface, "+", "*", 1),
+		PortMin:   c.config.NATPortMin, PortMax: c.config.NATPortMax,
 	}
 	for _, p := range c.Snapshot.Pools {
 		n.Exclude = append(n.Exclude, p.CIDR)
@@ -32,6 +36,7 @@ func (c *casefile) nat() NAT {
 				}
 			}
 		}
+		n.Exclude = append(n.Exclude, c.config.ExternalNodes...)
 	}
 	n.Sources, n.Exclude = cover(n.Sources), cover(n.Exclude)
 	return n

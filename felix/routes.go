@@ -11,7 +11,7 @@ import (
 // BGP learned.
 func (c *casefile) routes() []Route {
 	ways := c.peerWays()
-	local := slices.Concat(c.podRoutes(), c.floatingRoutes(), c.tunnelPeerRoutes(), peerRoutes(ways))
+	local := slices.Concat(c.sourced(slices.Concat(c.podRoutes(), c.floatingRoutes())), c.tunnelPeerRoutes(), peerRoutes(ways))
 	taken := make(map[netip.Prefix]bool, len(local))
 	for _, r := range local {
 		taken[r.Prefix] = true

@@ -23,6 +23,12 @@ func (c *casefile) spoofing() Spoofing {
 		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
 		ToHost: cmp.Or(c.config.Raw["defaultEndpointToHostAction"], "Accept"),
 	}
+	if g := c.guard(); g.any() {
+		s.NoIPIP = !c.config.IPIPFromPods && g.IPIP
+		if !c.config.VXLANFromPods {
+			s.NoVXLAN = g.VXLANPort
+		}
+	}
 	for _, e := range c.Endpoints {
 		if e.HostInterface == "" || !strings.HasPrefix(e.HostInterface, s.Prefix) {
 			continue
@@ -78,6 +84,6 @@ func (c *casefile) guard() TunnelGuard {
 		}
 	}
 	slices.SortFunc(g.Nodes, netip.Addr.Compare)
-	g.Nodes = slices.Compact(g.Nodes)
+	g.Nodes, g.External = slices.Compact(g.Nodes), cover(c.config.ExternalNodes)
 	return g
 }

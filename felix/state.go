@@ -18,6 +18,8 @@ type State struct {
 	Rules   Ruleset
 	Sysctls []Sysctl
 	MTU     MTU
+	// Strange are routes of others over pods' links, which are to go.
+	Strange []StrangeRoute
 	Pods    []PodLink // sorted by device
 	// Refresh is how often the routes are read again besides (Calico
 	// routeRefreshInterval); 0: the reconciler's default.
@@ -116,6 +118,9 @@ type NAT struct {
 	// PortMin and PortMax bound the source ports (Calico natPortRange); zero:
 	// the kernel's choice.
 	PortMin, PortMax int
+	// Interface is where packets have to leave for it; a "*" at the end stands
+	// for anything, empty for all.
+	Interface string
 }
 
 // Spoofing is what pods may send.
@@ -129,6 +134,10 @@ type Spoofing struct {
 	// ToHost says what becomes of packets from pods to the node itself (Calico
 	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
 	ToHost string
+	// NoIPIP and NoVXLAN (the UDP port, 0: off) drop tunnelled packets that pods
+	// send: masqueraded, they would pass for a node's.
+	NoIPIP  bool
+	NoVXLAN int
 }
 
 // PodSource is a pod interface with the source prefixes it may use.
@@ -143,6 +152,7 @@ type TunnelGuard struct {
 	IPIP      bool
 	VXLANPort int // UDP; 0 means: no VXLAN
 	Nodes     []netip.Addr
+	External  []netip.Prefix // hosts beside the nodes; sorted, disjoint
 }
 
 // ServiceGuard ends the loop of a packet for a service address that nobody
@@ -158,6 +168,14 @@ type ServiceGuard struct {
 type Sysctl struct {
 	Key, Value string
 	If         string // written only where this is the value now; empty: always
+}
+
+// StrangeRoute is a route of somebody else's that leads to a pod's link.
+type StrangeRoute struct {
+	Prefix           netip.Prefix
+	Metric, Protocol int
+	Link             int // interface index
+	Device           string
 }
 
 // PodGateway6 is the gateway of every IPv6 pod, an address of the node's end of

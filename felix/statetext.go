@@ -16,6 +16,12 @@ func (s State) String() string {
 	for _, r := range s.Routes {
 		b.WriteString(r.String() + "\n")
 	}
+	if len(s.Strange) > 0 {
+		section("routes of others that go")
+		for _, r := range s.Strange {
+			b.WriteString(r.String() + "\n")
+		}
+	}
 	if len(s.Tunnels) > 0 {
 		section("tunnels")
 		for _, t := range s.Tunnels {
@@ -51,6 +57,12 @@ func (s Sysctl) String() string {
 		text += " # where it is " + s.If
 	}
 	return text
+}
+
+// String gives the route as `ip route` shows it, with the number of its
+// protocol.
+func (r StrangeRoute) String() string {
+	return fmt.Sprintf("%s dev %s proto %d metric %d", r.Prefix, r.Device, r.Protocol, r.Metric)
 }
 
 // String gives what the link has to have.
@@ -199,7 +211,11 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 	if address {
 		verb = "snat " + ip + " to " + n.Address.String()
 	}
-	match := fmt.Sprintf("\t\t%s saddr @nat-from%s %s daddr != @nat-not%s ", ip, suffix, ip, suffix)
+	match := "\t\t"
+	if n.Interface != "" {
+		match += fmt.Sprintf("oifname %q ", n.Interface)
+	}
+	match += fmt.Sprintf("%s saddr @nat-from%s %s daddr != @nat-not%s ", ip, suffix, ip, suffix)
 	if n.PortMin > 0 {
 		ports := fmt.Sprintf(":%d-%d", n.PortMin, n.PortMax)
 		if !address {
@@ -251,8 +267,14 @@ func (s Spoofing) rules(b *strings.Builder) {
 	if s.Prefix == "" {
 		return
 	}
-	b.WriteString("\tchain from-pod {\n" +
-		"\t\tiifname . ip saddr @pod-source4 return\n" +
+	b.WriteString("\tchain from-pod {\n")
+	if s.NoIPIP {
+		b.WriteString("\t\tip protocol 4 drop\n")
+	}
+	if s.NoVXLAN != 0 {
+		fmt.Fprintf(b, "\t\tudp dport %d drop\n", s.NoVXLAN)
+	}
+	b.WriteString("\t\tiifname . ip saddr @pod-source4 return\n" +
 		"\t\tiifname . ip6 saddr @pod-source6 return\n" +
 		"\t\tip6 saddr :: return\n" +
 		"\t\tip6 saddr fe80::/10 return\n" +
@@ -313,14 +335,29 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 	}
 	writeSet(b, "nodes4", "ipv4_addr", "", v4)
 	writeSet(b, "nodes6", "ipv6_addr", "", v6)
+	out4, out6 := ByFamily(g.External)
+	if len(out4) > 0 {
+		writeSet(b, "external4", "ipv4_addr", "interval", texts(out4))
+	}
+	if len(out6) > 0 {
+		writeSet(b, "external6", "ipv6_addr", "interval", texts(out6))
+	}
 }
 
 func (g TunnelGuard) rules(b *strings.Builder) {
+	out4, out6 := ByFamily(g.External)
+	from4, from6 := "ip saddr != @nodes4 ", "ip6 saddr != @nodes6 "
+	if len(out4) > 0 {
+		from4 += "ip saddr != @external4 "
+	}
+	if len(out6) > 0 {
+		from6 += "ip6 saddr != @external6 "
+	}
 	if g.IPIP {
-		b.WriteString("\t\tip protocol 4 ip saddr != @nodes4 drop\n")
+		b.WriteString("\t\tip protocol 4 " + from4 + "drop\n")
 	}
 	if g.VXLANPort != 0 {
-		fmt.Fprintf(b, "\t\tip saddr != @nodes4 udp dport %d fib daddr type local drop\n", g.VXLANPort)
-		fmt.Fprintf(b, "\t\tip6 saddr != @nodes6 udp dport %d fib daddr type local drop\n", g.VXLANPort)
+		fmt.Fprintf(b, "\t\t%sudp dport %d fib daddr type local drop\n", from4, g.VXLANPort)
+		fmt.Fprintf(b, "\t\t%sudp dport %d fib daddr type local drop\n", from6, g.VXLANPort)
 	}
 }

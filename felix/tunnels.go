@@ -40,7 +40,8 @@ func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
 		vxlan4 = vxlan4 || v4 && wants(p.VXLAN)
 		vxlan6 = vxlan6 || !v4 && wants(p.VXLAN)
 	}
-	return ipip, vxlan4, vxlan6
+	off := c.config.VXLANDisabled
+	return ipip && !c.config.IPIPDisabled, vxlan4 && !off, vxlan6 && !off
 }
 
 // mtu is what fits through the link that carries the node's address, less what

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -28,6 +29,20 @@ func isL4(proto byte) []expr.Any { return append(meta(expr.MetaKeyL4PROTO), equa
 // fromInterface matches interfaces whose name starts with prefix.
 func fromInterface(prefix string) []expr.Any {
 	return append(meta(expr.MetaKeyIIFNAME), equal([]byte(prefix))...)
+}
+
+// toInterface matches the interface a packet leaves by: a name, or the start of
+// one before a "*"; empty matches all.
+func toInterface(name string) []expr.Any {
+	if name == "" {
+		return nil
+	}
+	pattern, wild := strings.CutSuffix(name, "*")
+	data := []byte(pattern)
+	if !wild {
+		data = name16(name)
+	}
+	return append(meta(expr.MetaKeyOIFNAME), equal(data)...)
 }
 
 func payload(base expr.PayloadBase, offset, length uint32) []expr.Any {

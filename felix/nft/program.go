@@ -214,6 +214,13 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 	}
 	p.set("nodes4", nftables.TypeIPAddr, false, false, v4)
 	p.set("nodes6", nftables.TypeIP6Addr, false, false, v6)
+	out4, out6 := felix.ByFamily(g.External)
+	if len(out4) > 0 {
+		p.set("external4", nftables.TypeIPAddr, true, false, ranges(out4))
+	}
+	if len(out6) > 0 {
+		p.set("external6", nftables.TypeIP6Addr, true, false, ranges(out6))
+	}
 }
 
 func guarded(g felix.TunnelGuard) bool { return g.IPIP || g.VXLANPort != 0 }
@@ -224,18 +231,32 @@ func (p *program) prerouting(r felix.Ruleset) {
 	}
 	c := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityGuard))
 	if r.Tunnels.IPIP {
-		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{4}),
-			source(true), p.lookup("nodes4", true), verdict(expr.VerdictDrop))
+		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}),
+			p.fromStranger(r.Tunnels, true), verdict(expr.VerdictDrop))
 	}
 	if port := r.Tunnels.VXLANPort; port != 0 {
 		to := slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
 			equal(binaryutil.BigEndian.PutUint16(uint16(port))), toLocal(), verdict(expr.VerdictDrop))
-		c.add(isIPv4(), source(true), p.lookup("nodes4", true), to)
-		c.add(isIPv6(), source(false), p.lookup("nodes6", true), to)
+		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), to)
+		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), to)
 	}
 	if r.Spoofing.Prefix != "" {
 		c.add(fromInterface(r.Spoofing.Prefix), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainFromPod}})
 	}
+}
+
+// fromStranger matches sources that are neither nodes nor allowed beside them.
+func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
+	suffix := "6"
+	out4, external := felix.ByFamily(g.External)
+	if v4 {
+		suffix, external = "4", out4
+	}
+	match := slices.Concat(source(v4), p.lookup("nodes"+suffix, true))
+	if len(external) > 0 {
+		match = slices.Concat(match, source(v4), p.lookup("external"+suffix, true))
+	}
+	return match
 }
 
 func (p *program) fromPod(s felix.Spoofing) {
@@ -243,6 +264,13 @@ func (p *program) fromPod(s felix.Spoofing) {
 		return
 	}
 	c := p.chain(chainFromPod, nil)
+	if s.NoIPIP {
+		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}), verdict(expr.VerdictDrop))
+	}
+	if s.NoVXLAN != 0 {
+		c.add(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+			equal(binaryutil.BigEndian.PutUint16(uint16(s.NoVXLAN))), verdict(expr.VerdictDrop))
+	}
 	back := verdict(expr.VerdictReturn)
 	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), back)
 	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), back)
@@ -313,7 +341,7 @@ func (p *program) masquerade(c *chain, n felix.NAT, v4 bool) {
 	if v4 {
 		proto, suffix = isIPv4(), "4"
 	}
-	match := slices.Concat(proto, source(v4), p.lookup("nat-from"+suffix, false),
+	match := slices.Concat(toInterface(n.Interface), proto, source(v4), p.lookup("nat-from"+suffix, false),
 		destination(v4), p.lookup("nat-not"+suffix, true))
 	address := netip.Addr{}
 	if n.Address.IsValid() && n.Address.Is4() == v4 {

@@ -46,7 +46,7 @@ func benchOpen(b *testing.B, node *nstest.NS) *Reconciler {
 func floor(b *testing.B, c *nl.Conn, routes []felix.Route) {
 	ops := make([]op, len(routes))
 	for i := range routes {
-		ops[i] = op{add, &routes[i]}
+		ops[i] = op{verb: add, route: &routes[i]}
 	}
 	ops = stride(ops)
 	var batch nl.Batch

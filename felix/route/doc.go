@@ -3,7 +3,7 @@
 // difference: additions first, then changes, then deletions.
 //
 // It never decides which routes there are, never touches a route of another
-// protocol, and deletes nothing while felix.State.Prune is false. When somebody
+// protocol but those that the State names (felix.State.Strange), and deletes nothing while felix.State.Prune is false. When somebody
 // else owns the same prefix with the same metric it leaves him alone and says
 // so; when somebody overwrites a route that this process had written, it puts
 // it back.

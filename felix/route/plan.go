@@ -19,13 +19,15 @@ const (
 	overwrite             // we had written it, somebody took it away or replaced it
 	change
 	remove
+	evict // somebody else's
 )
 
 // op is one request. route is the one to write, or the one to delete; it belongs
 // to the State or to the table.
 type op struct {
 	verb  verb
-	route *felix.Route
+	route *felix.Route // evict: nil
+	other felix.StrangeRoute
 }
 
 func (o op) encode(b *nl.Batch) {
@@ -36,6 +38,8 @@ func (o op) encode(b *nl.Batch) {
 		b.Add(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, func(m []byte) []byte { return appendRoute(m, *o.route) })
 	case remove:
 		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendDelete(m, keyOf(*o.route)) })
+	case evict:
+		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendEvict(m, o.other) })
 	}
 }
 
@@ -45,6 +49,8 @@ func (o op) String() string {
 		return "add route " + o.route.String()
 	case change:
 		return "change route " + o.route.String()
+	case evict:
+		return "remove route of others " + o.other.String()
 	default:
 		return "delete route " + o.route.String()
 	}
@@ -81,9 +87,9 @@ func look(t *table, want []felix.Route, prune bool) difference {
 			found++
 		case ok:
 			found++
-			d.change = append(d.change, op{change, w})
+			d.change = append(d.change, op{verb: change, route: w})
 		default:
-			d.add = append(d.add, op{addVerb(t, k), w})
+			d.add = append(d.add, op{verb: addVerb(t, k), route: w})
 		}
 	}
 	if prune && found < t.present {
@@ -106,14 +112,14 @@ func walk(t *table, have, want []felix.Route) difference {
 		switch {
 		case len(have) > 0 && len(want) > 0 && have[0].Prefix == want[0].Prefix && have[0].Metric == want[0].Metric:
 			if !same(have[0], want[0]) {
-				d.change = append(d.change, op{change, &want[0]})
+				d.change = append(d.change, op{verb: change, route: &want[0]})
 			}
 			have, want = have[1:], want[1:]
 		case len(want) == 0 || len(have) > 0 && have[0].Compare(want[0]) < 0:
-			d.remove = append(d.remove, op{remove, &have[0]})
+			d.remove = append(d.remove, op{verb: remove, route: &have[0]})
 			have = have[1:]
 		default:
-			d.add = append(d.add, op{addVerb(t, keyOf(want[0])), &want[0]})
+			d.add = append(d.add, op{verb: addVerb(t, keyOf(want[0])), route: &want[0]})
 			want = want[1:]
 		}
 	}
@@ -128,7 +134,7 @@ func superfluous(t *table, want []felix.Route) []op {
 	var ops []op
 	for k, e := range t.entries {
 		if _, ok := wanted[k]; !ok && e.present {
-			ops = append(ops, op{remove, &e.route})
+			ops = append(ops, op{verb: remove, route: &e.route})
 		}
 	}
 	slices.SortFunc(ops, func(a, b op) int { return a.route.Compare(*b.route) })
@@ -213,7 +219,9 @@ func (r *Refused) Error() string {
 func (r *Refused) Unwrap() []error { return r.errs }
 
 func (r *Refused) add(o op, err error) {
-	r.Prefixes = append(r.Prefixes, o.route.Prefix)
+	if o.verb != evict { // a State's route may well be there in spite of it
+		r.Prefixes = append(r.Prefixes, o.route.Prefix)
+	}
 	if len(r.errs) == refusalsShown {
 		return
 	}

@@ -31,6 +31,7 @@ type Stats struct {
 	Added, Changed, Deleted, Failed int // messages to the kernel
 	Dumps                           int // times the whole table was read
 	Drift                           int // routes that somebody else deleted or overwrote
+	Evicted                         int // routes of others over pods' links that were removed
 	Adopted                         int // routes of ours that the first dump found, left by an earlier process
 	Installed                       int // routes of ours in the kernel, as far as known
 }
@@ -113,7 +114,8 @@ func (r *Reconciler) Stats() Stats {
 // Apply makes the kernel's routes those of s. It goes on after a route that the
 // kernel refuses, and returns a *Refused then; any other error means that nothing
 // is known.
-// Without s.Prune nothing is deleted.
+// Without s.Prune nothing is deleted. Routes of others that s names go first: one
+// of them may be in the place of ours.
 func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.apply.Lock()
 	defer r.apply.Unlock()
@@ -132,7 +134,7 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.table.exact = nil
 	r.mu.Unlock()
 	var errs Refused
-	for _, ops := range [][]op{p.add, p.change, p.remove} {
+	for _, ops := range [][]op{r.evictions(s), p.add, p.change, p.remove} {
 		if err := r.write(ctx, ops, &errs); err != nil {
 			r.markStale()
 			return errors.Join(errs.err(), fmt.Errorf("write routes: %w", err))
@@ -218,7 +220,7 @@ func (r *Reconciler) write(ctx context.Context, ops []op, errs *Refused) error {
 		}
 		r.note(part)
 		err := r.conn.Do(&b, func(i int, err error) {
-			if part[i].verb == remove && (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV)) {
+			if (part[i].verb == remove || part[i].verb == evict) && (errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV)) {
 				return // the absent is deleted already
 			}
 			r.refused(part[i])
@@ -231,6 +233,21 @@ func (r *Reconciler) write(ctx context.Context, ops []op, errs *Refused) error {
 	return nil
 }
 
+// evictions removes the routes of others that the State names, once all sources
+// were heard.
+func (r *Reconciler) evictions(s felix.State) []op {
+	if !s.Prune {
+		return nil
+	}
+	out := make([]op, 0, len(s.Strange))
+	for _, other := range s.Strange {
+		r.log.Warn("route of somebody else's over a pod's link is removed", "route", other.String(),
+			"hint", "FelixConfiguration removeExternalRoutes: false keeps such routes")
+		out = append(out, op{verb: evict, other: other})
+	}
+	return out
+}
+
 func (r *Reconciler) note(ops []op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,6 +257,9 @@ func (r *Reconciler) note(ops []op) {
 			r.stats.Added++
 		case change:
 			r.stats.Changed++
+		case evict:
+			r.stats.Evicted++
+			continue
 		case remove:
 			r.stats.Deleted++
 			r.table.forget(keyOf(*o.route))
@@ -255,6 +275,7 @@ func (r *Reconciler) refused(o op) {
 	defer r.mu.Unlock()
 	r.stats.Failed++
 	switch o.verb {
+	case evict:
 	case add:
 		r.table.forget(keyOf(*o.route))
 	case overwrite:

@@ -56,6 +56,16 @@ func appendDelete(b []byte, k key) []byte {
 	return nl.AppendAttr32(b, unix.RTA_PRIORITY, uint32(k.metric))
 }
 
+// appendEvict writes the body of an RTM_DELROUTE for a route of another
+// protocol over one link.
+func appendEvict(b []byte, r felix.StrangeRoute) []byte {
+	start := len(b)
+	b = appendHeader(b, r.Prefix, unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC, 0)
+	b[start+5] = byte(r.Protocol) // rtm_protocol
+	b = nl.AppendAttr32(b, unix.RTA_PRIORITY, uint32(r.Metric))
+	return nl.AppendAttr32(b, unix.RTA_OIF, uint32(r.Link))
+}
+
 func appendHeader(b []byte, p netip.Prefix, scope, kind byte, flags uint32) []byte {
 	b = append(b, nl.Family(p.Addr()), byte(p.Bits()), 0, 0,
 		unix.RT_TABLE_MAIN, model.RouteProtocol, scope, kind)

@@ -2,20 +2,13 @@ package kube
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"strings"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 )
-
-// honoured are the FelixConfiguration fields that have an effect in Muslin, or
-// whose only value Muslin can have is what it does anyway.
-var honoured = map[string]bool{
-	"ipipMTU": true, "vxlanMTU": true, "vxlanMTUV6": true, "vxlanPort": true, "vxlanVNI": true,
-	"natPortRange": true, "natOutgoingAddress": true, "natOutgoingExclusions": true,
-	"interfacePrefix": true, "routeRefreshInterval": true, "ipForwarding": true,
-	"workloadSourceSpoofing": true, "logSeverityScreen": true,
-}
 
 func readFelix(obj any) reading[model.FelixConfiguration] {
 	o := obj.(*object)
@@ -35,6 +28,19 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		FloatingIPs:          r.oneOf("spec.floatingIPs", string(deref(spec.FloatingIPs)), "Disabled", "Enabled") == "Enabled",
 		SpoofingAllowed:      r.oneOf("spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
 	}
+	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
+	out.DeviceRouteSource = r.addr("spec.deviceRouteSourceAddress", spec.DeviceRouteSourceAddress)
+	out.DeviceRouteSourceV6 = r.addr("spec.deviceRouteSourceAddressIPv6", spec.DeviceRouteSourceAddressIPv6)
+	out.KeepExternalRoutes = isFalse(spec.RemoveExternalRoutes)
+	out.VXLANFromPods, out.IPIPFromPods = deref(spec.AllowVXLANPacketsFromWorkloads), deref(spec.AllowIPIPPacketsFromWorkloads)
+	out.RoutePriority, out.RoutePriorityV6 = deref(spec.IPv4NormalRoutePriority), deref(spec.IPv6NormalRoutePriority)
+	out.NATInterface = spec.IptablesNATOutgoingInterfaceFilter
+	if name := strings.TrimSuffix(out.NATInterface, "+"); len(name) > 15 || strings.ContainsAny(name, "+*\"\\ /") {
+		r.fail("spec.iptablesNATOutgoingInterfaceFilter", "%q is neither the name of an interface nor the start of one and a +", out.NATInterface)
+	}
+	for i, text := range deref(spec.ExternalNodesCIDRList) {
+		out.ExternalNodes = append(out.ExternalNodes, r.hostOrPrefix(fmt.Sprintf("spec.externalNodesList[%d]", i), text))
+	}
 	if p := spec.NATPortRange; p != nil {
 		out.NATPortMin, out.NATPortMax = int(p.MinPort), int(p.MaxPort)
 	}
@@ -46,9 +52,20 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 			out.Raw = make(map[string]string, len(raw))
 		}
 		out.Raw[name] = strings.Trim(string(raw[name]), `"`)
-		if !honoured[name] {
+		if why := felixFields[name].check(out.Raw[name]); why != "" {
 			out.Unsupported = append(out.Unsupported, name)
+			r.problems = append(r.problems, model.Problem{Object: r.object, Field: "spec." + name, Reason: reasonUnsupported, Message: why})
 		}
 	}
 	return finish(r, out)
+}
+
+func isFalse(p *bool) bool { return p != nil && !*p }
+
+// hostOrPrefix reads "10.1.0.0/16" or "10.1.0.1".
+func (r *reader) hostOrPrefix(field, text string) netip.Prefix {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+	}
+	return r.prefix(field, text)
 }

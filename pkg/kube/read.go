@@ -17,6 +17,7 @@ import (
 const (
 	reasonInvalid     = "InvalidValue"
 	reasonUnknownName = "UnknownName"
+	reasonUnsupported = "Unsupported"
 )
 
 // reader collects the problems of one object while its fields are read. A

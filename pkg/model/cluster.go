@@ -136,6 +136,21 @@ type FelixConfiguration struct {
 	IPForwardingDisabled               bool
 	SpoofingAllowed                    bool
 	FloatingIPs                        bool // Enabled
-	Unsupported                        []string // JSON names of fields that are set and that Muslin does not honour
-	Raw                                map[string]string
+	IPIPDisabled, VXLANDisabled        bool // ipipEnabled, vxlanEnabled: false
+	// DeviceRouteSource and DeviceRouteSourceV6 are the source that the node
+	// prefers towards its pods (deviceRouteSourceAddress, -IPv6).
+	DeviceRouteSource, DeviceRouteSourceV6 netip.Addr
+	KeepExternalRoutes                     bool           // removeExternalRoutes: false
+	ExternalNodes                          []netip.Prefix // externalNodesList
+	// VXLANFromPods and IPIPFromPods let pods send tunnelled packets
+	// (allowVXLANPacketsFromWorkloads, allowIPIPPacketsFromWorkloads).
+	VXLANFromPods, IPIPFromPods bool
+	// NATInterface is where natOutgoing applies; a "+" at the end stands for
+	// anything (iptablesNATOutgoingInterfaceFilter).
+	NATInterface string
+	// RoutePriority and RoutePriorityV6 are the metrics of routes
+	// (ipv4NormalRoutePriority, ipv6NormalRoutePriority); 0: 1024.
+	RoutePriority, RoutePriorityV6 int
+	Unsupported                    []string // JSON names of fields that are set and that Muslin does not honour
+	Raw                            map[string]string
 }

@@ -1,0 +1,81 @@
+package felix
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Route protocols of the kernel itself (linux/rtnetlink.h).
+const (
+	protocolRedirect = 1
+	protocolKernel   = 2
+	protocolRA       = 9
+)
+
+// strange are the routes of others over the links of this node's pods, unless
+// FelixConfiguration removeExternalRoutes is false. What the kernel made itself
+// stays.
+func (c *casefile) strange() []StrangeRoute {
+	if c.config.KeepExternalRoutes {
+		return nil
+	}
+	pods := make(map[int]string, len(c.Endpoints))
+	for _, e := range c.Endpoints {
+		if l, ok := c.names[e.HostInterface]; ok {
+			pods[l.Index] = l.Name
+		}
+	}
+	var out []StrangeRoute
+	for _, r := range c.Host.Routes {
+		device, isPod := pods[r.LinkIndex]
+		if isPod && !slices.Contains([]int{protocolRedirect, protocolKernel, protocolRA}, r.Protocol) {
+			out = append(out, StrangeRoute{Prefix: r.Prefix, Metric: r.Metric, Protocol: r.Protocol, Link: r.LinkIndex, Device: device})
+		}
+	}
+	slices.SortFunc(out, func(a, b StrangeRoute) int {
+		return cmp.Or(ComparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Link, b.Link))
+	})
+	return slices.Compact(out)
+}
+
+// prioritised gives the routes the metrics of FelixConfiguration
+// ipv4NormalRoutePriority and ipv6NormalRoutePriority.
+func (c *casefile) prioritised(routes []Route) []Route {
+	v4, v6 := cmp.Or(c.config.RoutePriority, DefaultRouteMetric), cmp.Or(c.config.RoutePriorityV6, DefaultRouteMetric)
+	if v4 == DefaultRouteMetric && v6 == DefaultRouteMetric {
+		return routes
+	}
+	for i := range routes {
+		routes[i].Metric = v6
+		if routes[i].Prefix.Addr().Is4() {
+			routes[i].Metric = v4
+		}
+	}
+	return routes
+}
+
+// sourced gives the routes to pods the source that the node prefers
+// (FelixConfiguration deviceRouteSourceAddress, deviceRouteSourceAddressIPv6).
+func (c *casefile) sourced(routes []Route) []Route {
+	ref := model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}
+	v4, v6 := c.config.DeviceRouteSource, c.config.DeviceRouteSourceV6
+	if v4.IsValid() && !c.own[v4] {
+		c.problem(ref, "spec.deviceRouteSourceAddress", "AddressNotOnNode", v4.String()+" is no address of this node; the kernel chooses the source")
+		v4 = netip.Addr{}
+	}
+	if v6.IsValid() && !c.own[v6] {
+		c.problem(ref, "spec.deviceRouteSourceAddressIPv6", "AddressNotOnNode", v6.String()+" is no address of this node; the kernel chooses the source")
+		v6 = netip.Addr{}
+	}
+	for i := range routes {
+		if is4 := routes[i].Prefix.Addr().Is4(); is4 && v4.Is4() {
+			routes[i].Source = v4
+		} else if !is4 && v6.Is6() {
+			routes[i].Source = v6
+		}
+	}
+	return routes
+}
