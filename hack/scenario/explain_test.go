@@ -135,6 +135,9 @@ func (o operator) blockOf(node string) string {
 	return strings.Fields(string(out))[1]
 }
 
+// agentPID sets $agent to the process of the node's agent.
+const agentPID = "agent=$(pgrep -o -f '^/usr/bin/muslin-agent( run)?$'); "
+
 const defaultPool = "ippool.projectcalico.org/default-ipv4-ippool"
 
 // meshFaults concern blocks, the kernels and what lies between the nodes.
@@ -157,10 +160,11 @@ func (o operator) meshFaults() []fault {
 			// A fresh agent leaves alone what somebody else has put there.
 			name: "repair blocked", to: "n3", class: "NotInstalled", object: "static on node n1", seen: "route " + block,
 			plant: []step{
-				o.on("n1", "kill -STOP $(pgrep -o -f '^/usr/bin/muslin-agent( run)?$'); ip route del "+block+" proto 109; ip route add blackhole "+block+" proto static metric 1024"),
+				o.on("n1", agentPID+"kill -STOP $agent; until [ -z \"$(grep -L '^State:.T' /proc/$agent/task/*/status)\" ]; do sleep 0.05; done; "+
+					"ip route del "+block+" proto 109; ip route add blackhole "+block+" proto static metric 1024"),
 				o.restarted("n1"),
 			},
-			heal: []step{o.on("n1", "ip route del "+block+" proto static metric 1024")},
+			heal: []step{o.on("n1", agentPID+"kill -CONT $agent; ip route del "+block+" proto static metric 1024")},
 		},
 		{
 			name: "shadowed", to: "n3", class: "Shadowed", object: "static on node n1", seen: "route " + block,
@@ -168,9 +172,10 @@ func (o operator) meshFaults() []fault {
 			heal:  []step{o.on("n1", "ip route del "+block+" proto static metric 5")},
 		},
 		{
-			// Another program's device holds the VNI and the port.
+			// Another program's device holds the VNI and the port. Muslin's own may
+			// linger from an earlier part.
 			name: "tunnel missing", to: "n3", class: "TunnelMissing", object: "link vxlan.calico on node n1", seen: "link vxlan.calico",
-			plant: []step{o.on("n1", "ip link add foreign type vxlan id 4096 dstport 4789"), o.patched(defaultPool, `{"spec":{"vxlanMode":"Always"}}`)},
+			plant: []step{o.on("n1", "ip link del vxlan.calico 2>/dev/null || true; ip link add foreign type vxlan id 4096 dstport 4789"), o.patched(defaultPool, `{"spec":{"vxlanMode":"Always"}}`)},
 			heal:  []step{o.patched(defaultPool, `{"spec":{"vxlanMode":"Never"}}`), o.on("n1", "ip link del foreign")},
 		},
 		{
