@@ -174,7 +174,9 @@ func (r *Reconciler) restore(p felix.PodLink, have link) error {
 	if q.Len() == 0 {
 		return nil
 	}
-	if err := q.Do(r.conn); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := q.Do(r.conn); errors.Is(err, unix.ENODEV) {
+		return nil // it goes with its pod
+	} else if err != nil {
 		return fmt.Errorf("restore pod link %s: %w", p.Device, err)
 	}
 	r.log.Info("pod link restored", "device", p.Device)
