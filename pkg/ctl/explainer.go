@@ -164,10 +164,14 @@ func (e *explainer) answers(ctx context.Context, v *nodeview.View) map[netip.Add
 		}
 	}
 	for range patience {
-		if len(before) == 0 || ctx.Err() != nil {
+		if len(before) == 0 {
 			break
 		}
-		time.Sleep(time.Second)
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return out
+		}
 		for _, p := range e.sessionsNow(ctx, v.Node) {
 			was, asked := before[p.Address]
 			in, sent := p.MessagesIn-was.MessagesIn, p.MessagesOut-was.MessagesOut
