@@ -3,6 +3,7 @@ package gobgp
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -78,6 +79,22 @@ protocol bgp mesh6 { local fd09::2 as 64512; neighbor fd09::1 as 64512; multihop
 	})
 	bird.Reconfigure("")
 	bgptest.Eventually(t, "peer gone, routes gone", bgptest.Lacks(s.learned, "via"))
+}
+
+// The mesh has a password and a restart time of its own.
+func TestMeshPasswordAndRestartTime(t *testing.T) {
+	t.Parallel()
+	n := bgptest.New(t)
+	a, b := n.Host(1), n.Host(2)
+	bird := b.StartBIRD(bgptest.BIRDPeer("node", b.V4, 64512, a.V4, 64512, `password "of the mesh"; graceful restart on;`))
+	snap := withNode(clusterOf(a), "b", b)
+	snap.Nodes[1].IPv6 = netip.Prefix{}
+	snap.BGP[0].MeshPassword = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("of the mesh")}
+	snap.BGP[0].MeshMaxRestartTime = 77 * time.Second
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, snap))
+	s.established(b.V4)
+	bgptest.Eventually(t, "BIRD's view", bgptest.Contains(func() string { return bird.Protocol("node") }, "Established", "Restart time: 77"))
 }
 
 // Top of rack: eBGP, FRR on the other side, both families on one session.
