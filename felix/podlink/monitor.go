@@ -60,31 +60,34 @@ func (r *Reconciler) event(m nl.Message) {
 	index := int(nl.Uint32(m.Data[4:])) // in the same place of every kind
 	r.mu.Lock()
 	p, ours := r.known[index]
-	bad := ours && r.harms(m, p)
-	if bad {
+	lost := ours && losesSomething(m, p)
+	resized := ours && r.mtu > 0 && p.MTU == 0 && sizeOf(m) != 0 && sizeOf(m) != r.mtu
+	if lost {
 		r.dirty[index] = true
 	}
+	r.stale = r.stale || resized
 	r.mu.Unlock()
-	if bad {
+	if lost || resized {
 		r.hint()
 	}
 }
 
-func (r *Reconciler) harms(m nl.Message, p felix.PodLink) bool {
+func losesSomething(m nl.Message, p felix.PodLink) bool {
 	switch m.Type {
 	case unix.RTM_NEWLINK:
-		if len(m.Data) < unix.SizeofIfInfomsg {
-			return false
-		}
-		l := nl.ParseLink(m.Data)
-		if p.MTU == 0 && r.mtu > 0 && l.MTU > 0 && l.MTU != r.mtu {
-			r.stale = true
-		}
-		return !l.AdminUp
+		return len(m.Data) >= unix.SizeofIfInfomsg && !nl.ParseLink(m.Data).AdminUp
 	case unix.RTM_DELADDR:
 		return nl.ParseAddress(m.Data).Addr() == p.Gateway
 	case unix.RTM_DELNEIGH:
 		return true
 	}
 	return false
+}
+
+// sizeOf is the MTU that a message tells of, 0 when it tells of none.
+func sizeOf(m nl.Message) int {
+	if m.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		return 0
+	}
+	return nl.ParseLink(m.Data).MTU
 }

@@ -126,8 +126,10 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 		return nil
 	}
 	err := r.repair(s, all, dirty)
-	if err != nil {
-		r.again()
+	if err != nil { // whoever called tries again, in his own time
+		r.mu.Lock()
+		r.stale = true
+		r.mu.Unlock()
 	}
 	return err
 }

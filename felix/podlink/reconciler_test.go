@@ -141,6 +141,9 @@ func TestRunningPodsFollowTheMTU(t *testing.T) {
 			t.Errorf("the pod's end: %s", got)
 		}
 	}
+	l.node.IP("link set " + device + " mtu 1450") // by somebody else
+	l.apply(t, r, 1500)
+	l.want(t, "mtu 1500 ")
 	l.link.MTU = 1500 // asked for by the CNI configuration
 	l.apply(t, r, 1300)
 	l.want(t, "mtu 1500 ")

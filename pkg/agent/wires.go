@@ -38,7 +38,7 @@ func (w wires) spec(s cniserver.WireSpec) pod.Spec {
 		ContainerID: s.ContainerID, Interface: s.Interface, NetNS: s.Netns,
 		Namespace: s.Namespace, Pod: s.Pod, HostInterface: s.HostInterface,
 		Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes, FloatingIPs: s.FloatingIPs,
-		MAC: s.MAC, MTU: s.MTU, FixedMTU: s.MTU > 0, Forwarding: s.Forwarding,
+		MAC: s.MAC, MTU: s.MTU, FixedMTU: s.MTU > 0, Queues: s.Queues, Forwarding: s.Forwarding,
 	}
 	if spec.MTU == 0 {
 		spec.MTU = w.mtu.get()

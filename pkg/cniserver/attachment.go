@@ -105,7 +105,7 @@ func (a attachment) wire() WireSpec {
 	return WireSpec{
 		ContainerID: a.containerID, Interface: a.ifname, Netns: a.netns,
 		Namespace: a.namespace, Pod: a.pod, HostInterface: a.hostInterface,
-		MTU: a.mtu, Forwarding: a.forwarding,
+		MTU: a.mtu, Queues: a.queues, Forwarding: a.forwarding,
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 type rawConf struct {
 	types.PluginConf
 	MTU               int     `json:"mtu"`
+	NumQueues         int     `json:"num_queues"`
 	IPAM              rawIPAM `json:"ipam"`
 	ContainerSettings struct {
 		AllowIPForwarding bool `json:"allow_ip_forwarding"`
@@ -57,6 +58,7 @@ type conf struct {
 	version          string // cniVersion
 	network          string // name
 	mtu              int    // bytes; 0: the node's
+	queues           int    // transmit and receive queues; 0: the kernel's default
 	forwarding       bool
 	ipv4, ipv6       Need
 	poolsV4, poolsV6 []string
@@ -85,7 +87,7 @@ func parseConf(b []byte) (conf, error) {
 		return conf{}, types.NewError(types.ErrInvalidNetworkConfig, "network configuration: "+fmt.Sprintf(format, args...), "")
 	}
 	c := conf{
-		version: raw.CNIVersion, network: raw.Name, mtu: raw.MTU, forwarding: raw.ContainerSettings.AllowIPForwarding,
+		version: raw.CNIVersion, network: raw.Name, mtu: raw.MTU, queues: raw.NumQueues, forwarding: raw.ContainerSettings.AllowIPForwarding,
 		poolsV4: raw.IPAM.IPv4Pools, poolsV6: raw.IPAM.IPv6Pools, dns: raw.DNS, valid: raw.ValidAttachments,
 	}
 	switch raw.IPAM.Type {
@@ -117,6 +119,8 @@ func parseConf(b []byte) (conf, error) {
 		return invalid("ipam.assign_ipv4, ipam.assign_ipv6: neither family is wanted")
 	case c.mtu != 0 && (c.mtu < 68 || c.mtu > 65535): // RFC 791: every link carries 68 bytes
 		return invalid("mtu: %d is not within 68 to 65535", c.mtu)
+	case c.queues < 0 || c.queues > 4096: // the kernel takes no more for a veth
+		return invalid("num_queues: %d is not within 0 to 4096", c.queues)
 	}
 	if raw.RawPrevResult != nil {
 		if err := version.ParsePrevResult(&raw.PluginConf); err != nil {

@@ -81,6 +81,7 @@ type WireSpec struct {
 	SourcePrefixes         []netip.Prefix // may be used as source beside Addresses
 	FloatingIPs            []netip.Addr   // lead to the pod, too
 	MTU                    int            // bytes; 0: the node's
+	Queues                 int            // transmit and receive queues; 0: the kernel's default
 	MAC                    string         // of the pod's side; empty: any
 	Forwarding             bool           // the pod may forward (container_settings.allow_ip_forwarding)
 }

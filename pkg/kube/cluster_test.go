@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,8 +158,11 @@ func TestSnapshotFollowsTheServer(t *testing.T) {
 	if s.Blocks[0].Node != "n1" {
 		t.Errorf("blocks: %+v: only this node's are watched", s.Blocks)
 	}
-	if len(c.Problems()) != 0 {
-		t.Errorf("problems: %v", c.Problems())
+	if p := c.Problems(); len(p) != 1 || p[0].Object.Kind != "FelixConfiguration" || p[0].Field != "spec.bpfEnabled" {
+		t.Errorf("problems: %v", p)
+	}
+	if i := slices.IndexFunc(c.Reported(), func(r kube.Reported) bool { return r.Ref.Kind == "FelixConfiguration" }); i < 0 {
+		t.Error("nobody can put a condition on the FelixConfiguration")
 	}
 	server.MustKubectl(t, "", "delete", "bgppeer", "tor")
 	eventually(t, c, func() string {

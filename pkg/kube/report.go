@@ -20,7 +20,7 @@ type Reported struct {
 }
 
 // Reported gives the objects that get conditions: IPPools, BGPConfigurations,
-// BGPPeers and BGPFilters, sorted by kind and name.
+// BGPPeers, BGPFilters and FelixConfigurations, sorted by kind and name.
 func (c *Cluster) Reported() []Reported {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -28,6 +28,7 @@ func (c *Cluster) Reported() []Reported {
 	out = append(out, metas("BGPConfiguration", c.bgp)...)
 	out = append(out, metas("BGPFilter", c.filters)...)
 	out = append(out, metas("BGPPeer", c.peers)...)
+	out = append(out, metas("FelixConfiguration", c.felix)...)
 	return append(out, metas("IPPool", c.pools)...)
 }
 

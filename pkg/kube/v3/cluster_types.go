@@ -24,11 +24,14 @@ type CalicoNodeStatus struct {
 // or of one node ("node.<name>").
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=felixconfigurations
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type FelixConfiguration struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              FelixConfigurationSpec `json:"spec,omitempty"`
+	Status            ConditionsStatus       `json:"status,omitempty"`
 }
 
 // FelixConfigurationSpec is Calico's, with the routing fields that newer
