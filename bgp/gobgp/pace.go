@@ -5,20 +5,27 @@ import (
 	"time"
 )
 
+// A burst is told of in parts, because a part costs a look at every route, of
+// about 0.3 µs each, and what is spent on looks the burst itself lacks.
 const (
-	// settle is how long no change has to come for a burst to be over.
-	settle = time.Millisecond
+	// fewest and most bound how many changes are a part: half of all routes, but
+	// what comes last is all that is still to be written when the burst is over.
+	fewest, most = 256, 16384
+
+	// settle is how long no change has to come for a burst to be over. A burst
+	// stalls now and then; taking that for its end costs a look.
+	settle, settleEach = time.Millisecond, 100 * time.Nanosecond
+	// apart is how long after the last part a change has to come to be one that
+	// comes alone.
+	apart, apartEach = 5 * time.Millisecond, time.Microsecond
 	// longest is how long a burst without an end keeps what it has brought to
-	// itself, unless that is a lot.
-	longest = 20 * time.Millisecond
-	// A burst is told of in parts of a quarter of all routes, but within these
-	// bounds: a part costs a look at every route, and what comes last is all
-	// that is still to be written when the burst is over.
-	fewest, most = 256, 8192
+	// itself, unless that is a part.
+	longest, longestEach = 20 * time.Millisecond, 4 * time.Microsecond
 )
 
 // pace tells of changes to the learned routes: of one that comes alone at once,
-// of a burst in parts that are worth their price.
+// of a burst in parts that are worth their price. Times grow with the number of
+// routes, "Each" by each of them.
 type pace struct {
 	tell func()
 
@@ -28,6 +35,8 @@ type pace struct {
 	moved  bool      // something changed since it was set
 	untold int       // changes since the last tell
 	since  time.Time // when the burst, or its current stretch, began
+	told   time.Time // when told last
+	total  int       // routes
 }
 
 func newPace(tell func()) *pace { return &pace{tell: tell} }
@@ -38,29 +47,39 @@ func (p *pace) changed(pending, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.untold++
-	switch {
-	case !p.armed:
-		p.arm(time.Now())
-		p.out()
-	case pending >= min(max(total/4, fewest), most):
-		p.out()
+	p.total = total
+	if !p.armed {
+		now := time.Now()
+		if now.Sub(p.told) >= p.scaled(apart, apartEach) {
+			p.out(now)
+		}
+		p.arm(now)
+		return
 	}
 	p.moved = true
+	if pending >= min(max(total/2, fewest), most) {
+		p.out(time.Now())
+	}
+}
+
+func (p *pace) scaled(base, each time.Duration) time.Duration {
+	return base + time.Duration(p.total)*each
 }
 
 // arm starts the timer. The caller holds mu.
 func (p *pace) arm(now time.Time) {
 	p.armed, p.since = true, now
+	d := p.scaled(settle, settleEach)
 	if p.timer == nil {
-		p.timer = time.AfterFunc(settle, p.look)
+		p.timer = time.AfterFunc(d, p.look)
 		return
 	}
-	p.timer.Reset(settle)
+	p.timer.Reset(d)
 }
 
 // out tells. The caller holds mu.
-func (p *pace) out() {
-	p.untold = 0
+func (p *pace) out(now time.Time) {
+	p.untold, p.told = 0, now
 	p.tell()
 }
 
@@ -69,13 +88,13 @@ func (p *pace) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if p.moved && now.Sub(p.since) < longest {
+	if p.moved && now.Sub(p.since) < p.scaled(longest, longestEach) {
 		p.moved = false
-		p.timer.Reset(settle)
+		p.timer.Reset(p.scaled(settle, settleEach))
 		return
 	}
 	if p.untold > 0 {
-		p.out()
+		p.out(now)
 	}
 	if p.armed = p.moved; p.moved {
 		p.moved = false

@@ -45,10 +45,10 @@ func TestPaceOfABurst(t *testing.T) {
 		for range burst / each { // 1000 changes
 			pending++
 			sum++
-			p.changed(pending, 50000)
+			p.changed(pending, 5000)
 			time.Sleep(each)
 		}
-		time.Sleep(2 * settle)
+		time.Sleep(10 * settle)
 		synctest.Wait()
 		got := 0
 		for _, n := range told {
@@ -57,8 +57,32 @@ func TestPaceOfABurst(t *testing.T) {
 		if told[0] != 1 || got != sum || pending != 0 {
 			t.Errorf("told of %v: %d of %d changes, %d left", told, got, sum, pending)
 		}
-		if most := int(burst/longest) + 2; len(told) > most {
+		if most := int(burst/(longest+5000*longestEach)) + 3; len(told) > most {
 			t.Errorf("told %d times, want at most %d: %v", len(told), most, told)
+		}
+	})
+}
+
+// A change that comes soon after a burst is taken for a part of it, and told
+// when nothing follows.
+func TestPaceAfterABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		p := newPace(func() { told++ })
+		const routes = 50000
+		p.changed(1, routes)
+		p.changed(most, routes)
+		time.Sleep(20 * time.Millisecond) // the timer has run out, twice
+		synctest.Wait()
+		told = 0
+		p.changed(1, routes)
+		if told != 0 {
+			t.Fatal("a stalled burst was told of at once")
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if told != 1 {
+			t.Fatalf("told %d times", told)
 		}
 	})
 }
@@ -68,12 +92,12 @@ func TestPaceOfALargePart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		told := 0
 		p := newPace(func() { told++ })
-		p.changed(1, 1000)
-		p.changed(fewest-1, 1000)
+		p.changed(1, fewest)
+		p.changed(fewest-1, fewest)
 		if told != 1 {
 			t.Fatalf("a small part: told %d times", told)
 		}
-		p.changed(fewest, 1000)
+		p.changed(fewest, fewest)
 		if told != 2 {
 			t.Fatalf("the smallest part: told %d times", told)
 		}
