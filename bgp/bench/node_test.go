@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
@@ -33,16 +34,11 @@ func startAgent(b *testing.B, n *bgptest.Net, last int, objects string) *receive
 	s.InstallCRDs(b)
 	h := n.Join(s.Netns, last)
 	s.MustKubectl(b, objects, "apply", "-f", "-")
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
 	log, err := os.Create(filepath.Join(s.Dir, "agent.log"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.Command("nsenter", "--net=/run/netns/"+s.Netns, self)
-	cmd.Env = append(os.Environ(), envAgent+"="+s.Dir)
+	cmd := agentCommand(b, s)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
@@ -57,6 +53,34 @@ func startAgent(b *testing.B, n *bgptest.Net, last int, objects string) *receive
 		}
 	})
 	return &receiver{name: "muslin", host: h, pids: []int{cmd.Process.Pid}, trie: openTrie(b, s.Netns)}
+}
+
+// agentCommand is the program as it is shipped; with a profile asked for, this
+// test binary in its place. Its records of DELs are nobody else's: a file system
+// of its own hides those of an agent that runs on this machine.
+func agentCommand(b *testing.B, s *kubetest.Server) *exec.Cmd {
+	b.Helper()
+	enter := "--net=/run/netns/" + s.Netns
+	if os.Getenv(envProfile) != "" {
+		self, err := os.Executable()
+		if err != nil {
+			b.Fatal(err)
+		}
+		cmd := exec.Command("nsenter", enter, self)
+		cmd.Env = append(os.Environ(), envAgent+"="+s.Dir)
+		return cmd
+	}
+	bin := filepath.Join(s.Dir, "muslin-agent")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/muslin-net/muslin/cmd/agent")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("build the agent: %v\n%s", err, out)
+	}
+	const script = `mkdir -p "$1" && mount -t tmpfs none "$1" && exec "$2"`
+	cmd := exec.Command("nsenter", enter, "unshare", "--mount", "sh", "-ec", script, "agent", spool.DefaultDir, bin)
+	cmd.Env = append(os.Environ(), "NODE_NAME=bench", "KUBECONFIG="+filepath.Join(s.Dir, "kubeconfig"), "MUSLIN_SOCKET="+filepath.Join(s.Dir, "agent.sock"),
+		"MUSLIN_PROC_SYS=/proc/sys", "MUSLIN_CNI_CONF=none")
+	return cmd
 }
 
 func startBIRD(b *testing.B, n *bgptest.Net, last int, peer string) *receiver {
