@@ -474,6 +474,11 @@ func TestBadInputNamesWhatIsWrong(t *testing.T) {
 			n.pods["ns/a"] = cniserver.PodInfo{Annotations: map[string]string{"cni.projectcalico.org/" + k: v}}
 		}
 	}
+	onNamespace := func(k, v string) func(*rooms, *client.Request) {
+		return func(n *rooms, _ *client.Request) {
+			n.pods["ns/a"] = cniserver.PodInfo{NamespaceAnnotations: map[string]string{"cni.projectcalico.org/" + k: v}}
+		}
+	}
 	cases := map[string]struct {
 		change func(*rooms, *client.Request)
 		code   uint
@@ -496,10 +501,12 @@ func TestBadInputNamesWhatIsWrong(t *testing.T) {
 		"half a pod":       {func(_ *rooms, r *client.Request) { r.Args = "K8S_POD_NAME=a" }, types.ErrInvalidEnvironmentVariables, "K8S_POD_NAMESPACE"},
 		"IP in args":       {func(_ *rooms, r *client.Request) { r.Args = "IP=1.2.3" }, types.ErrInvalidEnvironmentVariables, "1.2.3"},
 		"unknown pod":      {func(n *rooms, _ *client.Request) { delete(n.pods, "ns/a") }, cnirpc.CodePodUnknown, "no such pod"},
-		"pools":            {annotated("ipv4pools", "pool"), types.ErrInvalidNetworkConfig, "ipv4pools"},
+		"pools":            {annotated("ipv4pools", "pool"), types.ErrInvalidNetworkConfig, `Pod ns/a: metadata.annotations[cni.projectcalico.org/ipv4pools]: "pool" is not a JSON list of strings; write it as in ["pool-a", "10.1.0.0/16"]`},
+		"of the namespace": {onNamespace("ipFamilies", "IPv4"), types.ErrInvalidNetworkConfig, `Namespace ns: metadata.annotations[cni.projectcalico.org/ipFamilies]: "IPv4" is not a JSON list of strings; write it as in ["IPv4", "IPv6"]`},
 		"families":         {annotated("ipFamilies", `["IPv5"]`), types.ErrInvalidNetworkConfig, "IPv5"},
 		"addresses":        {annotated("ipAddrs", `["10.0.0.1","10.0.0.2"]`), types.ErrInvalidNetworkConfig, "more than one"},
 		"source prefixes":  {annotated("allowedSourcePrefixes", `["10.0.0.1"]`), types.ErrInvalidNetworkConfig, "10.0.0.1"},
+		"group address":    {annotated("hwAddr", "03:00:00:00:00:01"), types.ErrInvalidNetworkConfig, "group"},
 		"hardware address": {annotated("hwAddr", "02:00"), types.ErrInvalidNetworkConfig, "hwAddr"},
 		"floating":         {annotated("floatingIPs", `["224.0.0.1"]`), types.ErrInvalidNetworkConfig, "floatingIPs"},
 		"no IPAM":          {annotated("ipAddrsNoIpam", `["10.0.0.1"]`), types.ErrUnsupportedField, "ipAddrsNoIpam"},

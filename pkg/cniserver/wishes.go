@@ -36,30 +36,33 @@ type wishes struct {
 
 func wishesOf(a attachment, p PodInfo) (wishes, error) {
 	w := wishes{ipv4: a.ipv4, ipv6: a.ipv6, poolsV4: a.poolsV4, poolsV6: a.poolsV6, mac: p.Annotations[annotationMAC]}
+	said := annotations{a.namespace, a.pod, p}
 	if v := p.Annotations[annotationAddrsNoIPAM]; v != "" && v != "[]" {
-		return w, types.NewError(types.ErrUnsupportedField, "annotation "+annotationAddrsNoIPAM+": is not supported", "")
+		return w, types.NewError(types.ErrUnsupportedField, said.place(annotationAddrsNoIPAM)+": is not supported", "use "+annotationAddrs+" with an address of an IPPool")
 	}
 	if w.mac != "" {
-		if m, err := net.ParseMAC(w.mac); err != nil || len(m) != 6 {
-			return w, badAnnotation(annotationMAC, fmt.Errorf("%q is not an Ethernet address", w.mac))
+		m, err := net.ParseMAC(w.mac)
+		if err != nil || len(m) != 6 {
+			return w, said.bad(annotationMAC, fmt.Errorf("%q is not an Ethernet address", w.mac))
+		}
+		if m[0]&1 != 0 {
+			return w, said.bad(annotationMAC, fmt.Errorf("%q is a group's address: its first byte is odd", w.mac))
 		}
 	}
-	for name, pools := range map[string]*[]string{annotationPoolsV4: &w.poolsV4, annotationPoolsV6: &w.poolsV6} {
-		if err := readList(name, p.Annotations, p.NamespaceAnnotations, func(l []string) error { *pools = l; return nil }); err != nil {
+	for _, one := range []struct {
+		name string
+		set  func([]string) error
+	}{
+		{annotationPoolsV4, func(l []string) error { w.poolsV4 = l; return nil }},
+		{annotationPoolsV6, func(l []string) error { w.poolsV6 = l; return nil }},
+		{annotationFamilies, w.families},
+		{annotationAddrs, w.exactly},
+		{annotationSourcePrefixes, w.sources},
+		{annotationFloatingIPs, w.floats},
+	} {
+		if err := said.list(one.name, one.set); err != nil {
 			return w, err
 		}
-	}
-	if err := readList(annotationFamilies, p.Annotations, p.NamespaceAnnotations, w.families); err != nil {
-		return w, err
-	}
-	if err := readList(annotationAddrs, p.Annotations, nil, w.exactly); err != nil {
-		return w, err
-	}
-	if err := readList(annotationSourcePrefixes, p.Annotations, nil, w.sources); err != nil {
-		return w, err
-	}
-	if err := readList(annotationFloatingIPs, p.Annotations, nil, w.floats); err != nil {
-		return w, err
 	}
 	if a.wantAddress != "" {
 		if err := w.exactly([]string{a.wantAddress}); err != nil {
@@ -69,31 +72,66 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 	return w, nil
 }
 
-// readList hands the JSON list of strings in the first map that has the
-// annotation to set; none is no error.
-func readList(name string, pod, namespace map[string]string, set func([]string) error) error {
-	text, ok := pod[name]
-	if !ok || text == "" {
-		text = namespace[name]
+// forms says how each annotation is written, for whoever wrote it otherwise.
+var forms = map[string]string{
+	annotationPoolsV4:        `["pool-a", "10.1.0.0/16"]`,
+	annotationPoolsV6:        `["pool-b", "fd00:1::/48"]`,
+	annotationFamilies:       `["IPv4", "IPv6"]`,
+	annotationAddrs:          `["10.1.2.3"]`,
+	annotationSourcePrefixes: `["192.0.2.0/24"]`,
+	annotationFloatingIPs:    `["203.0.113.7"]`,
+	annotationMAC:            `02:00:00:00:00:09`,
+}
+
+// annotations are those of a pod and of its namespace.
+type annotations struct {
+	namespace, pod string
+	PodInfo
+}
+
+// value is what is said under a name: on the pod or, for what concerns all pods
+// alike, on the namespace.
+func (s annotations) value(name string) (text string, onNamespace bool) {
+	if text = s.Annotations[name]; text != "" {
+		return text, false
 	}
+	switch name {
+	case annotationPoolsV4, annotationPoolsV6, annotationFamilies:
+		return s.NamespaceAnnotations[name], true
+	}
+	return "", false
+}
+
+// list hands a JSON list of strings to set; none is no error.
+func (s annotations) list(name string, set func([]string) error) error {
+	text, _ := s.value(name)
 	if text == "" {
 		return nil
 	}
 	var list []string
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return badAnnotation(name, fmt.Errorf("%q is not a JSON list of strings", text))
+		return s.bad(name, fmt.Errorf("%q is not a JSON list of strings", text))
 	}
 	if len(list) == 0 {
 		return nil
 	}
 	if err := set(list); err != nil {
-		return badAnnotation(name, err)
+		return s.bad(name, err)
 	}
 	return nil
 }
 
-func badAnnotation(name string, err error) error {
-	return types.NewError(types.ErrInvalidNetworkConfig, "annotation "+name+": "+err.Error(), "")
+// place names the object and the field.
+func (s annotations) place(name string) string {
+	object := "Pod " + s.namespace + "/" + s.pod
+	if _, onNamespace := s.value(name); onNamespace {
+		object = "Namespace " + s.namespace
+	}
+	return object + ": metadata.annotations[" + name + "]"
+}
+
+func (s annotations) bad(name string, err error) error {
+	return types.NewError(types.ErrInvalidNetworkConfig, s.place(name)+": "+err.Error(), "write it as in "+forms[name])
 }
 
 func (w *wishes) families(list []string) error {
