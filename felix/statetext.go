@@ -357,7 +357,7 @@ func (g TunnelGuard) rules(b *strings.Builder) {
 		b.WriteString("\t\tip protocol 4 " + from4 + "drop\n")
 	}
 	if g.VXLANPort != 0 {
-		fmt.Fprintf(b, "\t\t%sudp dport %d fib daddr type local drop\n", from4, g.VXLANPort)
-		fmt.Fprintf(b, "\t\t%sudp dport %d fib daddr type local drop\n", from6, g.VXLANPort)
+		fmt.Fprintf(b, "\t\tudp dport %d %sfib daddr type local drop\n", g.VXLANPort, from4)
+		fmt.Fprintf(b, "\t\tudp dport %d %sfib daddr type local drop\n", g.VXLANPort, from6)
 	}
 }

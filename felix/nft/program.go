@@ -235,10 +235,13 @@ func (p *program) prerouting(r felix.Ruleset) {
 			p.fromStranger(r.Tunnels, true), verdict(expr.VerdictDrop))
 	}
 	if port := r.Tunnels.VXLANPort; port != 0 {
-		to := slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-			equal(binaryutil.BigEndian.PutUint16(uint16(port))), toLocal(), verdict(expr.VerdictDrop))
-		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), to)
-		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), to)
+		// The port first: no packet of a pod's TCP has to be looked up among the
+		// nodes.
+		vxlan := slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+			equal(binaryutil.BigEndian.PutUint16(uint16(port))))
+		drop := slices.Concat(toLocal(), verdict(expr.VerdictDrop))
+		c.add(vxlan, isIPv4(), p.fromStranger(r.Tunnels, true), drop)
+		c.add(vxlan, isIPv6(), p.fromStranger(r.Tunnels, false), drop)
 	}
 	if r.Spoofing.Prefix != "" {
 		c.add(fromInterface(r.Spoofing.Prefix), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainFromPod}})
