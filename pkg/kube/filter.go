@@ -6,6 +6,7 @@ import (
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/validate"
 )
 
 // readFilter translates a BGPFilter. One bad rule fails the whole filter: with
@@ -60,10 +61,68 @@ func (r *reader) rule(field string, rule *v3.BGPFilterRule, family func(netip.Ad
 		}
 	}
 	out.ASPathPrefix = asns(rule.ASPathPrefix)
+	r.ruleShape(field, rule, out)
 	for j := range rule.Operations {
 		out.Operations = append(out.Operations, operation(&rule.Operations[j]))
 	}
 	return out
+}
+
+// ruleShape holds what the CRD holds too, for objects stored before it did: a
+// filter that breaks it is not taken, and the last good one stays in force.
+func (r *reader) ruleShape(field string, rule *v3.BGPFilterRule, out model.FilterRule) {
+	r.oneOf(field+".source", rule.Source, "RemotePeers")
+	r.oneOf(field+".peerType", rule.PeerType, "eBGP", "iBGP")
+	if rule.PrefixLength != nil && rule.CIDR == "" {
+		r.fail(field+".prefixLength", "needs cidr")
+	}
+	if least, most := out.MinLength, out.MaxLength; least != nil && most != nil && *least > *most {
+		r.fail(field+".prefixLength", "min %d is greater than max %d", *least, *most)
+	}
+	if n := len(out.Communities); n > 1 {
+		r.fail(field+".communities.values", "holds %d values; one is possible", n)
+	}
+	for _, c := range out.Communities {
+		r.community(field+".communities.values", c)
+	}
+	if p := rule.Priority; p != nil && *p < 0 {
+		r.fail(field+".priority", "%d is negative", *p)
+	}
+	if len(rule.Operations) > 0 && rule.Action != "Accept" {
+		r.fail(field+".operations", "are for action Accept only")
+	}
+	for j := range rule.Operations {
+		r.operationShape(fmt.Sprintf("%s.operations[%d]", field, j), &rule.Operations[j])
+	}
+}
+
+func (r *reader) operationShape(field string, op *v3.BGPFilterOperation) {
+	set := 0
+	if op.AddCommunity != nil {
+		set++
+		r.community(field+".addCommunity.value", string(op.AddCommunity.Value))
+	}
+	if op.PrependASPath != nil {
+		set++
+		if len(op.PrependASPath.Prefix) == 0 {
+			r.fail(field+".prependASPath.prefix", "names no AS number")
+		}
+	}
+	if op.SetPriority != nil {
+		set++
+		if op.SetPriority.Value < 0 {
+			r.fail(field+".setPriority.value", "%d is negative", op.SetPriority.Value)
+		}
+	}
+	if set != 1 {
+		r.fail(field, "set exactly one of addCommunity, prependASPath, setPriority")
+	}
+}
+
+func (r *reader) community(field, text string) {
+	if err := validate.Community(text); err != nil {
+		r.fail(field, "%v", err)
+	}
 }
 
 func operation(op *v3.BGPFilterOperation) model.FilterOperation {

@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"net/netip"
+
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -28,6 +30,7 @@ func readPeer(obj any) reading[model.BGPPeer] {
 		Annotations:         ours(o.Annotations),
 	}
 	out.PeerIP, out.PeerPort = r.addrPort("spec.peerIP", spec.PeerIP)
+	r.peerAddress(spec.PeerIP, out.PeerIP)
 	out.HasLocalWorkloadPeering = spec.LocalWorkloadSelector != ""
 	out.LocalWorkloadSelector = r.selector("spec.localWorkloadSelector", spec.LocalWorkloadSelector)
 	if d := spec.MaxRestartTime; d != nil {
@@ -38,6 +41,18 @@ func readPeer(obj any) reading[model.BGPPeer] {
 	}
 	r.peerShape(&spec)
 	return finish(r, out)
+}
+
+// peerAddress refuses addresses that nobody can be spoken to at, so that the
+// last good one stays in force.
+func (r *reader) peerAddress(text string, a netip.Addr) {
+	switch {
+	case !a.IsValid():
+	case a.IsUnspecified(), a.IsMulticast(), a.IsLoopback():
+		r.fail("spec.peerIP", "%s cannot be the address of a peer", text)
+	case a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "":
+		r.fail("spec.peerIP", "%s is link-local: say on which interface, as in %s%%eth0", text, a)
+	}
 }
 
 // peerShape holds the rules between fields that the CRD holds too, for objects
