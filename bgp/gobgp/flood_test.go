@@ -80,8 +80,8 @@ func pour(conn net.Conn, count int) (sent int, err error) {
 		if err != nil {
 			return sent, err
 		}
-		if _, err := conn.Write(m); err != nil {
-			return sent, nil // closed on us, as it may
+		if !taken(conn, m) {
+			return sent, nil
 		}
 		sent++
 	}
@@ -102,11 +102,17 @@ func pour(conn net.Conn, count int) (sent int, err error) {
 		if err != nil {
 			return sent, err
 		}
-		if _, err := conn.Write(append(m, rest...)); err != nil {
+		if !taken(conn, append(m, rest...)) {
 			return sent, nil
 		}
 	}
 	return sent, nil
+}
+
+// taken is false once the session was closed on us, as it may be.
+func taken(conn net.Conn, m []byte) bool {
+	_, err := conn.Write(m)
+	return err == nil
 }
 
 func announce(ps ...netip.Prefix) ([]byte, error) {
