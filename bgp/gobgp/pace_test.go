@@ -35,8 +35,7 @@ func TestPaceOfOne(t *testing.T) {
 func TestPaceOfABurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pending, told := 0, []int(nil)
-		var p *pace
-		p = newPace(func() {
+		p := newPace(func() {
 			told = append(told, pending)
 			pending = 0
 		})
