@@ -87,7 +87,9 @@ const (
 // BenchmarkKubernetes runs ADD and DEL exec to exit, as a runtime does, by turns
 // with Debian's ptp and host-local: the plugin's binary, a whole agent in a
 // process of its own, and addresses that a real kube-apiserver has stored, on
-// the same cores. Compare the two of one run; "x" are the ratios to ptp.
+// the same cores. Compare the two of one run; "x" are the ratios to ptp. The
+// floors, in the same run, are what starting the binary and writing the two
+// objects take by themselves; "floor-…-x" are both after each other to ptp's.
 //
 // A DEL is answered when it is recorded. Before anybody else's turn the agent
 // finishes what it has recorded, and del-done/s counts that too. On a busy
@@ -117,6 +119,7 @@ type benchNode struct {
 	dir    string
 	agent  int // process id
 	cni    []benchPlugin
+	bare   []floor
 }
 
 type benchPlugin struct{ name, path, conf string }
@@ -145,6 +148,7 @@ func newBenchNode(b *testing.B) *benchNode {
 		{"ptp", "/usr/lib/cni/ptp", fmt.Sprintf(`{"cniVersion":"1.0.0","name":"ptp","type":"ptp","ipam":{"type":"host-local",
 		 "dataDir":%q,"ranges":[[{"subnet":"10.9.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}`, filepath.Join(n.dir, "host-local"))},
 	}
+	n.bare = n.floors(b)
 	return n
 }
 
@@ -234,13 +238,20 @@ type benchResult struct {
 	elapsed map[string]time.Duration   // by verb: of the rounds, and "done" until nothing was left to do
 }
 
+func newBenchResult() *benchResult {
+	return &benchResult{took: map[string][]time.Duration{}, elapsed: map[string]time.Duration{}, cpu: map[string]time.Duration{}}
+}
+
 // race lets the plugins take turns, round by round.
 func (n *benchNode) race(b *testing.B, name string, parallel, rounds, pods int) map[string]*benchResult {
 	b.Helper()
 	n.makePods(b, name, rounds*pods)
 	results := map[string]*benchResult{}
 	for _, c := range n.cni {
-		results[c.name] = &benchResult{took: map[string][]time.Duration{}, elapsed: map[string]time.Duration{}, cpu: map[string]time.Duration{}}
+		results[c.name] = newBenchResult()
+	}
+	for _, f := range n.bare {
+		results[f.name] = newBenchResult()
 	}
 	workers := newBenchWorkers(b, n.server.Netns, parallel)
 	for round := range rounds {
@@ -256,6 +267,9 @@ func (n *benchNode) race(b *testing.B, name string, parallel, rounds, pods int) 
 		}
 		for _, s := range sandboxes {
 			s.Close()
+		}
+		for _, f := range n.bare {
+			f.turn(b, workers, pods, results[f.name])
 		}
 	}
 	return results
@@ -450,6 +464,11 @@ func report(b *testing.B, results map[string]*benchResult) {
 			b.ReportMetric(value, "muslin-"+name)
 		}
 	}
+	exec, api := figures(results["exec"]), figures(results["api"])
+	b.ReportMetric(exec["add-p50-ms"], "floor-exec-p50-ms")
+	b.ReportMetric(api["add-p50-ms"], "floor-api-p50-ms")
+	b.ReportMetric((exec["add-p50-ms"]+api["add-p50-ms"])/theirs["add-p50-ms"], "floor-add-p50-x")
+	b.ReportMetric(1/(1/exec["add/s"]+1/api["add/s"])/theirs["add/s"], "floor-add/s-x")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -467,6 +486,8 @@ func figures(r *benchResult) map[string]float64 {
 		}
 		out[name+"/s"] = float64(len(took)) / r.elapsed[verb].Seconds()
 	}
-	out["del-done/s"] = float64(len(r.took["DEL"])) / r.elapsed["done"].Seconds()
+	if done := r.elapsed["done"]; done > 0 {
+		out["del-done/s"] = float64(len(r.took["DEL"])) / done.Seconds()
+	}
 	return out
 }
