@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/muslin-net/muslin/hack/lab"
 )
 
 // changes is how many changes of policy are made one after another.
@@ -146,52 +144,4 @@ func (v rack1) history(t *testing.T, ctx context.Context) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("agent %+v\nBIRD %s\nFRR %d times established", s.Peers, first, neighbor.ConnectionsEstablished)
-}
-
-// loopbackPeer is a router known by an address that no route leads to.
-const loopbackPeer = `apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata: {name: loopback}
-spec: {node: a1, peerIP: 192.0.2.1, asNumber: %d, reachableBy: %s}
-`
-
-// onLoopback: a router's loopback is reached by the gateway that reachableBy
-// names, as long as the BGPPeer is there.
-func (r *redundant) onLoopback(t *testing.T, ctx context.Context) {
-	v := r.rack1(t, ctx)
-	rack := r.Topology().Racks[0]
-	as := r.Topology().Router(v.bird).AS
-	session := fmt.Sprintf("protocol bgp loopback { local 192.0.2.1 as %d; neighbor %s as %d; multihop; ipv4 { import all; export none; }; }", as, v.node, r.Topology().NodeAS)
-	if _, err := r.Exec(ctx, v.bird, "sh", "-ec", "ip address add 192.0.2.1/32 dev lo; echo '"+session+"' >> /etc/bird/bird.conf; birdc configure"); err != nil {
-		t.Fatal(err)
-	}
-	routed := func(want bool) func() error {
-		return func() error {
-			routes, err := r.Routes("a1")
-			if err != nil {
-				return err
-			}
-			has := slices.ContainsFunc(routes, func(x lab.Route) bool {
-				return x.To.String() == "192.0.2.1/32" && x.Via == rack.Gateway.V4 && x.Protocol == 109
-			})
-			if has != want {
-				return fmt.Errorf("route to the loopback: %v, want %v", has, want)
-			}
-			return nil
-		}
-	}
-	if err := routed(false)(); err != nil {
-		t.Fatal(err)
-	}
-	r.kubectl(t, ctx, fmt.Sprintf(loopbackPeer, as, rack.Gateway.V4), "apply", "-f", "-")
-	r.await(t, ctx, "route", routed(true))
-	r.await(t, ctx, "session with the loopback", func() error {
-		out, err := r.Exec(ctx, v.bird, "birdc", "show", "protocols", "all", "loopback")
-		if err == nil && !strings.Contains(string(out), "BGP state:          Established") {
-			err = fmt.Errorf("BIRD:\n%s", out)
-		}
-		return err
-	})
-	r.kubectl(t, ctx, "", "delete", "bgppeer.projectcalico.org", "loopback")
-	r.await(t, ctx, "no route any more", routed(false))
 }

@@ -58,7 +58,7 @@ func TestTwoRoutersARack(t *testing.T) {
 		tell func(*testing.T, context.Context)
 	}{
 		{"both routers carry", r.bothCarry}, {"agent restarts", r.agentRestarts}, {"200 changes", r.manyChanges},
-		{"peer on a loopback", r.onLoopback}, {"router dies unwatched", r.diesUnwatched}, {"router dies watched", r.diesWatched},
+		{"router dies unwatched", r.diesUnwatched}, {"router dies watched", r.diesWatched},
 		{"router drained first", r.drainedFirst},
 	} {
 		began := time.Now()
