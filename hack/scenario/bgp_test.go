@@ -432,6 +432,14 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 		if err != nil {
 			return err
 		}
+		// The other node announces the shared address unmarked, and this one goes on.
+		_, shared, err := s.frr(ctx, sharedHost)
+		if err != nil {
+			return err
+		}
+		if c, there := shared[drained]; !there || c != "graceful-shutdown" {
+			return fmt.Errorf("%s announces the shared address: %v, with communities %q", drained, there, c)
+		}
 		if ways, err = s.ways(ctx); err != nil {
 			return err
 		}
@@ -440,6 +448,7 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 		}
 		return nil
 	})
+	s.drainIs(t, ctx, drained, "Shutdown")
 	time.Sleep(steady)
 	s.kubectl(t, ctx, "", "annotate", "node", drained, "--overwrite", "muslin.io/drain=Withdrawn")
 	s.await(t, ctx, "tor2 hears nothing of it", func() error {
@@ -454,6 +463,7 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 		}
 		return nil
 	})
+	s.drainIs(t, ctx, drained, "Withdrawn")
 	time.Sleep(steady)
 	result := ping()
 	t.Logf("drain of %s: %d sent, %d lost, longest %.1f ms", drained, result.Sent, result.Lost, result.MaxMs)
@@ -461,10 +471,23 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 		t.Errorf("ping: %+v, want none lost", result)
 	}
 	s.kubectl(t, ctx, "", "annotate", "node", drained, "muslin.io/drain-")
+	s.drainIs(t, ctx, drained, "")
 	s.heard(t, ctx, sharedHost, "b1", "b2")
 	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// drainIs waits until the agent confirms a step of the drain on its node.
+func (s spoken) drainIs(t *testing.T, ctx context.Context, node, step string) {
+	t.Helper()
+	s.await(t, ctx, "drain of "+node, func() error {
+		out, err := s.Kubectl(ctx, "", "get", "node", node, "-o", `jsonpath={.metadata.annotations.muslin\.io/drain-state}`)
+		if err == nil && string(out) != step {
+			err = fmt.Errorf("muslin.io/drain-state is %q, want %q", out, step)
+		}
+		return err
+	})
 }
 
 // ways are the nodes that tor2's kernel sends the shared address to.
