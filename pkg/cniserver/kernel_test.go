@@ -429,9 +429,12 @@ func (m *machine) inNode(args ...string) string { return inNetns(m.t, m.netns, a
 
 func inNetns(t *testing.T, netns string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command("nsenter", append([]string{"--net=" + netns}, args...)...).CombinedOutput()
+	var complaints bytes.Buffer // iproute2 has some about names of namespaces that others left
+	cmd := exec.Command("nsenter", append([]string{"--net=" + netns}, args...)...)
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v: %v: %s", args, err, out)
+		t.Fatalf("%v: %v: %s%s", args, err, out, complaints.String())
 	}
 	return string(out)
 }
