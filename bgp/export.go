@@ -29,11 +29,17 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 	} else if len(p.Families) > 1 {
 		traits += "+" + p.Families[0].String() + "-session"
 	}
-	orphans := p.External() && !p.InCluster && !b.reExportAll(o)
-	if p.External() && !orphans {
+	var silent []netip.Addr // whose prefixes are theirs alone to tell this peer
+	switch {
+	case p.External() && p.Kind == KindMesh:
+		traits += "+mesh"
+		silent = b.addresses(func(n model.Node) bool { return !isReflector(n) })
+	case p.External() && (p.InCluster || b.reExportAll(o)):
 		traits += "+all-nodes"
+	case p.External():
+		silent = b.addresses(func(n model.Node) bool { return b.external[n.Name] })
 	}
-	p.Export = b.policy(*p, o, Export, traits, func() []Rule { return b.exportRules(*p, o, own, orphans) })
+	p.Export = b.policy(*p, o, Export, traits, func() []Rule { return b.exportRules(*p, o, own, silent) })
 }
 
 // objectOf finds the BGPPeer behind a session; a mesh session has none.
@@ -126,7 +132,7 @@ const ownRule = "own"
 
 // exportRules are in Calico's order: filters, pools that are not exported,
 // communities, own blocks, services, pools, nothing else.
-func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool) []Rule {
+func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, silent []netip.Addr) []Rule {
 	out := append(b.nextHopRules(p, o), b.filterRules(p, o, Export)...)
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
@@ -139,8 +145,8 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, orphans bool)
 	if r := b.reflectedServices(); len(r) > 0 {
 		out = append(out, Rule{From: "services, as reflector", Match: Match{Prefixes: r}, Action: Accept})
 	}
-	if nh := b.nodesThatSpeakForThemselves(); orphans && len(nh) > 0 {
-		out = append(out, Rule{From: "nodes with external peers", Match: Match{NextHops: nh}, Action: Reject})
+	if len(silent) > 0 {
+		out = append(out, Rule{From: speakForThemselves(p), Match: Match{NextHops: silent}, Action: Reject})
 	}
 	if r := b.poolRanges(exported); len(r) > 0 {
 		out = append(out, Rule{From: "pools", Match: Match{Prefixes: r}, Action: Accept})
@@ -210,15 +216,24 @@ func (b *builder) reflectedServices() []PrefixRange {
 	return out
 }
 
-// nodesThatSpeakForThemselves are the addresses of nodes with a peer outside
-// the cluster. Their prefixes are not passed on to external peers: the same
-// router would see a block once from its owner and once from every other node,
-// with the same AS path length, and two racks' routers would send packets in
-// circles. Nodes without such a peer depend on being passed on.
-func (b *builder) nodesThatSpeakForThemselves() []netip.Addr {
+// speakForThemselves names the rule that leaves out what other nodes tell a
+// peer themselves. It would see a block once from its owner and once from every
+// other node, with the same AS path length. Two racks' routers would send
+// packets in circles, and a node of the mesh with an AS number of its own would
+// spread them over nodes that do not own the block. Nodes without a peer
+// outside the cluster depend on being passed on to routers.
+func speakForThemselves(p Peer) string {
+	if p.Kind == KindMesh {
+		return "nodes of the mesh"
+	}
+	return "nodes with external peers"
+}
+
+// addresses are those of the other nodes that want picks, sorted.
+func (b *builder) addresses(want func(model.Node) bool) []netip.Addr {
 	var out []netip.Addr
 	for _, n := range b.snap.Nodes {
-		if !b.external[n.Name] || n.Name == b.node.Name {
+		if n.Name == b.node.Name || !want(n) {
 			continue
 		}
 		for _, f := range []Family{IPv4, IPv6} {
