@@ -20,7 +20,7 @@ import (
 var oneCall = []grpc.ServerOption{
 	grpc.WaitForHandlers(true),
 	grpc.InitialWindowSize(1 << 20), grpc.InitialConnWindowSize(1 << 20),
-	grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10), grpc.SharedWriteBuffer(true),
+	grpc.ReadBufferSize(4 << 10), grpc.WriteBufferSize(4 << 10),
 }
 
 // Run does the recorded DELs, opens the socket and serves until ctx ends. It then
