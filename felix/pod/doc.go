@@ -18,5 +18,5 @@
 // disabled.
 //
 // How does a fresh process recognise this as ours? By the link's alias:
-// "muslin:<container>/<interface> <addresses> [mac=…] [mtu=…] [fip=…] [src=…] <namespace>/<pod>".
+// "muslin:<container>/<interface> <addresses> [mac=…] [mtu=…] [noipam=…] [fip=…] [src=…] <namespace>/<pod>".
 package pod

@@ -338,6 +338,25 @@ func TestAliasCutsNamesOnly(t *testing.T) {
 	}
 }
 
+func TestAliasKeepsTheNetworkWithoutIPAM(t *testing.T) {
+	s := spec(1, &nstest.NS{})
+	for _, network := range []string{"", "k8s-pod-network"} {
+		s.WithoutIPAM = network
+		alias, err := s.alias()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, ok := parseAlias(alias, s.HostInterface)
+		if !ok || e.WithoutIPAM != network || e.Namespace != s.Namespace || e.Pod != s.Pod || !slices.Equal(e.Addresses, s.Addresses) {
+			t.Errorf("%q read back: %+v", alias, e)
+		}
+	}
+	s.WithoutIPAM = "two words"
+	if err := s.valid(); err == nil || !strings.Contains(err.Error(), "name of the CNI network") {
+		t.Errorf("a name with a space: %v", err)
+	}
+}
+
 func TestHostInterface(t *testing.T) {
 	// sha1 of "default.nginx", as Calico makes it.
 	if got := HostInterface("default", "nginx"); got != "calic440f455693" {

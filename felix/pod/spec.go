@@ -25,6 +25,7 @@ type Spec struct {
 	// SourcePrefixes may be used as source beside Addresses.
 	SourcePrefixes []netip.Prefix
 	FloatingIPs    []netip.Addr // lead to the pod, too
+	WithoutIPAM    string       // CNI network that gave Addresses; empty: IPAM gave them
 	MAC            string       // of the pod's end; empty: derived from ContainerID and Interface
 	MTU            int          // bytes; 0: the kernel's default
 	FixedMTU       bool         // MTU stays when the node's changes
@@ -75,6 +76,7 @@ func (s Spec) valid() error {
 	for _, a := range s.Addresses {
 		bad(a.IsValid() && a.Zone() == "" && !a.Is4In6(), "address "+a.String()+" cannot be a pod's")
 	}
+	bad(s.WithoutIPAM == "" || clean(s.WithoutIPAM), "name of the CNI network has a slash or a space")
 	if s.MAC != "" {
 		mac, err := net.ParseMAC(s.MAC)
 		bad(err == nil && len(mac) == 6, "hardware address "+s.MAC+" is not 6 bytes")
@@ -107,8 +109,8 @@ func (s Spec) endpoint() model.Endpoint {
 	return model.Endpoint{
 		MTU: fixed, ContainerID: s.ContainerID, Interface: s.Interface, Namespace: s.Namespace, Pod: s.Pod,
 		HostInterface: s.HostInterface, Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes,
-		FloatingIPs: s.FloatingIPs,
-		MAC:         s.mac().String(),
+		FloatingIPs: s.FloatingIPs, WithoutIPAM: s.WithoutIPAM,
+		MAC: s.mac().String(),
 	}
 }
 
@@ -128,6 +130,9 @@ func (s Spec) alias() (string, error) {
 	}
 	if s.FixedMTU {
 		fmt.Fprintf(&b, " mtu=%d", s.MTU)
+	}
+	if s.WithoutIPAM != "" {
+		b.WriteString(" noipam=" + s.WithoutIPAM)
 	}
 	for i, a := range s.FloatingIPs {
 		b.WriteString([]string{" fip=", ","}[min(i, 1)] + a.String())
@@ -175,6 +180,8 @@ func parseAlias(alias, hostInterface string) (model.Endpoint, bool) {
 			e.MAC = mac
 		} else if mtu, ok := strings.CutPrefix(f, "mtu="); ok {
 			e.MTU, _ = strconv.Atoi(mtu) // written by us; 0 means that it follows the node's
+		} else if network, ok := strings.CutPrefix(f, "noipam="); ok {
+			e.WithoutIPAM = network
 		} else if floating, ok := strings.CutPrefix(f, "fip="); ok {
 			for _, t := range strings.Split(floating, ",") {
 				if a, err := netip.ParseAddr(t); err == nil {

@@ -46,6 +46,9 @@ type Endpoint struct {
 	// FloatingIPs lead to the pod's address of their family
 	// (cni.projectcalico.org/floatingIPs).
 	FloatingIPs []netip.Addr
+	// WithoutIPAM is the CNI network that gave Addresses as the pod asks for them
+	// (cni.projectcalico.org/ipAddrsNoIpam); empty: IPAM gave them.
+	WithoutIPAM string
 	MAC         string
-	MTU            int // bytes, as the CNI configuration asks; 0: the node's, as it changes
+	MTU         int // bytes, as the CNI configuration asks; 0: the node's, as it changes
 }
