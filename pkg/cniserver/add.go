@@ -42,6 +42,9 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", a, err)
 	}
 	w, info, err := s.wishes(ctx, a)
+	if err == nil {
+		err = s.standsAs(&a, &w)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a, err)
 	}
@@ -62,7 +65,10 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 	*back = append(*back, s.undoAddress(a), s.undoWire(a))
 	spec := a.wire()
 	spec.SourcePrefixes, spec.FloatingIPs, spec.MAC = w.sourcePrefixes, w.floating, w.mac
-	addrs, wire, err := s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
+	if a.withoutIPAM {
+		spec.WithoutIPAM = a.network
+	}
+	addrs, wire, err := s.address(ctx, a, w, info, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -70,12 +76,47 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 	revision := s.o.Endpoints.Put(model.Endpoint{
 		ContainerID: a.containerID, Interface: a.ifname, Namespace: a.namespace, Pod: a.pod,
 		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: wire.MAC,
-		FloatingIPs: w.floating, MTU: spec.MTU,
+		FloatingIPs: w.floating, WithoutIPAM: spec.WithoutIPAM, MTU: spec.MTU,
 	})
 	if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
 		return nil, s.stepError("settle endpoint", types.ErrTryAgainLater, err)
 	}
 	return result(a, addrs, wire)
+}
+
+// standsAs decides whether IPAM gives the addresses. An attachment that stands
+// keeps those that it has, whatever its pod's annotations say now. Addresses
+// without IPAM must not be those of another pod here; on other nodes that is for
+// whoever chose them to see to.
+func (s *Server) standsAs(a *attachment, w *wishes) error {
+	if ep, ok := s.endpoint(*a); ok {
+		if w.given = nil; ep.WithoutIPAM != "" {
+			w.given = ep.Addresses
+		}
+	}
+	a.withoutIPAM = len(w.given) > 0
+	for _, ep := range s.o.Endpoints.List() {
+		for _, addr := range w.given {
+			if ep.ContainerID != a.containerID && slices.Contains(ep.Addresses, addr) {
+				return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("metadata.annotations[%s]: %s is the address of pod %s/%s on this node",
+					annotationAddrsNoIPAM, addr, ep.Namespace, ep.Pod), "choose another address, or delete that pod")
+			}
+		}
+	}
+	return nil
+}
+
+// address gives the attachment its addresses and its wire.
+func (s *Server) address(ctx context.Context, a attachment, w wishes, info PodInfo, spec WireSpec) ([]netip.Addr, WireResult, error) {
+	if !a.withoutIPAM {
+		return s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
+	}
+	spec.Addresses = w.given
+	wire, err := s.o.Wires.Attach(ctx, spec)
+	if err != nil {
+		return nil, wire, s.stepError("attach wire", cnirpc.CodeWire, err)
+	}
+	return w.given, wire, nil
 }
 
 // assignAndAttach makes the wire while its addresses are still being stored. No

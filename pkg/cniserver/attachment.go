@@ -19,6 +19,7 @@ type attachment struct {
 	namespace, pod             string // empty: not a Kubernetes pod
 	wantAddress                string // IP of CNI_ARGS
 	hostInterface              string
+	withoutIPAM                bool // it stands, or is to stand, with addresses that IPAM does not know
 }
 
 func (s *Server) parse(r *cnirpc.Request) (attachment, error) {
@@ -113,6 +114,6 @@ func (a attachment) wire() WireSpec {
 func of(network string, ep model.Endpoint) attachment {
 	return attachment{
 		conf: conf{network: network}, containerID: ep.ContainerID, ifname: ep.Interface,
-		namespace: ep.Namespace, pod: ep.Pod, hostInterface: ep.HostInterface,
+		namespace: ep.Namespace, pod: ep.Pod, hostInterface: ep.HostInterface, withoutIPAM: ep.WithoutIPAM != "",
 	}
 }

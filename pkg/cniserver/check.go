@@ -41,19 +41,28 @@ func (s *Server) compare(ctx context.Context, a attachment) error {
 	if err := same("prevResult", sorted(addressesOf(a.previous, a.ifname)), ep.Addresses); err != nil {
 		return err
 	}
-	held, err := s.o.Addresses.Lookup(ctx, a.handle())
-	if err != nil {
-		return s.stepError("look up address", types.ErrTryAgainLater, err)
-	}
-	if err := same("allocation "+a.handle(), held, ep.Addresses); err != nil {
+	if err := s.compareAllocation(ctx, a, ep); err != nil {
 		return err
 	}
 	spec := a.wire()
 	spec.HostInterface, spec.Addresses, spec.SourcePrefixes = ep.HostInterface, ep.Addresses, ep.SourcePrefixes
+	spec.WithoutIPAM = ep.WithoutIPAM
 	if err := s.o.Wires.Check(ctx, spec); err != nil {
 		return s.stepError("check wire", cnirpc.CodeCheck, err)
 	}
 	return nil
+}
+
+// compareAllocation has nothing to compare when IPAM did not give the addresses.
+func (s *Server) compareAllocation(ctx context.Context, a attachment, ep model.Endpoint) error {
+	if ep.WithoutIPAM != "" {
+		return nil
+	}
+	held, err := s.o.Addresses.Lookup(ctx, a.handle())
+	if err != nil {
+		return s.stepError("look up address", types.ErrTryAgainLater, err)
+	}
+	return same("allocation "+a.handle(), held, ep.Addresses)
 }
 
 func (s *Server) endpoint(a attachment) (model.Endpoint, bool) {

@@ -22,6 +22,9 @@ type rawConf struct {
 	ContainerSettings struct {
 		AllowIPForwarding bool `json:"allow_ip_forwarding"`
 	} `json:"container_settings"`
+	FeatureControl struct {
+		IPAddrsNoIPAM bool `json:"ip_addrs_no_ipam"`
+	} `json:"feature_control"`
 }
 
 type rawIPAM struct {
@@ -63,6 +66,7 @@ type conf struct {
 	ipv4, ipv6       Need
 	poolsV4, poolsV6 []string
 	podCIDRs         bool // addresses come from node.spec.podCIDRs
+	addrsNoIPAM      bool // pods may bring addresses that IPAM does not know
 	dns              types.DNS
 	previous         *types100.Result // nil: none
 	valid            []types.GCAttachment
@@ -89,6 +93,7 @@ func parseConf(b []byte) (conf, error) {
 	c := conf{
 		version: raw.CNIVersion, network: raw.Name, mtu: raw.MTU, queues: raw.NumQueues, forwarding: raw.ContainerSettings.AllowIPForwarding,
 		poolsV4: raw.IPAM.IPv4Pools, poolsV6: raw.IPAM.IPv6Pools, dns: raw.DNS, valid: raw.ValidAttachments,
+		addrsNoIPAM: raw.FeatureControl.IPAddrsNoIPAM,
 	}
 	switch raw.IPAM.Type {
 	case "", ipamMuslin:

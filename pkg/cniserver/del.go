@@ -94,7 +94,7 @@ func (s *Server) takeDown(ctx context.Context, a attachment) error {
 		if ep.Interface != a.ifname {
 			return nil
 		}
-		a.hostInterface = ep.HostInterface
+		a.hostInterface, a.withoutIPAM = ep.HostInterface, ep.WithoutIPAM != ""
 	}
 	return s.everything(a).run(ctx)
 }

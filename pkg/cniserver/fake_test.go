@@ -168,7 +168,7 @@ func (r wireRoom) List(ctx context.Context) (out []model.Endpoint, err error) {
 		for key, w := range r.wires {
 			out = append(out, model.Endpoint{
 				ContainerID: key[0], Interface: key[1], Namespace: w.Namespace, Pod: w.Pod,
-				HostInterface: w.HostInterface, Addresses: w.Addresses,
+				HostInterface: w.HostInterface, Addresses: w.Addresses, WithoutIPAM: w.WithoutIPAM,
 			})
 		}
 		return nil

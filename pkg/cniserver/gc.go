@@ -50,7 +50,8 @@ func (s *Server) gc(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 
 // stale lists the attachments of a network that are not valid: wires by sandbox
 // and interface, and addresses without a wire by the sandbox in their handle. A
-// wire whose sandbox holds addresses of another network is that network's.
+// wire whose sandbox holds addresses of another network is that network's, and so
+// is one that another network gave addresses without IPAM.
 func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 	valid := map[types.GCAttachment]bool{}
 	sandboxes := map[string]bool{}
@@ -77,7 +78,8 @@ func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 	var out []attachment
 	for _, ep := range append(wires, s.o.Endpoints.List()...) {
 		key := types.GCAttachment{ContainerID: ep.ContainerID, IfName: ep.Interface}
-		if valid[key] || (others[ep.ContainerID] && !ours[ep.ContainerID]) {
+		foreign := ep.WithoutIPAM != "" && ep.WithoutIPAM != c.network
+		if valid[key] || foreign || (others[ep.ContainerID] && !ours[ep.ContainerID]) {
 			continue
 		}
 		valid[key] = true // once

@@ -186,8 +186,16 @@ func (k *kernelRooms) Lookup(_ context.Context, handle string) ([]netip.Addr, er
 }
 func (k *kernelRooms) Handles(context.Context) ([]string, error) { return k.handles() }
 
-func (k *kernelRooms) Pod(context.Context, string, string) (cniserver.PodInfo, error) {
-	return cniserver.PodInfo{}, nil
+// Pod reads the annotations of a pod from a file, if there is one.
+func (k *kernelRooms) Pod(_ context.Context, _, name string) (info cniserver.PodInfo, err error) {
+	b, err := os.ReadFile(filepath.Join(k.dir, "..", "annotations-"+name))
+	if errors.Is(err, os.ErrNotExist) {
+		return info, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &info.Annotations)
+	}
+	return info, err
 }
 
 func (k *kernelRooms) Put(ep model.Endpoint) uint64 {
@@ -243,7 +251,7 @@ func spec(w cniserver.WireSpec) pod.Spec {
 	return pod.Spec{
 		ContainerID: w.ContainerID, Interface: w.Interface, NetNS: w.Netns, Namespace: w.Namespace, Pod: w.Pod,
 		HostInterface: w.HostInterface, Addresses: w.Addresses, SourcePrefixes: w.SourcePrefixes,
-		MAC: w.MAC, MTU: w.MTU, Forwarding: w.Forwarding,
+		WithoutIPAM: w.WithoutIPAM, MAC: w.MAC, MTU: w.MTU, Forwarding: w.Forwarding,
 	}
 }
 

@@ -80,6 +80,7 @@ type WireSpec struct {
 	Addresses              []netip.Addr
 	SourcePrefixes         []netip.Prefix // may be used as source beside Addresses
 	FloatingIPs            []netip.Addr   // lead to the pod, too
+	WithoutIPAM            string         // network that gave Addresses; empty: IPAM gave them
 	MTU                    int            // bytes; 0: the node's
 	Queues                 int            // transmit and receive queues; 0: the kernel's default
 	MAC                    string         // of the pod's side; empty: any

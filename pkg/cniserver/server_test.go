@@ -509,7 +509,6 @@ func TestBadInputNamesWhatIsWrong(t *testing.T) {
 		"group address":    {annotated("hwAddr", "03:00:00:00:00:01"), types.ErrInvalidNetworkConfig, "group"},
 		"hardware address": {annotated("hwAddr", "02:00"), types.ErrInvalidNetworkConfig, "hwAddr"},
 		"floating":         {annotated("floatingIPs", `["224.0.0.1"]`), types.ErrInvalidNetworkConfig, "floatingIPs"},
-		"no IPAM":          {annotated("ipAddrsNoIpam", `["10.0.0.1"]`), types.ErrUnsupportedField, "ipAddrsNoIpam"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

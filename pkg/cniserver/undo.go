@@ -26,6 +26,9 @@ func (u undo) run(ctx context.Context) error {
 
 func (s *Server) undoAddress(a attachment) back {
 	return back{"release address", func(ctx context.Context) error {
+		if a.withoutIPAM {
+			return nil
+		}
 		return s.o.Addresses.Release(ctx, a.handle())
 	}}
 }

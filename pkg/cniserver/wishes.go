@@ -29,6 +29,7 @@ type wishes struct {
 	ipv4, ipv6       Need
 	poolsV4, poolsV6 []string
 	addresses        []netip.Addr
+	given            []netip.Addr // used as they are, without IPAM
 	sourcePrefixes   []netip.Prefix
 	floating         []netip.Addr
 	mac              string
@@ -37,9 +38,6 @@ type wishes struct {
 func wishesOf(a attachment, p PodInfo) (wishes, error) {
 	w := wishes{ipv4: a.ipv4, ipv6: a.ipv6, poolsV4: a.poolsV4, poolsV6: a.poolsV6, mac: p.Annotations[annotationMAC]}
 	said := annotations{a.namespace, a.pod, p}
-	if v := p.Annotations[annotationAddrsNoIPAM]; v != "" && v != "[]" {
-		return w, types.NewError(types.ErrUnsupportedField, said.place(annotationAddrsNoIPAM)+": is not supported", "use "+annotationAddrs+" with an address of an IPPool")
-	}
 	if w.mac != "" {
 		m, err := net.ParseMAC(w.mac)
 		if err != nil || len(m) != 6 {
@@ -59,6 +57,7 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 		{annotationAddrs, w.exactly},
 		{annotationSourcePrefixes, w.sources},
 		{annotationFloatingIPs, w.floats},
+		{annotationAddrsNoIPAM, w.without},
 	} {
 		if err := said.list(one.name, one.set); err != nil {
 			return w, err
@@ -69,7 +68,25 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 			return w, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: IP: "+err.Error(), "")
 		}
 	}
-	return w, nil
+	return w, w.mayBeGiven(a, said.place(annotationAddrsNoIPAM))
+}
+
+// mayBeGiven holds addresses without IPAM to Calico's rules: the configuration
+// allows them, addresses come from pools otherwise, and only one of the ways of
+// asking for an address is used.
+func (w *wishes) mayBeGiven(a attachment, place string) error {
+	switch {
+	case len(w.given) == 0:
+		return nil
+	case !a.addrsNoIPAM:
+		return types.NewError(types.ErrInvalidNetworkConfig, place+": the network configuration does not allow addresses without IPAM",
+			`set "feature_control": {"ip_addrs_no_ipam": true} in the node's CNI configuration, or use `+annotationAddrs+" with an address of an IPPool")
+	case a.podCIDRs:
+		return types.NewError(types.ErrInvalidNetworkConfig, place+": does not go with ipam.type "+ipamHostLocal, "use ipam.type "+ipamMuslin)
+	case len(w.addresses) > 0:
+		return types.NewError(types.ErrInvalidNetworkConfig, place+": does not go together with "+annotationAddrs+" or IP of CNI_ARGS", "leave one of them out")
+	}
+	return nil
 }
 
 // forms says how each annotation is written, for whoever wrote it otherwise.
@@ -80,6 +97,7 @@ var forms = map[string]string{
 	annotationAddrs:          `["10.1.2.3"]`,
 	annotationSourcePrefixes: `["192.0.2.0/24"]`,
 	annotationFloatingIPs:    `["203.0.113.7"]`,
+	annotationAddrsNoIPAM:    `["10.1.2.3"]`,
 	annotationMAC:            `02:00:00:00:00:09`,
 }
 
@@ -150,29 +168,50 @@ func (w *wishes) families(list []string) error {
 	return nil
 }
 
-func (w *wishes) exactly(list []string) error {
+func (w *wishes) exactly(list []string) (err error) {
+	w.addresses, err = oneOfAFamily(list)
+	return err
+}
+
+// without refuses what no pod can have; IPAM is not there to do it.
+func (w *wishes) without(list []string) (err error) {
+	if w.given, err = oneOfAFamily(list); err != nil {
+		return err
+	}
+	for _, a := range w.given {
+		if !routable(a) {
+			return fmt.Errorf("%q is not an address that can be routed", a)
+		}
+	}
+	return nil
+}
+
+func oneOfAFamily(list []string) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	families := map[bool]bool{}
 	for _, text := range list {
 		a, err := netip.ParseAddr(text)
 		if err != nil || a.Zone() != "" {
-			return fmt.Errorf("%q is not an address", text)
+			return nil, fmt.Errorf("%q is not an address", text)
 		}
 		a = a.Unmap()
 		if families[a.Is4()] {
-			return fmt.Errorf("%v: more than one address of a family", list)
+			return nil, fmt.Errorf("%v: more than one address of a family", list)
 		}
 		families[a.Is4()] = true
 		addrs = append(addrs, a)
 	}
-	w.addresses = addrs
-	return nil
+	return addrs, nil
+}
+
+func routable(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
 
 func (w *wishes) floats(list []string) error {
 	for _, text := range list {
 		a, err := netip.ParseAddr(text)
-		if err != nil || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+		if err != nil || a.Zone() != "" || !routable(a) {
 			return fmt.Errorf("%q is not an address that can be routed", text)
 		}
 		w.floating = append(w.floating, a.Unmap())
