@@ -4,10 +4,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// floatingBook holds the floating addresses that BGP tells of: those that the
-// kernel rewrites already.
+// floatingBook holds the addresses of pods that BGP tells of and IPAM does not
+// know: floating ones that the kernel rewrites already, and those that pods
+// bring and the kernel has a route for.
 type floatingBook struct {
 	mu  sync.Mutex
 	now []netip.Prefix
@@ -28,4 +31,21 @@ func (b *floatingBook) get() []netip.Prefix {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.now
+}
+
+// givenInPools are the addresses that pods have without IPAM, as host prefixes,
+// as far as BGP tells of them: like Calico it does so for what an IPPool
+// contains. Routes to all others are for whoever chose the address to make.
+func givenInPools(pods []model.Endpoint, pools []model.Pool) (out []netip.Prefix) {
+	for _, ep := range pods {
+		if ep.WithoutIPAM == "" {
+			continue
+		}
+		for _, addr := range ep.Addresses {
+			if slices.ContainsFunc(pools, func(p model.Pool) bool { return p.CIDR.Contains(addr) }) {
+				out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
+	}
+	return out
 }

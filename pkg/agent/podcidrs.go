@@ -57,7 +57,7 @@ func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 	default:
 		return // its blocks are not known yet
 	}
-	if inPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), a.endpoints.List()) {
+	if inPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), byIPAM(a.endpoints.List())) {
 		a.podCIDRs.use()
 	}
 }

@@ -38,7 +38,7 @@ func (a *agent) adoptAddresses(ctx context.Context) {
 		owned[al.Addr] = true
 	}
 	blocks := a.alloc.Blocks()
-	for _, ep := range a.endpoints.List() {
+	for _, ep := range byIPAM(a.endpoints.List()) {
 		handle := model.HandlePrefix + ep.ContainerID
 		if lost := unowned(ep.Addresses, blocks, owned); len(lost) > 0 {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -50,6 +50,17 @@ func (a *agent) adoptAddresses(ctx context.Context) {
 		}
 		a.alloc.Adopt(handle, ep.Addresses)
 	}
+}
+
+// byIPAM are the pods whose addresses IPAM gave. The others' are kept and counted
+// nowhere: to adopt one would announce it as borrowed.
+func byIPAM(pods []model.Endpoint) (out []model.Endpoint) {
+	for _, ep := range pods {
+		if ep.WithoutIPAM == "" {
+			out = append(out, ep)
+		}
+	}
+	return out
 }
 
 // unowned are the addresses that lie in one of the blocks and have no owner.

@@ -38,7 +38,8 @@ func (w wires) spec(s cniserver.WireSpec) pod.Spec {
 		ContainerID: s.ContainerID, Interface: s.Interface, NetNS: s.Netns,
 		Namespace: s.Namespace, Pod: s.Pod, HostInterface: s.HostInterface,
 		Addresses: s.Addresses, SourcePrefixes: s.SourcePrefixes, FloatingIPs: s.FloatingIPs,
-		MAC: s.MAC, MTU: s.MTU, FixedMTU: s.MTU > 0, Queues: s.Queues, Forwarding: s.Forwarding,
+		WithoutIPAM: s.WithoutIPAM,
+		MAC:         s.MAC, MTU: s.MTU, FixedMTU: s.MTU > 0, Queues: s.Queues, Forwarding: s.Forwarding,
 	}
 	if spec.MTU == 0 {
 		spec.MTU = w.mtu.get()
@@ -58,7 +59,7 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 		return nil, err
 	}
 	a.log.Info("pods adopted", "count", len(adopted))
-	for _, ep := range adopted {
+	for _, ep := range byIPAM(adopted) {
 		a.podCIDRs.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
 	}
 	return newEndpoints(adopted), nil

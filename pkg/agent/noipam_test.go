@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+func TestGivenAddressesAreNotAdopted(t *testing.T) {
+	lent, given := endpoint("lent", "cali1", "10.9.0.1"), endpoint("given", "cali2", "10.9.0.2", "fd00::2")
+	given.WithoutIPAM = "k8s-pod-network"
+	a := &agent{alloc: ipam.NewAllocator("n1", nil), endpoints: newEndpoints([]model.Endpoint{lent, given})}
+	a.adoptAddresses(t.Context())
+	if got := fmt.Sprint(a.alloc.Borrowed()); got != "[10.9.0.1/32]" {
+		t.Errorf("borrowed %s, want the one address that IPAM gave", got)
+	}
+	if got := a.alloc.Addresses(model.HandlePrefix + "given"); len(got) != 0 {
+		t.Errorf("a handle holds %v, which IPAM did not give", got)
+	}
+	if pods, _ := a.endpoints.Snapshot(); len(pods) != 2 || len(pods[1].Addresses) != 2 {
+		t.Errorf("the data plane has %+v, want both pods with all addresses", pods)
+	}
+	node := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
+	if inPodCIDRs(node, nil, nil, byIPAM([]model.Endpoint{given})) {
+		t.Error("the node's prefix is in use by an address that it did not give")
+	}
+}
+
+func TestGivenAddressesAreAnnouncedInsidePools(t *testing.T) {
+	lent, given := endpoint("lent", "cali1", "10.9.0.1"), endpoint("given", "cali2", "10.9.0.2", "fd00::2", "192.0.2.2")
+	given.WithoutIPAM = "k8s-pod-network"
+	pools := []model.Pool{{CIDR: netip.MustParsePrefix("10.9.0.0/16")}, {CIDR: netip.MustParsePrefix("fd00::/48")}}
+	for want, pools := range map[string][]model.Pool{"[]": nil, "[10.9.0.2/32]": pools[:1], "[10.9.0.2/32 fd00::2/128]": pools} {
+		if got := fmt.Sprint(givenInPools([]model.Endpoint{lent, given}, pools)); got != want {
+			t.Errorf("announced %s, want %s", got, want)
+		}
+	}
+}
