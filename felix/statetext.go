@@ -310,6 +310,7 @@ func (g ServiceGuard) rules(b *strings.Builder) {
 		verb = "reject with icmpx admin-prohibited"
 	}
 	fmt.Fprintf(b, "\tchain forward {\n\t\ttype filter hook forward priority %d; policy accept;\n", PriorityFilter)
+	b.WriteString("\t\tct state established,related accept\n")
 	if len(v4) > 0 {
 		b.WriteString("\t\tip daddr @services4 " + verb + "\n")
 	}

@@ -313,6 +313,8 @@ func (p *program) forward(g felix.ServiceGuard) {
 		end = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 	}
 	c := p.chain("forward", base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
+	// Only the first packet of a connection is looked up among the ranges.
+	c.add(establishedOrRelated(), verdict(expr.VerdictAccept))
 	if len(v4) > 0 {
 		c.add(isIPv4(), destination(true), p.lookup("services4", false), end)
 	}
