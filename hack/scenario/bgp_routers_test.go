@@ -28,6 +28,7 @@ type redundant struct {
 // changes; a router is lost, unwatched, watched by BFD, and after it was drained.
 // Four agents.
 func TestTwoRoutersARack(t *testing.T) {
+	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	source, err := filepath.Abs("../..")

@@ -23,6 +23,7 @@ const leakGrace = 4 * time.Second
 // TestAddressesComeBack: what a killed agent, a pod deleted by force and a
 // deleted node leave behind is free again, and nothing else is.
 func TestAddressesComeBack(t *testing.T) {
+	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	source, err := filepath.Abs("../..")
