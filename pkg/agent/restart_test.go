@@ -81,7 +81,7 @@ func newCrowdedNode(t testing.TB) *crowdedNode {
 	n.server.MustKubectl(t, restartObjects, "apply", "-f", "-")
 	n.server.MustKubectl(t, "", "patch", "node", "bench", "--subresource=status", "-p",
 		`{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.1"}]}}`)
-	n.startRouter()
+	n.startRouter(restartRoutes)
 	n.startAgent()
 	t.Cleanup(n.kill)
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
@@ -90,8 +90,9 @@ func newCrowdedNode(t testing.TB) *crowdedNode {
 	return n
 }
 
-// startRouter joins a namespace with BIRD in it to the node.
-func (n *crowdedNode) startRouter() {
+// startRouter joins a namespace with BIRD in it, which announces so many prefixes,
+// to the node.
+func (n *crowdedNode) startRouter(count int) {
 	n.t.Helper()
 	rack := n.server.Netns + "-rack"
 	n.run(exec.Command("ip", "netns", "add", rack))
@@ -103,7 +104,7 @@ func (n *crowdedNode) startRouter() {
 	n.run(exec.Command("ip", "-n", rack, "addr", "add", "10.1.0.254/24", "dev", "eth0"))
 	n.run(exec.Command("ip", "-n", rack, "link", "set", "eth0", "up"))
 	var routes strings.Builder
-	for i := range restartRoutes {
+	for i := range count {
 		fmt.Fprintf(&routes, "route 100.%d.%d.%d/26 blackhole;\n", 64+i>>10, i>>2&255, i<<6&255)
 	}
 	conf := filepath.Join(n.server.Dir, "bird.conf")
