@@ -19,16 +19,48 @@ import (
 const restarts = 10
 
 // TestCluster is one story told on one cluster: bring it up and look at it, then
-// hurt it in the ways it must survive. The parts run in order; each leaves the
-// cluster as it found it.
+// hurt it in the ways it must survive.
 func TestCluster(t *testing.T) {
+	tell(t, "mtest", []part{
+		{"report", story.reportIsComplete},
+		{"path", story.pathIsRouted},
+		{"blocks", story.routersSeeBlocks},
+		{"bad objects", story.badObjects},
+		{"bad pods", story.badPodsSayWhy},
+		{"encapsulation", story.encapsulation},
+		{"restarts", story.agentRestarts},
+		{"power", story.powerCut},
+	})
+}
+
+// TestOperator is the story of one who works with muslinctl: finds what is
+// broken, looks before leaping, and takes everything away in the end.
+func TestOperator(t *testing.T) {
+	tell(t, "mops", []part{
+		{"faults are named", story.faultsAreNamed},
+		{"previews come true", story.previewsComeTrue},
+		{"verbs on nodes", story.verbsOnNodes},
+		{"uninstall", story.uninstall},
+	})
+}
+
+// part is a chapter of a story.
+type part struct {
+	name string
+	do   func(story, *testing.T, context.Context)
+}
+
+// tell brings a cluster up by the main job and plays the parts on it in order;
+// each leaves the cluster as it found it.
+func tell(t *testing.T, name string, parts []part) {
+	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 	defer cancel()
 	source, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := lab.Options{Name: "mtest"}
+	options := lab.Options{Name: name}
 	clean := func() {
 		if err := lab.Down(context.WithoutCancel(ctx), options); err != nil {
 			t.Errorf("lab down: %v", err)
@@ -44,23 +76,8 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := story{Cluster: c, report: report}
-	for _, part := range []struct {
-		name string
-		do   func(*testing.T, context.Context)
-	}{
-		{"report", s.reportIsComplete},
-		{"path", s.pathIsRouted},
-		{"blocks", s.routersSeeBlocks},
-		{"bad objects", s.badObjects},
-		{"bad pods", s.badPodsSayWhy},
-		{"faults are named", s.faultsAreNamed},
-		{"previews come true", s.previewsComeTrue},
-		{"verbs on nodes", s.verbsOnNodes},
-		{"encapsulation", s.encapsulation},
-		{"restarts", s.agentRestarts},
-		{"power", s.powerCut},
-	} {
-		t.Run(part.name, func(t *testing.T) { part.do(t, ctx) })
+	for _, p := range parts {
+		t.Run(p.name, func(t *testing.T) { p.do(s, t, ctx) })
 	}
 }
 

@@ -1,0 +1,86 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// remains are the places where Muslin leaves something on a node, each a command
+// that prints nothing when nothing is left.
+var remains = []string{
+	"ip -4 route show proto 109", "ip -6 route show proto 109", "ip -o link show type vxlan", "ip -4 -o addr show dev tunl0",
+	"nft list tables | grep -w muslin", "ip -o link show type veth | grep -w alias.muslin",
+	"ls /opt/cni/bin/muslin /etc/cni/net.d/10-muslin.conflist /run/muslin/agent.sock /var/lib/muslin/cni-spool",
+}
+
+// uninstall takes Muslin away, and the pods of a rack talk on as long as nobody
+// cleans up; then every node is cleaned, and nothing of ours remains. It is the end of a
+// story.
+func (s story) uninstall(t *testing.T, ctx context.Context) {
+	binary := filepath.Join(t.TempDir(), "muslin-agent")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/agent")
+	build.Dir, build.Env = s.Source, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build muslin-agent: %v: %s", err, out)
+	}
+	pods, err := s.Pods(ctx)
+	if err != nil || len(pods) < 2 {
+		t.Fatalf("pods: %v, %v", pods, err)
+	}
+	from, to := s.neighbours(t, pods)
+	s.kubectlOK(t, ctx, "", "delete", "-k", filepath.Join(s.Source, "manifests"), "--timeout=3m")
+	if _, err := s.dialFromPod(ctx, from, to.IP); err != nil {
+		t.Errorf("pods of one rack do not talk when Muslin is gone: %v", err)
+	}
+	for _, node := range s.FullNodes() {
+		out, err := s.runOn(ctx, node, binary, "cleanup", "--pods")
+		if err != nil {
+			t.Errorf("clean up %s: %v: %s", node, err, out)
+		}
+		t.Logf("%s:\n%s", node, out)
+		for _, look := range remains {
+			left, _ := s.Exec(ctx, node, "sh", "-c", look+" 2>/dev/null")
+			if text := strings.TrimSpace(string(left)); text != "" {
+				t.Errorf("%s: %s: %s", node, look, text)
+			}
+		}
+	}
+}
+
+// runOn copies a program to a node and runs it there, as an administrator does.
+func (s story) runOn(ctx context.Context, node, binary string, args ...string) ([]byte, error) {
+	file, err := os.Open(binary)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	const there = "/run/muslin-agent"
+	put := s.Command(ctx, node, "sh", "-c", "cat > "+there+" && chmod 755 "+there)
+	put.Stdin = file
+	if out, err := put.CombinedOutput(); err != nil {
+		return out, fmt.Errorf("copy %s to %s: %w", binary, node, err)
+	}
+	run := s.Command(ctx, node, append([]string{there}, args...)...)
+	run.Env = append(run.Env, "MUSLIN_CNI_BIN=/opt/cni/bin", "MUSLIN_CNI_CONF=/etc/cni/net.d")
+	return run.CombinedOutput()
+}
+
+// neighbours are pods on different nodes of one rack: no router is between them,
+// whose routes go with the BGPPeers.
+func (s story) neighbours(t *testing.T, pods []Pod) (from, to Pod) {
+	t.Helper()
+	for _, p := range pods {
+		for _, q := range pods {
+			if p.Node != q.Node && s.rack(p.Node) == s.rack(q.Node) {
+				return p, q
+			}
+		}
+	}
+	t.Fatal("no two pods on different nodes of a rack")
+	return from, to
+}
