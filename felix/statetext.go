@@ -108,10 +108,11 @@ const TableName = "muslin"
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
 // honoured first; floating addresses right before its services (dstnat, -100).
 const (
-	PriorityGuard  = -300 // raw
-	PriorityFilter = 0    // filter
-	PriorityNAT    = 101  // srcnat + 1
-	PriorityFloat  = -101 // dstnat - 1: a floating address is no service
+	PriorityGuard    = -300 // raw
+	PriorityFilter   = 0    // filter
+	PriorityServices = 99   // srcnat - 1
+	PriorityNAT      = 101  // srcnat + 1
+	PriorityFloat    = -101 // dstnat - 1: a floating address is no service
 )
 
 // String gives the rules as `nft -f` reads them. It is the second opinion on
@@ -305,17 +306,21 @@ func (g ServiceGuard) rules(b *strings.Builder) {
 	if len(v4)+len(v6) == 0 {
 		return
 	}
-	verb := "drop"
+	// A chain of the type nat is passed by the first packet of a connection
+	// alone. It cannot reject.
+	head := fmt.Sprintf("chain services {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PriorityServices)
+	forwarded, verb := "iif != 0 ", "drop"
 	if g.Reject {
-		verb = "reject with icmpx admin-prohibited"
+		head = fmt.Sprintf("chain forward {\n\t\ttype filter hook forward priority %d; policy accept;\n"+
+			"\t\tct state established,related accept\n", PriorityFilter)
+		forwarded, verb = "", "reject with icmpx admin-prohibited"
 	}
-	fmt.Fprintf(b, "\tchain forward {\n\t\ttype filter hook forward priority %d; policy accept;\n", PriorityFilter)
-	b.WriteString("\t\tct state established,related accept\n")
+	b.WriteString("\t" + head)
 	if len(v4) > 0 {
-		b.WriteString("\t\tip daddr @services4 " + verb + "\n")
+		b.WriteString("\t\t" + forwarded + "ip daddr @services4 " + verb + "\n")
 	}
 	if len(v6) > 0 {
-		b.WriteString("\t\tip6 daddr @services6 " + verb + "\n")
+		b.WriteString("\t\t" + forwarded + "ip6 daddr @services6 " + verb + "\n")
 	}
 	b.WriteString("\t}\n")
 }

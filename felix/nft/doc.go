@@ -5,12 +5,13 @@
 // which pools are masqueraded and what a pod may send is in the Ruleset.
 //
 // Kernel footprint: the table "inet muslin" with the chains prerouting (raw
-// priority: the pods' check and the tunnels' guard), from-pod, input, forward
-// (service ranges that nobody serves), and postrouting (NAT, right after
-// srcnat), and floating-prerouting and floating-output (floating addresses, right
-// before dstnat), each only when it has something to do, their sets, and a chain
-// "generation" that no packet passes. The table is replaced in one transaction; pods come and
-// go as elements of sets.
+// priority: the pods' check and the tunnels' guard), from-pod, input, services
+// or, to reject, forward (service ranges that nobody serves), postrouting (NAT,
+// right after srcnat), and floating-prerouting and floating-output (floating
+// addresses, right before dstnat), each only when it has something to do, their
+// sets, and a chain "generation" that no packet passes. What only the first
+// packet of a connection needs is in chains of the type nat. The table is
+// replaced in one transaction; pods come and go as elements of sets.
 //
 // How does a fresh process recognise this as ours? By the table's name. The
 // comment of the rule in "generation" is a digest of the rules, and each rule

@@ -95,6 +95,11 @@ func establishedOrRelated() []expr.Any {
 	}
 }
 
+// forwarded matches packets that came in by some interface.
+func forwarded() []expr.Any {
+	return append(meta(expr.MetaKeyIIF), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)})
+}
+
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
 func (p *program) lookup(name string, invert bool) []expr.Any {

@@ -56,7 +56,7 @@ func compile(r felix.Ruleset) *program {
 	p.floatingSets(r.Floating)
 	p.prerouting(r)
 	p.fromPod(r.Spoofing)
-	p.forward(r.Services)
+	p.services(r.Services)
 	p.floating(r.Floating)
 	p.postrouting(r)
 	g := p.chain(chainGeneration, nil)
@@ -303,23 +303,27 @@ func (p *program) serviceSets(g felix.ServiceGuard) {
 	}
 }
 
-func (p *program) forward(g felix.ServiceGuard) {
+func (p *program) services(g felix.ServiceGuard) {
 	v4, v6 := felix.ByFamily(g.Ranges)
 	if len(v4)+len(v6) == 0 {
 		return
 	}
-	end := verdict(expr.VerdictDrop)
+	// A chain of the type nat is passed by the first packet of a connection
+	// alone. It cannot reject.
+	var c *chain
+	from, end := forwarded(), verdict(expr.VerdictDrop)
 	if g.Reject {
-		end = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+		c = p.chain("forward", base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
+		c.add(establishedOrRelated(), verdict(expr.VerdictAccept))
+		from, end = nil, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+	} else {
+		c = p.chain("services", base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityServices))
 	}
-	c := p.chain("forward", base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
-	// Only the first packet of a connection is looked up among the ranges.
-	c.add(establishedOrRelated(), verdict(expr.VerdictAccept))
 	if len(v4) > 0 {
-		c.add(isIPv4(), destination(true), p.lookup("services4", false), end)
+		c.add(from, isIPv4(), destination(true), p.lookup("services4", false), end)
 	}
 	if len(v6) > 0 {
-		c.add(isIPv6(), destination(false), p.lookup("services6", false), end)
+		c.add(from, isIPv6(), destination(false), p.lookup("services6", false), end)
 	}
 }
 

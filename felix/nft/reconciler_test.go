@@ -344,6 +344,14 @@ func TestMasqueradeAndSpoofing(t *testing.T) {
 	if pings(w.known, "172.31.0.1") {
 		t.Error("a packet for a service range is sent on")
 	}
+	if !pings(w.node, "172.31.0.1") {
+		t.Error("the node's own packet for a service range is dropped")
+	}
+	rules.Services.Reject = true
+	apply(t, r, rules)
+	if pings(w.known, "172.31.0.1") || !pings(w.node, "172.31.0.1") {
+		t.Error("with Reject the pod's packet is sent on, or the node's is not")
+	}
 	rules.Spoofing.ToHost = "Drop"
 	apply(t, r, rules)
 	if pings(w.known, "10.65.1.254") || !pings(w.known, "192.168.7.2") || !pings(w.node, "10.65.1.1") {
