@@ -40,6 +40,7 @@ func TestOperator(t *testing.T) {
 		{"faults are named", story.faultsAreNamed},
 		{"previews come true", story.previewsComeTrue},
 		{"verbs on nodes", story.verbsOnNodes},
+		{"node cleaned up", story.nodeCleanedUp},
 		{"uninstall", story.uninstall},
 	})
 }

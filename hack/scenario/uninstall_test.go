@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // remains are the places where Muslin leaves something on a node, each a command
@@ -32,7 +34,7 @@ func (s story) uninstall(t *testing.T, ctx context.Context) {
 	if err != nil || len(pods) < 2 {
 		t.Fatalf("pods: %v, %v", pods, err)
 	}
-	from, to := s.neighbours(t, pods)
+	from, to := s.neighbours(t, slices.DeleteFunc(pods, func(p Pod) bool { return p.Node == "n4" })) // was cleaned up before
 	s.kubectlOK(t, ctx, "", "delete", "-k", filepath.Join(s.Source, "manifests"), "--timeout=3m")
 	if _, err := s.dialFromPod(ctx, from, to.IP); err != nil {
 		t.Errorf("pods of one rack do not talk when Muslin is gone: %v", err)
@@ -43,11 +45,42 @@ func (s story) uninstall(t *testing.T, ctx context.Context) {
 			t.Errorf("clean up %s: %v: %s", node, err, out)
 		}
 		t.Logf("%s:\n%s", node, out)
-		for _, look := range remains {
-			left, _ := s.Exec(ctx, node, "sh", "-c", look+" 2>/dev/null")
-			if text := strings.TrimSpace(string(left)); text != "" {
-				t.Errorf("%s: %s: %s", node, look, text)
-			}
+		s.nothingRemains(t, ctx, node)
+	}
+}
+
+// elsewhere leaves n4 to others than the agents.
+const elsewhere = `{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[` +
+	`{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"NotIn","values":["n4"]}]}]}}}}}}}`
+
+// nodeCleanedUp: muslinctl takes Muslin from one node of a cluster that goes on
+// without it there. The node is not given back.
+func (s story) nodeCleanedUp(t *testing.T, ctx context.Context) {
+	o := s.operator(t, ctx)
+	if out, err := o.run(ctx, "node", "cleanup", "n4", "--pods"); err == nil {
+		t.Errorf("a node whose agent runs is cleaned up: %s", out)
+	}
+	s.kubectlOK(t, ctx, "", "-n", "muslin-system", "patch", "daemonset", "muslin-agent", "-p", elsewhere)
+	s.kubectlOK(t, ctx, "", "-n", "muslin-system", "rollout", "status", "daemonset/muslin-agent", "--timeout=3m")
+	out, err := o.run(ctx, "node", "cleanup", "n4", "--pods")
+	for deadline := time.Now().Add(time.Minute); err != nil && strings.Contains(err.Error(), "its agent runs") && time.Now().Before(deadline); {
+		time.Sleep(300 * time.Millisecond)
+		out, err = o.run(ctx, "node", "cleanup", "n4", "--pods")
+	}
+	if err != nil {
+		t.Fatalf("node cleanup: %v: %s", err, out)
+	}
+	t.Log(out)
+	s.nothingRemains(t, ctx, "n4")
+}
+
+// nothingRemains looks where Muslin leaves something on a node.
+func (s story) nothingRemains(t *testing.T, ctx context.Context, node string) {
+	t.Helper()
+	for _, look := range remains {
+		left, _ := s.Exec(ctx, node, "sh", "-c", look+" 2>/dev/null")
+		if text := strings.TrimSpace(string(left)); text != "" {
+			t.Errorf("%s: %s: %s", node, look, text)
 		}
 	}
 }
