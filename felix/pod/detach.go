@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // deleteGroup is the link group of links on their way out ("musl"). Links in a
@@ -42,7 +43,7 @@ func (p *Plugger) find(containerID, iface, hostInterface string) (int, error) {
 	owner := aliasPrefix + containerID + "/" + iface + " "
 	if hostInterface != "" {
 		l, err := p.conn.GetLink(hostInterface)
-		if err == nil && strings.HasPrefix(l.Alias, owner) {
+		if err == nil && (strings.HasPrefix(l.Alias, owner) || p.leftHalfMade(l)) {
 			return l.Index, nil
 		}
 		if err != nil && !errors.Is(err, unix.ENODEV) {
@@ -57,6 +58,15 @@ func (p *Plugger) find(containerID, iface, hostInterface string) (int, error) {
 		}
 	})
 	return found, err
+}
+
+// leftHalfMade tells of a link that nobody owns and nobody makes: the process
+// that made it was killed before it wrote the alias, which the kernel takes only
+// for a link that exists.
+func (p *Plugger) leftHalfMade(l model.Link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return l.Alias == "" && !l.AdminUp && p.making[l.Name] == 0
 }
 
 // remove deletes a link and waits for it. Those who come while a deletion runs

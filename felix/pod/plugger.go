@@ -34,9 +34,10 @@ type Plugger struct {
 	ns      *nl.NS
 	conn    *nl.Conn
 
-	mu      sync.Mutex // guards pending
+	mu      sync.Mutex // guards pending and making
 	pending []*removal
-	turn    sync.Mutex // held by whoever deletes
+	making  map[string]int // names of node's ends that are being attached, with how often
+	turn    sync.Mutex     // held by whoever deletes
 }
 
 // New opens a socket in the node's namespace.
@@ -50,7 +51,7 @@ func New(o Options) (*Plugger, error) {
 		ns.Close()
 		return nil, err
 	}
-	p := &Plugger{log: o.Logger, procSys: cmp.Or(o.ProcSys, "/proc/sys"), ns: ns, conn: conn}
+	p := &Plugger{making: map[string]int{}, log: o.Logger, procSys: cmp.Or(o.ProcSys, "/proc/sys"), ns: ns, conn: conn}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -84,6 +85,7 @@ func (p *Plugger) attach(ctx context.Context, s Spec) (model.Endpoint, error) {
 		return model.Endpoint{}, err
 	}
 	defer inside.Close()
+	defer p.make(s.HostInterface)()
 	host, err := p.pair(ctx, s, inside)
 	if err != nil {
 		return model.Endpoint{}, err
@@ -96,6 +98,20 @@ func (p *Plugger) attach(ctx context.Context, s Spec) (model.Endpoint, error) {
 		return model.Endpoint{}, errors.Join(err, p.remove(context.WithoutCancel(ctx), host))
 	}
 	return s.endpoint(), nil
+}
+
+// make notes that a link is in the making, until the returned function is called.
+func (p *Plugger) make(name string) (made func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.making[name]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.making[name]--; p.making[name] == 0 {
+			delete(p.making, name)
+		}
+	}
 }
 
 // pair returns the index of the host's end, and makes the pair unless the one

@@ -251,6 +251,28 @@ func TestDetach(t *testing.T) {
 	}
 }
 
+// A process was killed between making a link and writing whose it is.
+func TestDetachTakesWhatIsHalfMade(t *testing.T) {
+	node := nstest.New(t)
+	p := open(t, node)
+	s := spec(1, nstest.New(t))
+	node.IP("link add " + s.HostInterface + " type veth peer name other")
+	if err := p.Detach(context.Background(), s.ContainerID, s.Interface, s.HostInterface); err != nil {
+		t.Fatal(err)
+	}
+	if out := node.IP("-o link show type veth"); out != "" {
+		t.Errorf("left: %s", out)
+	}
+	node.IP("link add " + s.HostInterface + " type veth peer name other")
+	node.IP("link set " + s.HostInterface + " up") // somebody uses it
+	if err := p.Detach(context.Background(), s.ContainerID, s.Interface, s.HostInterface); err != nil {
+		t.Fatal(err)
+	}
+	if out := node.IP("-o link show type veth"); out == "" {
+		t.Error("a link in use, which is not ours, was taken")
+	}
+}
+
 func TestCheckNamesWhatIsWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(node, pod *nstest.NS, s *Spec)
