@@ -123,6 +123,11 @@ func TestAdoptionTouchesNothing(t *testing.T) {
 	l := newLab(t)
 	l.visible(t)
 	l.apply(t, l.open(t), 1400)
+	nstest.Eventually(t, "the kernel has no more to say of the links", func() bool {
+		m := l.node.Monitor("link", "address", "neigh")
+		time.Sleep(300 * time.Millisecond)
+		return len(m.Lines()) == 0
+	})
 	m := l.node.Monitor("link", "address", "neigh")
 	l.apply(t, l.open(t), 1400)
 	if lines := m.Lines(); len(lines) > 0 {
