@@ -2,7 +2,6 @@ package nft
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,35 +13,15 @@ import (
 // Run listens for changes of the table by others and hints through Changed,
 // until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
-	r.once.Do(func() { close(r.ready) })
-	ctx, cancel := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
-	ticking.Go(func() { r.tick(ctx) })
-	defer ticking.Wait()
-	defer cancel()
-	return r.events.Follow(ctx, r.event, r.again)
-}
-
-func (r *Reconciler) tick(ctx context.Context) {
-	t := time.NewTicker(r.resync)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			r.again()
-		}
-	}
+	return r.Follow(ctx, r.events, r.event, r.again, func(ctx context.Context) {
+		nl.Every(ctx, func() time.Duration { return r.resync }, r.again)
+	})
 }
 
 // again asks for the table to be read and applied again.
 func (r *Reconciler) again() {
 	r.markStale()
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
+	r.Hint()
 }
 
 func (r *Reconciler) event(m nl.Message) {

@@ -38,13 +38,12 @@ type Stats struct {
 // Reconciler writes the table. Apply and Run may be called from different
 // goroutines.
 type Reconciler struct {
-	log     *slog.Logger
-	resync  time.Duration
-	ns      *nl.NS
-	events  *nl.Listener
-	changed chan struct{}
-	ready   chan struct{}
-	once    sync.Once
+	*nl.Watch
+
+	log    *slog.Logger
+	resync time.Duration
+	ns     *nl.NS
+	events *nl.Listener
 
 	apply sync.Mutex // one Apply at a time
 	conn  *nftables.Conn
@@ -66,7 +65,7 @@ func New(o Options) (*Reconciler, error) {
 	}
 	r := &Reconciler{
 		log: o.Logger, resync: o.Resync, ns: ns,
-		changed: make(chan struct{}, 1), ready: make(chan struct{}), stale: true,
+		Watch: nl.NewWatch(), stale: true,
 	}
 	if r.log == nil {
 		r.log = slog.Default()
@@ -112,13 +111,6 @@ func (r *Reconciler) Close() error {
 	r.ns.Close()
 	return err
 }
-
-// Changed tells that somebody else changed the table: call Apply again. It is a
-// hint and holds at most one.
-func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
-
-// Ready is closed once Run listens.
-func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
 
 // String names the task.
 func (r *Reconciler) String() string { return "felix/nft" }

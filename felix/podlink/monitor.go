@@ -3,7 +3,6 @@ package podlink
 import (
 	"context"
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,24 +31,9 @@ func filter(port uint32) []unix.SockFilter {
 
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
-	r.once.Do(func() { close(r.ready) })
-	ctx, cancel := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
-	ticking.Go(func() {
-		t := time.NewTicker(r.resync)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				r.again()
-			}
-		}
+	return r.Follow(ctx, r.events, r.event, r.again, func(ctx context.Context) {
+		nl.Every(ctx, func() time.Duration { return r.resync }, r.again)
 	})
-	defer ticking.Wait()
-	defer cancel()
-	return r.events.Follow(ctx, r.event, r.again)
 }
 
 // event marks a link that lost something of what it has to have.
@@ -68,7 +52,7 @@ func (r *Reconciler) event(m nl.Message) {
 	r.stale = r.stale || resized
 	r.mu.Unlock()
 	if lost || resized {
-		r.hint()
+		r.Hint()
 	}
 }
 

@@ -32,15 +32,14 @@ type Options struct {
 // Reconciler keeps pod links. Apply and Run may be called from different
 // goroutines.
 type Reconciler struct {
+	*nl.Watch
+
 	log     *slog.Logger
 	folders []string
 	resync  time.Duration
 	ns      *nl.NS
 	conn    *nl.Conn
 	events  *nl.Listener
-	changed chan struct{}
-	ready   chan struct{}
-	once    sync.Once
 
 	apply sync.Mutex // one Apply at a time
 
@@ -60,7 +59,7 @@ func New(o Options) (*Reconciler, error) {
 	}
 	r := &Reconciler{
 		log: o.Logger, folders: o.Namespaces, resync: o.Resync, ns: ns,
-		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		Watch: nl.NewWatch(),
 		stale: true, dirty: map[int]bool{}, known: map[int]felix.PodLink{},
 	}
 	if r.log == nil {
@@ -92,13 +91,6 @@ func (r *Reconciler) Close() error {
 	r.ns.Close()
 	return nil
 }
-
-// Changed tells that a link is no longer as it was: call Apply again. It is a
-// hint and holds at most one.
-func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
-
-// Ready is closed once Run listens.
-func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
 
 // String names the task.
 func (r *Reconciler) String() string { return "felix/podlink" }
@@ -189,12 +181,5 @@ func (r *Reconciler) again() {
 	r.mu.Lock()
 	r.stale = true
 	r.mu.Unlock()
-	r.hint()
-}
-
-func (r *Reconciler) hint() {
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
+	r.Hint()
 }

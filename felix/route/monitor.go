@@ -3,7 +3,6 @@ package route
 import (
 	"context"
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,33 +53,19 @@ func filter(port uint32) []unix.SockFilter {
 
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
-	r.once.Do(func() { close(r.ready) })
-	ctx, cancel := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
-	ticking.Go(func() { r.tick(ctx) })
-	defer ticking.Wait()
-	defer cancel()
-	return r.events.Follow(ctx, r.event, func() {
-		r.markStale()
-		r.hint()
-	})
+	return r.Follow(ctx, r.events, r.event, r.again, func(ctx context.Context) { nl.Every(ctx, r.interval, r.again) })
 }
 
-// tick has the whole table read again from time to time, for what no
-// notification told.
-func (r *Reconciler) tick(ctx context.Context) {
-	for {
-		r.mu.Lock()
-		every := r.resync
-		r.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(every):
-			r.markStale()
-			r.hint()
-		}
-	}
+// again has the whole table read and applied again.
+func (r *Reconciler) again() {
+	r.markStale()
+	r.Hint()
+}
+
+func (r *Reconciler) interval() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.resync
 }
 
 func (r *Reconciler) event(m nl.Message) {
@@ -134,7 +119,7 @@ func (r *Reconciler) routeEvent(m nl.Message) {
 		r.log.Warn("something keeps deleting or replacing our routes", "route", rt.String(),
 			"hint", "systemd-networkd does so unless ManageForeignRoutes=no is set in networkd.conf")
 	}
-	r.hint()
+	r.Hint()
 }
 
 // forgetBelow is how many routes over a lost link are written again unseen;
@@ -155,7 +140,7 @@ func (r *Reconciler) lostLink(index int) {
 	}
 	r.mu.Unlock()
 	if len(over) > 0 {
-		r.hint()
+		r.Hint()
 	}
 }
 

@@ -39,13 +39,12 @@ type Stats struct {
 // Reconciler writes routes. Apply and Run may be called from different
 // goroutines.
 type Reconciler struct {
-	log     *slog.Logger
-	resync  time.Duration
-	conn    *nl.Conn
-	events  *nl.Listener
-	changed chan struct{}
-	ready   chan struct{}
-	once    sync.Once
+	*nl.Watch
+
+	log    *slog.Logger
+	resync time.Duration
+	conn   *nl.Conn
+	events *nl.Listener
 
 	apply sync.Mutex // one Apply at a time
 
@@ -65,7 +64,7 @@ func New(o Options) (*Reconciler, error) {
 	defer ns.Close()
 	r := &Reconciler{
 		log: o.Logger, resync: o.Resync,
-		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		Watch: nl.NewWatch(),
 		table: newTable(0), stale: true,
 	}
 	if r.log == nil {
@@ -91,13 +90,6 @@ func (r *Reconciler) Close() error {
 	r.events.Close()
 	return nil
 }
-
-// Changed tells that the kernel's routes are no longer what the last Apply made
-// them: call Apply again. It is a hint and holds at most one.
-func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
-
-// Ready is closed once Run listens.
-func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
 
 // String names the task.
 func (r *Reconciler) String() string { return "felix/route" }
@@ -289,11 +281,4 @@ func (r *Reconciler) markStale() {
 	r.mu.Lock()
 	r.stale = true
 	r.mu.Unlock()
-}
-
-func (r *Reconciler) hint() {
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
 }

@@ -3,7 +3,6 @@ package tunnel
 import (
 	"context"
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,13 +27,7 @@ func filter(port uint32) []unix.SockFilter {
 
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {
-	r.once.Do(func() { close(r.ready) })
-	ctx, cancel := context.WithCancel(ctx)
-	var ticking sync.WaitGroup
-	ticking.Go(func() { r.tick(ctx) })
-	defer ticking.Wait()
-	defer cancel()
-	return r.events.Follow(ctx, r.event, r.again)
+	return r.Follow(ctx, r.events, r.event, r.again, r.tick)
 }
 
 // tick has everything read again from time to time, and asks after devices that
@@ -55,7 +48,7 @@ func (r *Reconciler) tick(ctx context.Context) {
 			wait := r.wait
 			r.mu.Unlock()
 			if wait {
-				r.hint()
+				r.Hint()
 			}
 		}
 	}

@@ -33,13 +33,12 @@ type Options struct {
 // Reconciler writes tunnels. Apply and Run may be called from different
 // goroutines.
 type Reconciler struct {
+	*nl.Watch
+
 	log            *slog.Logger
 	linger, resync time.Duration
 	conn           *nl.Conn
 	events         *nl.Listener
-	changed        chan struct{}
-	ready          chan struct{}
-	once           sync.Once
 
 	apply    sync.Mutex // one Apply at a time
 	last     []felix.Tunnel
@@ -60,7 +59,7 @@ func New(o Options) (*Reconciler, error) {
 	defer ns.Close()
 	r := &Reconciler{
 		log: o.Logger, linger: o.Linger, resync: o.Resync,
-		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		Watch:    nl.NewWatch(),
 		unwanted: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
 	}
 	if r.log == nil {
@@ -90,13 +89,6 @@ func (r *Reconciler) Close() error {
 	r.events.Close()
 	return nil
 }
-
-// Changed tells that Apply has something to do although the State may be the
-// same. It is a hint and holds at most one.
-func (r *Reconciler) Changed() <-chan struct{} { return r.changed }
-
-// Ready is closed once Run listens.
-func (r *Reconciler) Ready() <-chan struct{} { return r.ready }
 
 // String names the task.
 func (r *Reconciler) String() string { return "felix/tunnel" }
@@ -161,12 +153,5 @@ func (r *Reconciler) mark() {
 
 func (r *Reconciler) again() {
 	r.mark()
-	r.hint()
-}
-
-func (r *Reconciler) hint() {
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
+	r.Hint()
 }

@@ -46,25 +46,36 @@ func (r Request) marshal() []byte {
 
 var errWire = errors.New("malformed protobuf message")
 
-// fields calls visit for every field of a message; number holds a varint,
-// bytes a length-delimited value. Unknown types that have a length are skipped.
-func fields(b []byte, visit func(field int, number uint64, bytes []byte)) error {
+// field is one field of a message as it stands on the wire. A reader that
+// expects another wire type has to pass it by, as generated code does.
+type field struct {
+	number uint64
+	wire   byte   // wireVarint or wireBytes
+	varint uint64 // the value of wireVarint
+	bytes  []byte // the value of wireBytes
+}
+
+// is tells whether f is field number and written with that wire type.
+func (f field) is(number uint64, wire byte) bool { return f.number == number && f.wire == wire }
+
+// fields calls visit for every varint and every length-delimited field of a
+// message; fields of a fixed size are passed by. Groups are errors.
+func fields(b []byte, visit func(field)) error {
 	for len(b) > 0 {
 		key, n := binary.Uvarint(b)
 		if n <= 0 || key>>3 == 0 {
 			return errWire
 		}
 		b = b[n:]
+		f := field{number: key >> 3, wire: byte(key & 7)}
 		var size int
-		switch key & 7 {
+		switch f.wire {
 		case wireVarint:
-			v, n := binary.Uvarint(b)
-			if n <= 0 {
+			f.varint, size = binary.Uvarint(b)
+			if size <= 0 {
 				return errWire
 			}
-			b = b[n:]
-			visit(int(key>>3), v, nil)
-			continue
+			visit(f)
 		case wireFixed64:
 			size = 8
 		case wireFixed32:
@@ -75,8 +86,8 @@ func fields(b []byte, visit func(field int, number uint64, bytes []byte)) error 
 				return errWire
 			}
 			b = b[n:]
-			visit(int(key>>3), 0, b[:l])
-			size = int(l)
+			f.bytes, size = b[:l], int(l)
+			visit(f)
 		default:
 			return errWire
 		}
@@ -91,9 +102,9 @@ func fields(b []byte, visit func(field int, number uint64, bytes []byte)) error 
 // unmarshalResult returns field result of a Response.
 func unmarshalResult(b []byte) ([]byte, error) {
 	var result []byte
-	err := fields(b, func(field int, _ uint64, v []byte) {
-		if field == responseResult {
-			result = v
+	err := fields(b, func(f field) {
+		if f.is(responseResult, wireBytes) {
+			result = f.bytes
 		}
 	})
 	return result, err
@@ -103,34 +114,45 @@ func unmarshalResult(b []byte) ([]byte, error) {
 func cniError(status []byte) (*Error, error) {
 	var found *Error
 	var inner error
-	err := fields(status, func(field int, _ uint64, detail []byte) {
-		if field != statusDetails {
+	err := fields(status, func(f field) {
+		if !f.is(statusDetails, wireBytes) {
 			return
 		}
-		var url string
-		var value []byte
-		inner = errors.Join(inner, fields(detail, func(field int, _ uint64, v []byte) {
-			switch field {
-			case anyTypeURL:
-				url = string(v)
-			case anyValue:
-				value = v
-			}
-		}))
-		if url != errorTypeURL {
-			return
+		e, err := unmarshalError(f.bytes)
+		inner = errors.Join(inner, err)
+		if e != nil {
+			found = e
 		}
-		found = &Error{}
-		inner = errors.Join(inner, fields(value, func(field int, n uint64, v []byte) {
-			switch field {
-			case errorCode:
-				found.Code = uint(n)
-			case errorMsg:
-				found.Msg = string(v)
-			case errorDetails:
-				found.Details = string(v)
-			}
-		}))
 	})
 	return found, errors.Join(err, inner)
+}
+
+// unmarshalError reads the Error packed in a google.protobuf.Any; of any other
+// message it returns nil.
+func unmarshalError(packed []byte) (*Error, error) {
+	var url string
+	var value []byte
+	err := fields(packed, func(f field) {
+		switch {
+		case f.is(anyTypeURL, wireBytes):
+			url = string(f.bytes)
+		case f.is(anyValue, wireBytes):
+			value = f.bytes
+		}
+	})
+	if url != errorTypeURL {
+		return nil, err
+	}
+	e := &Error{}
+	inner := fields(value, func(f field) {
+		switch {
+		case f.is(errorCode, wireVarint):
+			e.Code = uint(f.varint)
+		case f.is(errorMsg, wireBytes):
+			e.Msg = string(f.bytes)
+		case f.is(errorDetails, wireBytes):
+			e.Details = string(f.bytes)
+		}
+	})
+	return e, errors.Join(err, inner)
 }

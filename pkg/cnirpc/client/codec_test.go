@@ -60,6 +60,7 @@ func FuzzResponseDecodesAsGenerated(f *testing.F) {
 	f.Add([]byte{0x0a, 0x01, 'x'})
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Add([]byte{0x08, 0x01, 0x15, 1, 2, 3, 4, 0x0a, 0x00})
+	f.Add([]byte{0x0a, 0x01, '0', 0x08, 0x30}) // the field again, with another wire type
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := unmarshalResult(b)
 		_, _ = cniError(b)
