@@ -31,43 +31,18 @@ func TestTwoRoutersARack(t *testing.T) {
 	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	source, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := lab.Options{Name: "bgplab"}
-	if err := lab.Down(ctx, options); err != nil {
-		t.Fatal(err)
-	}
-	c, err := NewLightCluster(ctx, source, filepath.Join(source, "hack/lab/topologies/two-routers.yaml"), options, os.Stdout)
-	t.Cleanup(func() {
-		if err := c.Close(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := lightCluster(t, ctx, "bgplab", "../lab/topologies/two-routers.yaml")
 	r := &redundant{LightCluster: c, pods: map[string]netip.Addr{}}
 	r.kubectl(t, ctx, r.secondPeers(), "apply", "-f", "-")
 	if err := c.StartAgents(); err != nil {
 		t.Fatal(err)
 	}
 	r.await(t, ctx, "agents", func() error { return r.ready(ctx) })
-	for _, chapter := range []struct {
-		name string
-		tell func(*testing.T, context.Context)
-	}{
+	tellChapters(t, ctx, []chapter{
 		{"both routers carry", r.bothCarry}, {"agent restarts", r.agentRestarts}, {"200 changes", r.manyChanges},
 		{"router dies unwatched", r.diesUnwatched}, {"router dies watched", r.diesWatched},
 		{"router drained first", r.drainedFirst},
-	} {
-		began := time.Now()
-		if !t.Run(chapter.name, func(t *testing.T) { chapter.tell(t, ctx) }) {
-			return
-		}
-		fmt.Fprintf(os.Stdout, "%-22s %7.1fs  ok\n", chapter.name, time.Since(began).Seconds())
-	}
+	})
 }
 
 // ready: no agent waits for anything.

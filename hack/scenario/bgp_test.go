@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,23 +25,7 @@ func TestWhatIsSpoken(t *testing.T) {
 	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	source, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := lab.Options{Name: "bgpsc"}
-	if err := lab.Down(ctx, options); err != nil {
-		t.Fatal(err)
-	}
-	c, err := NewLightCluster(ctx, source, filepath.Join(source, "hack/scenario/testdata/four-light.yaml"), options, os.Stdout)
-	t.Cleanup(func() {
-		if err := c.Close(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := lightCluster(t, ctx, "bgpsc", "testdata/four-light.yaml")
 	if err := c.StartAgents(); err != nil {
 		t.Fatal(err)
 	}
@@ -50,18 +33,9 @@ func TestWhatIsSpoken(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := spoken{c}
-	for _, chapter := range []struct {
-		name string
-		tell func(*testing.T, context.Context)
-	}{
+	tellChapters(t, ctx, []chapter{
 		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"events", s.events}, {"drain", s.drain},
-	} {
-		began := time.Now()
-		if !t.Run(chapter.name, func(t *testing.T) { chapter.tell(t, ctx) }) {
-			return
-		}
-		fmt.Fprintf(os.Stdout, "%-22s %7.1fs  ok\n", chapter.name, time.Since(began).Seconds())
-	}
+	})
 }
 
 const (

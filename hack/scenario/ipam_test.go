@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/muslin-net/muslin/hack/lab"
 )
 
 // leakGrace is how long the controller of these stories waits before it takes
@@ -26,23 +24,7 @@ func TestAddressesComeBack(t *testing.T) {
 	t.Parallel() // mostly waits; beside one other lab
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	source, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := lab.Options{Name: "gc"}
-	if err := lab.Down(ctx, options); err != nil {
-		t.Fatal(err)
-	}
-	c, err := NewLightCluster(ctx, source, "testdata/two-light.yaml", options, os.Stdout)
-	t.Cleanup(func() {
-		if err := c.Close(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := lightCluster(t, ctx, "gc", "testdata/two-light.yaml")
 	c.kubectl(t, ctx, fmt.Sprintf(`apiVersion: projectcalico.org/v3
 kind: KubeControllersConfiguration
 metadata: {name: default}

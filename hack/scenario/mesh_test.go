@@ -5,14 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/muslin-net/muslin/hack/lab"
 )
 
 // TestMeshOfSixty: sixty agents find each other, then change from the mesh to
@@ -20,23 +17,7 @@ import (
 func TestMeshOfSixty(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	source, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := lab.Options{Name: "mmesh"}
-	if err := lab.Down(ctx, options); err != nil {
-		t.Fatal(err)
-	}
-	c, err := NewLightCluster(ctx, source, filepath.Join(source, "hack/lab/topologies/many-light.yaml"), options, os.Stdout)
-	t.Cleanup(func() {
-		if err := c.Close(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := lightCluster(t, ctx, "mmesh", "../lab/topologies/many-light.yaml")
 	began := time.Now()
 	if err := c.StartAgents(); err != nil {
 		t.Fatal(err)
