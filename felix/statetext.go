@@ -227,11 +227,7 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 			to = "snat ip6 to [" + n.Address.String() + "]"
 		}
 		for _, proto := range []string{"tcp", "udp"} {
-			line := fmt.Sprintf("%smeta l4proto %s %s%s", match, proto, to, ports)
-			if address {
-				line += " fully-random"
-			}
-			b.WriteString(line + "\n")
+			fmt.Fprintf(b, "%smeta l4proto %s %s%s fully-random\n", match, proto, to, ports)
 		}
 	}
 	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)

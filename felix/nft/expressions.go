@@ -126,7 +126,10 @@ func translate(address netip.Addr, low, high int) []expr.Any {
 		immediate(maxReg, binaryutil.BigEndian.PutUint16(uint16(high)))
 	}
 	if !address.IsValid() {
-		return append(out, &expr.Masq{FullyRandom: low == 0, ToPorts: low > 0, RegProtoMin: minReg, RegProtoMax: maxReg})
+		if low > 0 {
+			return append(out, masqueradeTo(minReg, maxReg))
+		}
+		return append(out, &expr.Masq{FullyRandom: true})
 	}
 	family := uint32(unix.NFPROTO_IPV4)
 	if address.Is6() {

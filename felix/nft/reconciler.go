@@ -45,8 +45,9 @@ type Reconciler struct {
 	ns     *nl.NS
 	events *nl.Listener
 
-	apply sync.Mutex // one Apply at a time
-	conn  *nftables.Conn
+	apply  sync.Mutex // one Apply at a time
+	conn   *nftables.Conn
+	socket *netlink.Conn // conn's
 
 	mu    sync.Mutex // guards what follows
 	port  uint32     // netlink address of conn
@@ -89,7 +90,7 @@ func (r *Reconciler) dial() error {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(r.ns.FD()),
 		nftables.WithSockOptions(func(c *netlink.Conn) error {
 			r.mu.Lock()
-			r.port = c.PID()
+			r.socket, r.port = c, c.PID()
 			r.mu.Unlock()
 			// Room for the answers to one transaction.
 			return c.SetReadBuffer(4 << 20)
@@ -172,30 +173,55 @@ func (r *Reconciler) markStale() {
 // replace writes the whole table. The deletion and the new table are one
 // transaction: no packet meets neither.
 func (r *Reconciler) replace(p *program) error {
-	r.conn.AddTable(p.table) // so that there is something to delete
-	r.conn.DelTable(p.table)
-	r.conn.AddTable(p.table)
-	for _, s := range p.sets {
-		if err := r.conn.AddSet(s.Set, s.elements); err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
-	}
-	for _, c := range p.chains {
-		r.conn.AddChain(c.Chain)
-	}
-	for _, c := range p.chains {
-		for _, rule := range c.rules {
-			rule.Table, rule.Chain = p.table, c.Chain
-			r.conn.AddRule(rule)
-		}
-	}
-	if err := r.conn.Flush(); err != nil {
+	if err := r.write(p); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.digest, r.live = p.digest, p.elements()
 	r.stats.Replaced++
+	return nil
+}
+
+func (r *Reconciler) write(p *program) error {
+	standIns := p.standIns()
+	if len(standIns) == 0 {
+		if err := p.fill(r.conn); err != nil {
+			return err
+		}
+		return r.conn.Flush()
+	}
+	messages, err := capture(p.fill)
+	if err != nil {
+		return err
+	}
+	for _, e := range standIns {
+		if err := exchange(messages, e); err != nil {
+			return err
+		}
+	}
+	return r.send(messages)
+}
+
+// fill adds what makes the table anew to a transaction.
+func (p *program) fill(c *nftables.Conn) error {
+	c.AddTable(p.table) // so that there is something to delete
+	c.DelTable(p.table)
+	c.AddTable(p.table)
+	for _, s := range p.sets {
+		if err := c.AddSet(s.Set, s.elements); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	for _, ch := range p.chains {
+		c.AddChain(ch.Chain)
+	}
+	for _, ch := range p.chains {
+		for _, rule := range ch.rules {
+			rule.Table, rule.Chain = p.table, ch.Chain
+			c.AddRule(rule)
+		}
+	}
 	return nil
 }
 

@@ -108,6 +108,22 @@ func list(ns *nstest.NS) string {
 	return before + after
 }
 
+// expressions are what the rules are made of, one a line: nft's listing of rules
+// does not show all of it. The chain that only the reconciler writes is left out.
+func expressions(ns *nstest.NS) []string {
+	var out []string
+	ofOurs := false
+	for _, line := range strings.Split(ns.Run("nft", "--debug=netlink", "list", "table", "inet", felix.TableName), "\n") {
+		if rule := "inet " + felix.TableName + " "; strings.HasPrefix(line, rule) {
+			ofOurs = strings.HasPrefix(line, rule+chainGeneration)
+		}
+		if strings.HasPrefix(line, "  [ ") && !ofOurs {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
 // TestTextAndKernelAgree loads each ruleset twice, by the reconciler and by nft
 // from its text, and has nft list both.
 func TestTextAndKernelAgree(t *testing.T) {
@@ -124,6 +140,9 @@ func TestTextAndKernelAgree(t *testing.T) {
 			apply(t, open(t, ours), rules)
 			if diff := cmp.Diff(list(theirs), list(ours)); diff != "" {
 				t.Errorf("the text and what is in the kernel differ (-text +kernel):\n%s", diff)
+			}
+			if diff := cmp.Diff(expressions(theirs), expressions(ours)); diff != "" {
+				t.Errorf("expressions that nft made of the text and ours differ (-text +ours):\n%s", diff)
 			}
 		})
 	}
