@@ -17,7 +17,7 @@ import (
 // word.
 func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
-	c.floats = c.floating()
+	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
 	s := State{
 		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
 		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
@@ -47,6 +47,7 @@ type casefile struct {
 	own      map[netip.Addr]bool // the node's addresses
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
+	namedMTU int          // of the links that mtuIfacePattern names; 0: none
 	problems []model.Problem
 }
 
@@ -104,6 +105,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.VXLANMTU = cmp.Or(o.VXLANMTU, base.VXLANMTU)
 	base.VXLANMTUV6 = cmp.Or(o.VXLANMTUV6, base.VXLANMTUV6)
 	base.MTU = cmp.Or(o.MTU, base.MTU)
+	base.MTUInterfaces = cmp.Or(o.MTUInterfaces, base.MTUInterfaces)
 	base.VXLANPort = cmp.Or(o.VXLANPort, base.VXLANPort)
 	base.VXLANVNI = cmp.Or(o.VXLANVNI, base.VXLANVNI)
 	if o.NATPortMin != 0 {
@@ -125,6 +127,8 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.IPIPFromPods = pick("allowIPIPPacketsFromWorkloads", base.IPIPFromPods, o.IPIPFromPods)
 	base.DeviceRouteSource = cmp.Or(o.DeviceRouteSource, base.DeviceRouteSource)
 	base.DeviceRouteSourceV6 = cmp.Or(o.DeviceRouteSourceV6, base.DeviceRouteSourceV6)
+	base.ToHost = cmp.Or(o.ToHost, base.ToHost)
+	base.ServiceLoops = cmp.Or(o.ServiceLoops, base.ServiceLoops)
 	base.NATInterface = cmp.Or(o.NATInterface, base.NATInterface)
 	base.RoutePriority = cmp.Or(o.RoutePriority, base.RoutePriority)
 	base.RoutePriorityV6 = cmp.Or(o.RoutePriorityV6, base.RoutePriorityV6)

@@ -214,7 +214,7 @@ var cases = map[string]func(in *Input){
 	},
 	"felix-settings": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{
-			{Name: "default", MTU: 1300, RouteRefreshSeconds: 30, IPForwardingDisabled: true, Raw: map[string]string{"defaultEndpointToHostAction": "Drop"}}}
+			{Name: "default", MTU: 1300, RouteRefreshSeconds: 30, IPForwardingDisabled: true, ToHost: "Drop"}}
 	},
 	"router-advertisements": func(in *Input) { in.Host.Routes[2].Protocol, in.Host.Routes[3].Protocol = 9, 9 },
 	"services": func(in *Input) {
@@ -223,11 +223,11 @@ var cases = map[string]func(in *Input){
 	},
 	"services-reject": func(in *Input) {
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceExternalIPs: []netip.Prefix{pfx("192.168.9.0/24")}}}
-		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", Raw: map[string]string{"serviceLoopPrevention": "Reject"}}}
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", ServiceLoops: "Reject"}}
 	},
 	"services-disabled": func(in *Input) {
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceExternalIPs: []netip.Prefix{pfx("192.168.9.0/24")}}}
-		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", Raw: map[string]string{"serviceLoopPrevention": "Disabled"}}}
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", ServiceLoops: "Disabled"}}
 	},
 	"spoofing-allowed": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", SpoofingAllowed: true}}
@@ -254,6 +254,20 @@ var cases = map[string]func(in *Input){
 				Raw: map[string]string{"vxlanEnabled": "true", "floatingIPs": "Disabled"}},
 		}
 		in.Host.Routes = append(in.Host.Routes, model.HostRoute{Prefix: pfx("10.77.0.0/24"), LinkIndex: podB, Protocol: 4})
+	},
+	"mtu-of-named-links": func(in *Input) {
+		tunnelEnds(in)
+		twoUplinks(in)
+		in.Snapshot.Pools[0].VXLAN = model.EncapAlways
+		in.Host.Links = append(in.Host.Links, link(30, "bond0", "bond", 8000), model.Link{Index: 31, Name: "eth2", AdminUp: true, MTU: 1400})
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", MTUInterfaces: "^(eth[12]|bond.*|cali.*|vxlan.*)"}}
+	},
+	"mtu-of-no-such-link": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", MTUInterfaces: "bond"}, {Name: "node.a", MTUInterfaces: "^ib"}}
+	},
+	"nat-ports": func(in *Input) {
+		in.Snapshot.Pools[1].NATOutgoing = true
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", NATPortMin: 1024, NATPortMax: 2048}}
 	},
 	"floating": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}

@@ -21,7 +21,7 @@ func (c *casefile) spoofing() Spoofing {
 	}
 	s := Spoofing{
 		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
-		ToHost: cmp.Or(c.config.Raw["defaultEndpointToHostAction"], "Accept"),
+		ToHost: cmp.Or(c.config.ToHost, "Accept"),
 	}
 	if g := c.guard(); g.any() {
 		s.NoIPIP = !c.config.IPIPFromPods && g.IPIP
@@ -50,7 +50,7 @@ func (c *casefile) spoofing() Spoofing {
 // services guards the service ranges that BGP announces (FelixConfiguration
 // serviceLoopPrevention: Drop, Reject, Disabled).
 func (c *casefile) services() ServiceGuard {
-	mode := c.config.Raw["serviceLoopPrevention"]
+	mode := c.config.ServiceLoops
 	if mode == "Disabled" {
 		return ServiceGuard{}
 	}

@@ -44,55 +44,15 @@ func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
 	return ipip && !c.config.IPIPDisabled, vxlan4 && !off, vxlan6 && !off
 }
 
-// mtu is what fits through the link that carries the node's address, less what
-// the widest tunnel of any pool adds. FelixConfiguration mtu wins.
-func (c *casefile) mtu() MTU {
-	if c.config.MTU > 0 {
-		return MTU{Pod: c.config.MTU}
-	}
-	out := 0
-	take := func(mtu int) {
-		if mtu > 0 && (out == 0 || mtu < out) {
-			out = mtu
-		}
-	}
-	ipip, v4, v6 := c.encapsulations()
-	base4, base6 := c.linkMTU(c.self.IPv4), c.linkMTU(c.self.IPv6)
-	take(base4)
-	take(base6)
-	if ipip {
-		take(c.tunnelMTU(c.config.IPIPMTU, base4, ipipOverhead))
-	}
-	if v4 {
-		take(c.tunnelMTU(c.config.VXLANMTU, base4, vxlanOverhead))
-	}
-	if v6 {
-		take(c.tunnelMTU(c.config.VXLANMTUV6, base6, vxlanOverheadV6))
-	}
-	return MTU{Pod: out}
-}
-
-func (c *casefile) linkMTU(node netip.Prefix) int {
-	l, _ := c.uplink(node.Addr())
-	return l.MTU
-}
-
-func (c *casefile) tunnelMTU(configured, base, overhead int) int {
-	if configured > 0 || base == 0 {
-		return configured
-	}
-	return base - overhead
-}
-
 // tunnels are the devices that this node needs: for each encapsulation that a
 // pool asks for, once the node has an address for it.
 func (c *casefile) tunnels() []Tunnel {
 	ipip, v4, v6 := c.encapsulations()
 	var out []Tunnel
-	if l, ok := c.uplink(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
+	if _, ok := c.uplink(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
 		out = append(out, Tunnel{
 			Kind: IPIP, Name: IPIPDevice, Address: c.self.IPIPTunnel, Local: c.self.IPv4.Addr(),
-			MTU: c.tunnelMTU(c.config.IPIPMTU, l.MTU, ipipOverhead),
+			MTU: c.tunnelMTU(c.config.IPIPMTU, c.linkMTU(c.self.IPv4), ipipOverhead),
 		})
 	}
 	if v4 {
@@ -113,7 +73,7 @@ func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mt
 	}
 	t := Tunnel{
 		Kind: VXLAN, Name: name, Address: address, Local: local.Addr(), Parent: l.Index,
-		MTU: c.tunnelMTU(mtu, l.MTU, overhead), MAC: mac,
+		MTU: c.tunnelMTU(mtu, c.linkMTU(local), overhead), MAC: mac,
 		VNI: cmp.Or(c.config.VXLANVNI, DefaultVXLANVNI), Port: c.vxlanPort(),
 	}
 	for _, n := range c.Snapshot.Nodes {
@@ -164,13 +124,13 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 	if !v4 {
 		subnet = r.c.self.IPv6
 	}
-	needed := func(e model.Encap) bool {
-		return e == model.EncapAlways || e == model.EncapCrossSubnet && !subnet.Masked().Contains(nh)
+	needed := func(e model.Encap, disabled bool) bool {
+		return !disabled && (e == model.EncapAlways || e == model.EncapCrossSubnet && !subnet.Masked().Contains(nh))
 	}
-	if v4 && needed(pool.IPIP) && node.IPIPTunnel.IsValid() {
+	if v4 && needed(pool.IPIP, r.c.config.IPIPDisabled) && node.IPIPTunnel.IsValid() {
 		return r.over(IPIPDevice, nh)
 	}
-	if needed(pool.VXLAN) {
+	if needed(pool.VXLAN, r.c.config.VXLANDisabled) {
 		name := VXLANDevice
 		if !v4 {
 			name = VXLANDeviceV6

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
@@ -26,7 +27,9 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		InterfacePrefix:      spec.InterfacePrefix,
 		IPForwardingDisabled: r.oneOf("spec.ipForwarding", spec.IPForwarding, "Enabled", "Disabled") == "Disabled",
 		FloatingIPs:          r.oneOf("spec.floatingIPs", string(deref(spec.FloatingIPs)), "Disabled", "Enabled") == "Enabled",
-		SpoofingAllowed:      r.oneOf("spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
+		SpoofingAllowed:      r.anyCase("spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
+		ToHost:               r.anyCase("spec.defaultEndpointToHostAction", spec.DefaultEndpointToHostAction, "", "Drop", "Accept", "Return"),
+		ServiceLoops:         r.anyCase("spec.serviceLoopPrevention", spec.ServiceLoopPrevention, "", "Drop", "Reject", "Disabled"),
 	}
 	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
 	out.DeviceRouteSource = r.addr("spec.deviceRouteSourceAddress", spec.DeviceRouteSourceAddress)
@@ -38,11 +41,15 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 	if name := strings.TrimSuffix(out.NATInterface, "+"); len(name) > 15 || strings.ContainsAny(name, "+*\"\\ /") {
 		r.fail("spec.iptablesNATOutgoingInterfaceFilter", "%q is neither the name of an interface nor the start of one and a +", out.NATInterface)
 	}
+	out.MTUInterfaces = spec.MTUIfacePattern
+	if _, err := regexp.Compile(spec.MTUIfacePattern); err != nil {
+		r.fail("spec.mtuIfacePattern", "%q is no regular expression: %v", spec.MTUIfacePattern, err)
+	}
 	for i, text := range deref(spec.ExternalNodesCIDRList) {
 		out.ExternalNodes = append(out.ExternalNodes, r.hostOrPrefix(fmt.Sprintf("spec.externalNodesList[%d]", i), text))
 	}
 	if p := spec.NATPortRange; p != nil {
-		out.NATPortMin, out.NATPortMax = int(p.MinPort), int(p.MaxPort)
+		out.NATPortMin, out.NATPortMax = max(1, int(p.MinPort)), int(p.MaxPort)
 	}
 	if d := spec.RouteRefreshInterval; d != nil {
 		out.RouteRefreshSeconds = int(d.Seconds())

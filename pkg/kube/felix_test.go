@@ -2,12 +2,14 @@ package kube
 
 import (
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -28,6 +30,119 @@ func TestEveryRoutingFieldHasAnAnswer(t *testing.T) {
 		if !known || !f.honoured && f.why == "" {
 			t.Errorf("%s: neither honoured nor is it said why not", name)
 		}
+	}
+}
+
+// TestEachHonouredFieldHasAnEffect reads each of them in an object and looks
+// whether the node is to be another one for it.
+func TestEachHonouredFieldHasAnEffect(t *testing.T) {
+	values := map[string]string{
+		"allowIPIPPacketsFromWorkloads": `true`, "allowVXLANPacketsFromWorkloads": `true`, "defaultEndpointToHostAction": `"drop"`,
+		"deviceRouteSourceAddress": `"10.1.0.1"`, "deviceRouteSourceAddressIPv6": `"fd01::1"`, "externalNodesList": `["10.9.0.0/16"]`,
+		"floatingIPs": `"Enabled"`, "interfacePrefix": `"tap"`, "ipForwarding": `"Disabled"`, "ipipEnabled": `false`, "ipipMTU": `1400`,
+		"iptablesNATOutgoingInterfaceFilter": `"eth+"`, "ipv4NormalRoutePriority": `500`, "ipv6NormalRoutePriority": `500`,
+		"mtuIfacePattern": `"^bond"`, "natOutgoingAddress": `"10.1.0.1"`, "natOutgoingExclusions": `"IPPoolsAndHostIPs"`,
+		"natPortRange": `"0:1000"`, "removeExternalRoutes": `false`, "routeRefreshInterval": `"30s"`, "serviceLoopPrevention": `"reject"`,
+		"vxlanEnabled": `false`, "vxlanMTU": `1400`, "vxlanMTUV6": `1400`, "vxlanPort": `8472`, "vxlanVNI": `5000`,
+		"workloadSourceSpoofing": `"any"`,
+	}
+	state := func(spec string) string {
+		in := nodeOfEverything()
+		if spec != "" {
+			got := readFelix(obj("default", spec))
+			if !got.ok || len(got.problems) > 0 {
+				t.Fatalf("%s: %v", spec, got.problems)
+			}
+			in.Snapshot.Felix = []model.FelixConfiguration{got.value}
+		}
+		s, _ := felix.Desired(in)
+		return s.String()
+	}
+	plain := state("")
+	for name, f := range felixFields {
+		value, known := values[name]
+		if known != f.honoured {
+			t.Errorf("%s: honoured: %t; has a value here: %t", name, f.honoured, known)
+		}
+		if known && state(`{"`+name+`": `+value+`}`) == plain {
+			t.Errorf("%s: %s: nothing of the node is to be another", name, value)
+		}
+	}
+}
+
+// nodeOfEverything is a node on which every field can have an effect.
+func nodeOfEverything() felix.Input {
+	node := func(name model.NodeName, v4, v6, ipip, vxlan, vxlan6 string) model.Node {
+		return model.Node{Name: name, IPv4: netip.MustParsePrefix(v4), IPv6: netip.MustParsePrefix(v6), IPIPTunnel: netip.MustParseAddr(ipip),
+			VXLANTunnel: netip.MustParseAddr(vxlan), VXLANTunnelV6: netip.MustParseAddr(vxlan6)}
+	}
+	link := func(index int, name string, mtu int, addresses ...netip.Prefix) model.Link {
+		return model.Link{Index: index, Name: name, Up: true, AdminUp: true, MTU: mtu, Addresses: addresses}
+	}
+	pod := netip.MustParseAddr("10.65.0.5")
+	return felix.Input{
+		Self: "a", LearnedSynced: true, HostSynced: true, EndpointsSynced: true,
+		Snapshot: model.Snapshot{
+			Synced: true,
+			Nodes: []model.Node{node("a", "10.1.0.1/24", "fd01::1/64", "10.65.0.1", "10.66.0.1", "fd65::1"),
+				node("b", "10.1.0.2/24", "fd01::2/64", "10.65.1.1", "10.66.1.1", "fd65::1:1")},
+			Pools: []model.Pool{
+				{Name: "ipip", CIDR: netip.MustParsePrefix("10.65.0.0/16"), NATOutgoing: true, IPIP: model.EncapAlways},
+				{Name: "vxlan", CIDR: netip.MustParsePrefix("10.66.0.0/16"), VXLAN: model.EncapAlways},
+				{Name: "vxlan6", CIDR: netip.MustParsePrefix("fd65::/48"), VXLAN: model.EncapAlways},
+			},
+			BGP: []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}},
+		},
+		Host: model.Host{
+			Links: []model.Link{
+				link(2, "eth0", 1500, netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("fd01::1/64")),
+				link(3, "bond0", 1400), link(10, "cali1", 1500), link(20, "tunl0", 1480), link(21, "vxlan.calico", 1450), link(22, "vxlan-v6.calico", 1430),
+			},
+			Routes: []model.HostRoute{{Prefix: netip.MustParsePrefix("10.77.0.0/24"), LinkIndex: 10, Protocol: 4}},
+		},
+		Endpoints: []model.Endpoint{{
+			ContainerID: "1", Interface: "eth0", Namespace: "ns", Pod: "a", HostInterface: "cali1",
+			Addresses:      []netip.Addr{pod, netip.MustParseAddr("fd65::5")},
+			SourcePrefixes: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/24")}, FloatingIPs: []netip.Addr{netip.MustParseAddr("10.65.9.9")},
+		}},
+	}
+}
+
+// TestFelixFieldsAreInTheDocs compares the tables of docs/configuration.md with
+// what is made of each field.
+func TestFelixFieldsAreInTheDocs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## FelixConfiguration\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := map[string][]string{}
+	for _, line := range strings.Split(section, "\n") {
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		if !strings.HasPrefix(line, "| `") || len(cells) != 3 {
+			continue
+		}
+		for _, name := range strings.Split(cells[0], ",") {
+			rows[strings.Trim(name, " `")] = []string{strings.TrimSpace(cells[1]), strings.TrimSpace(cells[2])}
+		}
+	}
+	for name, f := range felixFields {
+		row, there := rows[name]
+		delete(rows, name)
+		switch {
+		case !there:
+			t.Errorf("%s: not in the tables", name)
+		case f.honoured:
+			if row[0] == "" || row[1] == "" {
+				t.Errorf("%s: nothing is said of it", name)
+			}
+		case strings.ReplaceAll(row[0], "`", "") != strings.Join(f.same, ", ") || row[1] != f.why:
+			t.Errorf("%s: the table says %q, the condition %q", name, row, []string{strings.Join(f.same, ", "), f.why})
+		}
+	}
+	for name := range rows {
+		t.Errorf("%s: in the tables, and unknown", name)
 	}
 }
 
@@ -75,7 +190,7 @@ func TestFelixFieldsAreRead(t *testing.T) {
 	if diff := cmp.Diff(want, got.value, compareValues); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for _, spec := range []string{`{"externalNodesList": ["10.2.0.0/16", "x"]}`, `{"iptablesNATOutgoingInterfaceFilter": "a*b"}`, `{"floatingIPs": "On"}`} {
+	for _, spec := range []string{`{"mtuIfacePattern": "eth("}`, `{"externalNodesList": ["10.2.0.0/16", "x"]}`, `{"iptablesNATOutgoingInterfaceFilter": "a*b"}`, `{"floatingIPs": "On"}`} {
 		if got := readFelix(obj("default", spec)); got.ok || !slices.ContainsFunc(got.problems, func(p model.Problem) bool { return p.Reason == reasonInvalid }) {
 			t.Errorf("%s is taken: %v", spec, got.problems)
 		}

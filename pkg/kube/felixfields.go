@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -31,7 +32,7 @@ var felixFields = map[string]felixField{
 	"externalNodesList": honoured, "floatingIPs": honoured, "interfacePrefix": honoured, "ipForwarding": honoured,
 	"ipipEnabled": honoured, "ipipMTU": honoured, "iptablesNATOutgoingInterfaceFilter": honoured,
 	"ipv4NormalRoutePriority": honoured, "ipv6NormalRoutePriority": honoured,
-	"natOutgoingAddress": honoured, "natOutgoingExclusions": honoured, "natPortRange": honoured,
+	"mtuIfacePattern": honoured, "natOutgoingAddress": honoured, "natOutgoingExclusions": honoured, "natPortRange": honoured,
 	"removeExternalRoutes": honoured, "routeRefreshInterval": honoured, "serviceLoopPrevention": honoured,
 	"vxlanEnabled": honoured, "vxlanMTU": honoured, "vxlanMTUV6": honoured, "vxlanPort": honoured, "vxlanVNI": honoured,
 	"workloadSourceSpoofing": honoured,
@@ -47,7 +48,6 @@ var felixFields = map[string]felixField{
 	"liveMigrationRouteConvergenceTime": {why: "live migration is not supported"},
 	"localSubnetL2Reachability":         {same: []string{"Disabled"}, why: "announce pods by BGP instead"},
 	"logSeverityScreen":                 {same: []string{"Info"}, why: "set MUSLIN_LOG_LEVEL in the environment of the DaemonSet"},
-	"mtuIfacePattern":                   {why: "the MTU is that of the link that carries the node's address"},
 	"nftablesFlowTableOffload":          {same: []string{"Disabled"}, why: "flow tables are not supported"},
 	"nftablesMode":                      {same: []string{"Auto", "Enabled"}, why: "rules are nftables' always"},
 	"programClusterRoutes":              {same: []string{"Enabled", "EnabledIPIPOnly"}, why: "Muslin writes every route, and no other daemon does"},
@@ -57,6 +57,9 @@ var felixFields = map[string]felixField{
 	"routeTableRange":                   {why: "routes are in the main table only"},
 	"routeTableRanges":                  {why: "routes are in the main table only"},
 	"wireguardEnabled":                  wireguard, "wireguardEnabledV6": wireguard, "wireguardHostEncryptionEnabled": wireguard,
+	"wireguardInterfaceName": wireguard, "wireguardInterfaceNameV6": wireguard, "wireguardKeepAlive": wireguard,
+	"wireguardListeningPort": wireguard, "wireguardListeningPortV6": wireguard, "wireguardMTU": wireguard, "wireguardMTUV6": wireguard,
+	"wireguardRoutingRulePriority": wireguard, "wireguardThreadingEnabled": wireguard,
 
 	// No part of Calico's, and true of Muslin anyway.
 	"bpfEnabled":  {same: []string{"false"}, why: "there is no eBPF data plane"},
@@ -67,7 +70,7 @@ var felixFields = map[string]felixField{
 // needs none.
 func (f felixField) check(value string) string {
 	switch {
-	case f.honoured || slices.Contains(f.same, value):
+	case f.honoured || slices.ContainsFunc(f.same, func(same string) bool { return strings.EqualFold(same, value) }):
 		return ""
 	case f.why == "":
 		return "has no effect in Muslin: remove it"

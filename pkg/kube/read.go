@@ -122,6 +122,16 @@ func (r *reader) oneOf(field, text string, allowed ...string) string {
 	return text
 }
 
+// anyCase is oneOf for words whose case does not matter.
+func (r *reader) anyCase(field, text string, allowed ...string) string {
+	for _, word := range allowed {
+		if strings.EqualFold(word, text) {
+			text = word
+		}
+	}
+	return r.oneOf(field, text, allowed...)
+}
+
 // ours keeps the annotations that Calico and Muslin give a meaning to.
 func ours(annotations map[string]string) map[string]string {
 	var out map[string]string

@@ -127,16 +127,19 @@ type FelixConfiguration struct {
 	Name string // "default" or "node.<name>"
 
 	IPIPMTU, VXLANMTU, VXLANMTUV6, MTU int
-	VXLANPort, VXLANVNI                int
-	NATPortMin, NATPortMax             int
-	NATOutgoingAddress                 netip.Addr
-	NATExcludeHosts                    bool // natOutgoingExclusions: IPPoolsAndHostIPs
-	InterfacePrefix                    string
-	RouteRefreshSeconds                int
-	IPForwardingDisabled               bool
-	SpoofingAllowed                    bool
-	FloatingIPs                        bool // Enabled
-	IPIPDisabled, VXLANDisabled        bool // ipipEnabled, vxlanEnabled: false
+	// MTUInterfaces is a regular expression for names of the node's links: the
+	// smallest MTU of those is the node's (mtuIfacePattern).
+	MTUInterfaces               string
+	VXLANPort, VXLANVNI         int
+	NATPortMin, NATPortMax      int
+	NATOutgoingAddress          netip.Addr
+	NATExcludeHosts             bool // natOutgoingExclusions: IPPoolsAndHostIPs
+	InterfacePrefix             string
+	RouteRefreshSeconds         int
+	IPForwardingDisabled        bool
+	SpoofingAllowed             bool
+	FloatingIPs                 bool // Enabled
+	IPIPDisabled, VXLANDisabled bool // ipipEnabled, vxlanEnabled: false
 	// DeviceRouteSource and DeviceRouteSourceV6 are the source that the node
 	// prefers towards its pods (deviceRouteSourceAddress, -IPv6).
 	DeviceRouteSource, DeviceRouteSourceV6 netip.Addr
@@ -151,6 +154,12 @@ type FelixConfiguration struct {
 	// RoutePriority and RoutePriorityV6 are the metrics of routes
 	// (ipv4NormalRoutePriority, ipv6NormalRoutePriority); 0: 1024.
 	RoutePriority, RoutePriorityV6 int
-	Unsupported                    []string // JSON names of fields that are set and that Muslin does not honour
-	Raw                            map[string]string
+	// ToHost is what becomes of packets from pods to the node
+	// (defaultEndpointToHostAction): Accept, Drop, Return; empty: Accept.
+	ToHost string
+	// ServiceLoops is what becomes of packets for service ranges that nobody
+	// serves (serviceLoopPrevention): Drop, Reject, Disabled; empty: Drop.
+	ServiceLoops string
+	Unsupported  []string // JSON names of fields that are set and that Muslin does not honour
+	Raw          map[string]string
 }
