@@ -90,7 +90,11 @@ func TestPrefixLimit(t *testing.T) {
 	t.Parallel()
 	n := bgptest.New(t)
 	a, b, c := n.Host(1), n.Host(2), n.Host(3)
-	bird := b.StartBIRD("protocol static { ipv4; route 10.244.50.0/26 blackhole; route 10.244.51.0/26 blackhole; route 10.244.52.0/26 blackhole; }\n" +
+	// The route too many comes in a running session, alone: with more of the
+	// peer's messages unread, the kernel closes with a reset, and a peer may
+	// see that before it has read what it was told.
+	bird := b.StartBIRD("protocol static { ipv4; route 10.244.50.0/26 blackhole; route 10.244.51.0/26 blackhole; }\n" +
+		"protocol static more { disabled; ipv4; route 10.244.52.0/26 blackhole; }\n" +
 		bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
 	c.StartBIRD("protocol static { ipv4; route 10.244.60.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", c.V4, 65002, a.V4, 64512, ""))
 	snap := withPeer(withPeer(clusterOf(a), b.V4, 65001, func(p *model.BGPPeer) {
@@ -98,12 +102,13 @@ func TestPrefixLimit(t *testing.T) {
 	}), c.V4, 65002)
 	s := startSpeaker(t, a, "")
 	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "open", bgptest.Contains(s.learned, "10.244.50.0/26", "10.244.51.0/26"))
+	bgptest.Steady(t, "at its limit", time.Second, bgptest.Contains(s.learned, "10.244.50.0/26", "10.244.51.0/26"))
+	bird.Ask("enable", "more")
 	bgptest.Eventually(t, "closed", bgptest.Contains(s.peers, "prefix limit reached"))
 	bgptest.Eventually(t, "and told so", bgptest.Contains(bird.Log, "Maximum number of prefixes reached"))
 	bgptest.Eventually(t, "the other peer", bgptest.Contains(s.learned, "10.244.60.0/26"))
-	if bad := bgptest.Lacks(s.learned, "10.244.5")(); bad != "" {
-		t.Error(bad)
-	}
+	bgptest.Eventually(t, "its routes go", bgptest.Lacks(s.learned, "10.244.5"))
 	snap.Peers[0].Annotations["muslin.io/prefix-limit"] = "3"
 	s.apply(desired(t, snap))
 	bgptest.Eventually(t, "open again", bgptest.Contains(s.learned, "10.244.50.0/26", "10.244.52.0/26"))
