@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+
+	"golang.org/x/sys/unix"
 )
 
 // labBinary is where the lab keeps its kubelab.
@@ -32,7 +34,30 @@ func Binary() (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	return path, build(path)
+	return path, buildOnce(path)
+}
+
+// buildOnce builds kubelab unless it is there by the time that nobody else
+// builds it: the tests of several packages run at once.
+func buildOnce(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("build kubelab: %w", err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("build kubelab: %w", err)
+	}
+	defer dir.Close() // and with it the lock
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("build kubelab: lock %s: %w", dir.Name(), err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	if err := build(path + ".new"); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 func build(path string) error {
