@@ -47,6 +47,8 @@ func (m Match) matches(r Route) bool {
 		return false
 	case len(m.NextHops) > 0 && !slices.Contains(m.NextHops, r.NextHop):
 		return false
+	case len(m.NextHopIn) > 0 && !insideAny(m.NextHopIn, host(r.NextHop.WithZone(""))):
+		return false
 	case m.Community != "" && !slices.Contains(r.Communities, m.Community):
 		return false
 	case len(m.ASPathPrefix) > len(r.ASPath) || !slices.Equal(m.ASPathPrefix, r.ASPath[:len(m.ASPathPrefix)]):

@@ -13,7 +13,15 @@ import (
 // honoured comes back as problems, sorted; everything else is in force. A node
 // that the snapshot does not hold, or that has no address, gives a Config with
 // ASN 0.
+//
+// Nothing is known of the node's interfaces: rules of BGPFilters that name one
+// match no route. DesiredOn is for whoever can ask the node.
 func Desired(snap model.Snapshot, self model.NodeName) (Config, []model.Problem) {
+	return DesiredOn(snap, self, Ways{})
+}
+
+// DesiredOn is Desired on a node with these ways.
+func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []model.Problem) {
 	b := newBuilder(snap, self)
 	if b == nil {
 		return Config{}, []model.Problem{{
@@ -31,10 +39,12 @@ func Desired(snap model.Snapshot, self model.NodeName) (Config, []model.Problem)
 		Paths:      b.paths(),
 	}
 	c.Peers = b.peers()
+	b.ways, b.unnumbered = waysToPeers(ways, c.Peers), unnumbered(c.Peers)
 	for i := range c.Peers {
 		b.attachPolicies(&c.Peers[i], c.Paths)
 	}
 	c.Policies = b.policyList()
+	b.confusable(c.Peers)
 	slices.SortFunc(b.problems, compareProblems)
 	return c, slices.CompactFunc(b.problems, func(x, y model.Problem) bool { return compareProblems(x, y) == 0 })
 }
@@ -48,8 +58,11 @@ type builder struct {
 	own      model.BGPConfiguration // "node.<self>"
 	filters  map[string]model.BGPFilter
 	external map[model.NodeName]bool // nodes with an explicit peer outside the cluster
-	policies map[policyKey]Policy
-	problems []model.Problem
+	ways     Ways
+	// unnumbered are the peers with a link-local address.
+	unnumbered []netip.Addr
+	policies   map[policyKey]Policy
+	problems   []model.Problem
 }
 
 func newBuilder(snap model.Snapshot, self model.NodeName) *builder {

@@ -345,7 +345,7 @@ func badFilters(_ *testing.T, s *model.Snapshot) {
 		{CIDR: prefix("10.0.0.0/8"), MatchOperator: "Around"},
 		{MinLength: ptr(3)},
 		{CIDR: prefix("10.0.0.0/8"), MatchOperator: "In", MinLength: ptr(30), MaxLength: ptr(20)},
-		{Interface: "eth0"},
+		{Interface: "eth["},
 		{PeerType: "xBGP"},
 		{Source: "Local"},
 		{Communities: []string{"1:1", "2:2"}},

@@ -19,7 +19,7 @@ type policyKey struct {
 // would read the same share them.
 func (b *builder) attachPolicies(p *Peer, own []Path) {
 	o := b.objectOf(*p)
-	p.Import = b.policy(*p, o, Import, "", func() []Rule { return b.importRules(*p, o) })
+	p.Import = b.policy(*p, o, Import, b.importTraits(*p, o), func() []Rule { return b.importRules(*p, o) })
 	traits := ""
 	if mode := nextHopMode(o, *p); mode != "" {
 		traits += "+next-hop-" + string(mode)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"path"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -23,7 +24,7 @@ func (b *builder) filterRules(p Peer, o model.BGPPeer, d Direction) []Rule {
 		for _, l := range filterLists(f, d) {
 			for j, r := range l.rules {
 				field := fmt.Sprintf("%s[%d]", l.field, j)
-				rules, err := filterRule(r, l.family, d, p)
+				rules, err := b.filterRule(r, l.family, d, p)
 				if err != nil {
 					b.problem(model.Ref{Kind: "BGPFilter", Name: name}, "spec."+field, "InvalidRule", "%s; the rule is left out", err)
 					continue
@@ -53,7 +54,7 @@ func filterLists(f model.BGPFilter, d Direction) []filterList {
 
 // filterRule translates one rule; no rule at all means that it can never match
 // on this session.
-func filterRule(r model.FilterRule, f Family, d Direction, p Peer) ([]Rule, error) {
+func (b *builder) filterRule(r model.FilterRule, f Family, d Direction, p Peer) ([]Rule, error) {
 	switch r.PeerType {
 	case "":
 	case "eBGP", "iBGP":
@@ -62,9 +63,6 @@ func filterRule(r model.FilterRule, f Family, d Direction, p Peer) ([]Rule, erro
 		}
 	default:
 		return nil, fmt.Errorf("peerType %q is neither eBGP nor iBGP", r.PeerType)
-	}
-	if r.Interface != "" {
-		return nil, fmt.Errorf("interface is not supported: next hops are resolved by the kernel, after BGP has chosen")
 	}
 	m := Match{Family: f, ASPathPrefix: r.ASPathPrefix}
 	switch r.Source {
@@ -88,6 +86,12 @@ func filterRule(r model.FilterRule, f Family, d Direction, p Peer) ([]Rule, erro
 		if err := operations(&out.Set, r.Operations); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := path.Match(r.Interface, ""); err != nil {
+		return nil, fmt.Errorf("interface %q is not a name, in which * may stand for any text", r.Interface)
+	}
+	if r.Interface != "" {
+		return b.onInterface(out, r.Interface, d, p), nil
 	}
 	return []Rule{out}, nil
 }

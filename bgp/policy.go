@@ -62,8 +62,9 @@ type Match struct {
 	Prefixes     []PrefixRange // one of them must match
 	NotPrefixes  bool          // none of Prefixes may match
 	Source       Source
-	NextHops     []netip.Addr // one of them must be the next hop as received
-	Community    string       // "65000:1" or "65000:1:2" (large, RFC 8092)
+	NextHops     []netip.Addr   // one of them must be the next hop as received
+	NextHopIn    []netip.Prefix // the next hop as received must lie in one of them
+	Community    string         // "65000:1" or "65000:1:2" (large, RFC 8092)
 	ASPathPrefix []model.ASN
 	LocalPref    *uint32
 }

@@ -90,6 +90,7 @@ func (r Rule) String() string {
 	}
 	when(&w, m.Source != "", "from %s ", m.Source)
 	when(&w, len(m.NextHops) > 0, "next-hop %s ", join(m.NextHops))
+	when(&w, len(m.NextHopIn) > 0, "next-hop-in %s ", join(m.NextHopIn))
 	when(&w, m.Community != "", "community %s ", m.Community)
 	when(&w, len(m.ASPathPrefix) > 0, "as-path %s... ", join(m.ASPathPrefix))
 	if m.LocalPref != nil {

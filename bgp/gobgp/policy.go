@@ -201,6 +201,9 @@ func (c *compiler) conditions(m bgp.Match, p bgp.Policy, peers []netip.Addr) []*
 			for _, a := range m.NextHops {
 				cond.NextHopInList = append(cond.NextHopInList, a.String())
 			}
+			for _, p := range m.NextHopIn {
+				cond.NextHopInList = append(cond.NextHopInList, p.String())
+			}
 			c.attributes(cond, m, p)
 			out = append(out, cond)
 		}

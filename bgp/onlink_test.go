@@ -1,0 +1,205 @@
+package bgp_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// links is a node with two uplinks: a default route over eth0, the racks of
+// 10.8.0.0/13 over eth1 but for 10.9.9.0/24, and a pod.
+func links() (model.Host, []model.Endpoint) {
+	route := func(p string, link, metric int) model.HostRoute {
+		return model.HostRoute{Prefix: prefix(p), LinkIndex: link, Metric: metric}
+	}
+	h := model.Host{
+		Links: []model.Link{{Index: 2, Name: "eth0"}, {Index: 3, Name: "eth1"}, {Index: 4, Name: "wg-x"}},
+		Routes: []model.HostRoute{
+			route("0.0.0.0/0", 2, 100), route("10.0.1.0/24", 2, 0), route("10.8.0.0/13", 3, 0), route("10.9.9.0/24", 2, 0),
+			route("0.0.0.0/0", 3, 200),                             // another default route, which the kernel does not take
+			route("10.0.2.0/24", 2, 0), route("10.0.2.0/24", 3, 0), // over both
+			route("::/0", 3, 1024), route("fe80::/64", 2, 256), route("fe80::/64", 3, 256),
+			route("192.0.2.0/24", 9, 0), // a link that is gone
+		},
+	}
+	return h, []model.Endpoint{{
+		HostInterface: "cali1", Addresses: []netip.Addr{addr("10.244.2.9")}, FloatingIPs: []netip.Addr{addr("192.0.2.77")},
+	}}
+}
+
+func onInterfaces(s *model.Snapshot, rules ...model.FilterRule) {
+	noMesh(s)
+	s.Peers = []model.BGPPeer{tor(func(p *model.BGPPeer) { p.Filters = []string{"f"} })}
+	s.Borrowed = []netip.Prefix{prefix("10.244.2.9/32"), prefix("10.244.2.10/32"), prefix("192.0.2.77/32")}
+	s.Filters = []model.BGPFilter{{Name: "f", ImportV4: rules, ExportV4: rules}}
+}
+
+func TestInterfaceGolden(t *testing.T) {
+	s := cluster()
+	onInterfaces(
+		&s,
+		model.FilterRule{Interface: "eth1", Accept: true, Operations: []model.FilterOperation{{AddCommunity: "65000:1"}}},
+		model.FilterRule{Interface: "eth0", Source: "RemotePeers"},
+		model.FilterRule{Interface: "cali*", CIDR: prefix("10.244.0.0/16"), MatchOperator: "In"},
+		model.FilterRule{Interface: "*.calico"},
+	)
+	s.Peers[0].ReachableBy = addr("10.8.0.1")
+	s.Peers = append(s.Peers,
+		model.BGPPeer{Name: "left", PeerIP: addr("fe80::1%eth0"), ASN: 65001, Filters: []string{"f"}},
+		model.BGPPeer{Name: "right", PeerIP: addr("fe80::1%eth1"), ASN: 65001, Filters: []string{"f"}})
+	got := text(bgp.DesiredOn(s, "n1", bgp.NewWays(links())))
+	file := filepath.Join("testdata", "filters-interface.txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// Which routes a rule on an interface is about.
+func TestInterfaceRules(t *testing.T) {
+	learned := func(p, nextHop string) bgp.Route { return bgp.Route{Prefix: prefix(p), NextHop: addr(nextHop)} }
+	own := func(p string) bgp.Route {
+		return bgp.Route{Prefix: prefix(p), NextHop: addr("10.0.1.1"), Local: true, LocalPref: bgp.LocalPref}
+	}
+	for _, tc := range []struct {
+		name      string
+		direction bgp.Direction
+		rule      model.FilterRule
+		route     bgp.Route
+		hit       bool
+	}{
+		{"by the default route", bgp.Import, model.FilterRule{Interface: "eth0"}, learned("10.244.9.0/26", "198.51.100.1"), true},
+		{"a longer route", bgp.Import, model.FilterRule{Interface: "eth0"}, learned("10.244.9.0/26", "10.9.0.1"), false},
+		{"a longer one still", bgp.Import, model.FilterRule{Interface: "eth0"}, learned("10.244.9.0/26", "10.9.9.1"), true},
+		{"other interface", bgp.Import, model.FilterRule{Interface: "eth1"}, learned("10.244.9.0/26", "10.9.0.1"), true},
+		{"over both", bgp.Import, model.FilterRule{Interface: "eth1"}, learned("10.244.9.0/26", "10.0.2.7"), true},
+		{"pattern", bgp.Import, model.FilterRule{Interface: "eth*"}, learned("10.244.9.0/26", "10.9.0.1"), true},
+		{"pattern of others", bgp.Import, model.FilterRule{Interface: "*.calico"}, learned("10.244.9.0/26", "10.9.0.1"), false},
+		{"IPv4 by an IPv6 next hop", bgp.Import, model.FilterRule{Interface: "eth1"}, learned("10.244.9.0/26", "fd00::1"), true},
+		{"and the prefix", bgp.Import, model.FilterRule{Interface: "eth1", CIDR: prefix("10.244.9.0/26"), MatchOperator: "NotEqual"}, learned("10.244.9.0/26", "10.9.0.1"), false},
+		{"passed on", bgp.Export, model.FilterRule{Interface: "eth1"}, learned("10.244.9.0/26", "10.9.0.1"), true},
+		{"own block", bgp.Export, model.FilterRule{Interface: "*"}, own("10.244.1.0/26"), false},
+		{"borrowed address", bgp.Export, model.FilterRule{Interface: "cali*"}, own("10.244.2.9/32"), true},
+		{"floating address", bgp.Export, model.FilterRule{Interface: "cali1"}, own("192.0.2.77/32"), true},
+		{"borrowed, not by a pod", bgp.Export, model.FilterRule{Interface: "cali*"}, own("10.244.2.10/32"), false},
+		{"borrowed, from peers", bgp.Export, model.FilterRule{Interface: "cali*", Source: "RemotePeers"}, own("10.244.2.9/32"), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := cluster()
+			onInterfaces(&s, tc.rule)
+			c, problems := bgp.DesiredOn(s, "n1", bgp.NewWays(links()))
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			name := c.Peers[0].Import
+			if tc.direction == bgp.Export {
+				name = c.Peers[0].Export
+			}
+			p, _ := c.Policy(tc.direction, name)
+			if _, from := p.Decide(tc.route); strings.HasPrefix(from, "filter f") != tc.hit {
+				t.Errorf("decided by %q:\n%s", from, p)
+			}
+		})
+	}
+}
+
+// An unnumbered peer's routes come from its link, whatever the address.
+func TestInterfaceOfAnUnnumberedPeer(t *testing.T) {
+	s := cluster()
+	onInterfaces(&s, model.FilterRule{Interface: "eth1"})
+	s.Peers = []model.BGPPeer{
+		{Name: "left", PeerIP: addr("fe80::1%eth0"), ASN: 65001, Filters: []string{"f"}},
+		{Name: "right", PeerIP: addr("fe80::2%eth1"), ASN: 65001, Filters: []string{"f"}},
+	}
+	c, problems := bgp.DesiredOn(s, "n1", bgp.NewWays(links()))
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, p := range c.Peers {
+		in, _ := c.Policy(bgp.Import, p.Import)
+		out, _ := c.Policy(bgp.Export, p.Export)
+		r := bgp.Route{Prefix: prefix("10.244.9.0/26"), NextHop: p.Address}
+		for _, policy := range []bgp.Policy{in, out} {
+			if _, from := policy.Decide(r); strings.HasPrefix(from, "filter f") != (p.Address.Zone() == "eth1") {
+				t.Errorf("%s from %s is decided on by %q", policy.Direction, p.Address, from)
+			}
+		}
+	}
+}
+
+func TestAsksForInterfaces(t *testing.T) {
+	s := cluster()
+	onInterfaces(&s, model.FilterRule{Interface: "eth1"})
+	if !bgp.AsksForInterfaces(s) {
+		t.Error("a filter in use is not seen")
+	}
+	s.Peers[0].Filters = nil
+	if bgp.AsksForInterfaces(s) {
+		t.Error("a filter that no peer uses is seen")
+	}
+}
+
+// The prefixes of an interface are what a search for the longest match says of
+// every address.
+func TestInterfacePrefixesAreTheLongestMatch(t *testing.T) {
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		h := model.Host{Links: []model.Link{{Index: 1, Name: "a"}, {Index: 2, Name: "b"}}}
+		for range r.IntN(25) {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(3)), byte(r.Uint32())}), r.IntN(33)).Masked()
+			if !slices.ContainsFunc(h.Routes, func(o model.HostRoute) bool { return o.Prefix == p }) {
+				h.Routes = append(h.Routes, model.HostRoute{Prefix: p, LinkIndex: 1 + r.IntN(2)})
+			}
+		}
+		s := cluster()
+		onInterfaces(&s, model.FilterRule{Interface: "a"})
+		c, _ := bgp.DesiredOn(s, "n1", bgp.NewWays(h, nil))
+		policy, _ := c.Policy(bgp.Import, c.Peers[0].Import)
+		for range 300 {
+			nh := netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(4)), byte(r.Uint32())})
+			bits, over := -1, 0
+			for _, o := range h.Routes {
+				if o.Prefix.Contains(nh) && o.Prefix.Bits() > bits {
+					bits, over = o.Prefix.Bits(), o.LinkIndex
+				}
+			}
+			_, from := policy.Decide(bgp.Route{Prefix: prefix("192.0.2.0/24"), NextHop: nh})
+			if (from == "filter f importV4[0]") != (over == 1) {
+				t.Fatalf("seed %d: %s goes over link %d, decided by %q\n%v\n%s", seed, nh, over, from, h.Routes, policy)
+			}
+		}
+	}
+}
+
+func TestWaysEqual(t *testing.T) {
+	h, pods := links()
+	w := bgp.NewWays(h, pods)
+	slices.Reverse(h.Routes)
+	if !w.Equal(bgp.NewWays(h, pods)) {
+		t.Error("the order of routes matters")
+	}
+	if w.Equal(bgp.NewWays(h, nil)) {
+		t.Error("a pod that went is not seen")
+	}
+	h.Routes = h.Routes[1:]
+	if h.Routes = h.Routes[3:]; w.Equal(bgp.NewWays(h, pods)) {
+		t.Error("routes that went are not seen")
+	}
+}

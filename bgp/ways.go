@@ -1,0 +1,158 @@
+package bgp
+
+import (
+	"cmp"
+	"net/netip"
+	"path"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Ways tells over which interfaces the node reaches addresses, as its kernel
+// has it. The zero value knows of none.
+type Ways struct {
+	routes []way                 // sorted by prefix; one a prefix
+	pods   map[netip.Addr]string // addresses of this node's pods → their host interface
+}
+
+// linkLocals are in use on each link: no route says which one is meant.
+var linkLocals = netip.MustParsePrefix("fe80::/10")
+
+// way is a route: what lies in prefix, and in no longer one, leaves by one of
+// the interfaces.
+type way struct {
+	prefix     netip.Prefix
+	interfaces []string // sorted
+}
+
+// NewWays reads the node's routes and pods. What BGP itself has put into the
+// kernel is not among the routes: next hops are not resolved through what was
+// learned with next hops (BIRD keeps to the same).
+func NewWays(h model.Host, pods []model.Endpoint) Ways {
+	names := map[int]string{}
+	for _, l := range h.Links {
+		names[l.Index] = l.Name
+	}
+	best := map[netip.Prefix]int{} // the least metric
+	for _, r := range h.Routes {
+		if m, ok := best[r.Prefix]; !ok || r.Metric < m {
+			best[r.Prefix] = r.Metric
+		}
+	}
+	by := map[netip.Prefix][]string{}
+	for _, r := range h.Routes {
+		name, known := names[r.LinkIndex]
+		if known && r.Metric == best[r.Prefix] && !linkLocals.Contains(r.Prefix.Addr()) {
+			by[r.Prefix.Masked()] = append(by[r.Prefix.Masked()], name)
+		}
+	}
+	w := Ways{pods: map[netip.Addr]string{}}
+	for p, list := range by {
+		slices.Sort(list)
+		w.routes = append(w.routes, way{p, slices.Compact(list)})
+	}
+	slices.SortFunc(w.routes, compareWays)
+	for _, e := range pods {
+		for _, a := range slices.Concat(e.Addresses, e.FloatingIPs) {
+			w.pods[a] = e.HostInterface
+		}
+	}
+	return w
+}
+
+func compareWays(x, y way) int { return comparePrefix(x.prefix, y.prefix) }
+
+// Equal reports whether both say the same of every address.
+func (w Ways) Equal(o Ways) bool {
+	same := func(x, y way) bool { return x.prefix == y.prefix && slices.Equal(x.interfaces, y.interfaces) }
+	if !slices.EqualFunc(w.routes, o.routes, same) || len(w.pods) != len(o.pods) {
+		return false
+	}
+	for a, name := range w.pods {
+		if o.pods[a] != name {
+			return false
+		}
+	}
+	return true
+}
+
+// through gives Ways in which addr is reached as gateway is.
+func (w Ways) through(addr, gateway netip.Addr) Ways {
+	i := slices.IndexFunc(w.longestFirst(), func(x way) bool { return x.prefix.Contains(gateway) })
+	if i < 0 {
+		return w
+	}
+	p := host(addr)
+	routes := slices.DeleteFunc(slices.Clone(w.routes), func(x way) bool { return x.prefix == p })
+	routes = append(routes, way{p, w.longestFirst()[i].interfaces})
+	slices.SortFunc(routes, compareWays)
+	return Ways{routes, w.pods}
+}
+
+func (w Ways) longestFirst() []way {
+	out := slices.Clone(w.routes)
+	slices.SortStableFunc(out, func(x, y way) int { return cmp.Compare(y.prefix.Bits(), x.prefix.Bits()) })
+	return out
+}
+
+// behind lists the addresses that are reached over an interface that matches
+// pattern, as the fewest prefixes that hold them and nothing else.
+func (w Ways) behind(pattern string) []netip.Prefix {
+	var four, six []decided
+	for _, r := range w.routes {
+		d := decided{r.prefix, slices.ContainsFunc(r.interfaces, func(name string) bool { return matchesName(pattern, name) })}
+		if r.prefix.Addr().Is4() {
+			four = append(four, d)
+		} else {
+			six = append(six, d)
+		}
+	}
+	six = append(six, decided{linkLocals, false})
+	slices.SortFunc(six, func(x, y decided) int { return comparePrefix(x.prefix, y.prefix) })
+	return append(cover(netip.MustParsePrefix("0.0.0.0/0"), false, four), cover(netip.MustParsePrefix("::/0"), false, six)...)
+}
+
+// matchesName compares a name with a pattern in which * stands for any text.
+// Names of interfaces hold no slash, at which path.Match would stop.
+func matchesName(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+// decided is a prefix whose addresses are wanted or not, unless a longer one
+// says otherwise.
+type decided struct {
+	prefix netip.Prefix
+	wanted bool
+}
+
+// cover lists what is wanted of p. in are the prefixes inside it, sorted;
+// wanted is what holds where none of them lies.
+func cover(p netip.Prefix, wanted bool, in []decided) []netip.Prefix {
+	if len(in) > 0 && in[0].prefix == p {
+		wanted, in = in[0].wanted, in[1:]
+	}
+	switch {
+	case len(in) == 0 && wanted:
+		return []netip.Prefix{p}
+	case len(in) == 0:
+		return nil
+	}
+	low, high := halves(p)
+	i, _ := slices.BinarySearchFunc(in, high.Addr(), func(d decided, a netip.Addr) int { return d.prefix.Addr().Compare(a) })
+	out := append(cover(low, wanted, in[:i]), cover(high, wanted, in[i:])...)
+	if len(out) == 2 && out[0] == low && out[1] == high {
+		return []netip.Prefix{p}
+	}
+	return out
+}
+
+// halves divides a prefix that is no single address.
+func halves(p netip.Prefix) (low, high netip.Prefix) {
+	bits := p.Bits()
+	b := p.Addr().AsSlice()
+	b[bits/8] |= 0x80 >> (bits % 8)
+	second, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(p.Addr(), bits+1), netip.PrefixFrom(second, bits+1)
+}
