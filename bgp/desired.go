@@ -59,6 +59,8 @@ type builder struct {
 	filters  map[string]model.BGPFilter
 	external map[model.NodeName]bool // nodes with an explicit peer outside the cluster
 	ways     Ways
+	// interfaces tells that some filter in force names an interface.
+	interfaces bool
 	// unnumbered are the peers with a link-local address.
 	unnumbered []netip.Addr
 	policies   map[policyKey]Policy
@@ -88,6 +90,7 @@ func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
 		b.filters[f.Name] = f
 	}
 	b.asn = b.asnOf(b.node)
+	b.interfaces = AsksForInterfaces(snap)
 	b.external = b.nodesWithExternalPeers()
 	return b
 }

@@ -19,7 +19,7 @@ type policyKey struct {
 // would read the same share them.
 func (b *builder) attachPolicies(p *Peer, own []Path) {
 	o := b.objectOf(*p)
-	p.Import = b.policy(*p, o, Import, b.importTraits(*p, o), func() []Rule { return b.importRules(*p, o) })
+	p.Import = b.policy(*p, o, Import, importTraits(*p), func() []Rule { return b.importRules(*p, o) })
 	traits := ""
 	if mode := nextHopMode(o, *p); mode != "" {
 		traits += "+next-hop-" + string(mode)
@@ -100,7 +100,7 @@ func nextHopMode(o model.BGPPeer, p Peer) NextHopMode {
 // importRules: never what no peer can rightly announce, then the filters, then
 // everything (Calico: "import all" behind the filters).
 func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
-	out := []Rule{{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject}}
+	out := append(linkLocalNextHop(p), Rule{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject})
 	var own []PrefixRange
 	for _, f := range []Family{IPv4, IPv6} {
 		if a := addrOf(b.node, f); a.IsValid() {

@@ -97,28 +97,37 @@ func waysToPeers(w Ways, peers []Peer) Ways {
 }
 
 // importTraits is what the import rules of a session depend on besides its
-// filters: the link, where a filter asks for it.
-func (b *builder) importTraits(p Peer, o model.BGPPeer) string {
-	if !linkLocal(p.Address) {
-		return ""
-	}
-	for _, name := range o.Filters {
-		if f := b.filters[name]; slices.ContainsFunc(slices.Concat(f.ImportV4, f.ImportV6), namesInterface) {
-			return "+on-" + p.Address.Zone()
-		}
+// filters: an unnumbered peer's link and address.
+func importTraits(p Peer) string {
+	if linkLocal(p.Address) {
+		return "+" + p.Address.String()
 	}
 	return ""
 }
 
+// linkLocalNextHop has routes of an unnumbered peer carry its address as next
+// hop where they have none: a router without a global address may send "::",
+// and its link-local one as a second next hop (RFC 2545 section 3), which
+// GoBGP drops.
+func linkLocalNextHop(p Peer) []Rule {
+	if !linkLocal(p.Address) {
+		return nil
+	}
+	return []Rule{{
+		From: "unnumbered peer", Match: Match{NextHopIn: []netip.Prefix{host(netip.IPv6Unspecified())}},
+		Action: Continue, Set: Set{NextHop: NextHopSelf, NextHopAddr: p.Address.WithZone("")},
+	}}
+}
+
 // confusable says where two unnumbered peers have the same address, each on its
 // own link, and filters have to tell them apart: neither a session nor a next
-// hop says on which link it is when a policy sees it.
+// hop says on which link it is when a policy sees it. (Their import policies
+// differ in name alone when nothing asks for the link.)
 func (b *builder) confusable(peers []Peer) {
-	interfaces := AsksForInterfaces(b.snap)
 	for i, p := range peers {
 		for _, q := range peers[:i] {
 			if linkLocal(p.Address) && p.Address.WithZone("") == q.Address.WithZone("") &&
-				(interfaces || p.Import != q.Import || p.Export != q.Export) {
+				(b.interfaces || p.Export != q.Export) {
 				b.problem(p.Object, "spec.filters", "SameLinkLocalAddress",
 					"%s and %s are one address on two links, which filters cannot tell apart; give one router another link-local address", q.Address, p.Address)
 			}

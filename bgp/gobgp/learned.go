@@ -214,8 +214,9 @@ func living(hops []hop) []hop {
 	return alive
 }
 
-// nextHop is the path's next hop; for IPv6 the link-local one of two is used
-// only when there is no other.
+// nextHop is the path's next hop. One that says nothing ("::" of a router
+// without a global address) is the peer's own, where that is link-local: GoBGP
+// drops the link-local next hop that comes with it.
 func nextHop(p *apiutil.Path) netip.Addr {
 	for _, a := range p.Attrs {
 		switch v := a.(type) {
@@ -223,11 +224,12 @@ func nextHop(p *apiutil.Path) netip.Addr {
 			return v.Value.Unmap()
 		case *packet.PathAttributeMpReachNLRI:
 			nh := v.Nexthop
-			if (!nh.IsValid() || nh.IsUnspecified()) && v.LinkLocalNexthop.IsValid() {
-				nh = v.LinkLocalNexthop
-			}
-			if nh.IsLinkLocalUnicast() && p.PeerAddress.Zone() != "" {
-				nh = nh.WithZone(p.PeerAddress.Zone())
+			switch zone := p.PeerAddress.Zone(); {
+			case zone == "":
+			case nh.IsUnspecified():
+				nh = p.PeerAddress
+			case nh.IsLinkLocalUnicast():
+				nh = nh.WithZone(zone)
 			}
 			return nh.Unmap()
 		}

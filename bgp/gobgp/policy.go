@@ -1,7 +1,6 @@
 package gobgp
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,23 +8,14 @@ import (
 	"strings"
 
 	"github.com/osrg/gobgp/v4/api"
-	"google.golang.org/protobuf/encoding/prototext"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// GoBGP has one chain of policies a direction for all peers, so each rule
-// carries the set of peers it is for. The chains keep their names, so that a
-// change of content swaps all rules in one step.
-const (
-	importChain = "muslin-import"
-	exportChain = "muslin-export"
-
-	// tag holds a route to the rest of a rule that takes several statements.
-	// It never leaves the chain.
-	tag = "4294967295:109:1"
-)
+// tag holds a route to the rest of a rule that takes several statements. It
+// never leaves the chain.
+const tag = "4294967295:109:1"
 
 type policyID struct {
 	direction bgp.Direction
@@ -40,56 +30,19 @@ func byID(ps []bgp.Policy) map[policyID]bgp.Policy {
 	return m
 }
 
-// setPolicies puts the policies of cfg in force for routes from now on; what
-// was heard and said before is refresh's business.
-func (s *server) setPolicies(ctx context.Context, cfg bgp.Config) error {
-	c := compilePolicies(cfg)
-	text := prototext.MarshalOptions{}.Format(c)
-	if text == s.compiled {
-		s.policies = byID(cfg.Policies)
-		return nil
-	}
-	if err := s.bgp.SetPolicies(ctx, c); err != nil {
-		return fmt.Errorf("set bgp policies: %w", err)
-	}
-	if s.compiled == "" {
-		if err := s.assignChains(ctx); err != nil {
-			return err
-		}
-	}
-	s.compiled, s.policies = text, byID(cfg.Policies)
-	return nil
-}
-
-func (s *server) assignChains(ctx context.Context) error {
-	for _, a := range []*api.PolicyAssignment{
-		{
-			Direction: api.PolicyDirection_POLICY_DIRECTION_IMPORT, DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
-			Policies: []*api.Policy{{Name: importChain}},
-		},
-		{
-			Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT,
-			Policies: []*api.Policy{{Name: exportChain}},
-		},
-	} {
-		if err := s.bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a}); err != nil {
-			return fmt.Errorf("assign bgp policies: %w", err)
-		}
-	}
-	return nil
-}
-
 // compiler turns policies into GoBGP's statements and defined sets.
 type compiler struct {
 	sets       []*api.DefinedSet
 	names      map[string]string // content of a set → its name
 	statements []*api.Statement
 	prefix     string // of statement names
+	suffix     string // of all names
 }
 
-func compilePolicies(cfg bgp.Config) *api.SetPoliciesRequest {
-	c := &compiler{names: map[string]string{}}
-	out := &api.SetPoliciesRequest{}
+// compilePolicies makes the two chains, with names that end in suffix.
+func compilePolicies(cfg bgp.Config, suffix string) *chains {
+	c := &compiler{names: map[string]string{}, suffix: suffix}
+	out := &chains{}
 	for _, dir := range []bgp.Direction{bgp.Import, bgp.Export} {
 		c.statements = nil
 		if dir == bgp.Import {
@@ -106,13 +59,9 @@ func compilePolicies(cfg bgp.Config) *api.SetPoliciesRequest {
 			}
 			c.policy(p, peers)
 		}
-		name := importChain
-		if dir == bgp.Export {
-			name = exportChain
-		}
-		out.Policies = append(out.Policies, &api.Policy{Name: name, Statements: c.statements})
+		out.policies = append(out.policies, &api.Policy{Name: string(dir) + suffix, Statements: c.statements})
 	}
-	out.DefinedSets = c.sets
+	out.sets = c.sets
 	return out
 }
 
@@ -184,7 +133,7 @@ func (c *compiler) rule(r bgp.Rule, p bgp.Policy, cond *api.Conditions) {
 
 func (c *compiler) add(cond *api.Conditions, a *api.Actions) {
 	c.statements = append(c.statements, &api.Statement{
-		Name: fmt.Sprintf("%s-%d", c.prefix, len(c.statements)), Conditions: cond, Actions: a,
+		Name: fmt.Sprintf("%s-%d%s", c.prefix, len(c.statements), c.suffix), Conditions: cond, Actions: a,
 	})
 }
 
@@ -283,7 +232,7 @@ func (c *compiler) prefixSet(list []*api.Prefix) *api.MatchSet {
 	}
 	name, ok := c.names[key]
 	if !ok {
-		name = "prefixes" + strconv.Itoa(len(c.sets))
+		name = "prefixes" + strconv.Itoa(len(c.sets)) + c.suffix
 		c.names[key] = name
 		c.sets = append(c.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name, Prefixes: list})
 	}
@@ -306,7 +255,7 @@ func (c *compiler) set(t api.DefinedType, list []string) *api.MatchSet {
 	key := t.String() + " " + strings.Join(list, " ")
 	name, ok := c.names[key]
 	if !ok {
-		name = "set" + strconv.Itoa(len(c.sets))
+		name = "set" + strconv.Itoa(len(c.sets)) + c.suffix
 		c.names[key] = name
 		c.sets = append(c.sets, &api.DefinedSet{DefinedType: t, Name: name, List: list})
 	}

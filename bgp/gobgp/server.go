@@ -25,7 +25,8 @@ type server struct {
 	policies map[policyID]bgp.Policy
 	ran      map[netip.Addr]used
 	notified map[netip.Addr]uint64 // NOTIFICATIONs sent, when last looked
-	compiled string                // what GoBGP was given for the policies and their peers
+	chains   *chains               // what GoBGP was given for the policies and their peers
+	issue    int                   // how many chains there were
 
 	ribCancel context.CancelFunc
 	evCancel  context.CancelFunc

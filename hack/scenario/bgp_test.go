@@ -34,7 +34,7 @@ func TestWhatIsSpoken(t *testing.T) {
 	}
 	s := spoken{c}
 	tellChapters(t, ctx, []chapter{
-		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"events", s.events}, {"drain", s.drain},
+		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"interface", s.interfaces}, {"events", s.events}, {"drain", s.drain},
 	})
 }
 
@@ -248,6 +248,75 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 		return nil
 	})
 	s.inject(t, ctx, "no network "+stray)
+}
+
+// interfaces: a filter on the link that a prefix would be reached over; then the
+// way to the router changes to another link, and back.
+func (s spoken) interfaces(t *testing.T, ctx context.Context) {
+	const rack, tor2, prefix = "bgppeer.projectcalico.org/rack-r2", "10.1.2.1", "203.0.113.0/24"
+	const other = "198.51.100.128/25" // which no rule is about
+	links, err := s.Exec(ctx, "b1", "ip", "-o", "route", "get", tor2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(links), " dev ")
+	uplink, _, _ := strings.Cut(after, " ")
+	filter := func(pattern string) {
+		t.Helper()
+		s.kubectl(t, ctx, `{apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: link},
+ spec: {importV4: [{interface: "`+pattern+`", cidr: `+prefix+`, matchOperator: Equal, action: Reject}]}}`, "apply", "-f", "-")
+	}
+	installed := func(what string, want bool) {
+		t.Helper()
+		s.await(t, ctx, what, func() error {
+			routes, err := s.Routes("b1")
+			if err != nil {
+				return err
+			}
+			has := func(p string) bool {
+				return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == p })
+			}
+			if has(prefix) != want || !has(other) {
+				return fmt.Errorf("installed: %v, and %v what no rule is about", has(prefix), has(other))
+			}
+			return nil
+		})
+	}
+	filter("other*")
+	s.kubectl(t, ctx, "", "patch", rack, "--type=merge", "-p", `{"spec":{"filters":["link"]}}`)
+	s.inject(t, ctx, "network "+prefix)
+	s.inject(t, ctx, "network "+other)
+	installed("another link", true)
+	filter(uplink)
+	installed("the uplink", false)
+	s.await(t, ctx, "counted", func() error {
+		if n := s.metric(t, ctx, "b1", `muslin_bgp_refused_prefixes{peer="`+tor2+`",reason="filter link importV4[0]"}`); n != "1" {
+			return fmt.Errorf("metric of refused prefixes: %q", n)
+		}
+		return nil
+	})
+	filter(uplink[:2] + "*")
+	installed("a pattern", false)
+	filter("way-*")
+	installed("no longer", true)
+	// A link that leads nowhere takes the address over, in the kernel's eyes.
+	s.exec(t, ctx, "b1", "ip", "link", "add", "way-0", "type", "dummy")
+	s.exec(t, ctx, "b1", "ip", "link", "set", "way-0", "up")
+	s.exec(t, ctx, "b1", "ip", "route", "add", tor2+"/32", "dev", "way-0", "metric", "1")
+	installed("another way", false)
+	s.exec(t, ctx, "b1", "ip", "link", "del", "way-0")
+	installed("the old way", true)
+	s.inject(t, ctx, "no network "+prefix)
+	s.inject(t, ctx, "no network "+other)
+	s.kubectl(t, ctx, "", "patch", rack, "--type=merge", "-p", `{"spec":{"filters":null}}`)
+	s.kubectl(t, ctx, "", "delete", "bgpfilter.projectcalico.org", "link")
+}
+
+func (s spoken) exec(t *testing.T, ctx context.Context, node string, words ...string) {
+	t.Helper()
+	if out, err := s.Exec(ctx, node, words...); err != nil {
+		t.Fatalf("%v: %v\n%s", words, err, out)
+	}
 }
 
 // inject changes what tor2 announces.

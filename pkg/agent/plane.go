@@ -117,6 +117,9 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	own := p.tunnelBook.get()
 	host, version := p.a.links.Look()
 	p.seen = version
+	if p.a.speech.ways.stale(host, pods) {
+		p.a.speech.look.notify()
+	}
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,

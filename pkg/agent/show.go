@@ -50,7 +50,7 @@ func (a *agent) view() nodeview.View {
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
 		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Host: a.links.Host(), Kernel: kernel.Read(),
 	}
-	v.BGP, _ = bgp.Desired(snap, a.cfg.Node)
+	v.BGP, _ = bgp.DesiredOn(snap, a.cfg.Node, a.speech.ways.get())
 	v.Learned, v.Heard = a.speech.learned()
 	v.Endpoints, _ = a.endpoints.Snapshot()
 	v.State, _ = felix.Desired(felix.Input{

@@ -28,6 +28,8 @@ type speech struct {
 	drained atomic.Pointer[string] // the step of a drain that all peers were told of
 
 	refusedNow refusedCounts
+
+	ways waysBook
 }
 
 // told is the configuration that the speaker was given, and when it last
@@ -38,7 +40,12 @@ type told struct {
 }
 
 func newSpeech(a *agent) *speech {
-	return &speech{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{})}
+	s := &speech{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{})}
+	s.ways.read = func() bgp.Ways {
+		pods, _ := a.endpoints.Snapshot()
+		return bgp.NewWays(a.links.Host(), pods)
+	}
+	return s
 }
 
 func (s *speech) String() string         { return "bgp" }
@@ -84,7 +91,7 @@ func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
 func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.Time {
 	snap := s.a.snapshot()
 	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
-	config, problems := bgp.Desired(snap, s.a.cfg.Node)
+	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, s.ways.ask(snap))
 	s.load.asked(problems)
 	s.judge(config)
 	start := time.Now()

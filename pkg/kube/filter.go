@@ -3,11 +3,15 @@ package kube
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
 )
+
+// interfacePattern is what the CRD allows.
+var interfacePattern = regexp.MustCompile(`^[a-zA-Z0-9_.*:@-]{1,16}$`)
 
 // readFilter translates a BGPFilter. One bad rule fails the whole filter: with
 // a rule left out it would let through what it was written to stop.
@@ -73,6 +77,9 @@ func (r *reader) rule(field string, rule *v3.BGPFilterRule, family func(netip.Ad
 func (r *reader) ruleShape(field string, rule *v3.BGPFilterRule, out model.FilterRule) {
 	r.oneOf(field+".source", rule.Source, "RemotePeers")
 	r.oneOf(field+".peerType", rule.PeerType, "eBGP", "iBGP")
+	if rule.Interface != "" && !interfacePattern.MatchString(rule.Interface) {
+		r.fail(field+".interface", "%q is not the name of an interface, in which * may stand for any text", rule.Interface)
+	}
 	if rule.PrefixLength != nil && rule.CIDR == "" {
 		r.fail(field+".prefixLength", "needs cidr")
 	}
