@@ -158,6 +158,7 @@ func (s *server) deletePeer(ctx context.Context, p bgp.Peer) error {
 	delete(s.peers, p.Address)
 	delete(s.ran, p.Address)
 	delete(s.notified, p.Address)
+	delete(s.refusals, p.Address)
 	return nil
 }
 

@@ -25,6 +25,7 @@ type server struct {
 	policies map[policyID]bgp.Policy
 	ran      map[netip.Addr]used
 	notified map[netip.Addr]uint64 // NOTIFICATIONs sent, when last looked
+	refusals map[netip.Addr]uint64 // NOTIFICATIONs received, when last looked
 	chains   *chains               // what GoBGP was given for the policies and their peers
 	issue    int                   // how many chains there were
 
@@ -34,9 +35,12 @@ type server struct {
 
 // startServer starts GoBGP with two tables only: each further family would
 // cost memory and serve nobody.
-func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config) (*server, error) {
-	s := &server{log: log, paths: map[netip.Prefix]bgp.Path{}, peers: map[netip.Addr]bgp.Peer{}, notified: map[netip.Addr]uint64{}, ran: map[netip.Addr]used{}}
-	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(quiet(log), nil))
+func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config, heard func(peerRecord)) (*server, error) {
+	s := &server{
+		log: log, paths: map[netip.Prefix]bgp.Path{}, peers: map[netip.Addr]bgp.Peer{}, ran: map[netip.Addr]used{},
+		notified: map[netip.Addr]uint64{}, refusals: map[netip.Addr]uint64{},
+	}
+	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(quiet(log, heard), nil))
 	go s.bgp.Serve()
 	err := s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn:              uint32(cfg.ASN),

@@ -34,15 +34,18 @@ type sessions struct {
 }
 
 type session struct {
-	config    bgp.Peer
-	state     packet.FSMState
-	since     time.Time
-	flaps     int
-	lastError string
-	ended     map[packet.Family]bool // families whose End-of-RIB was seen
-	wentDown  bool
-	cameUp    bool
-	asked     time.Time // when last looked at for its prefix limit
+	config   bgp.Peer
+	state    packet.FSMState
+	since    time.Time
+	flaps    int
+	failed   failure // the last one
+	failedAt time.Time
+	ending   failure                // of the session that stands, as the log has it
+	refused  bool                   // while it was opened, with a reason yet to be found out
+	ended    map[packet.Family]bool // families whose End-of-RIB was seen
+	wentDown bool
+	cameUp   bool
+	asked    time.Time // when last looked at for its prefix limit
 }
 
 func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
@@ -59,7 +62,7 @@ func (s *sessions) configure(cfg bgp.Config, d peerDiff) {
 	defer s.mu.Unlock()
 	for _, p := range append(slices.Clone(d.remove), d.remake...) {
 		if v, ok := s.peers[p.Address]; ok {
-			s.peers[p.Address] = &session{since: time.Now(), flaps: v.flaps, lastError: v.lastError, state: packet.BGP_FSM_IDLE}
+			s.peers[p.Address] = &session{since: time.Now(), flaps: v.flaps, failed: v.failed, failedAt: v.failedAt, state: packet.BGP_FSM_IDLE}
 		}
 	}
 	next := make(map[netip.Addr]*session, len(cfg.Peers))
@@ -79,7 +82,7 @@ func (s *sessions) restarted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for a, v := range s.peers {
-		s.peers[a] = &session{config: v.config, since: time.Now(), flaps: v.flaps, lastError: "identity changed", state: packet.BGP_FSM_IDLE}
+		s.peers[a] = &session{config: v.config, since: time.Now(), flaps: v.flaps, failed: failure{reasonIdentity, "identity changed"}, state: packet.BGP_FSM_IDLE}
 	}
 }
 
@@ -108,26 +111,21 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 	case v.state == packet.BGP_FSM_ESTABLISHED:
 		v.ended = map[packet.Family]bool{}
 		v.cameUp = true
+		v.recovers()
 		nudge(s.attend)
 		s.log.Info("bgp session established", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind)
 	case old == packet.BGP_FSM_ESTABLISHED:
 		v.flaps++
 		v.wentDown = true
-		v.lastError = reason(e)
-		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.lastError)
+		v.fails(v.whyLost(e.Peer.State), now)
+		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.failed.text)
 		nudge(s.attend)
 	case v.state == packet.BGP_FSM_IDLE:
-		v.lastError = reason(e)
+		if v.turnedAway(e.Peer.State, now) {
+			nudge(s.attend)
+		}
 	}
 	s.hint()
-}
-
-func reason(e *apiutil.WatchEventMessage_PeerEvent) string {
-	st := e.Peer.State
-	if st.DisconnectMessage != "" {
-		return st.DisconnectMessage
-	}
-	return st.DisconnectReason.String()
 }
 
 func (s *sessions) endOfRIB(p *apiutil.Path) {
@@ -138,9 +136,9 @@ func (s *sessions) endOfRIB(p *apiutil.Path) {
 	}
 }
 
-// take gives the peers whose session ended, and those whose session began,
-// since the last call.
-func (s *sessions) take() (down, up []netip.Addr) {
+// take gives the peers whose session ended, those whose session began, and
+// those that refused one, since the last call.
+func (s *sessions) take() (down, up, refused []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for a, v := range s.peers {
@@ -150,9 +148,12 @@ func (s *sessions) take() (down, up []netip.Addr) {
 		if v.cameUp {
 			up = append(up, a)
 		}
-		v.wentDown, v.cameUp = false, false
+		if v.refused {
+			refused = append(refused, a)
+		}
+		v.wentDown, v.cameUp, v.refused = false, false, false
 	}
-	return down, up
+	return down, up, refused
 }
 
 // longDown gives the peers with a prefix limit that have been idle for pause,

@@ -206,7 +206,7 @@ func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 		s.rib.clear()
 		s.sessions.restarted()
 	}
-	srv, err := startServer(ctx, s.log, cfg)
+	srv, err := startServer(ctx, s.log, cfg, s.sessions.heard)
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,12 @@ func (s *Speaker) tend() {
 		return
 	}
 	ctx, cfg := context.Background(), s.config()
-	down, up := s.sessions.take()
+	down, up, refused := s.sessions.take()
+	for _, a := range refused {
+		if p, ok := cfg.Peer(a); ok {
+			s.sessions.explained(a, s.server.whyRefused(ctx, p))
+		}
+	}
 	for _, a := range down {
 		p, ok := cfg.Peer(a)
 		if ok {

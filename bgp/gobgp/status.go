@@ -114,9 +114,10 @@ func (s *sessions) status() []model.PeerStatus {
 		st := model.PeerStatus{
 			Address: v.config.Address, Port: v.config.Port, ASN: v.config.ASN,
 			Kind: string(v.config.Kind), Object: v.config.Object,
-			State: stateName(v.state), Since: v.since, Flaps: v.flaps, LastError: v.lastError,
+			State: stateName(v.state), Since: v.since, Flaps: v.flaps,
 			Received: map[string]int{}, Accepted: map[string]int{}, Sent: map[string]int{},
 		}
+		v.say(&st)
 		if v.config.BFD != nil {
 			st.BFDState = bfdName(api.BfdSessionState_BFD_SESSION_STATE_DOWN)
 		}
@@ -147,7 +148,7 @@ func detail(st *model.PeerStatus, p *api.Peer) {
 		st.GracefulRestart = st.GracefulRestart || gr.GetReceived() && gr.GetEnabled()
 	}
 	if overLimit(p) {
-		st.State, st.LastError = "Idle", "prefix limit reached"
+		st.State, st.LastReason, st.LastError = "Idle", reasonPrefixLimit, "prefix limit reached"
 	}
 }
 
@@ -217,6 +218,7 @@ func (s *server) noteNotifications(ctx context.Context, a netip.Addr) {
 func (s *server) holdTimerExpired(ctx context.Context, a netip.Addr) (expired bool) {
 	s.inspect(ctx, a, func(p *api.Peer) {
 		sent := p.GetState().GetMessages().GetSent().GetNotification()
+		s.refusals[a] = p.GetState().GetMessages().GetReceived().GetNotification()
 		expired = sent > s.notified[a] && p.GetGracefulRestart().GetPeerRestarting()
 	})
 	return expired

@@ -56,6 +56,7 @@ var (
 	descPeerUp    = prometheus.NewDesc("muslin_bgp_peer_established", "1 while the session is established.", peerLabels, nil)
 	descPeerSince = prometheus.NewDesc("muslin_bgp_peer_state_since_seconds", "Unix time of the last change of state.", peerLabels, nil)
 	descPeerFlaps = prometheus.NewDesc("muslin_bgp_peer_flaps_total", "Times the session was lost.", peerLabels, nil)
+	descPeerError = prometheus.NewDesc("muslin_bgp_peer_error", "1 while the session is not established, by the reason.", append([]string{"reason"}, peerLabels...), nil)
 	descPeerPfx   = prometheus.NewDesc("muslin_bgp_peer_prefixes", "Prefixes by family and direction (received, accepted, sent).", append([]string{"family", "direction"}, peerLabels...), nil)
 	descPeerMsgs  = prometheus.NewDesc("muslin_bgp_peer_messages_total", "BGP messages by direction.", append([]string{"direction"}, peerLabels...), nil)
 	descBlocks    = prometheus.NewDesc("muslin_ipam_blocks", "Blocks of this node, by state.", []string{"state"}, nil)
@@ -70,7 +71,7 @@ type statusCollector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems} {
+	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems} {
 		ch <- d
 	}
 }
@@ -105,6 +106,9 @@ func collectPeer(ch chan<- prometheus.Metric, p model.PeerStatus) {
 		up = 1
 	}
 	ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, up, labels...)
+	if up == 0 && p.LastReason != "" {
+		ch <- prometheus.MustNewConstMetric(descPeerError, prometheus.GaugeValue, 1, append([]string{p.LastReason}, labels...)...)
+	}
 	if !p.Since.IsZero() {
 		ch <- prometheus.MustNewConstMetric(descPeerSince, prometheus.GaugeValue, float64(p.Since.Unix()), labels...)
 	}

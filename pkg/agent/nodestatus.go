@@ -133,12 +133,14 @@ func sessionsOf(peers []model.PeerStatus) *kube.BGPStatus {
 		if !p.Address.Is4() {
 			list, up, down = &out.PeersV6, &out.EstablishedV6, &out.NotEstablishedV6
 		}
-		*list = append(*list, kube.NodePeer{PeerIP: p.Address.String(), Type: p.Kind, State: p.State, Since: moment(p.Since)})
+		row := kube.NodePeer{PeerIP: p.Address.String(), Type: p.Kind, State: p.State, Since: moment(p.Since)}
 		if p.State == "Established" {
 			*up++
 		} else {
 			*down++
+			row.LastError = p.LastError
 		}
+		*list = append(*list, row)
 	}
 	return out
 }

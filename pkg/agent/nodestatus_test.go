@@ -68,15 +68,15 @@ func TestRoutesOfAStatusAreBounded(t *testing.T) {
 func TestSessionsOfAStatus(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	got := sessionsOf([]model.PeerStatus{
-		{Address: addrOf("192.0.2.2"), Kind: "NodeMesh", State: "Established", Since: since},
-		{Address: addrOf("192.0.2.254"), Kind: "GlobalPeer", State: "Active"},
+		{Address: addrOf("192.0.2.2"), Kind: "NodeMesh", State: "Established", Since: since, LastError: "of a session before"},
+		{Address: addrOf("192.0.2.254"), Kind: "GlobalPeer", State: "Active", LastError: "connection refused"},
 		{Address: addrOf("fd01::1"), Kind: "NodePeer", State: "OpenSent"},
 	})
 	want := &kube.BGPStatus{
 		EstablishedV4: 1, NotEstablishedV4: 1, NotEstablishedV6: 1,
 		PeersV4: []kube.NodePeer{
 			{PeerIP: "192.0.2.2", Type: "NodeMesh", State: "Established", Since: "2026-01-02T03:04:05Z"},
-			{PeerIP: "192.0.2.254", Type: "GlobalPeer", State: "Active"},
+			{PeerIP: "192.0.2.254", Type: "GlobalPeer", State: "Active", LastError: "connection refused"},
 		},
 		PeersV6: []kube.NodePeer{{PeerIP: "fd01::1", Type: "NodePeer", State: "OpenSent"}},
 	}

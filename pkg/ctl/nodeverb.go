@@ -230,7 +230,7 @@ func storedText(node string, o api.Object) string {
 		for _, x := range list {
 			p, _ := x.(api.Object)
 			state := kind.Text(p, "state", "")
-			rows = append(rows, []string{kind.Text(p, "peerIP", ""), cmp.Or(peerTypes[kind.Text(p, "type", "")], "-"), upDown(state), kind.Text(p, "since", "-"), state})
+			rows = append(rows, []string{kind.Text(p, "peerIP", ""), cmp.Or(peerTypes[kind.Text(p, "type", "")], "-"), upDown(state), kind.Text(p, "since", "-"), info(model.PeerStatus{State: state, LastError: kind.Text(p, "lastError", "")})})
 		}
 		if len(rows) == 1 {
 			fmt.Fprintf(&b, "IP%s: no peers\n", strings.ToLower(family))

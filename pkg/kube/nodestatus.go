@@ -72,6 +72,8 @@ type NodePeer struct {
 	Type   string `json:"type"`  // NodeMesh, NodePeer, GlobalPeer
 	State  string `json:"state"` // RFC 4271 section 8.2.2
 	Since  string `json:"since,omitempty"`
+	// LastError is Muslin's own: why the session is not established, in words.
+	LastError string `json:"lastError,omitempty"`
 }
 
 // RouteStatus is the class Routes.

@@ -121,7 +121,8 @@ type PeerStatus struct {
 	State                      string // Idle, Connect, Active, OpenSent, OpenConfirm, Established
 	Since                      time.Time
 	Flaps                      int
-	LastError                  string
+	LastError                  string         // why it is not established, or was lost last
+	LastReason                 string         // the same as one word, out of a fixed set
 	Received, Accepted, Sent   map[string]int // prefixes by family, "ipv4" and "ipv6"
 	MessagesIn, MessagesOut    uint64
 	BFDState                   string
