@@ -295,6 +295,17 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.Pools[0].VXLAN, in.Snapshot.Pools[1].VXLAN = model.EncapCrossSubnet, model.EncapCrossSubnet
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", VXLANPort: 8472, VXLANVNI: 5000, VXLANMTU: 1400}}
 	},
+	// The moment in which no device has the name, and the ports of both are
+	// guarded.
+	"vxlan-port-changes": func(in *Input) {
+		tunnelEnds(in)
+		in.Snapshot.Pools[0].VXLAN = model.EncapAlways
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", VXLANPort: 8472}}
+		next := link(vxlan4+10, Heir(VXLANDevice), "vxlan", 1450)
+		last := link(vxlan4+11, Predecessor(VXLANDevice), "vxlan", 1450)
+		next.VXLANPort, last.VXLANPort = 8472, 4789
+		in.Host.Links = append(slices.DeleteFunc(in.Host.Links, func(l model.Link) bool { return l.Name == VXLANDevice }), next, last)
+	},
 }
 
 func TestDesired(t *testing.T) {

@@ -46,9 +46,9 @@ func ReadyTunnels(own TunnelAddresses, host model.Host) TunnelAddresses {
 			case !l.AdminUp:
 			case l.Name == IPIPDevice && p.Addr() == own.IPIP:
 				out.IPIP = own.IPIP
-			case l.Name == VXLANDevice && p.Addr() == own.VXLAN:
+			case (l.Name == VXLANDevice || l.Name == Heir(VXLANDevice)) && p.Addr() == own.VXLAN:
 				out.VXLAN = own.VXLAN
-			case l.Name == VXLANDeviceV6 && p.Addr() == own.VXLANV6:
+			case (l.Name == VXLANDeviceV6 || l.Name == Heir(VXLANDeviceV6)) && p.Addr() == own.VXLANV6:
 				out.VXLANV6 = own.VXLANV6
 			}
 		}

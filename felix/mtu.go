@@ -85,5 +85,5 @@ func (c *casefile) findNamedMTU() int {
 // isOurs tells pods' links and tunnels from the node's own links.
 func (c *casefile) isOurs(l model.Link) bool {
 	return strings.HasPrefix(l.Name, cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix)) ||
-		l.Name == IPIPDevice || l.Name == VXLANDevice || l.Name == VXLANDeviceV6
+		isTunnel(l.Name)
 }

@@ -62,7 +62,7 @@ func (c *casefile) podRoutes() []Route {
 // and the route it is wanted for may do just that: a tunnel's address lies in
 // its node's block.
 func (c *casefile) tunnelPeerRoutes() []Route {
-	l, ok := c.names[VXLANDeviceV6]
+	l, ok := c.tunnelLink(VXLANDeviceV6)
 	if !ok || !l.AdminUp {
 		return nil
 	}

@@ -23,12 +23,9 @@ func (c *casefile) spoofing() Spoofing {
 		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
 		ToHost: cmp.Or(c.config.ToHost, "Accept"),
 	}
-	if g := c.guard(); g.any() {
-		s.NoIPIP = !c.config.IPIPFromPods && g.IPIP
-		if !c.config.VXLANFromPods {
-			s.NoVXLAN = g.VXLANPort
-		}
-	}
+	g := c.guard()
+	s.NoIPIP = g.IPIP && !c.config.IPIPFromPods
+	s.NoVXLAN = len(g.VXLANPorts) > 0 && !c.config.VXLANFromPods
 	for _, e := range c.Endpoints {
 		if e.HostInterface == "" || !strings.HasPrefix(e.HostInterface, s.Prefix) {
 			continue
@@ -66,14 +63,22 @@ func (c *casefile) services() ServiceGuard {
 	return ServiceGuard{Ranges: cover(all), Reject: mode == "Reject"}
 }
 
-// guard lets tunnelled packets in from nodes only.
+// guard lets tunnelled packets in from nodes only, as long as a device takes
+// them: one that has to go stays for a while.
 func (c *casefile) guard() TunnelGuard {
 	ipip, v4, v6 := c.encapsulations()
 	g := TunnelGuard{IPIP: ipip}
 	if v4 || v6 {
-		g.VXLANPort = c.vxlanPort()
+		g.VXLANPorts = append(g.VXLANPorts, c.vxlanPort())
 	}
-	if !g.IPIP && g.VXLANPort == 0 {
+	for _, l := range c.Host.Links {
+		if l.VXLANPort > 0 && isTunnel(l.Name) {
+			g.VXLANPorts = append(g.VXLANPorts, l.VXLANPort)
+		}
+	}
+	slices.Sort(g.VXLANPorts)
+	g.VXLANPorts = slices.Compact(g.VXLANPorts)
+	if !g.Any() {
 		return TunnelGuard{}
 	}
 	for _, n := range c.Snapshot.Nodes {

@@ -134,10 +134,9 @@ type Spoofing struct {
 	// ToHost says what becomes of packets from pods to the node itself (Calico
 	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
 	ToHost string
-	// NoIPIP and NoVXLAN (the UDP port, 0: off) drop tunnelled packets that pods
-	// send: masqueraded, they would pass for a node's.
-	NoIPIP  bool
-	NoVXLAN int
+	// NoIPIP and NoVXLAN drop tunnelled packets of the kinds that are guarded
+	// when pods send them: masqueraded, they would pass for a node's.
+	NoIPIP, NoVXLAN bool
 }
 
 // PodSource is a pod interface with the source prefixes it may use.
@@ -146,14 +145,16 @@ type PodSource struct {
 	Sources   []netip.Prefix // sorted
 }
 
-// TunnelGuard drops tunnelled packets from hosts that are not nodes. An empty
-// Nodes list with both flags off means: no guard.
+// TunnelGuard drops tunnelled packets from hosts that are not nodes.
 type TunnelGuard struct {
-	IPIP      bool
-	VXLANPort int // UDP; 0 means: no VXLAN
-	Nodes     []netip.Addr
-	External  []netip.Prefix // hosts beside the nodes; sorted, disjoint
+	IPIP       bool
+	VXLANPorts []int // UDP, sorted; empty: no VXLAN
+	Nodes      []netip.Addr
+	External   []netip.Prefix // hosts beside the nodes; sorted, disjoint
 }
+
+// Any says that there is something to guard.
+func (g TunnelGuard) Any() bool { return g.IPIP || len(g.VXLANPorts) > 0 }
 
 // ServiceGuard ends the loop of a packet for a service address that nobody
 // serves: the router sends it to a node that announces the range, the node back

@@ -125,14 +125,7 @@ func (r Ruleset) String() string {
 	r.Tunnels.sets(&b)
 	r.Services.sets(&b)
 	r.Floating.sets(&b)
-	if r.Spoofing.Prefix != "" || r.Tunnels.any() {
-		fmt.Fprintf(&b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
-		r.Tunnels.rules(&b)
-		if r.Spoofing.Prefix != "" {
-			fmt.Fprintf(&b, "\t\tiifname \"%s*\" jump from-pod\n", r.Spoofing.Prefix)
-		}
-		b.WriteString("\t}\n")
-	}
+	r.prerouting(&b)
 	r.Spoofing.rules(&b)
 	r.Services.rules(&b)
 	r.Floating.rules(&b)
@@ -264,19 +257,13 @@ func (s Spoofing) rules(b *strings.Builder) {
 	if s.Prefix == "" {
 		return
 	}
-	b.WriteString("\tchain from-pod {\n")
-	if s.NoIPIP {
-		b.WriteString("\t\tip protocol 4 drop\n")
-	}
-	if s.NoVXLAN != 0 {
-		fmt.Fprintf(b, "\t\tudp dport %d drop\n", s.NoVXLAN)
-	}
-	b.WriteString("\t\tiifname . ip saddr @pod-source4 return\n" +
-		"\t\tiifname . ip6 saddr @pod-source6 return\n" +
-		"\t\tip6 saddr :: return\n" +
-		"\t\tip6 saddr fe80::/10 return\n" +
-		"\t\tiifname . ip saddr @pod-source-net4 return\n" +
-		"\t\tiifname . ip6 saddr @pod-source-net6 return\n" +
+	b.WriteString("\tchain from-pod {\n" +
+		"\t\tiifname . ip saddr @pod-source4 accept\n" +
+		"\t\tiifname . ip6 saddr @pod-source6 accept\n" +
+		"\t\tip6 saddr :: accept\n" +
+		"\t\tip6 saddr fe80::/10 accept\n" +
+		"\t\tiifname . ip saddr @pod-source-net4 accept\n" +
+		"\t\tiifname . ip6 saddr @pod-source-net6 accept\n" +
 		"\t\tdrop\n\t}\n")
 	if s.ToHost == "Drop" {
 		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityFilter)
@@ -321,10 +308,8 @@ func (g ServiceGuard) rules(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-func (g TunnelGuard) any() bool { return g.IPIP || g.VXLANPort != 0 }
-
 func (g TunnelGuard) sets(b *strings.Builder) {
-	if !g.any() {
+	if !g.Any() {
 		return
 	}
 	var v4, v6 []string
@@ -346,20 +331,51 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 	}
 }
 
-func (g TunnelGuard) rules(b *strings.Builder) {
+// prerouting has, for a packet that is neither tunnelled nor from a pod, one
+// comparison for each kind of tunnel and one for the interface, and for a pod's
+// one look-up more.
+func (r Ruleset) prerouting(b *strings.Builder) {
+	if r.Spoofing.Prefix == "" && !r.Tunnels.Any() {
+		return
+	}
+	fmt.Fprintf(b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
+	for _, port := range r.Tunnels.VXLANPorts {
+		fmt.Fprintf(b, "\t\tudp dport %d jump vxlan\n", port)
+	}
+	if r.Tunnels.IPIP {
+		b.WriteString("\t\tip protocol 4 jump ipip\n")
+	}
+	if r.Spoofing.Prefix != "" {
+		fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod\n", r.Spoofing.Prefix)
+	}
+	b.WriteString("\t}\n")
+	from4, from6 := r.Tunnels.strangers()
+	pods := fmt.Sprintf("\t\tiifname \"%s*\" drop\n", r.Spoofing.Prefix)
+	if len(r.Tunnels.VXLANPorts) > 0 {
+		b.WriteString("\tchain vxlan {\n")
+		if r.Spoofing.NoVXLAN {
+			b.WriteString(pods)
+		}
+		b.WriteString("\t\t" + from4 + "fib daddr type local drop\n\t\t" + from6 + "fib daddr type local drop\n\t}\n")
+	}
+	if r.Tunnels.IPIP {
+		b.WriteString("\tchain ipip {\n")
+		if r.Spoofing.NoIPIP {
+			b.WriteString(pods)
+		}
+		b.WriteString("\t\t" + from4 + "drop\n\t}\n")
+	}
+}
+
+// strangers match sources that are neither nodes nor allowed beside them.
+func (g TunnelGuard) strangers() (from4, from6 string) {
 	out4, out6 := ByFamily(g.External)
-	from4, from6 := "ip saddr != @nodes4 ", "ip6 saddr != @nodes6 "
+	from4, from6 = "ip saddr != @nodes4 ", "ip6 saddr != @nodes6 "
 	if len(out4) > 0 {
 		from4 += "ip saddr != @external4 "
 	}
 	if len(out6) > 0 {
 		from6 += "ip6 saddr != @external6 "
 	}
-	if g.IPIP {
-		b.WriteString("\t\tip protocol 4 " + from4 + "drop\n")
-	}
-	if g.VXLANPort != 0 {
-		fmt.Fprintf(b, "\t\tudp dport %d %sfib daddr type local drop\n", g.VXLANPort, from4)
-		fmt.Fprintf(b, "\t\tudp dport %d %sfib daddr type local drop\n", g.VXLANPort, from6)
-	}
+	return from4, from6
 }

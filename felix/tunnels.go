@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -16,6 +17,28 @@ const (
 	VXLANDevice   = "vxlan.calico"
 	VXLANDeviceV6 = "vxlan-v6.calico"
 )
+
+// While the VNI or the port of a VXLAN device changes, the one to come is beside
+// it and then the one that has been, with these endings.
+const (
+	heir        = ".next"
+	predecessor = ".last"
+)
+
+// Heir and Predecessor name what is beside a VXLAN device while its VNI or port
+// changes: the device that will have its name, and the one that had it.
+func Heir(device string) string        { return strings.TrimSuffix(device, ".calico") + heir }
+func Predecessor(device string) string { return strings.TrimSuffix(device, ".calico") + predecessor }
+
+// isTunnel says whether a link is a tunnel device of ours, by its name.
+func isTunnel(name string) bool {
+	for _, device := range []string{VXLANDevice, VXLANDeviceV6} {
+		if name == device || name == Heir(device) || name == Predecessor(device) {
+			return true
+		}
+	}
+	return name == IPIPDevice
+}
 
 // Calico's defaults (FelixConfiguration vxlanVNI, vxlanPort) and the bytes that
 // a tunnel adds to each packet.
@@ -142,8 +165,18 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 	return nil
 }
 
+// tunnelLink is the link of a tunnel device, or of its heir in the moment in
+// which the name goes from the one to the other.
+func (c *casefile) tunnelLink(device string) (model.Link, bool) {
+	l, ok := c.names[device]
+	if !ok {
+		l, ok = c.names[Heir(device)]
+	}
+	return l, ok
+}
+
 func (r *resolver) over(device string, gateway netip.Addr) []NextHop {
-	l, ok := r.c.names[device]
+	l, ok := r.c.tunnelLink(device)
 	if !ok || !l.AdminUp {
 		return nil
 	}

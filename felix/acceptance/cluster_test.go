@@ -24,8 +24,9 @@ type cluster struct {
 	kind  encapsulation
 	nodes []*node
 
-	mu   sync.Mutex // guards what follows
-	mode map[model.NodeName]model.Encap
+	mu     sync.Mutex // guards what follows
+	mode   map[model.NodeName]model.Encap
+	config map[model.NodeName]model.FelixConfiguration // as the node has it; none: defaults
 	// announced are the nodes whose tunnel addresses the others know: those
 	// whose devices were up once. A node announces its end of a tunnel only
 	// when packets may come by it.
@@ -34,7 +35,7 @@ type cluster struct {
 
 func newCluster(t *testing.T, kind encapsulation) *cluster {
 	t.Helper()
-	c := &cluster{kind: kind, mode: map[model.NodeName]model.Encap{}, announced: map[model.NodeName]bool{}}
+	c := &cluster{kind: kind, mode: map[model.NodeName]model.Encap{}, config: map[model.NodeName]model.FelixConfiguration{}, announced: map[model.NodeName]bool{}}
 	router := nstest.New(t)
 	router.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 	for subnet := 1; subnet <= 2; subnet++ {
@@ -105,6 +106,9 @@ func (c *cluster) publish() {
 
 func (c *cluster) view(of *node) model.Snapshot {
 	s := model.Snapshot{Synced: true}
+	if config, ok := c.config[of.Name]; ok {
+		s.Felix = []model.FelixConfiguration{config}
+	}
 	for i, cidr := range []string{"10.65.0.0/16", "fd65::/48"}[:len(c.kind.devices)] {
 		p := model.Pool{Name: cidr, CIDR: netip.MustParsePrefix(cidr), BlockSize: []int{26, 122}[i], NATOutgoing: true, Allocatable: true}
 		c.kind.set(&p, c.mode[of.Name])
@@ -141,6 +145,15 @@ func (c *cluster) routes(of *node) []model.Learned {
 func (c *cluster) change(n *node, mode model.Encap) {
 	c.mu.Lock()
 	c.mode[n.Name] = mode
+	c.mu.Unlock()
+	c.publish()
+}
+
+// configure gives one node another FelixConfiguration.
+func (c *cluster) configure(n *node, config model.FelixConfiguration) {
+	config.Name = "default"
+	c.mu.Lock()
+	c.config[n.Name] = config
 	c.mu.Unlock()
 	c.publish()
 }

@@ -29,17 +29,7 @@ var steps = []step{
 // the tunnel between those nodes that are to use it, and no other.
 func changeUnderTraffic(t *testing.T, kind encapsulation) {
 	c := newCluster(t, kind)
-	c.awaitRoutes(t, model.EncapNever)
-	var all flows
-	// The second family has its flows where the encapsulation has it.
-	for family := range kind.devices {
-		for _, pair := range [][2]int{{0, 1}, {0, 2}, {2, 1}} {
-			from, to := c.nodes[pair[0]], c.nodes[pair[1]]
-			all = append(all, start(t, fmt.Sprintf("pod on %s to pod on %s (%d)", from.Name, to.Name, family),
-				from.pod, to.endpoint.Addresses[family]))
-		}
-		all = append(all, start(t, fmt.Sprintf("node b to pod on c (%d)", family), c.nodes[1].ns, c.nodes[2].endpoint.Addresses[family]))
-	}
+	all := c.talk(t)
 	c.check(t, all, model.EncapNever)
 	for _, s := range steps {
 		for _, i := range s.order {
@@ -54,6 +44,22 @@ func changeUnderTraffic(t *testing.T, kind encapsulation) {
 	for _, n := range c.nodes {
 		n.content(t)
 	}
+}
+
+// talk has pods and hosts talk, each family where the encapsulation has it.
+func (c *cluster) talk(t *testing.T) flows {
+	t.Helper()
+	c.awaitRoutes(t, model.EncapNever)
+	var all flows
+	for family := range c.kind.devices {
+		for _, pair := range [][2]int{{0, 1}, {0, 2}, {2, 1}} {
+			from, to := c.nodes[pair[0]], c.nodes[pair[1]]
+			all = append(all, start(t, fmt.Sprintf("pod on %s to pod on %s (%d)", from.Name, to.Name, family),
+				from.pod, to.endpoint.Addresses[family]))
+		}
+		all = append(all, start(t, fmt.Sprintf("node b to pod on c (%d)", family), c.nodes[1].ns, c.nodes[2].endpoint.Addresses[family]))
+	}
+	return all
 }
 
 // check counts packets on the tunnels' devices: more than a handful where the

@@ -96,7 +96,7 @@ func (n *node) open(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.Name)
 	var errs [5]error
 	n.links, errs[0] = link.New(link.Options{NetNS: n.ns.Path, Logger: log})
-	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log})
+	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log, Overlap: overlap, Linger: linger})
 	n.nft, errs[2] = nft.New(nft.Options{NetNS: n.ns.Path, Logger: log})
 	n.routes, errs[3] = route.New(route.Options{NetNS: n.ns.Path, Logger: log})
 	in, err := nl.Open(n.ns.Path)

@@ -49,7 +49,7 @@ func state(n *nstest.NS, pods ...string) felix.State {
 			Complete: true,
 			NAT:      felix.NAT{Sources: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}, Exclude: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}},
 			Spoofing: felix.Spoofing{Prefix: felix.DefaultInterfacePrefix},
-			Tunnels:  felix.TunnelGuard{VXLANPort: 4789, Nodes: []netip.Addr{netip.MustParseAddr("10.1.0.1")}},
+			Tunnels:  felix.TunnelGuard{VXLANPorts: []int{4789}, Nodes: []netip.Addr{netip.MustParseAddr("10.1.0.1")}},
 		},
 	}
 	for _, p := range pods {

@@ -20,6 +20,8 @@ import (
 const (
 	chainGeneration = "generation"
 	chainFromPod    = "from-pod"
+	chainVXLAN      = "vxlan"
+	chainIPIP       = "ipip"
 )
 
 // program is a Ruleset in the library's words.
@@ -200,7 +202,7 @@ func name16(name string) []byte {
 }
 
 func (p *program) nodeSets(g felix.TunnelGuard) {
-	if !guarded(g) {
+	if !g.Any() {
 		return
 	}
 	var v4, v6 []nftables.SetElement
@@ -223,28 +225,40 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 	}
 }
 
-func guarded(g felix.TunnelGuard) bool { return g.IPIP || g.VXLANPort != 0 }
-
 func (p *program) prerouting(r felix.Ruleset) {
-	if r.Spoofing.Prefix == "" && !guarded(r.Tunnels) {
+	if r.Spoofing.Prefix == "" && !r.Tunnels.Any() {
 		return
 	}
-	c := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityGuard))
-	if r.Tunnels.IPIP {
-		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}),
-			p.fromStranger(r.Tunnels, true), verdict(expr.VerdictDrop))
+	to := func(kind expr.VerdictKind, chain string) []expr.Any {
+		return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
 	}
-	if port := r.Tunnels.VXLANPort; port != 0 {
-		// The port first: no packet of a pod's TCP has to be looked up among the
-		// nodes.
-		vxlan := slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-			equal(binaryutil.BigEndian.PutUint16(uint16(port))))
-		drop := slices.Concat(toLocal(), verdict(expr.VerdictDrop))
-		c.add(vxlan, isIPv4(), p.fromStranger(r.Tunnels, true), drop)
-		c.add(vxlan, isIPv6(), p.fromStranger(r.Tunnels, false), drop)
+	isIPIP := slices.Concat(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}))
+	c := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityGuard))
+	for _, port := range r.Tunnels.VXLANPorts {
+		c.add(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+			equal(binaryutil.BigEndian.PutUint16(uint16(port))), to(expr.VerdictJump, chainVXLAN))
+	}
+	if r.Tunnels.IPIP {
+		c.add(isIPIP, to(expr.VerdictJump, chainIPIP))
 	}
 	if r.Spoofing.Prefix != "" {
-		c.add(fromInterface(r.Spoofing.Prefix), []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chainFromPod}})
+		c.add(fromInterface(r.Spoofing.Prefix), to(expr.VerdictGoto, chainFromPod))
+	}
+	drop := verdict(expr.VerdictDrop)
+	if len(r.Tunnels.VXLANPorts) > 0 {
+		c := p.chain(chainVXLAN, nil)
+		if r.Spoofing.NoVXLAN {
+			c.add(fromInterface(r.Spoofing.Prefix), drop)
+		}
+		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), toLocal(), drop)
+		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), toLocal(), drop)
+	}
+	if r.Tunnels.IPIP {
+		c := p.chain(chainIPIP, nil)
+		if r.Spoofing.NoIPIP {
+			c.add(fromInterface(r.Spoofing.Prefix), drop)
+		}
+		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), drop)
 	}
 }
 
@@ -267,26 +281,18 @@ func (p *program) fromPod(s felix.Spoofing) {
 		return
 	}
 	c := p.chain(chainFromPod, nil)
-	if s.NoIPIP {
-		c.add(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}), verdict(expr.VerdictDrop))
-	}
-	if s.NoVXLAN != 0 {
-		c.add(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-			equal(binaryutil.BigEndian.PutUint16(uint16(s.NoVXLAN))), verdict(expr.VerdictDrop))
-	}
-	back := verdict(expr.VerdictReturn)
-	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), back)
-	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), back)
-	c.add(isIPv6(), source(false), equal(make([]byte, 16)), back)
-	c.add(isIPv6(), source(false), linkLocal(), back)
-	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), back)
-	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), back)
+	accept := verdict(expr.VerdictAccept)
+	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), accept)
+	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), accept)
+	c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
+	c.add(isIPv6(), source(false), linkLocal(), accept)
+	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), accept)
+	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), accept)
 	c.add(verdict(expr.VerdictDrop))
 	if s.ToHost != "Drop" {
 		return
 	}
 	in := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
-	accept := verdict(expr.VerdictAccept)
 	in.add(establishedOrRelated(), accept)
 	in.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
 	in.add(isIPv6(), source(false), linkLocal(), accept)

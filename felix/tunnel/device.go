@@ -18,28 +18,52 @@ import (
 // ensure makes or corrects a device. What is as it should be is not touched.
 func (r *Reconciler) ensure(want felix.Tunnel, have model.Link, there bool) error {
 	if there && want.Kind == felix.VXLAN {
-		same, err := r.sameVXLAN(want)
-		if err != nil {
+		got, err := r.readVXLAN(want.Name)
+		switch {
+		case err != nil:
 			return err
-		}
-		if !same { // nothing of it can be changed while it exists
-			r.log.Info("tunnel device is replaced: its parameters changed", "device", want.Name)
-			if err := r.delete(have.Index); err != nil {
+		case got.is(want):
+			delete(r.heirs, felix.Heir(want.Name))
+		case got.otherNetwork(want):
+			return r.succeed(want, have)
+		default:
+			if err := r.replace(have); err != nil {
 				return err
 			}
 			there = false
 		}
 	}
 	if !there {
-		if err := r.create(want); err != nil {
-			return err
-		}
-		r.log.Info("tunnel device created", "device", want.Name)
 		var err error
-		if have, err = r.conn.GetLink(want.Name); err != nil {
+		if have, err = r.absent(want); err != nil {
 			return err
 		}
 	}
+	return r.fill(want, have)
+}
+
+// absent makes a device, or gives its name to the heir that was about to have it
+// when an earlier process ended.
+func (r *Reconciler) absent(want felix.Tunnel) (model.Link, error) {
+	if want.Kind == felix.VXLAN {
+		heir, err := r.conn.GetLink(felix.Heir(want.Name))
+		if err == nil && heir.Alias == alias {
+			if got, err := r.readVXLAN(heir.Name); err == nil && got.is(want) {
+				return heir, r.inherit(want, heir)
+			}
+		}
+	}
+	return r.create(want)
+}
+
+// replace deletes a device of which nothing can be changed while it exists.
+func (r *Reconciler) replace(have model.Link) error {
+	r.log.Info("tunnel device is replaced: its parameters changed", "device", have.Name)
+	return r.delete(have.Index)
+}
+
+// fill gives a device all that it has to have.
+func (r *Reconciler) fill(want felix.Tunnel, have model.Link) error {
 	r.mu.Lock()
 	r.ours[have.Index] = true
 	r.mu.Unlock()
@@ -52,7 +76,15 @@ func (r *Reconciler) ensure(want felix.Tunnel, have model.Link, there bool) erro
 	return nil
 }
 
-func (r *Reconciler) create(want felix.Tunnel) error {
+func (r *Reconciler) create(want felix.Tunnel) (model.Link, error) {
+	if err := r.makeDevice(want); err != nil {
+		return model.Link{}, err
+	}
+	r.log.Info("tunnel device created", "device", want.Name)
+	return r.conn.GetLink(want.Name)
+}
+
+func (r *Reconciler) makeDevice(want felix.Tunnel) error {
 	var q nl.Requests
 	q.Name("create", unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func(b []byte) []byte {
 		b = nl.LinkHeader(b, 0, 0, 0)
@@ -87,46 +119,6 @@ func localAttr(a netip.Addr) uint16 {
 		return unix.IFLA_VXLAN_LOCAL
 	}
 	return unix.IFLA_VXLAN_LOCAL6
-}
-
-// sameVXLAN compares what cannot be changed: VNI, port, ends, learning.
-func (r *Reconciler) sameVXLAN(want felix.Tunnel) (bool, error) {
-	b, err := r.conn.Get(unix.RTM_GETLINK, func(b []byte) []byte {
-		return nl.AppendAttr(nl.LinkHeader(b, 0, 0, 0), unix.IFLA_IFNAME, append([]byte(want.Name), 0))
-	})
-	if err != nil {
-		return false, err
-	}
-	got := felix.Tunnel{}
-	vxlan, learning := false, false
-	nl.Attrs(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
-		if kind != unix.IFLA_LINKINFO {
-			return
-		}
-		nl.Attrs(data, func(kind uint16, data []byte) {
-			switch kind {
-			case unix.IFLA_INFO_KIND:
-				vxlan = string(data) == "vxlan\x00"
-			case unix.IFLA_INFO_DATA:
-				nl.Attrs(data, func(kind uint16, data []byte) {
-					switch kind {
-					case unix.IFLA_VXLAN_ID:
-						got.VNI = int(nl.Uint32(data))
-					case unix.IFLA_VXLAN_LINK:
-						got.Parent = int(nl.Uint32(data))
-					case unix.IFLA_VXLAN_PORT:
-						got.Port = int(binary.BigEndian.Uint16(data))
-					case unix.IFLA_VXLAN_LEARNING:
-						learning = data[0] != 0
-					case unix.IFLA_VXLAN_LOCAL, unix.IFLA_VXLAN_LOCAL6:
-						got.Local, _ = netip.AddrFromSlice(data)
-					}
-				})
-			}
-		})
-	})
-	return vxlan && !learning && got.VNI == want.VNI && got.Parent == want.Parent &&
-		got.Port == want.Port && got.Local == want.Local, nil
 }
 
 // configure sets what can be changed while packets flow.
@@ -203,9 +195,7 @@ func (r *Reconciler) retire(have model.Link) error {
 		return err
 	}
 	if used || time.Since(since) < r.linger {
-		r.mu.Lock()
-		r.wait = true // Run hints again
-		r.mu.Unlock()
+		r.later()
 		return nil
 	}
 	delete(r.unwanted, have.Name)

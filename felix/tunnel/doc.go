@@ -7,7 +7,12 @@
 // ours goes over it and other nodes had time to stop sending, so that a change
 // of a pool's encapsulation loses no packet.
 //
-// Kernel footprint: those three devices with rp_filter=2, their addresses, and
+// A VXLAN device whose VNI or port is to change has an heir beside it ("vxlan.next",
+// "vxlan-v6.next") that takes packets at once, and its name once the other nodes
+// had time to make theirs; it stays as the predecessor ("vxlan.last",
+// "vxlan-v6.last") until they had time to stop sending to it.
+//
+// Kernel footprint: those devices with rp_filter=2, their addresses, and
 // permanent entries on them. tunl0 comes with the ipip module and cannot be
 // deleted; it is set down and stripped.
 //

@@ -31,11 +31,11 @@ func (r *Reconciler) Run(ctx context.Context) error {
 }
 
 // tick has everything read again from time to time, and asks after devices that
-// wait to be deleted.
+// wait to be deleted or for their name.
 func (r *Reconciler) tick(ctx context.Context) {
 	all := time.NewTicker(r.resync)
 	defer all.Stop()
-	soon := time.NewTicker(max(r.linger/10, 10*time.Millisecond))
+	soon := time.NewTicker(max(min(r.linger, r.overlap)/10, 10*time.Millisecond))
 	defer soon.Stop()
 	for {
 		select {

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,19 +16,33 @@ import (
 	"github.com/muslin-net/muslin/felix/internal/nl"
 )
 
-// DefaultLinger is how long a device that is no longer wanted stays.
-const DefaultLinger = time.Minute
+// DefaultLinger is how long a device that is no longer wanted stays,
+// DefaultOverlap how long the heir of one whose VNI or port changes is there
+// before it is used: nodes that hear of the change within that time of each
+// other lose nothing.
+const (
+	DefaultLinger  = time.Minute
+	DefaultOverlap = 20 * time.Second
+)
 
 const alias = "muslin:tunnel"
 
-var names = []string{felix.IPIPDevice, felix.VXLANDevice, felix.VXLANDeviceV6}
+// names are the devices of a State, and those beside them.
+var names = []string{
+	felix.IPIPDevice, felix.VXLANDevice, felix.VXLANDeviceV6,
+	felix.Heir(felix.VXLANDevice), felix.Heir(felix.VXLANDeviceV6),
+	felix.Predecessor(felix.VXLANDevice), felix.Predecessor(felix.VXLANDeviceV6),
+}
 
 // Options are the settings of a Reconciler.
 type Options struct {
 	NetNS  string        // path of the network namespace; empty: the process's own
 	Linger time.Duration // 0: DefaultLinger
-	Resync time.Duration // how often everything is read again; 0: 90 s
-	Logger *slog.Logger  // nil: slog.Default()
+	// Overlap is how long the heir of a device is there before it is used; 0:
+	// DefaultOverlap.
+	Overlap time.Duration
+	Resync  time.Duration // how often everything is read again; 0: 90 s
+	Logger  *slog.Logger  // nil: slog.Default()
 }
 
 // Reconciler writes tunnels. Apply and Run may be called from different
@@ -35,19 +50,21 @@ type Options struct {
 type Reconciler struct {
 	*nl.Watch
 
-	log            *slog.Logger
-	linger, resync time.Duration
-	conn           *nl.Conn
-	events         *nl.Listener
+	log    *slog.Logger
+	conn   *nl.Conn
+	events *nl.Listener
+
+	linger, overlap, resync time.Duration
 
 	apply    sync.Mutex // one Apply at a time
 	last     []felix.Tunnel
 	unwanted map[string]time.Time // since when a device of ours is not wanted
+	heirs    map[string]time.Time // since when a device waits to have another's name
 
 	mu    sync.Mutex // guards what follows
 	stale bool
 	ours  map[int]bool // interface indexes of our devices
-	wait  bool         // a device waits to be deleted
+	wait  bool         // a device waits to be deleted, or for its name
 }
 
 // New opens the sockets. Call Run to have drift noticed, Close at the end.
@@ -58,15 +75,12 @@ func New(o Options) (*Reconciler, error) {
 	}
 	defer ns.Close()
 	r := &Reconciler{
-		log: o.Logger, linger: o.Linger, resync: o.Resync,
+		log: o.Logger, linger: cmp.Or(o.Linger, DefaultLinger), overlap: cmp.Or(o.Overlap, DefaultOverlap), resync: o.Resync,
 		Watch:    nl.NewWatch(),
-		unwanted: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
+		unwanted: map[string]time.Time{}, heirs: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
 	}
 	if r.log == nil {
 		r.log = slog.Default()
-	}
-	if r.linger == 0 {
-		r.linger = DefaultLinger
 	}
 	if r.resync == 0 {
 		r.resync = 90 * time.Second
@@ -138,7 +152,8 @@ func (r *Reconciler) device(name string, s felix.State) error {
 			return r.ensure(want, have, there)
 		}
 	}
-	if !there || have.Alias != alias || !s.Prune {
+	delete(r.heirs, felix.Heir(name))
+	if _, waits := r.heirs[name]; waits || !there || have.Alias != alias || !s.Prune {
 		delete(r.unwanted, name)
 		return nil
 	}

@@ -22,7 +22,7 @@ func newNode(t *testing.T) *nstest.NS {
 
 func open(t *testing.T, node *nstest.NS) *Reconciler {
 	t.Helper()
-	r, err := New(Options{NetNS: node.Path, Linger: 50 * time.Millisecond})
+	r, err := New(Options{NetNS: node.Path, Linger: 50 * time.Millisecond, Overlap: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +106,9 @@ func TestDevices(t *testing.T) {
 	if after := node.Index(felix.VXLANDevice); after != before {
 		t.Errorf("the device was replaced although everything could be changed in place")
 	}
-	want[0].VNI, want[0].Port = 5000, 8472
+	want[0].Local = netip.MustParseAddr("10.1.0.11")
 	apply(t, r, want)
-	wantAll(t, show(node), "vxlan id 5000", "dstport 8472", "10.65.254.4 lladdr")
+	wantAll(t, show(node), "vxlan id 4096 local 10.1.0.11", "10.65.254.4 lladdr")
 }
 
 func TestAdoption(t *testing.T) {

@@ -21,6 +21,7 @@ type Link struct {
 	AdminUp   bool // administratively up: the kernel takes routes over it
 	MTU       int  // bytes
 	MAC       string
+	VXLANPort int            // UDP, of a VXLAN device; 0 for every other link
 	Addresses []netip.Prefix // address with the length of its subnet
 }
 

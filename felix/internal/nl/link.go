@@ -1,6 +1,7 @@
 package nl
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
 
@@ -29,13 +30,28 @@ func ParseLink(b []byte) model.Link {
 			l.MAC = net.HardwareAddr(data).String()
 		case unix.IFLA_LINKINFO:
 			Attrs(data, func(kind uint16, data []byte) {
-				if kind == unix.IFLA_INFO_KIND {
+				switch kind {
+				case unix.IFLA_INFO_KIND:
 					l.Kind = text(data)
+				case unix.IFLA_INFO_DATA: // after the kind
+					l.VXLANPort = vxlanPort(l.Kind, data)
 				}
 			})
 		}
 	})
 	return l
+}
+
+func vxlanPort(kind string, b []byte) (port int) {
+	if kind != "vxlan" {
+		return 0
+	}
+	Attrs(b, func(kind uint16, data []byte) {
+		if kind == unix.IFLA_VXLAN_PORT && len(data) >= 2 {
+			port = int(binary.BigEndian.Uint16(data))
+		}
+	})
+	return port
 }
 
 func text(b []byte) string {
