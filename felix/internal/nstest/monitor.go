@@ -64,13 +64,18 @@ func (m *Monitor) text() string {
 	return m.out.String()
 }
 
-// Lines returns what was seen so far, without markers.
+// gateway is the one link-local address that we give to links.
+const gateway = "fe80::ecee:eeff:feee:eeee"
+
+// Lines returns what was seen so far, without markers, and without the addresses
+// that the kernel makes of hardware addresses: their duplicate detection ends
+// when it likes.
 func (m *Monitor) Lines() []string {
 	m.n.t.Helper()
 	m.sync()
 	var lines []string
 	for _, l := range strings.Split(m.text(), "\n") {
-		if l != "" && !strings.Contains(l, mark) {
+		if own := strings.Contains(l, " fe80::") && !strings.Contains(l, gateway); l != "" && !own && !strings.Contains(l, mark) {
 			lines = append(lines, strings.TrimSpace(l))
 		}
 	}
