@@ -58,6 +58,7 @@ type agent struct {
 	sessions  hint // look again at the BGP sessions
 	started   time.Time
 	podMTU    mtu
+	collector collector
 }
 
 // Run runs the agent of a node until ctx ends. It returns nil then, and leaves
@@ -83,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 		task.Func("own addresses", a.ownAddresses),
 		task.Func("session events", a.tellSessions),
 		task.Func("node statuses", a.fillNodeStatuses),
-		task.Func("memory", releaseMemory),
+		task.Func("memory", a.collector.release),
 	)
 	g.Add(a.cniTasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)

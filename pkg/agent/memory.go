@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	stats "runtime/metrics"
+	"sync"
 	"time"
 )
 
@@ -15,6 +17,11 @@ const (
 	// memoryCalm is how much may be allocated between two looks while the
 	// process counts as calm: bytes.
 	memoryCalm = 4 << 20
+	// burstRoom is how much may be allocated between two collections in a burst:
+	// bytes. A table of 50,000 routes allocates some 200 MiB when it comes.
+	burstRoom = 96 << 20
+	// burstRoutes is how many routes more or fewer make a burst.
+	burstRoutes = 256
 )
 
 // memory is what the runtime says of the heap, in bytes.
@@ -38,16 +45,79 @@ func readMemory() memory {
 	}
 }
 
+// calm tells, from two looks, whether little happened in between.
+func calm(before, now memory) bool { return now.allocated-before.allocated < memoryCalm }
+
 // releasable tells, from two looks, whether it is worth to collect and to give
 // memory back: the process was calm in between and holds more than it needs.
 func releasable(before, now memory) bool {
-	return now.allocated-before.allocated < memoryCalm && now.held > now.live+memorySlack+now.live/4
+	return calm(before, now) && now.held > now.live+memorySlack+now.live/4
 }
 
-// releaseMemory gives memory back to the kernel when a burst is over. A node's
-// agent is idle nearly all the time, and the runtime by itself keeps as much
-// again as is in use until the next collection.
-func releaseMemory(ctx context.Context, ready func()) error {
+// collector decides how often rubbish is collected. Beside a heap of a few
+// megabytes a burst of routes would have it collected for every few megabytes
+// more, at a fifth of the CPU time that the burst takes and while the CPU is what
+// it lacks.
+type collector struct {
+	mu     sync.Mutex
+	usual  int // GOGC outside bursts
+	burst  bool
+	routes int // when last told of
+}
+
+// heard notes how many routes there are. Many more or fewer than last time are
+// the begin of a burst; it ends with the first calm look.
+func (c *collector) heard(routes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	moved := max(routes-c.routes, c.routes-routes)
+	if c.routes = routes; moved < burstRoutes || c.burst {
+		return
+	}
+	c.burst, c.usual = true, debug.SetGCPercent(-1)
+	c.makeRoom()
+	c.again()
+}
+
+// again has makeRoom called after each collection, until the burst is over.
+func (c *collector) again() {
+	runtime.AddCleanup(new([16]byte), func(c *collector) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.burst {
+			c.makeRoom()
+			c.again()
+		}
+	}, c)
+}
+
+// makeRoom sets when to collect next. The caller holds mu.
+func (c *collector) makeRoom() {
+	if c.usual >= 0 {
+		debug.SetGCPercent(roomPercent(readMemory().live, c.usual))
+	}
+}
+
+// roomPercent is the GOGC that leaves a heap with so much alive the room of a
+// burst, and never less than usual.
+func roomPercent(live uint64, usual int) int {
+	return max(usual, int(burstRoom*100/max(live, 1<<20)))
+}
+
+// calm ends a burst.
+func (c *collector) calm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.burst {
+		c.burst = false
+		debug.SetGCPercent(c.usual)
+	}
+}
+
+// release gives memory back to the kernel when a burst is over. A node's agent is
+// idle nearly all the time, and the runtime by itself keeps as much again as is in
+// use until the next collection.
+func (c *collector) release(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()
@@ -58,6 +128,9 @@ func releaseMemory(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 		now := readMemory()
+		if calm(before, now) {
+			c.calm()
+		}
 		if releasable(before, now) {
 			debug.FreeOSMemory()
 			now = readMemory()

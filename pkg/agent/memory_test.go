@@ -46,3 +46,47 @@ func TestReadMemory(t *testing.T) {
 		t.Errorf("released, and would be again: %+v", after)
 	}
 }
+
+// A burst of routes has room for its rubbish, and gives it back.
+func TestCollectorInABurst(t *testing.T) {
+	percent := func() int {
+		p := debug.SetGCPercent(100)
+		debug.SetGCPercent(p)
+		return p
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	var c collector
+	for _, step := range []struct {
+		what   string
+		do     func()
+		raised bool
+	}{
+		{"few routes more", func() { c.heard(burstRoutes - 1) }, false},
+		{"many more", func() { c.heard(10000) }, true},
+		{"a collection", runtime.GC, true},
+		{"a calm look", c.calm, false},
+		{"many fewer", func() { c.heard(1) }, true},
+		{"another calm look", c.calm, false},
+		{"a collection after it", runtime.GC, false},
+	} {
+		step.do()
+		if got := percent(); (got > 100) != step.raised {
+			t.Errorf("%s: GOGC is %d", step.what, got)
+		}
+	}
+}
+
+func TestRoomPercent(t *testing.T) {
+	const mb = 1 << 20
+	for _, c := range []struct {
+		live  uint64
+		usual int
+		want  int
+	}{
+		{0, 100, 9600}, {12 * mb, 100, 800}, {48 * mb, 100, 200}, {500 * mb, 100, 100}, {96 * mb, 300, 300},
+	} {
+		if got := roomPercent(c.live, c.usual); got != c.want {
+			t.Errorf("with %d bytes alive and a usual %d: %d, want %d", c.live, c.usual, got, c.want)
+		}
+	}
+}

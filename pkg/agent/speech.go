@@ -153,7 +153,9 @@ func (s *speech) learned() (routes []model.Learned, converged bool) {
 		converged = true
 	default:
 	}
-	return speaker.Learned(), converged
+	routes = speaker.Learned()
+	s.a.collector.heard(len(routes))
+	return routes, converged
 }
 
 // configured is what the speaker was told last, and since when.
