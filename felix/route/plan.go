@@ -26,8 +26,8 @@ const (
 // to the State or to the table.
 type op struct {
 	verb  verb
-	route *felix.Route // evict: nil
-	other felix.StrangeRoute
+	route *felix.Route        // evict: nil
+	other *felix.StrangeRoute // evict
 }
 
 func (o op) encode(b *nl.Batch) {
@@ -39,7 +39,7 @@ func (o op) encode(b *nl.Batch) {
 	case remove:
 		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendDelete(m, keyOf(*o.route)) })
 	case evict:
-		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendEvict(m, o.other) })
+		b.Add(unix.RTM_DELROUTE, 0, func(m []byte) []byte { return appendEvict(m, *o.other) })
 	}
 }
 
@@ -134,7 +134,8 @@ func superfluous(t *table, want []felix.Route) []op {
 	var ops []op
 	for k, e := range t.entries {
 		if _, ok := wanted[k]; !ok && e.present {
-			ops = append(ops, op{verb: remove, route: &e.route})
+			r := e.of(k)
+			ops = append(ops, op{verb: remove, route: &r})
 		}
 	}
 	slices.SortFunc(ops, func(a, b op) int { return a.route.Compare(*b.route) })
@@ -148,14 +149,26 @@ func order(ops []op) []op {
 	if len(ops) < 2 {
 		return ops
 	}
+	var counts [129]int
+	for _, o := range ops {
+		counts[o.route.Prefix.Bits()]++
+	}
+	if counts[ops[0].route.Prefix.Bits()] == len(ops) {
+		return stride(ops)
+	}
 	var lengths [129][]op
+	out := make([]op, len(ops))
+	at := 0
+	for bits := len(counts) - 1; bits >= 0; bits-- {
+		lengths[bits] = out[at : at : at+counts[bits]]
+		at += counts[bits]
+	}
 	for _, o := range ops {
 		bits := o.route.Prefix.Bits()
 		lengths[bits] = append(lengths[bits], o)
 	}
-	out := ops[:0]
-	for bits := len(lengths) - 1; bits >= 0; bits-- {
-		out = append(out, stride(lengths[bits])...)
+	for _, same := range lengths {
+		copy(same, stride(same))
 	}
 	return out
 }
@@ -163,36 +176,50 @@ func order(ops []op) []op {
 // strideAbove is the count from which the order is worth its price.
 const strideAbove = 256
 
+// way is a first next hop.
+type way struct {
+	gateway netip.Addr
+	link    int
+}
+
+func wayOf(o op) way {
+	if len(o.route.NextHops) == 0 {
+		return way{}
+	}
+	return way{o.route.NextHops[0].Gateway, o.route.NextHops[0].Link}
+}
+
+// stride deals out ops by way: one of each, and again one of each.
 func stride(ops []op) []op {
 	if len(ops) < strideAbove {
 		return ops
 	}
-	type way struct {
-		gateway netip.Addr
-		link    int
-	}
+	// Chains of ops of the same way, in their order: two arrays, however many ways
+	// there are.
 	index := map[way]int{}
-	var groups [][]op
-	for _, o := range ops {
-		var w way
-		if len(o.route.NextHops) > 0 {
-			w = way{o.route.NextHops[0].Gateway, o.route.NextHops[0].Link}
-		}
-		i, ok := index[w]
+	var heads, tails []int32
+	next := make([]int32, len(ops))
+	for i, o := range ops {
+		next[i] = -1
+		w := wayOf(o)
+		g, ok := index[w]
 		if !ok {
-			i = len(groups)
-			index[w] = i
-			groups = append(groups, nil)
+			index[w] = len(heads)
+			heads, tails = append(heads, int32(i)), append(tails, int32(i))
+			continue
 		}
-		groups[i] = append(groups[i], o)
+		next[tails[g]], tails[g] = int32(i), int32(i)
 	}
 	out := make([]op, 0, len(ops))
-	for n := 0; len(out) < len(ops); n++ {
-		for _, g := range groups {
-			if n < len(g) {
-				out = append(out, g[n])
+	for len(heads) > 0 {
+		left := heads[:0]
+		for _, h := range heads {
+			out = append(out, ops[h])
+			if next[h] >= 0 {
+				left = append(left, next[h])
 			}
 		}
+		heads = left
 	}
 	return out
 }

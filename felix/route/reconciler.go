@@ -232,7 +232,8 @@ func (r *Reconciler) evictions(s felix.State) []op {
 		return nil
 	}
 	out := make([]op, 0, len(s.Strange))
-	for _, other := range s.Strange {
+	for i := range s.Strange {
+		other := &s.Strange[i]
 		r.log.Warn("route of somebody else's over a pod's link is removed", "route", other.String(),
 			"hint", "FelixConfiguration removeExternalRoutes: false keeps such routes")
 		out = append(out, op{verb: evict, other: other})
