@@ -12,17 +12,18 @@ import (
 // RFC 4271 section 5.1.3). Answers are kept, since thousands of prefixes share
 // a few next hops.
 type resolver struct {
-	c         *casefile
-	learned   []model.Learned // sorted
-	lengths   [2][]int        // prefix lengths in learned, longest first, by family
-	connected prefixSet       // prefixes on the node's links
-	foreign   prefixSet       // every route of others, index into Host.Routes
-	pools     prefixSet       // index into Snapshot.Pools
-	found     map[netip.Addr][]NextHop
-	merged    map[string][]NextHop
-	gateways  map[netip.Addr]bool
-	complain  map[netip.Addr]int
-	static    map[netip.Addr][]NextHop // of peers that have a way of their own
+	c            *casefile
+	learned      []model.Learned // sorted
+	lengths      [2][]int        // prefix lengths in learned, longest first, by family
+	connected    prefixSet       // prefixes on the node's links
+	foreign      prefixSet       // every route of others, index into Host.Routes
+	pools        prefixSet       // index into Snapshot.Pools
+	encapsulated bool            // some pool asks for a tunnel
+	found        map[netip.Addr][]NextHop
+	merged       map[string][]NextHop
+	gateways     map[netip.Addr]bool
+	complain     map[netip.Addr]int
+	static       map[netip.Addr][]NextHop // of peers that have a way of their own
 }
 
 // depth bounds recursion: a next hop reached by way of a route reached by way
@@ -46,6 +47,7 @@ func newResolver(c *casefile, learned []model.Learned) *resolver {
 	}
 	for i, p := range c.Snapshot.Pools {
 		r.pools.add(p.CIDR, i)
+		r.encapsulated = r.encapsulated || wants(p.IPIP) || wants(p.VXLAN)
 	}
 	var seen [2][129]bool
 	for i := range learned {

@@ -90,6 +90,7 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 	}
 	r := newResolver(c, learned)
 	r.static = ways
+	special := c.special(r, blocks)
 	out := make([]Route, 0, len(local)+len(learned))
 	var last netip.Prefix
 	for i := range learned {
@@ -101,20 +102,65 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 		for len(local) > 0 && ComparePrefix(local[0].Prefix, l.Prefix) < 0 {
 			out, local = append(out, local[0]), local[1:]
 		}
-		if len(local) > 0 && local[0].Prefix == l.Prefix || !c.admit(l.Prefix, blocks, r) {
+		plain := l.Prefix.IsValid() && !special.touches(l.Prefix) && l.Prefix.Masked() == l.Prefix
+		if len(local) > 0 && local[0].Prefix == l.Prefix || !plain && !c.admit(l.Prefix, blocks, r) {
 			continue
 		}
 		hops := r.hops(l)
 		if len(hops) == 0 {
 			continue
 		}
-		if why := r.undermines(l.Prefix, hops); why != "" {
-			c.problem(routeRef(l.Prefix), "", "ShadowsConnected", why)
-			continue
+		if !plain {
+			if why := r.undermines(l.Prefix, hops); why != "" {
+				c.problem(routeRef(l.Prefix), "", "ShadowsConnected", why)
+				continue
+			}
 		}
 		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, NextHops: hops})
 	}
 	return append(out, local...)
+}
+
+// sweep goes along with a walk over prefixes in ascending order.
+type sweep struct{ left []netip.Prefix } // sorted, disjoint
+
+// touches reports whether p overlaps one of the sweep's prefixes. p must not come
+// before an earlier one.
+func (s *sweep) touches(p netip.Prefix) bool {
+	for len(s.left) > 0 {
+		q := s.left[0]
+		if q.Overlaps(p) {
+			return true
+		}
+		if p.Addr().Less(q.Addr()) {
+			return false
+		}
+		s.left = s.left[1:]
+	}
+	return false
+}
+
+// neverRouted are where admit refuses everything, and what netip takes for it.
+var neverRouted = []netip.Prefix{
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("ff00::/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("::ffff:0:0/96"),
+}
+
+// special is where admit and undermines have something to say: what touches none
+// of it, as nearly all routes, need not be looked at by either.
+func (c *casefile) special(r *resolver, blocks *prefixSet) sweep {
+	all := slices.Clone(neverRouted)
+	for _, set := range []*prefixSet{&r.connected, blocks} {
+		for p := range set.members {
+			all = append(all, p)
+		}
+	}
+	for a := range c.own {
+		if a = a.WithZone(""); a.IsValid() {
+			all = append(all, hostPrefix(a))
+		}
+	}
+	return sweep{cover(all)}
 }
 
 func compareLearned(a, b model.Learned) int { return ComparePrefix(a.Prefix, b.Prefix) }

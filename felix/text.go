@@ -48,7 +48,10 @@ func (r Route) Compare(o Route) int {
 // ComparePrefix orders prefixes as Desired does: IPv4 first, then by address,
 // then shorter ones first.
 func ComparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Bits(), b.Bits())
 }
 
 // String gives the route as `ip route` shows it.

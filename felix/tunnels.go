@@ -133,6 +133,9 @@ func derivedMAC(name string) string {
 // none, the next hop is no node with an end of it, or the device is not there
 // yet: then the direct way is kept, so that no packet is lost while it comes.
 func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
+	if !r.encapsulated {
+		return nil
+	}
 	_, i, ok := r.pools.covering(p)
 	if !ok {
 		return nil
