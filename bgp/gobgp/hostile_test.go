@@ -8,20 +8,29 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // hostile is what the test binary does in a namespace when it is the peer that
 // means harm: open a session as it should, then send rubbish, again and again.
-// Its argument is "seed rounds", or "flood count".
+// Its argument is "seed rounds", "flood count", or "claim prefix…".
 func hostile(arg string) int {
+	if list, ok := strings.CutPrefix(arg, "claim "); ok {
+		if err := claim(strings.Fields(list)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	var count int
 	if _, err := fmt.Sscanf(arg, "flood %d", &count); err == nil {
 		if err := flood(count); err != nil {
@@ -45,6 +54,30 @@ func hostile(arg string) int {
 	}
 	fmt.Println("done")
 	return 0
+}
+
+// claim announces prefixes and keeps the session up until it is killed.
+func claim(list []string) error {
+	conn, err := enter(400)
+	if err != nil {
+		return err
+	}
+	go func() { _, _ = io.Copy(io.Discard, conn) }()
+	for _, p := range list {
+		m, err := announce(netip.MustParsePrefix(p))
+		if err != nil {
+			return err
+		}
+		if _, err := conn.Write(m); err != nil {
+			return err
+		}
+	}
+	alive, err := packet.NewBGPKeepAliveMessage().Serialize()
+	for err == nil {
+		time.Sleep(10 * time.Second)
+		_, err = conn.Write(alive)
+	}
+	return err
 }
 
 func attack(r *rand.Rand, round int) error {
@@ -183,4 +216,81 @@ func TestHostilePeer(t *testing.T) {
 	if bad := bgptest.Contains(s.learned, "10.250.0.0/26 via [10.9.0.2]")(); bad != "" {
 		t.Error(bad)
 	}
+}
+
+// A peer that claims what is not its own, in each mode of the origin check: as a
+// router outside the cluster, and as a node of it. What the import rules refuse
+// never gets as far as the check.
+func TestClaims(t *testing.T) {
+	claims := "0.0.0.0/0 10.9.0.1/32 127.0.0.0/8 224.0.0.0/4 10.244.1.0/26 10.244.2.0/26 10.244.2.0/27 10.244.77.0/26 198.51.100.0/24"
+	const byBoth = "10.244.2.0/26 via [10.9.0.2 10.9.0.66]\n"
+	for name, tc := range map[string]struct {
+		node     bool
+		refused  []string // by the check, in warn and enforce
+		enforced string   // what is left to be installed
+	}{
+		// the owner of a block may be behind a router, of a part of it not
+		"router": {false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n" + byBoth + "198.51.100.0/24 via [10.9.0.66]\n"},
+		"node": {true, []string{"10.244.2.0/26: WrongOwner", "10.244.2.0/27: WrongOwner", "10.244.77.0/26: NoBlock"},
+			"0.0.0.0/0 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n198.51.100.0/24 via [10.9.0.66]\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b, evil := n.Host(1), n.Host(2), n.Host(66)
+			bird := b.StartBIRD("protocol static { ipv4; route 10.244.2.0/26 blackhole; }\n" + bgptest.BIRDPeer("node", b.V4, 65001, a.V4, 64512, ""))
+			snap := withPeer(withPeer(withNode(clusterOf(a), "b", b), b.V4, 65001), evil.V4, 65666)
+			snap.BGP[0].MeshEnabled, snap.Nodes[1].ASN = off(), 65001
+			snap.Blocks = append(snap.Blocks, model.Block{CIDR: pfx("10.244.2.0/26"), Node: "b", State: model.BlockConfirmed})
+			if tc.node {
+				snap = withNode(snap, "evil", evil)
+				snap.Nodes[2].ASN = 65666
+			}
+			s := startSpeaker(t, a, "")
+			s.apply(desired(t, snap))
+			s.established(b.V4)
+			evil.Start("env", hostileEnv+"=claim "+claims, os.Args[0])
+			bgptest.Eventually(t, "claims", bgptest.Contains(s.learned, "0.0.0.0/0 via", "10.244.2.0/26 via [10.9.0.2 10.9.0.66]", "10.244.2.0/27", "10.244.77.0/26", "198.51.100.0/24"))
+			bgptest.Eventually(t, "refused by the import rules", bgptest.Contains(s.refused, "10.9.0.1/32: node address", "127.0.0.0/8: martians", "224.0.0.0/4: martians"))
+			learned := s.state().Learned
+			all := installable(learned)
+			if bad := bgptest.Lacks(func() string { return all }, "10.9.0.1/32", "127.", "224.", "10.244.1.0")(); bad != "" {
+				t.Error(bad)
+			}
+			for mode, want := range map[bgp.OriginMode]string{bgp.OriginOff: all, bgp.OriginWarn: all, bgp.OriginEnforce: tc.enforced} {
+				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
+				kept, refused := bgp.NewOriginCheck(snap).Apply(learned, nil)
+				var said []string
+				for _, r := range refused {
+					if r.From.String() != evil.V4 || r.NextHop.String() != evil.V4 {
+						t.Errorf("%s: %v is held against somebody else", mode, r)
+					}
+					said = append(said, r.Prefix.String()+": "+r.Reason)
+				}
+				if mode == bgp.OriginOff && len(said) > 0 || mode != bgp.OriginOff && !slices.Equal(said, tc.refused) {
+					t.Errorf("%s: refused %q, want %q", mode, said, tc.refused)
+				}
+				if got := installable(kept); got != want {
+					t.Errorf("%s: to be installed:\n%swant:\n%s", mode, got, want)
+				}
+			}
+			if bad := bgptest.Lacks(func() string { return bird.Route("0.0.0.0/0") }, "BGP.as_path")(); bad != "" {
+				t.Errorf("the default route was passed on: %s", bad)
+			}
+			for _, p := range s.state().Peers {
+				if p.State != "Established" || p.Flaps != 0 {
+					t.Errorf("sessions suffered: %s", s.peers())
+				}
+			}
+		})
+	}
+}
+
+// installable is what the data plane gets, one prefix a line.
+func installable(learned []model.Learned) string {
+	var w strings.Builder
+	for _, l := range learned {
+		fmt.Fprintf(&w, "%s via %v\n", l.Prefix, l.NextHops)
+	}
+	return w.String()
 }
