@@ -34,7 +34,7 @@ func TestWhatIsSpoken(t *testing.T) {
 	}
 	s := spoken{c}
 	tellChapters(t, ctx, []chapter{
-		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"interface", s.interfaces}, {"events", s.events}, {"drain", s.drain},
+		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"interface", s.interfaces}, {"bad input", s.badInput}, {"events", s.events}, {"drain", s.drain},
 	})
 }
 
@@ -176,6 +176,7 @@ type agentView struct {
 		Total    map[string]int
 		Refused  []struct{ Prefix, Reason string }
 	}
+	Problems []string
 }
 
 func (s spoken) view(ctx context.Context, node string) (v agentView, err error) {
@@ -186,13 +187,38 @@ func (s spoken) view(ctx context.Context, node string) (v agentView, err error) 
 	return v, json.Unmarshal(out, &v)
 }
 
-// origin: a router announces a pod prefix that IPAM knows nothing of.
+// origin: a router announces a pod prefix that IPAM knows nothing of, half of
+// another node's block, and a default route, which the nodes have already.
 func (s spoken) origin(t *testing.T, ctx context.Context) {
 	const stray = "10.244.200.0/26"
+	block, err := s.blockOf(ctx, "a2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := netip.PrefixFrom(netip.MustParsePrefix(block).Addr(), 27).String()
+	// routed tells whether both are in the kernel; the half without the stray, or
+	// the other way round, is an error.
 	routed := func(node string) (bool, error) {
 		routes, err := s.Routes(node)
-		return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == stray }), err
+		if err != nil {
+			return false, err
+		}
+		has := func(p string) bool {
+			return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == p })
+		}
+		if has(stray) != has(half) {
+			return false, fmt.Errorf("%s: of %s and %s one is in the kernel", node, stray, half)
+		}
+		return has(stray), nil
 	}
+	defaults := func() string {
+		out, err := s.Exec(ctx, "b1", "ip", "-4", "route", "show", "default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	before := defaults()
 	counted := func(node string, mode string, installed bool) func() error {
 		return func() error {
 			v, err := s.view(ctx, node)
@@ -203,8 +229,18 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 			if err != nil {
 				return err
 			}
-			if v.Origin.Mode != mode || v.Origin.Standing != 1 || v.Origin.Total["NoBlock"] == 0 || v.Origin.Refused[0].Prefix != stray || has != installed {
-				return fmt.Errorf("%s: origin check %+v, route in the kernel: %v", node, v.Origin, has)
+			var refused []string
+			for _, r := range v.Origin.Refused {
+				refused = append(refused, r.Prefix)
+			}
+			slices.Sort(refused)
+			want := []string{half, stray}
+			slices.Sort(want)
+			if v.Origin.Mode != mode || v.Origin.Standing != 2 || v.Origin.Total["NoBlock"] < 2 || !slices.Equal(refused, want) || has != installed {
+				return fmt.Errorf("%s: origin check %+v, routes in the kernel: %v", node, v.Origin, has)
+			}
+			if node == "b1" && (!strings.Contains(strings.Join(v.Problems, "\n"), "default route that is not Muslin's") || defaults() != before) {
+				return fmt.Errorf("%s: default route %q, before %q, problems %q", node, defaults(), before, v.Problems)
 			}
 			return nil
 		}
@@ -213,7 +249,9 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 		t.Helper()
 		s.kubectl(t, ctx, "", "annotate", "bgpconfiguration.projectcalico.org", "default", "--overwrite", "muslin.io/origin-check="+m)
 	}
-	s.inject(t, ctx, "network "+stray)
+	for _, p := range []string{stray, half, "0.0.0.0/0"} {
+		s.inject(t, ctx, "network "+p)
+	}
 	s.await(t, ctx, "check off", func() error {
 		if has, err := routed("b1"); err != nil || !has {
 			return fmt.Errorf("the stray prefix is not installed: %w", err)
@@ -247,14 +285,16 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 		}
 		return nil
 	})
-	s.inject(t, ctx, "no network "+stray)
+	for _, p := range []string{stray, half, "0.0.0.0/0"} {
+		s.inject(t, ctx, "no network "+p)
+	}
 }
 
 // interfaces: a filter on the link that a prefix would be reached over; then the
 // way to the router changes to another link, and back.
 func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 	const rack, tor2, prefix = "bgppeer.projectcalico.org/rack-r2", "10.1.2.1", "203.0.113.0/24"
-	const other = "198.51.100.128/25" // which no rule is about
+	const other = "192.0.2.128/25" // which no rule is about
 	links, err := s.Exec(ctx, "b1", "ip", "-o", "route", "get", tor2)
 	if err != nil {
 		t.Fatal(err)
@@ -317,6 +357,49 @@ func (s spoken) exec(t *testing.T, ctx context.Context, node string, words ...st
 	if out, err := s.Exec(ctx, node, words...); err != nil {
 		t.Fatalf("%v: %v\n%s", words, err, out)
 	}
+}
+
+// badInput: what the schema cannot refuse is shown as a condition that names the
+// field, and the session goes on with what was good last.
+func (s spoken) badInput(t *testing.T, ctx context.Context) {
+	s.startController(t, "a1")
+	const peer, config = "bgppeer.projectcalico.org/rack-r2", "bgpconfiguration.projectcalico.org/default"
+	const flaps = `muslin_bgp_peer_flaps_total{asn="65102",kind="NodePeer",peer="10.1.2.1"}`
+	block, err := s.blockOf(ctx, "b1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.metric(t, ctx, "b1", flaps)
+	if before == "" {
+		t.Fatalf("no %s", flaps)
+	}
+	for _, bad := range []struct{ object, spec, undo, field string }{
+		{peer, `{"nodeSelector":"rack =="}`, `{"nodeSelector":"rack == 'r2'"}`, "spec.nodeSelector"},
+		{peer, `{"filters":["absent"]}`, `{"filters":null}`, "spec.filters[0]"},
+		{peer, `{"reachableBy":"fd00::1"}`, `{"reachableBy":null}`, "spec.reachableBy"},
+		{config, `{"prefixAdvertisements":[{"cidr":"10.244.0.0/16","communities":["absent"]}]}`, `{"prefixAdvertisements":null}`, "spec.prefixAdvertisements[0].communities[0]"},
+	} {
+		s.kubectl(t, ctx, "", "patch", bad.object, "--type=merge", "-p", `{"spec":`+bad.spec+`}`)
+		s.accepted(t, ctx, bad.object, "False", bad.field)
+		s.heard(t, ctx, block, "b1")
+		s.kubectl(t, ctx, "", "patch", bad.object, "--type=merge", "-p", `{"spec":`+bad.undo+`}`)
+		s.accepted(t, ctx, bad.object, "True", "")
+	}
+	if after := s.metric(t, ctx, "b1", flaps); after != before {
+		t.Errorf("the session was lost %s times before, %s now", before, after)
+	}
+}
+
+// accepted waits for an object's condition of that name.
+func (s spoken) accepted(t *testing.T, ctx context.Context, object, status, field string) {
+	t.Helper()
+	s.await(t, ctx, object, func() error {
+		out, err := s.Kubectl(ctx, "", "get", object, "-o", `jsonpath={range .status.conditions[?(@.type=="Accepted")]}{.status} {.reason} {.message}{end}`)
+		if err == nil && (!strings.HasPrefix(string(out), status+" ") || !strings.Contains(string(out), field)) {
+			err = fmt.Errorf("condition Accepted is %q, want %s and %q", out, status, field)
+		}
+		return err
+	})
 }
 
 // inject changes what tor2 announces.
