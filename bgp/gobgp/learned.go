@@ -273,7 +273,7 @@ type writer struct {
 // sorted, and so is the result.
 func (w *writer) merge(old []model.Learned, changed []netip.Prefix) {
 	for _, p := range changed {
-		i, there := slices.BinarySearchFunc(old, p, func(o model.Learned, p netip.Prefix) int { return comparePrefixes(o.Prefix, p) })
+		i, there := ahead(old, p)
 		w.out = append(w.out, old[:i]...)
 		if old = old[i:]; there {
 			old = old[1:]
@@ -285,8 +285,22 @@ func (w *writer) merge(old []model.Learned, changed []netip.Prefix) {
 	w.out = append(w.out, old...)
 }
 
+// ahead finds p's place in a list, as BinarySearch does, at a price that grows
+// with the distance: in a burst the next one is a few places off.
+func ahead(list []model.Learned, p netip.Prefix) (int, bool) {
+	from, to := 0, 1
+	for to <= len(list) && comparePrefixes(list[to-1].Prefix, p) < 0 {
+		from, to = to, 2*to
+	}
+	i, there := slices.BinarySearchFunc(list[from:min(to, len(list))], p, func(o model.Learned, p netip.Prefix) int { return comparePrefixes(o.Prefix, p) })
+	return from + i, there
+}
+
 func comparePrefixes(x, y netip.Prefix) int {
-	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
+	if c := x.Addr().Compare(y.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(x.Bits(), y.Bits())
 }
 
 func byPrefix(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefix) }

@@ -6,15 +6,18 @@ import (
 )
 
 // A burst is told of in parts, because a part costs a look at every route, of
-// about 0.3 µs each, and what is spent on looks the burst itself lacks.
+// about 0.15 µs each, and what is spent on looks the burst itself lacks.
 const (
-	// fewest and most bound how many changes are a part: half of all routes, but
-	// what comes last is all that is still to be written when the burst is over.
-	fewest, most = 256, 16384
+	// fewest and most bound how many changes are a part: a fourth of all routes,
+	// but what comes last is all that is still to be written when the burst is over.
+	fewest, most = 256, 8192
 
 	// settle is how long no change has to come for a burst to be over. A burst
-	// stalls now and then; taking that for its end costs a look.
-	settle, settleEach = time.Millisecond, 100 * time.Nanosecond
+	// stalls now and then, on a busy machine more often; taking that for its end
+	// costs a look. So each stall that was taken for the end doubles the patience
+	// with the next, up to mostPatience times settle.
+	settle, settleEach = 500 * time.Microsecond, 30 * time.Nanosecond
+	mostPatience       = 8
 	// apart is how long after the last part a change has to come to be one that
 	// comes alone.
 	apart, apartEach = 5 * time.Millisecond, time.Microsecond
@@ -37,9 +40,10 @@ type pace struct {
 	since  time.Time // when the burst, or its current stretch, began
 	told   time.Time // when told last
 	total  int       // routes
+	wait   int       // patience
 }
 
-func newPace(tell func()) *pace { return &pace{tell: tell} }
+func newPace(tell func()) *pace { return &pace{tell: tell, wait: 1} }
 
 // changed notes a change: pending prefixes have changed since somebody looked,
 // out of total.
@@ -51,13 +55,16 @@ func (p *pace) changed(pending, total int) {
 	if !p.armed {
 		now := time.Now()
 		if now.Sub(p.told) >= p.scaled(apart, apartEach) {
+			p.wait = 1
 			p.out(now)
+		} else {
+			p.wait = min(2*p.wait, mostPatience)
 		}
 		p.arm(now)
 		return
 	}
 	p.moved = true
-	if pending >= min(max(total/2, fewest), most) {
+	if pending >= min(max(total/4, fewest), most) {
 		p.out(time.Now())
 	}
 }
@@ -66,10 +73,15 @@ func (p *pace) scaled(base, each time.Duration) time.Duration {
 	return base + time.Duration(p.total)*each
 }
 
+// patience is how long to wait for another change.
+func (p *pace) patience() time.Duration {
+	return time.Duration(p.wait) * p.scaled(settle, settleEach)
+}
+
 // arm starts the timer. The caller holds mu.
 func (p *pace) arm(now time.Time) {
 	p.armed, p.since = true, now
-	d := p.scaled(settle, settleEach)
+	d := p.patience()
 	if p.timer == nil {
 		p.timer = time.AfterFunc(d, p.look)
 		return
@@ -90,7 +102,7 @@ func (p *pace) look() {
 	now := time.Now()
 	if p.moved && now.Sub(p.since) < p.scaled(longest, longestEach) {
 		p.moved = false
-		p.timer.Reset(p.scaled(settle, settleEach))
+		p.timer.Reset(p.patience())
 		return
 	}
 	if p.untold > 0 {

@@ -86,6 +86,38 @@ func TestPaceAfterABurst(t *testing.T) {
 	})
 }
 
+// Each stall that was taken for the end of a burst makes the next one wait longer,
+// until a change comes alone again.
+func TestPaceOfABurstThatStalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		p := newPace(func() { told++ })
+		waits := func() (d time.Duration) {
+			for start, before := time.Now(), told; told == before; d = time.Since(start) {
+				time.Sleep(settle / 10)
+				synctest.Wait()
+			}
+			return d
+		}
+		p.changed(1, 1)
+		for i, want := range []time.Duration{2, 4, mostPatience, mostPatience} {
+			time.Sleep(p.patience() + settle/2) // over, as it seems
+			synctest.Wait()
+			p.changed(1, 1)
+			if got := waits(); got < want*settle || got > (want+1)*settle {
+				t.Errorf("stall %d: told after %v, want %v", i, got, want*settle)
+			}
+		}
+		time.Sleep(time.Second)
+		p.changed(1, 1)
+		p.changed(1, 1)
+		if got := waits(); got < settle || got > 5*settle/2 { // a wait in which it changed, and one in which not
+			t.Errorf("after a second: told after %v, want %v", got, settle)
+		}
+		time.Sleep(time.Second)
+	})
+}
+
 // A part of a burst that is large enough is told at once.
 func TestPaceOfALargePart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
