@@ -20,7 +20,8 @@ const (
 	// maxLocalPref less a route's priority is its LOCAL_PREF in a Calico
 	// cluster, so that mixed clusters compare like with like.
 	maxLocalPref = 2147483647
-	// LocalPref is the LOCAL_PREF of a node's own paths towards iBGP peers.
+	// LocalPref is the LOCAL_PREF of a node's own paths towards iBGP peers, when
+	// no configuration gives routes another priority.
 	LocalPref uint32 = maxLocalPref - NormalPriority
 )
 

@@ -110,6 +110,11 @@ var scenarios = []scenario{
 		s.BGP[0].ASN = 65100
 		s.Nodes[1].ASN = 65200
 	}},
+	{"mesh-route-priority", "n1", func(_ *testing.T, s *model.Snapshot) {
+		s.Nodes[0] = dual(s.Nodes[0])
+		s.Blocks = append(s.Blocks, model.Block{CIDR: prefix("fd44::40/122"), Node: "n1", State: model.BlockConfirmed})
+		s.BGP[0].RoutePriority, s.BGP[0].RoutePriorityV6 = 500, 600
+	}},
 	{"mesh-own-asn", "n2", func(_ *testing.T, s *model.Snapshot) { s.Nodes[1].ASN = 65200 }},
 	{"mesh-password", "n1", func(_ *testing.T, s *model.Snapshot) {
 		s.BGP[0].MeshPassword = &model.PasswordRef{SecretName: "s", Key: "k", Known: true, Value: model.NewSecret("x")}

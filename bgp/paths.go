@@ -21,7 +21,7 @@ func (b *builder) paths() []Path {
 			return
 		}
 		seen[p] = true
-		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: LocalPref, Kind: k})
+		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: b.localPref(FamilyOf(p.Addr())), Kind: k})
 	}
 	own := b.ownBlocks()
 	for _, p := range own {
@@ -37,6 +37,18 @@ func (b *builder) paths() []Path {
 	}
 	slices.SortFunc(out, func(x, y Path) int { return comparePrefix(x.Prefix, y.Prefix) })
 	return out
+}
+
+// localPref is that of own paths towards iBGP peers.
+func (b *builder) localPref(f Family) uint32 {
+	priority := b.defaults.RoutePriority
+	if f == IPv6 {
+		priority = b.defaults.RoutePriorityV6
+	}
+	if priority < 1 || priority >= maxLocalPref {
+		return LocalPref
+	}
+	return uint32(maxLocalPref - priority)
 }
 
 // ownBlocks are the confirmed blocks of this node. A pending one is not ours

@@ -152,6 +152,8 @@ func TestBadObjects(t *testing.T) {
 		{"BGPPeer", "p", `{peerIP: 192.0.2.1, asNumber: 1, maxRestartTime: 5000s}`, "spec.maxRestartTime: Invalid value"},
 		{"BGPPeer", "p", `{peerIP: 192.0.2.1, asNumber: 1, keepaliveTime: 30000s}`, "spec.keepaliveTime: Invalid value: must be a duration from 1s to 21845s"},
 		{"BGPPeer", "p", `{peerIP: 192.0.2.1, asNumber: 1, ttlSecurity: -1}`, "spec.ttlSecurity"},
+		{"BGPConfiguration", "default", `{ipv4NormalRoutePriority: 0}`, "spec.ipv4NormalRoutePriority"},
+		{"BGPConfiguration", "default", `{ipv6NormalRoutePriority: 2147483647}`, "spec.ipv6NormalRoutePriority"},
 		{"BGPConfiguration", "default", `{serviceLoadBalancerAggregation: Sometimes}`, `spec.serviceLoadBalancerAggregation: Unsupported value: "Sometimes"`},
 		{"BGPConfiguration", "default", `{nodeMeshMaxRestartTime: 5000s}`, "spec.nodeMeshMaxRestartTime"},
 		{"BGPConfiguration", "default", `{localWorkloadPeeringIPV6: 169.254.1.1}`, "spec.localWorkloadPeeringIPV6: Invalid value: must be an IPv6 address"},

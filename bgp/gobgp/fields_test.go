@@ -120,6 +120,9 @@ var fields = []field{
 		s.BGP[0].PrefixAdvertisements = []model.PrefixAdvertisement{{CIDR: pfx("10.244.1.0/24"), Communities: []string{"blue", "1:2:3"}}}
 	}, at: []string{own, "BGP.community: (65000,9)", "BGP.large_community: (1, 2, 3)"}},
 	{name: "asNumber", change: func(s *model.Snapshot, _ *model.BGPPeer) { s.BGP[0].ASN = 64512 }, at: []string{own}},
+	{name: "normalRoutePriority", as: 64512, change: func(s *model.Snapshot, _ *model.BGPPeer) {
+		s.BGP[0].RoutePriority, s.BGP[0].RoutePriorityV6 = 500, 600
+	}, at: []string{own, "BGP.local_pref: 2147483147", "fd44::40/122", "BGP.local_pref: 2147483047"}, not: []string{"2147482623"}},
 	{name: "bindMode-NodeIP", change: func(s *model.Snapshot, _ *model.BGPPeer) { s.BGP[0].BindMode = "NodeIP" }, at: []string{own},
 		extra: func(t *testing.T, s *process, _ *bgptest.BIRD) {
 			bgptest.Eventually(t, "listening", bgptest.Contains(func() string { return s.host.Run("ss -ltnH") }, "10.9.0.1:179", "[fd09::1]:179"))

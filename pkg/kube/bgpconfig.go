@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"math"
 	"net/netip"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
@@ -45,9 +46,21 @@ func readBGPConfiguration(obj any) reading[model.BGPConfiguration] {
 			CIDR: r.prefix("spec.prefixAdvertisements.cidr", p.CIDR), Communities: p.Communities,
 		})
 	}
+	out.RoutePriority = r.routePriority("spec.ipv4NormalRoutePriority", spec.IPv4NormalRoutePriority)
+	out.RoutePriorityV6 = r.routePriority("spec.ipv6NormalRoutePriority", spec.IPv6NormalRoutePriority)
 	out.LocalWorkloadPeerIPv4 = r.addr("spec.localWorkloadPeeringIPV4", spec.LocalWorkloadPeeringIPV4)
 	out.LocalWorkloadPeerIPv6 = r.addr("spec.localWorkloadPeeringIPV6", spec.LocalWorkloadPeeringIPV6)
 	return finish(r, out)
+}
+
+// routePriority is a metric that leaves room for a LOCAL_PREF; 0 when it is not
+// set.
+func (r *reader) routePriority(field string, p *int) int {
+	if p != nil && (*p < 1 || *p >= math.MaxInt32) {
+		r.fail(field, "%d is not within 1 and %d", *p, math.MaxInt32-1)
+		return 0
+	}
+	return deref(p)
 }
 
 // appendPrefix leaves out a CIDR that does not parse; the others stay in force.

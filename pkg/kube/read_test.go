@@ -53,6 +53,7 @@ func TestBadStoredObjects(t *testing.T) {
 		{"peer: duration", outcome(readPeer(obj("p", `{"peerSelector": "all()", "maxRestartTime": "soon"}`))), "false\nBGPPeer p: spec: cannot be read: "},
 		{"configuration: a service CIDR", outcome(readBGPConfiguration(obj("default", `{"serviceClusterIPs": [{"cidr": "x"}, {"cidr": "10.96.0.0/12"}]}`))), "true\nBGPConfiguration default: spec.serviceClusterIPs: \"x\" is not a CIDR, as in 10.96.0.0/12; it is left out"},
 		{"configuration: bind mode", outcome(readBGPConfiguration(obj("default", `{"bindMode": "All"}`))), "false\nBGPConfiguration default: spec.bindMode: \"All\" is not one of None, NodeIP"},
+		{"configuration: priority", outcome(readBGPConfiguration(obj("default", `{"ipv4NormalRoutePriority": 0}`))), "false\nBGPConfiguration default: spec.ipv4NormalRoutePriority: 0 is not within 1 and 2147483646"},
 		{"filter: action", outcome(readFilter(obj("f", `{"exportV4": [{"action": "Drop"}]}`))), "false\nBGPFilter f: spec.exportV4[0].action: \"Drop\" is not one of Accept, Reject"},
 		{"filter: family", outcome(readFilter(obj("f", `{"importV6": [{"action": "Accept"}, {"cidr": "10.0.0.0/8", "matchOperator": "In", "action": "Accept"}]}`))), "false\nBGPFilter f: spec.importV6[1].cidr: 10.0.0.0/8 is of the other address family"},
 		{"filter: lengths", outcome(readFilter(obj("f", `{"exportV4": [{"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 30, "max": 20}}]}`))), "false\nBGPFilter f: spec.exportV4[0].prefixLength: min 30 is greater than max 20"},

@@ -9,24 +9,27 @@ import (
 // "node.<name>" for one node (which honours PrefixAdvertisements, ListenPort
 // and LogSeverity only).
 type BGPConfiguration struct {
-	Name                  string
-	MeshEnabled           *bool // nodeToNodeMeshEnabled, default true
-	ASN                   ASN   // 0 means DefaultASN
-	ListenPort            int   // 0 means 179
-	LogSeverity           string
-	MeshPassword          *PasswordRef
-	MeshMaxRestartTime    time.Duration // 0 means 120 s
-	ServiceClusterIPs     []netip.Prefix
-	ServiceExternalIPs    []netip.Prefix
-	ServiceLoadBalancers  []netip.Prefix
-	ServiceLBAggregation  string // Enabled (default), Disabled
-	Communities           map[string]string
-	PrefixAdvertisements  []PrefixAdvertisement
-	BindMode              string // None (default), NodeIP
-	IgnoredInterfaces     []string
-	LocalWorkloadPeerIPv4 netip.Addr
-	LocalWorkloadPeerIPv6 netip.Addr
-	Annotations           map[string]string
+	Name                 string
+	MeshEnabled          *bool // nodeToNodeMeshEnabled, default true
+	ASN                  ASN   // 0 means DefaultASN
+	ListenPort           int   // 0 means 179
+	LogSeverity          string
+	MeshPassword         *PasswordRef
+	MeshMaxRestartTime   time.Duration // 0 means 120 s
+	ServiceClusterIPs    []netip.Prefix
+	ServiceExternalIPs   []netip.Prefix
+	ServiceLoadBalancers []netip.Prefix
+	ServiceLBAggregation string // Enabled (default), Disabled
+	Communities          map[string]string
+	PrefixAdvertisements []PrefixAdvertisement
+	BindMode             string // None (default), NodeIP
+	// RoutePriority and RoutePriorityV6 are the metric of ordinary routes, from
+	// which LOCAL_PREF follows (ipv4NormalRoutePriority); 0 means 1024.
+	RoutePriority, RoutePriorityV6 int
+	IgnoredInterfaces              []string
+	LocalWorkloadPeerIPv4          netip.Addr
+	LocalWorkloadPeerIPv6          netip.Addr
+	Annotations                    map[string]string
 }
 
 // PrefixAdvertisement attaches communities, by name or by value, to every

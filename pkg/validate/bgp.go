@@ -83,6 +83,8 @@ func (n *notes) onlyOnDefault(c *model.BGPConfiguration) {
 		{"spec.serviceExternalIPs", len(c.ServiceExternalIPs) > 0},
 		{"spec.serviceLoadBalancerIPs", len(c.ServiceLoadBalancers) > 0},
 		{"spec.bindMode", c.BindMode != "" && c.BindMode != "None"},
+		{"spec.ipv4NormalRoutePriority", c.RoutePriority != 0},
+		{"spec.ipv6NormalRoutePriority", c.RoutePriorityV6 != 0},
 		{"spec.ignoredInterfaces", len(c.IgnoredInterfaces) > 0},
 	} {
 		if f.set {

@@ -72,11 +72,13 @@ type BGPConfigurationSpec struct {
 	// +optional
 	ProgramClusterRoutes *string `json:"programClusterRoutes,omitempty"`
 
-	// IPv4NormalRoutePriority is the metric of ordinary IPv4 routes in Calico.
+	// IPv4NormalRoutePriority is the metric of ordinary IPv4 routes: LOCAL_PREF
+	// is 2147483647 less it.
 	// +optional
 	IPv4NormalRoutePriority *int `json:"ipv4NormalRoutePriority,omitempty"`
 
-	// IPv6NormalRoutePriority is the metric of ordinary IPv6 routes in Calico.
+	// IPv6NormalRoutePriority is the metric of ordinary IPv6 routes: LOCAL_PREF
+	// is 2147483647 less it.
 	// +optional
 	IPv6NormalRoutePriority *int `json:"ipv6NormalRoutePriority,omitempty"`
 }
