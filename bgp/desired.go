@@ -95,6 +95,17 @@ func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
 	return b
 }
 
+// LogSeverity is the node's logSeverityScreen, else the cluster's; empty when
+// neither is set.
+func LogSeverity(snap model.Snapshot, self model.NodeName) (severity string) {
+	for _, c := range snap.BGP {
+		if c.LogSeverity != "" && (c.Name == nodeConfigName(self) || c.Name == "default" && severity == "") {
+			severity = c.LogSeverity
+		}
+	}
+	return severity
+}
+
 func nodeConfigName(n model.NodeName) string { return "node." + string(n) }
 
 func (b *builder) problem(o model.Ref, field, reason, format string, args ...any) {

@@ -437,3 +437,23 @@ func TestBothEnds(t *testing.T) {
 		})
 	}
 }
+
+func TestLogSeverity(t *testing.T) {
+	of := func(name, severity string) model.BGPConfiguration {
+		return model.BGPConfiguration{Name: name, LogSeverity: severity}
+	}
+	for _, c := range []struct {
+		list []model.BGPConfiguration
+		want string
+	}{
+		{nil, ""},
+		{[]model.BGPConfiguration{of("default", "Debug")}, "Debug"},
+		{[]model.BGPConfiguration{of("node.n1", "Error"), of("default", "Debug")}, "Error"},
+		{[]model.BGPConfiguration{of("default", "Debug"), of("node.n1", "Error")}, "Error"},
+		{[]model.BGPConfiguration{of("default", "Debug"), of("node.n1", ""), of("node.n2", "Error")}, "Debug"},
+	} {
+		if got := bgp.LogSeverity(model.Snapshot{BGP: c.list}, "n1"); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.list, got, c.want)
+		}
+	}
+}

@@ -340,7 +340,8 @@ func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 	filter("way-*")
 	installed("no longer", true)
 	// A link that leads nowhere takes the address over, in the kernel's eyes.
-	s.exec(t, ctx, "b1", "ip", "link", "add", "way-0", "type", "dummy")
+	s.exec(t, ctx, "b1", "ip", "link", "add", "way-0", "type", "veth", "peer", "name", "nowhere")
+	s.exec(t, ctx, "b1", "ip", "link", "set", "nowhere", "up")
 	s.exec(t, ctx, "b1", "ip", "link", "set", "way-0", "up")
 	s.exec(t, ctx, "b1", "ip", "route", "add", tor2+"/32", "dev", "way-0", "metric", "1")
 	installed("another way", false)

@@ -29,7 +29,8 @@ type speech struct {
 
 	refusedNow refusedCounts
 
-	ways waysBook
+	ways     waysBook
+	severity severity
 }
 
 // told is the configuration that the speaker was given, and when it last
@@ -56,7 +57,7 @@ func (s *speech) Ready() <-chan struct{} { return s.ready }
 func (s *speech) Run(ctx context.Context) error {
 	restarting := s.a.routes.Stats().Adopted > 0
 	s.a.log.Info("speaker starting", "restarting", restarting)
-	speaker := gobgp.New(gobgp.Options{Logger: s.a.log, Restarting: restarting})
+	speaker := gobgp.New(gobgp.Options{Logger: s.severity.of(s.a.log), Restarting: restarting})
 	s.speaker.Store(speaker)
 	done := make(chan error, 1)
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -92,6 +93,7 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	snap := s.a.snapshot()
 	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
 	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, s.ways.ask(snap))
+	s.severity.ask(bgp.LogSeverity(snap, s.a.cfg.Node))
 	s.load.asked(problems)
 	s.judge(config)
 	start := time.Now()

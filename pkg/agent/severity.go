@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+)
+
+// severity is the level of the speaker's log: what the node's BGPConfiguration
+// asks for (logSeverityScreen), else that of the process.
+type severity struct{ asked atomic.Pointer[slog.Level] }
+
+// ask takes a value of logSeverityScreen; an empty one, and one that says
+// nothing, leave it to the process.
+func (s *severity) ask(text string) {
+	level, ok := severities[strings.ToLower(text)]
+	if !ok {
+		s.asked.Store(nil)
+		return
+	}
+	s.asked.Store(&level)
+}
+
+var severities = map[string]slog.Level{
+	"trace": slog.LevelDebug - 4, "debug": slog.LevelDebug, "info": slog.LevelInfo, "warning": slog.LevelWarn,
+	"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
+}
+
+// of gives a logger that writes where l does.
+func (s *severity) of(l *slog.Logger) *slog.Logger { return slog.New(levelled{l.Handler(), s}) }
+
+type levelled struct {
+	slog.Handler
+	severity *severity
+}
+
+func (h levelled) Enabled(ctx context.Context, l slog.Level) bool {
+	if asked := h.severity.asked.Load(); asked != nil {
+		return l >= *asked
+	}
+	return h.Handler.Enabled(ctx, l)
+}
+
+func (h levelled) WithAttrs(as []slog.Attr) slog.Handler {
+	return levelled{h.Handler.WithAttrs(as), h.severity}
+}
+
+func (h levelled) WithGroup(name string) slog.Handler {
+	return levelled{h.Handler.WithGroup(name), h.severity}
+}
