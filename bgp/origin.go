@@ -90,19 +90,24 @@ func (c OriginCheck) Apply(learned []model.Learned, keep func(netip.Prefix) bool
 		return learned, nil
 	}
 	var refused []Refusal
-	kept := make([]model.Learned, 0, len(learned))
-	for _, l := range learned {
+	var kept []model.Learned // once it differs from learned
+	for i, l := range learned {
 		bad := c.refuse(l)
 		if len(bad) == 0 || keep != nil && keep(l.Prefix) {
-			kept = append(kept, l)
+			if len(refused) > 0 {
+				kept = append(kept, l)
+			}
 			continue
+		}
+		if len(refused) == 0 {
+			kept = append(make([]model.Learned, 0, len(learned)), learned[:i]...)
 		}
 		refused = append(refused, bad...)
 		if l = without(l, bad); len(l.NextHops) > 0 {
 			kept = append(kept, l)
 		}
 	}
-	if c.Mode == OriginWarn {
+	if c.Mode == OriginWarn || len(refused) == 0 {
 		return learned, refused
 	}
 	return kept, refused

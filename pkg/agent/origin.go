@@ -99,11 +99,13 @@ func (o *origin) pass(learned []model.Learned) []model.Learned {
 // installed recognises the prefixes that were let through last time. The caller
 // holds mu.
 func (o *origin) installed() func(netip.Prefix) bool {
-	have := make(map[netip.Prefix]bool, len(o.passed))
-	for _, l := range o.passed {
-		have[l.Prefix] = true
+	passed := o.passed // sorted, as the speaker gave it
+	return func(p netip.Prefix) bool {
+		_, have := slices.BinarySearchFunc(passed, p, func(l model.Learned, p netip.Prefix) int {
+			return cmp.Or(l.Prefix.Addr().Compare(p.Addr()), cmp.Compare(l.Prefix.Bits(), p.Bits()))
+		})
+		return have
 	}
-	return func(p netip.Prefix) bool { return have[p] }
 }
 
 // stand makes refused the refusals in force. The caller holds mu.
