@@ -3,7 +3,9 @@
 //
 // It speaks CNI 0.3.1 to 1.1.0: ADD, DEL, CHECK, STATUS, GC and VERSION. It holds
 // no token, opens no netlink socket and knows nothing of Kubernetes. It is
-// started for every pod, twice, so it links no more than that takes.
+// started for every pod, twice, so it links no more than that takes: what fmt,
+// net, encoding/json and CNI's own skeleton set up before main begins costs more
+// than all that it has to do. What the skeleton checks is in runtime.go.
 //
 // Its own keys of the network configuration, both optional:
 //
@@ -17,15 +19,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
+	"io"
 	"os"
 	"time"
-
-	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/types"
-	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
@@ -39,99 +36,74 @@ var version = "dev"
 const timeout = time.Minute
 
 func main() {
-	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{
-		Add:    add,
-		Del:    del,
-		Check:  forward(client.Check, types.ErrTryAgainLater),
-		GC:     forward(client.GC, types.ErrTryAgainLater),
-		Status: forward(client.Status, types.ErrPluginNotAvailable), // the code that STATUS has for it
-	}, cniversion.PluginSupports("0.3.1", "0.4.0", "1.0.0", "1.1.0"), "CNI plugin muslin "+version)
-	if err == nil {
-		return
-	}
-	if printErr := err.Print(); printErr != nil {
-		fmt.Fprintln(os.Stderr, "muslin: print error:", printErr)
-	}
-	os.Exit(1)
-}
-
-// settings are the keys of the network configuration that are for the plugin.
-type settings struct {
-	Socket string `json:"socket"`
-	Spool  string `json:"spool"`
-}
-
-func parse(args *skel.CmdArgs) (settings, client.Request, error) {
-	s := settings{Socket: client.DefaultSocket, Spool: spool.DefaultDir}
-	if err := json.Unmarshal(args.StdinData, &s); err != nil {
-		return s, client.Request{}, types.NewError(types.ErrDecodingFailure, "network configuration: "+err.Error(), "")
-	}
-	return s, client.Request{
-		ContainerID: args.ContainerID, Netns: args.Netns, IfName: args.IfName, Args: args.Args, Config: args.StdinData,
-	}, nil
-}
-
-func add(args *skel.CmdArgs) error {
-	s, req, err := parse(args)
+	out, err := run(os.Getenv, os.Stdin)
 	if err != nil {
-		return err
+		out = printed(err)
 	}
-	out, err := call(s, client.Add, req)
+	if _, writeErr := os.Stdout.Write(out); writeErr != nil {
+		_, _ = os.Stderr.WriteString("muslin: print result: " + writeErr.Error() + "\n")
+		os.Exit(1)
+	}
 	if err != nil {
-		return explain(s, err, types.ErrTryAgainLater)
+		os.Exit(1)
 	}
-	if _, err := os.Stdout.Write(out); err != nil {
-		return types.NewError(types.ErrIOFailure, "print result: "+err.Error(), "")
-	}
-	return nil
 }
 
-// del records the request when the agent is away, and the runtime may forget
-// the pod. A slow agent is not away: the runtime asks again.
-func del(args *skel.CmdArgs) error {
-	s, req, err := parse(args)
+// run does what the runtime asks for and returns what goes to standard output.
+func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {
+	verb := getenv("CNI_COMMAND")
+	switch verb {
+	case "":
+		_, err := os.Stderr.WriteString("CNI plugin muslin " + version + "\nCNI protocol versions supported: " + versionList(", ") + "\n")
+		return nil, err
+	case "VERSION":
+		return versionResult(), nil
+	}
+	c, err := read(verb, getenv, stdin)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = call(s, client.Del, req)
-	var away *client.Unavailable
-	if errors.As(err, &away) {
-		_, recordErr := spool.Write(s.Spool, req)
-		if recordErr == nil {
-			return nil
-		}
-		err = errors.Join(err, recordErr)
+	out, err := call(c)
+	switch {
+	case err == nil && verb == "ADD":
+		return out, nil
+	case err != nil && verb == "DEL":
+		err = record(c, err)
 	}
-	return explain(s, err, types.ErrTryAgainLater)
+	return nil, explain(c, err)
 }
 
-func forward(verb client.Verb, away uint) func(*skel.CmdArgs) error {
-	return func(args *skel.CmdArgs) error {
-		s, req, err := parse(args)
-		if err != nil {
-			return err
-		}
-		_, err = call(s, verb, req)
-		return explain(s, err, away)
-	}
-}
-
-func call(s settings, verb client.Verb, req client.Request) ([]byte, error) {
+func call(c request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return client.Call(ctx, s.Socket, verb, req)
+	return client.Call(ctx, c.socket, c.verb, c.Request)
+}
+
+// record writes a DEL down when the agent is away, and the runtime may forget
+// the pod. A slow agent is not away: the runtime asks again.
+func record(c request, err error) error {
+	var away *client.Unavailable
+	if !errors.As(err, &away) {
+		return err
+	}
+	_, recordErr := spool.Write(c.spool, c.Request)
+	if recordErr == nil {
+		return nil
+	}
+	return errors.Join(err, recordErr)
 }
 
 // explain keeps the agent's own errors and turns its silence into one that says
 // what to look at.
-func explain(s settings, err error, away uint) error {
+func explain(c request, err error) error {
 	var said *client.Error
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &said):
-		return said
+	if err == nil || errors.As(err, &said) {
+		return err
 	}
-	return types.NewError(away, err.Error(), fmt.Sprintf(
-		"is the muslin-agent pod of this node running, and does it serve %s? See: kubectl -n muslin-system get pods -o wide", s.Socket))
+	code := codeTryAgainLater
+	if c.verb == client.Status {
+		code = codePluginNotAvailable // the code that STATUS has for it
+	}
+	return &client.Error{Code: code, Msg: err.Error(), Details: "is the muslin-agent pod of this node running, and does it serve " +
+		c.socket + "? See: kubectl -n muslin-system get pods -o wide"}
 }

@@ -13,8 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/utils"
+	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 )
@@ -47,7 +48,8 @@ func TestPluginIsSmallAndThin(t *testing.T) {
 	}
 	// What starts slowly, or would let the plugin act on its own.
 	for dep := range strings.FieldsSeq(string(out)) {
-		for _, banned := range []string{"google.golang.org/", "k8s.io/", "github.com/vishvananda/netlink", "net/http", "crypto/tls", "log/slog"} {
+		for _, banned := range []string{"google.golang.org/", "golang.org/", "k8s.io/", "github.com/vishvananda/", "github.com/containernetworking/",
+			"net", "net/http", "crypto/tls", "log/slog", "fmt", "reflect", "regexp", "encoding/json"} {
 			if dep == banned || strings.HasSuffix(banned, "/") && strings.HasPrefix(dep, banned) {
 				t.Errorf("plugin links %s", dep)
 			}
@@ -55,8 +57,8 @@ func TestPluginIsSmallAndThin(t *testing.T) {
 	}
 }
 
-// run runs the plugin as a runtime does.
-func run(t *testing.T, bin, command, stdin string, env ...string) (string, error) {
+// exe runs the plugin as a runtime does.
+func exe(t *testing.T, bin, command, stdin string, env ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(bin)
 	cmd.Env = append([]string{
@@ -95,7 +97,7 @@ func conf(dir, version string) string {
 }
 
 func TestVersion(t *testing.T) {
-	out, err := run(t, build(t), "VERSION", "")
+	out, err := exe(t, build(t), "VERSION", "")
 	if err != nil || !strings.Contains(out, `"supportedVersions":["0.3.1","0.4.0","1.0.0","1.1.0"]`) {
 		t.Errorf("%v %s", err, out)
 	}
@@ -121,11 +123,13 @@ func TestBadInput(t *testing.T) {
 		"unknown verb":     {"MOVE", conf(dir, "1.0.0"), nil, types.ErrInvalidEnvironmentVariables, "MOVE"},
 		"no container":     {"ADD", conf(dir, "1.0.0"), []string{"CNI_CONTAINERID="}, types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID"},
 		"bad container":    {"DEL", conf(dir, "1.0.0"), []string{"CNI_CONTAINERID=../x"}, types.ErrInvalidEnvironmentVariables, "../x"},
+		"no netns":         {"ADD", conf(dir, "1.0.0"), []string{"CNI_NETNS="}, types.ErrInvalidEnvironmentVariables, "CNI_NETNS"},
+		"bad network":      {"ADD", `{"cniVersion":"1.0.0","name":"a b"}`, nil, types.ErrInvalidNetworkConfig, "a b"},
 		"bad interface":    {"DEL", conf(dir, "1.0.0"), []string{"CNI_IFNAME=a/b"}, types.ErrInvalidEnvironmentVariables, "interface name"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			out, err := run(t, bin, c.command, c.stdin, c.env...)
+			out, err := exe(t, bin, c.command, c.stdin, c.env...)
 			wantError(t, out, err, c.code, c.want)
 		})
 	}
@@ -150,12 +154,12 @@ func TestAgentAway(t *testing.T) {
 				"ADD": types.ErrTryAgainLater, "CHECK": types.ErrTryAgainLater, "GC": types.ErrTryAgainLater,
 				"STATUS": types.ErrPluginNotAvailable,
 			} {
-				out, err := run(t, bin, command, conf(dir, "1.1.0"))
+				out, err := exe(t, bin, command, conf(dir, "1.1.0"))
 				wantError(t, out, err, code, socket, "muslin-agent")
 			}
 			const args = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=a"
 			for range 2 { // the runtime may repeat it
-				if out, err := run(t, bin, "DEL", conf(dir, "1.1.0"), "CNI_ARGS="+args); err != nil || out != "" {
+				if out, err := exe(t, bin, "DEL", conf(dir, "1.1.0"), "CNI_ARGS="+args); err != nil || out != "" {
 					t.Errorf("DEL: %v %s", err, out)
 				}
 			}
@@ -179,15 +183,47 @@ func TestDelThatCannotBeRecordedIsAnError(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "spool"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := run(t, build(t), "DEL", conf(dir, "1.0.0"))
+	out, err := exe(t, build(t), "DEL", conf(dir, "1.0.0"))
 	wantError(t, out, err, types.ErrTryAgainLater, "agent.sock", "spool")
 }
 
 func TestConfigurationStaysWhole(t *testing.T) {
-	// The plugin reads two keys of its own; the agent gets every byte.
-	s, req, err := parse(args(`{"name":"n","x":{"y":[1]},"socket":"/s"}`))
-	if err != nil || s.Socket != "/s" || s.Spool != spool.DefaultDir || !slices.Equal(req.Config, []byte(`{"name":"n","x":{"y":[1]},"socket":"/s"}`)) {
-		t.Errorf("%+v %+v %v", s, req, err)
+	// The plugin reads a few keys; the agent gets every byte.
+	const text = `{"cniVersion":"1.1.0","name":"n","x":{"y":[1]},"socket":"/s"}`
+	r, err := read("GC", func(string) string { return "/x" }, strings.NewReader(text))
+	if err != nil || r.socket != "/s" || r.spool != spool.DefaultDir || string(r.Config) != text {
+		t.Errorf("%+v %v", r, err)
 	}
 }
-func args(conf string) *skel.CmdArgs { return &skel.CmdArgs{StdinData: []byte(conf)} }
+
+// The plugin's own checks are those of the skeleton that it does without.
+func TestCodesAndVersionsAreTheSpecifications(t *testing.T) {
+	for got, want := range map[uint]uint{
+		codeIncompatibleVersion: types.ErrIncompatibleCNIVersion, codeEnvironment: types.ErrInvalidEnvironmentVariables,
+		codeIO: types.ErrIOFailure, codeDecoding: types.ErrDecodingFailure, codeNetworkConfig: types.ErrInvalidNetworkConfig,
+		codeTryAgainLater: types.ErrTryAgainLater, codePluginNotAvailable: types.ErrPluginNotAvailable,
+	} {
+		if got != want {
+			t.Errorf("code %d, want %d", got, want)
+		}
+	}
+	for _, v := range versions {
+		if !slices.Contains(cniversion.All.SupportedVersions(), v) {
+			t.Errorf("%s is no version of the specification", v)
+		}
+	}
+}
+
+func FuzzNamesAreTheLibrarys(f *testing.F) {
+	for _, name := range []string{"a", "eth0", "A_.-9", "", ".", "..", "-a", "a/b", "a:b", "a b", "a\u00a0b", "é", "a23456789012345", "a234567890123456", "a\n", "a\xff"} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if got, want := isName(name), utils.ValidateContainerID(name) == nil; got != want {
+			t.Errorf("container %q: %v, want %v", name, got, want)
+		}
+		if got, want := name != "" && checkNames("c", name) == nil, utils.ValidateInterfaceName(name) == nil; got != want {
+			t.Errorf("interface %q: %v, want %v", name, got, want)
+		}
+	})
+}

@@ -112,7 +112,7 @@ func (n *node) awaitDeletes(t *testing.T) {
 
 func wantCode(t *testing.T, err error, code uint, texts ...string) {
 	t.Helper()
-	var e *types.Error
+	var e *client.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("error %v, want a CNI error with code %d", err, code)
 	}

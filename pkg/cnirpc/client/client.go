@@ -3,18 +3,31 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
+	"os"
+	"strconv"
+	"syscall"
 	"time"
-
-	"github.com/containernetworking/cni/pkg/types"
 )
 
 // DefaultSocket is where the agent serves when nobody says otherwise.
 const DefaultSocket = "/run/muslin/agent.sock"
 
-// Error is the CNI specification's error, as the agent answered it.
-type Error = types.Error
+// Error is the CNI specification's error, as the agent answered it. It has the
+// fields of types.Error in CNI's own library, which links more than the plugin
+// needs.
+type Error struct {
+	Code    uint
+	Msg     string
+	Details string
+}
+
+// Error gives message and details.
+func (e *Error) Error() string {
+	if e.Details == "" {
+		return e.Msg
+	}
+	return e.Msg + "; " + e.Details
+}
 
 // Unavailable says that the agent was not reached, or that the connection ended
 // before an answer: nothing is known of what it did.
@@ -24,9 +37,7 @@ type Unavailable struct {
 }
 
 // Error names the socket and the cause.
-func (u *Unavailable) Error() string {
-	return fmt.Sprintf("agent at %s: %v", u.Socket, u.Cause)
-}
+func (u *Unavailable) Error() string { return "agent at " + u.Socket + ": " + u.Cause.Error() }
 
 // Unwrap returns the cause.
 func (u *Unavailable) Unwrap() error { return u.Cause }
@@ -48,8 +59,7 @@ const (
 // an *Error when the agent said no, an *Unavailable when it did not answer, and
 // another one when ctx ended.
 func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", socket)
+	conn, err := dial(ctx, socket)
 	if err != nil {
 		return nil, ended(ctx, socket, err)
 	}
@@ -73,13 +83,48 @@ func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, e
 	return result, err
 }
 
+// dial connects to a unix socket without package net, whose setting up takes
+// longer than the call.
+func dial(ctx context.Context, socket string) (*os.File, error) {
+	const kind = syscall.SOCK_STREAM | syscall.SOCK_CLOEXEC | syscall.SOCK_NONBLOCK
+	fd, err := syscall.Socket(syscall.AF_UNIX, kind, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	for {
+		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), socket), nil
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN) && ctx.Err() == nil: // its queue is full
+			time.Sleep(time.Millisecond)
+		default:
+			_ = syscall.Close(fd)
+			return nil, os.NewSyscallError("connect", err)
+		}
+	}
+}
+
 // ended tells whether err came from the end of ctx or from the agent's absence.
 func ended(ctx context.Context, socket string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("agent at %s: no answer: %w", socket, cause)
+		return &noAnswer{socket, cause}
 	}
 	return &Unavailable{Socket: socket, Cause: err}
 }
+
+// noAnswer says that the context ended first.
+type noAnswer struct {
+	socket string
+	cause  error
+}
+
+func (n *noAnswer) Error() string {
+	return "agent at " + n.socket + ": no answer: " + n.cause.Error()
+}
+
+func (n *noAnswer) Unwrap() error { return n.cause }
 
 // timeout gives the value of the grpc-timeout header, in whole milliseconds and
 // at most eight digits, or nothing without a deadline.
@@ -89,5 +134,5 @@ func timeout(ctx context.Context) string {
 		return ""
 	}
 	ms := max(time.Until(deadline).Milliseconds(), 1)
-	return fmt.Sprintf("%dm", min(ms, 99_999_999))
+	return strconv.FormatInt(min(ms, 99_999_999), 10) + "m"
 }

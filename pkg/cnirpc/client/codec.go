@@ -1,9 +1,6 @@
 package client
 
-import (
-	"encoding/binary"
-	"errors"
-)
+import "errors"
 
 // Request is the message of that name in cni.proto.
 type Request struct {
@@ -37,11 +34,33 @@ func (r Request) marshal() []byte {
 		if v == "" {
 			continue
 		}
-		b = binary.AppendUvarint(b, uint64(i+1)<<3|wireBytes)
-		b = binary.AppendUvarint(b, uint64(len(v)))
+		b = appendUvarint(b, uint64(i+1)<<3|wireBytes)
+		b = appendUvarint(b, uint64(len(v)))
 		b = append(b, v...)
 	}
 	return b
+}
+
+// appendUvarint and uvarint are those of encoding/binary, which links reflect.
+func appendUvarint(b []byte, v uint64) []byte {
+	for ; v >= 0x80; v >>= 7 {
+		b = append(b, byte(v)|0x80)
+	}
+	return append(b, byte(v))
+}
+
+// uvarint gives the number of bytes read, 0 for what is no varint of 64 bits.
+func uvarint(b []byte) (v uint64, n int) {
+	for i, c := range b[:min(len(b), 10)] {
+		if i == 9 && c > 1 {
+			return 0, 0
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+		if c < 0x80 {
+			return v, i + 1
+		}
+	}
+	return 0, 0
 }
 
 var errWire = errors.New("malformed protobuf message")
@@ -62,7 +81,7 @@ func (f field) is(number uint64, wire byte) bool { return f.number == number && 
 // message; fields of a fixed size are passed by. Groups are errors.
 func fields(b []byte, visit func(field)) error {
 	for len(b) > 0 {
-		key, n := binary.Uvarint(b)
+		key, n := uvarint(b)
 		if n <= 0 || key>>3 == 0 {
 			return errWire
 		}
@@ -71,7 +90,7 @@ func fields(b []byte, visit func(field)) error {
 		var size int
 		switch f.wire {
 		case wireVarint:
-			f.varint, size = binary.Uvarint(b)
+			f.varint, size = uvarint(b)
 			if size <= 0 {
 				return errWire
 			}
@@ -81,7 +100,7 @@ func fields(b []byte, visit func(field)) error {
 		case wireFixed32:
 			size = 4
 		case wireBytes:
-			l, n := binary.Uvarint(b)
+			l, n := uvarint(b)
 			if n <= 0 || l > uint64(len(b)-n) {
 				return errWire
 			}

@@ -1,9 +1,9 @@
 package client
 
 import (
-	"encoding/binary"
-	"fmt"
+	"errors"
 	"io"
+	"strconv"
 )
 
 // Frame types, flags and settings of RFC 9113, sections 6 and 6.5.2.
@@ -23,6 +23,7 @@ const (
 	flagPadded     = 0x8
 	flagPriority   = 0x20
 
+	settingHeaderTable   = 0x1
 	settingEnablePush    = 0x2
 	settingInitialWindow = 0x4
 	settingMaxFrameSize  = 0x5
@@ -37,6 +38,14 @@ const (
 	streamID        = 1       // the only stream
 )
 
+func append32(b []byte, v uint32) []byte {
+	return append(b, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
+}
+
+func uint32At(b []byte) uint32 {
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
 // frame is one HTTP/2 frame.
 type frame struct {
 	kind, flags byte
@@ -50,7 +59,7 @@ func (f frame) has(flag byte) bool { return f.flags&flag != 0 }
 func appendFrame(b []byte, kind, flags byte, stream uint32, payload []byte) []byte {
 	n := len(payload)
 	b = append(b, byte(n>>16), byte(n>>8), byte(n), kind, flags)
-	b = binary.BigEndian.AppendUint32(b, stream)
+	b = append32(b, stream)
 	return append(b, payload...)
 }
 
@@ -62,9 +71,9 @@ func readFrame(r io.Reader) (frame, error) {
 	}
 	n := int(h[0])<<16 | int(h[1])<<8 | int(h[2])
 	if n > defaultMaxFrame {
-		return frame{}, fmt.Errorf("frame of %d bytes is over the limit of %d", n, defaultMaxFrame)
+		return frame{}, errors.New("frame of " + strconv.Itoa(n) + " bytes is over the limit of " + strconv.Itoa(defaultMaxFrame))
 	}
-	f := frame{kind: h[3], flags: h[4], stream: binary.BigEndian.Uint32(h[5:]) & 0x7fffffff, payload: make([]byte, n)}
+	f := frame{kind: h[3], flags: h[4], stream: uint32At(h[5:]) & 0x7fffffff, payload: make([]byte, n)}
 	if _, err := io.ReadFull(r, f.payload); err != nil {
 		return frame{}, err
 	}
@@ -76,18 +85,18 @@ func (f frame) body() ([]byte, error) {
 	p, pad := f.payload, 0
 	if f.has(flagPadded) {
 		if len(p) == 0 {
-			return nil, fmt.Errorf("padded frame without a pad length")
+			return nil, errors.New("padded frame without a pad length")
 		}
 		pad, p = int(p[0]), p[1:]
 	}
 	if f.kind == frameHeaders && f.has(flagPriority) {
 		if len(p) < 5 {
-			return nil, fmt.Errorf("short priority in a headers frame")
+			return nil, errors.New("short priority in a headers frame")
 		}
 		p = p[5:]
 	}
 	if pad > len(p) {
-		return nil, fmt.Errorf("padding of %d bytes in a frame of %d", pad, len(p))
+		return nil, errors.New("padding of " + strconv.Itoa(pad) + " bytes in a frame of " + strconv.Itoa(len(p)))
 	}
 	return p[:len(p)-pad], nil
 }
@@ -96,7 +105,7 @@ func (f frame) body() ([]byte, error) {
 // at offset.
 func (f frame) number(offset int) (uint32, error) {
 	if len(f.payload) < offset+4 {
-		return 0, fmt.Errorf("frame of type %d is only %d bytes", f.kind, len(f.payload))
+		return 0, errors.New("frame of type " + strconv.Itoa(int(f.kind)) + " is only " + strconv.Itoa(len(f.payload)) + " bytes")
 	}
-	return binary.BigEndian.Uint32(f.payload[offset:]), nil
+	return uint32At(f.payload[offset:]), nil
 }

@@ -2,22 +2,17 @@ package client
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"net"
-	"net/url"
+	"io"
+	"strconv"
 	"strings"
-
-	"golang.org/x/net/http2/hpack"
 )
 
 // stream is the one call of a connection. Everything runs on the caller's
 // goroutine: step reads one frame and answers it.
 type stream struct {
-	conn net.Conn
+	conn io.ReadWriter
 	in   *bufio.Reader
 	due  []byte // acknowledgements that go out before the next wait
 
@@ -25,7 +20,6 @@ type stream struct {
 	connWindow, streamWindow, initialWindow int64
 	maxFrame                                int
 
-	decoder *hpack.Decoder
 	block   []byte // header block so far, until END_HEADERS
 	ends    bool   // the block's HEADERS frame ended the stream
 	inBlock bool
@@ -34,28 +28,27 @@ type stream struct {
 	done    bool
 }
 
-func newStream(conn net.Conn) *stream {
-	s := &stream{
+func newStream(conn io.ReadWriter) *stream {
+	return &stream{
 		conn: conn, in: bufio.NewReader(conn),
 		connWindow: defaultWindow, streamWindow: defaultWindow, initialWindow: defaultWindow,
 		maxFrame: defaultMaxFrame, headers: map[string]string{},
 	}
-	s.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) { s.headers[f.Name] = f.Value })
-	return s
 }
 
 // send writes preface, settings, headers and as much of the message as the
 // windows allow, in one write for every usual message.
 func (s *stream) send(verb Verb, timeout string, message []byte) error {
 	out := []byte(preface)
-	settings := make([]byte, 0, 12)
+	settings := make([]byte, 0, 18)
+	settings = appendSetting(settings, settingHeaderTable, 0)
 	settings = appendSetting(settings, settingEnablePush, 0)
 	settings = appendSetting(settings, settingInitialWindow, maxMessage+5)
 	out = appendFrame(out, frameSettings, 0, 0, settings)
-	out = appendFrame(out, frameWindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, maxMessage))
+	out = appendFrame(out, frameWindowUpdate, 0, 0, append32(nil, maxMessage))
 	out = appendFrame(out, frameHeaders, flagEndHeaders, streamID, requestHeaders(verb, timeout))
 
-	pending := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message)))
+	pending := append32([]byte{0}, uint32(len(message)))
 	pending = append(pending, message...)
 	for len(pending) > 0 && !s.done {
 		want := min(int64(len(pending)), int64(s.maxFrame))
@@ -89,13 +82,12 @@ func (s *stream) flush(out *[]byte) error {
 }
 
 func appendSetting(b []byte, id uint16, value uint32) []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint16(b, id), value)
+	return append32(append(b, byte(id>>8), byte(id)), value)
 }
 
 func requestHeaders(verb Verb, timeout string) []byte {
-	var b bytes.Buffer
-	e := hpack.NewEncoder(&b)
-	put := func(name, value string) { _ = e.WriteField(hpack.HeaderField{Name: name, Value: value}) } // to memory
+	var b []byte
+	put := func(name, value string) { b = appendHeader(b, name, value) }
 	put(":method", "POST")
 	put(":scheme", "http")
 	put(":path", "/muslin.cni.v1.CNI/"+string(verb))
@@ -106,7 +98,7 @@ func requestHeaders(verb Verb, timeout string) []byte {
 	if timeout != "" {
 		put("grpc-timeout", timeout)
 	}
-	return b.Bytes()
+	return b
 }
 
 // step reads one frame and acts on it. A frame type that it does not know is
@@ -143,7 +135,7 @@ func (s *stream) step() error {
 	case frameRSTStream:
 		code, err := f.number(0)
 		if err == nil && f.stream == streamID {
-			err = fmt.Errorf("call was reset by the agent: HTTP/2 error code %d", code)
+			err = errors.New("call was reset by the agent: HTTP/2 error code " + strconv.Itoa(int(code)))
 		}
 		return err
 	case frameGoAway:
@@ -158,7 +150,7 @@ func (s *stream) onData(f frame) error {
 		return err
 	}
 	if len(s.body)+len(b) > maxMessage+5 {
-		return fmt.Errorf("response is over the limit of %d bytes", maxMessage)
+		return errors.New("response is over the limit of " + strconv.Itoa(maxMessage) + " bytes")
 	}
 	s.body = append(s.body, b...)
 	s.done = s.done || f.has(flagEndStream)
@@ -183,11 +175,8 @@ func (s *stream) onBlock(f frame, fragment []byte) error {
 		return nil
 	}
 	s.inBlock = false
-	if _, err := s.decoder.Write(s.block); err != nil {
-		return fmt.Errorf("decode headers: %w", err)
-	}
-	if err := s.decoder.Close(); err != nil {
-		return fmt.Errorf("decode headers: %w", err)
+	if err := readHeaders(s.block, func(name, value string) { s.headers[name] = value }); err != nil {
+		return err
 	}
 	s.done = s.done || s.ends
 	return nil
@@ -198,8 +187,8 @@ func (s *stream) onSettings(f frame) error {
 		return nil
 	}
 	for p := f.payload; len(p) >= 6; p = p[6:] {
-		value := binary.BigEndian.Uint32(p[2:])
-		switch binary.BigEndian.Uint16(p) {
+		value := uint32At(p[2:])
+		switch uint16(p[0])<<8 | uint16(p[1]) {
 		case settingInitialWindow:
 			s.streamWindow += int64(value) - s.initialWindow
 			s.initialWindow = int64(value)
@@ -242,7 +231,7 @@ func onGoAway(f frame) error {
 		return err
 	}
 	if last&0x7fffffff < streamID || code != 0 {
-		return fmt.Errorf("agent is going away: HTTP/2 error code %d", code)
+		return errors.New("agent is going away: HTTP/2 error code " + strconv.Itoa(int(code)))
 	}
 	return nil
 }
@@ -252,12 +241,12 @@ func (s *stream) outcome() ([]byte, error) {
 	status, ok := s.headers["grpc-status"]
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("answer without a gRPC status: HTTP status %q", s.headers[":status"])
+		return nil, errors.New("answer without a gRPC status: HTTP status " + strconv.Quote(s.headers[":status"]))
 	case status != "0":
 		return nil, s.failure(status)
 	}
-	if len(s.body) < 5 || s.body[0] != 0 || int(binary.BigEndian.Uint32(s.body[1:])) != len(s.body)-5 {
-		return nil, fmt.Errorf("answer of %d bytes is not one plain gRPC message", len(s.body))
+	if len(s.body) < 5 || s.body[0] != 0 || int(uint32At(s.body[1:])) != len(s.body)-5 {
+		return nil, errors.New("answer of " + strconv.Itoa(len(s.body)) + " bytes is not one plain gRPC message")
 	}
 	return unmarshalResult(s.body[5:])
 }
@@ -271,9 +260,21 @@ func (s *stream) failure(status string) error {
 			return e
 		}
 	}
-	message, err := url.PathUnescape(s.headers["grpc-message"])
-	if err != nil {
-		message = s.headers["grpc-message"]
+	return errors.New("gRPC status " + status + ": " + unescape(s.headers["grpc-message"]))
+}
+
+// unescape undoes the percent-encoding of grpc-message.
+func unescape(s string) string {
+	var out []byte
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				c = byte(n)
+				i += 2
+			}
+		}
+		out = append(out, c)
 	}
-	return fmt.Errorf("gRPC status %s: %s", status, message)
+	return string(out)
 }

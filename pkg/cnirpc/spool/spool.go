@@ -13,18 +13,21 @@
 // both parts are checked by the plugin's CNI skeleton, and @ is in neither. A
 // fresh process recognises its own by that name; files with another one are
 // left alone. Never reads the network configuration inside a record.
+//
+// The plugin links it: it does without fmt and encoding/json (see package flat).
 package spool
 
 import (
-	"encoding/json"
+	"encoding/base64"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
 )
 
 // DefaultDir is where the plugin records when its configuration names no other
@@ -44,20 +47,66 @@ func WriteUnsynced(dir string, r client.Request) (Record, error) { return write(
 
 func write(dir string, r client.Request, sync bool) (Record, error) {
 	record := Record{Path: Path(dir, r.ContainerID, r.IfName), Request: r}
-	b, err := json.Marshal(r)
-	if err != nil {
-		return record, fmt.Errorf("encode record of %s: %w", r.ContainerID, err)
-	}
 	if strings.ContainsAny(r.ContainerID+r.IfName, "/@") || r.ContainerID == "" || r.IfName == "" {
-		return record, fmt.Errorf("container %q, interface %q: cannot be a file name", r.ContainerID, r.IfName)
+		return record, errors.New("container " + strconv.Quote(r.ContainerID) + ", interface " + strconv.Quote(r.IfName) + ": cannot be a file name")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return record, fmt.Errorf("make spool %s: %w", dir, err)
+		return record, &failure{"make spool " + dir, err}
 	}
-	if err := replace(record.Path, b, sync); err != nil {
-		return record, fmt.Errorf("write record %s: %w", record.Path, err)
+	if err := replace(record.Path, encode(r), sync); err != nil {
+		return record, &failure{"write record " + record.Path, err}
 	}
 	return record, nil
+}
+
+// failure says what was tried.
+type failure struct {
+	text  string
+	cause error
+}
+
+func (f *failure) Error() string { return f.text + ": " + f.cause.Error() }
+func (f *failure) Unwrap() error { return f.cause }
+
+// encode writes what encoding/json makes of a client.Request; empty fields are
+// left out.
+func encode(r client.Request) []byte {
+	b := []byte{'{'}
+	for _, m := range []struct{ name, value string }{
+		{"containerID", r.ContainerID}, {"netns", r.Netns}, {"ifname", r.IfName}, {"args", r.Args},
+		{"config", base64.StdEncoding.EncodeToString(r.Config)},
+	} {
+		if m.value == "" {
+			continue
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = flat.AppendString(b, m.name)
+		b = flat.AppendString(append(b, ':'), m.value)
+	}
+	return append(b, '}')
+}
+
+func decode(b []byte) (r client.Request, err error) {
+	members, err := flat.Object(b)
+	if err != nil {
+		return r, err
+	}
+	var config string
+	for name, place := range map[string]*string{
+		"containerID": &r.ContainerID, "netns": &r.Netns, "ifname": &r.IfName, "args": &r.Args, "config": &config,
+	} {
+		m, ok := members[name]
+		if ok && !m.String {
+			return r, errors.New(name + ": not a string")
+		}
+		*place = m.Text
+	}
+	if config != "" {
+		r.Config, err = base64.StdEncoding.DecodeString(config)
+	}
+	return r, err
 }
 
 // Path is where the record of an attachment is, if there is one.
@@ -106,7 +155,7 @@ func List(dir string) ([]Record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read spool %s: %w", dir, err)
+		return nil, &failure{"read spool " + dir, err}
 	}
 	var records []Record
 	for _, e := range entries {
@@ -120,13 +169,13 @@ func List(dir string) ([]Record, error) {
 			continue
 		}
 		if err == nil {
-			err = json.Unmarshal(b, &r.Request)
+			r.Request, err = decode(b)
 		}
 		if err == nil && (r.Request.ContainerID != id || r.Request.IfName != ifname) {
-			err = fmt.Errorf("holds container %q, interface %q", r.Request.ContainerID, r.Request.IfName)
+			err = errors.New("holds container " + strconv.Quote(r.Request.ContainerID) + ", interface " + strconv.Quote(r.Request.IfName))
 		}
 		if err != nil {
-			r.Err = fmt.Errorf("record %s: %w", r.Path, err)
+			r.Err = &failure{"record " + r.Path, err}
 		}
 		records = append(records, r)
 	}
@@ -136,7 +185,7 @@ func List(dir string) ([]Record, error) {
 // Remove deletes a record whose DEL has been done; a missing one is success.
 func Remove(r Record) error {
 	if err := os.Remove(r.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove record: %w", err)
+		return &failure{"remove record", err}
 	}
 	return nil
 }

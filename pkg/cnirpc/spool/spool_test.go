@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,18 +53,39 @@ func TestRecordsComeBackAsWritten(t *testing.T) {
 	}
 }
 
+// Records are the JSON that encoding/json would write, and did in earlier releases.
+func TestRecordIsTheJSONOfARequest(t *testing.T) {
+	for _, want := range []client.Request{
+		{ContainerID: "a", Netns: "/run/\"netns\"\n", IfName: "eth0", Args: "K=é;<&>", Config: []byte("{}\xff")},
+		{ContainerID: "z", IfName: "net1"},
+	} {
+		var got client.Request
+		if err := json.Unmarshal(encode(want), &got); err != nil || !cmp.Equal(want, got) {
+			t.Errorf("%s: error %v, %s", encode(want), err, cmp.Diff(want, got))
+		}
+		b, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decode(b); err != nil || !cmp.Equal(want, got) {
+			t.Errorf("%s: error %v, %s", b, err, cmp.Diff(want, got))
+		}
+	}
+}
+
 func TestListReportsBadRecordsAndLeavesOthersAlone(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"torn@eth0.json": `{"contai`, "other@eth0.json": `{"containerID":"x","ifname":"eth0"}`,
-		"README": "", ".new-1@a.json": "{}", "noat.json": "{}",
+		"number@eth0.json": `{"containerID":"number","ifname":"eth0","args":1}`,
+		"README":           "", ".new-1@a.json": "{}", "noat.json": "{}",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	records, err := List(dir)
-	if err != nil || len(records) != 2 || records[0].Err == nil || records[1].Err == nil {
+	if err != nil || len(records) != 3 || records[0].Err == nil || records[1].Err == nil || records[2].Err == nil {
 		t.Errorf("records %+v, error %v", records, err)
 	}
 }

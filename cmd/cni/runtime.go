@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+)
+
+// Error codes of the CNI specification (types.Err… of its library).
+const (
+	codeIncompatibleVersion uint = 1
+	codeEnvironment         uint = 4
+	codeIO                  uint = 5
+	codeDecoding            uint = 6
+	codeNetworkConfig       uint = 7
+	codeTryAgainLater       uint = 11
+	codePluginNotAvailable  uint = 50
+)
+
+// versions of the specification, from old to new.
+var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+
+// verbs of the specification, each with the variables that it needs and the
+// first version that has it.
+var verbs = map[string]struct {
+	verb  client.Verb
+	needs []string
+	since string
+}{
+	"ADD":    {client.Add, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, versions[0]},
+	"DEL":    {client.Del, []string{"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"}, versions[0]},
+	"CHECK":  {client.Check, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, "0.4.0"},
+	"GC":     {client.GC, []string{"CNI_PATH"}, "1.1.0"},
+	"STATUS": {client.Status, []string{"CNI_PATH"}, "1.1.0"},
+}
+
+// request is what a runtime asks for.
+type request struct {
+	client.Request
+	verb          client.Verb
+	socket, spool string
+}
+
+// read takes a request from the environment and standard input and holds it to
+// the specification; what is wrong is a *client.Error.
+func read(name string, getenv func(string) string, stdin io.Reader) (request, error) {
+	verb, known := verbs[name]
+	if !known {
+		return request{}, refuse(codeEnvironment, "unknown CNI_COMMAND: "+name, "")
+	}
+	r := request{verb: verb.verb, Request: client.Request{
+		ContainerID: getenv("CNI_CONTAINERID"), Netns: getenv("CNI_NETNS"), IfName: getenv("CNI_IFNAME"), Args: getenv("CNI_ARGS"),
+	}}
+	var missing []string
+	for _, name := range verb.needs {
+		if getenv(name) == "" {
+			missing = append(missing, name)
+		}
+	}
+	if missing != nil {
+		return r, refuse(codeEnvironment, "required env variables ["+strings.Join(missing, ",")+"] missing", "")
+	}
+	if slices.Contains(verb.needs, "CNI_CONTAINERID") {
+		if err := checkNames(r.ContainerID, r.IfName); err != nil {
+			return r, err
+		}
+	}
+	var err error
+	if r.Config, err = io.ReadAll(stdin); err != nil {
+		return r, refuse(codeIO, "read standard input: "+err.Error(), "")
+	}
+	return r, r.configure(name, verb.since)
+}
+
+// configure reads the keys of the network configuration that are for the plugin.
+func (r *request) configure(name, since string) error {
+	members, err := flat.Object(r.Config)
+	if err != nil {
+		return refuse(codeDecoding, "network configuration: "+err.Error(), "")
+	}
+	network, config := "", "0.1.0" // of a configuration that does not say
+	r.socket, r.spool = client.DefaultSocket, spool.DefaultDir
+	for key, place := range map[string]*string{"name": &network, "cniVersion": &config, "socket": &r.socket, "spool": &r.spool} {
+		m, ok := members[key]
+		switch {
+		case ok && m.String:
+			*place = m.Text
+		case ok && m.Text != "null":
+			return refuse(codeDecoding, "network configuration: "+key+" is not a string", "")
+		}
+	}
+	at := slices.Index(versions, config)
+	switch {
+	case network == "":
+		return refuse(codeNetworkConfig, "missing network name", "")
+	case !isName(network):
+		return refuse(codeNetworkConfig, "invalid characters found in network name", network)
+	case at < 0:
+		return refuse(codeIncompatibleVersion, "incompatible CNI versions",
+			"config is "+strconv.Quote(config)+", plugin supports ["+versionList(" ")+"]")
+	case at < slices.Index(versions, since):
+		return refuse(codeIncompatibleVersion, "config version does not allow "+name, "")
+	}
+	return nil
+}
+
+func refuse(code uint, msg, details string) error {
+	return &client.Error{Code: code, Msg: msg, Details: details}
+}
+
+// isName holds a name to what the specification allows for networks and
+// containers.
+func isName(s string) bool {
+	for i, c := range []byte(s) {
+		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alphanumeric && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func checkNames(container, ifname string) error {
+	const longest = 15 // bytes, IFNAMSIZ less the end
+	switch {
+	case !isName(container):
+		return refuse(codeEnvironment, "invalid characters in containerID", container)
+	case len(ifname) > longest:
+		return refuse(codeEnvironment, "interface name is too long", "at most "+strconv.Itoa(longest)+" bytes are allowed")
+	case ifname == "." || ifname == "..":
+		return refuse(codeEnvironment, "interface name is . or ..", "")
+	case strings.ContainsFunc(ifname, func(c rune) bool { return c == '/' || c == ':' || unicode.IsSpace(c) }):
+		return refuse(codeEnvironment, "interface name contains / or : or whitespace characters", "")
+	}
+	return nil
+}
+
+// versionList names the versions, each in quotes.
+func versionList(separator string) string {
+	var b []byte
+	for i, v := range versions {
+		if i > 0 {
+			b = append(b, separator...)
+		}
+		b = flat.AppendString(b, v)
+	}
+	return string(b)
+}
+
+func versionResult() []byte {
+	b := flat.AppendString([]byte(`{"cniVersion":`), versions[len(versions)-1])
+	b = append(append(append(b, `,"supportedVersions":[`...), versionList(",")...), "]}\n"...)
+	return b
+}
+
+// printed is an error as it goes to standard output.
+func printed(err error) []byte {
+	e := &client.Error{Code: codeIO, Msg: err.Error()}
+	_ = errors.As(err, &e)
+	b := strconv.AppendUint([]byte(`{"code":`), uint64(e.Code), 10)
+	b = flat.AppendString(append(b, `,"msg":`...), e.Msg)
+	if e.Details != "" {
+		b = flat.AppendString(append(b, `,"details":`...), e.Details)
+	}
+	return append(b, "}\n"...)
+}
