@@ -34,12 +34,17 @@ func (w *watcher) ReplaceBlocks(blocks []*Block, at []Revision) {
 	}
 }
 
-// Block takes a block that is new or has changed.
+// Block takes a block that is new or has changed. That this node's own writes
+// come back is no news.
 func (w *watcher) Block(b *Block, at Revision) {
 	a := (*Allocator)(w)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.page(b.CIDR()).install(b, at)
+	p := a.page(b.CIDR())
+	if p.block != nil && at.Number <= p.rev.Number {
+		return
+	}
+	p.install(b, at)
 	a.hint()
 	a.wakeRepair()
 }
