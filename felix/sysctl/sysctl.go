@@ -53,20 +53,25 @@ func (w *Writer) Apply(ctx context.Context, s felix.State) error {
 	if err := ctx.Err(); err != nil || len(s.Sysctls) == 0 {
 		return err
 	}
+	if w.netns == "" {
+		return w.all(s.Sysctls) // no thread has to go anywhere
+	}
 	ns, err := nl.Open(w.netns)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return ns.Do(func() error {
-		var errs []error
-		for _, c := range s.Sysctls {
-			if err := w.set(c); err != nil {
-				errs = append(errs, fmt.Errorf("set sysctl %s: %w", c, err))
-			}
+	return ns.Do(func() error { return w.all(s.Sysctls) })
+}
+
+func (w *Writer) all(sysctls []felix.Sysctl) error {
+	var errs []error
+	for _, c := range sysctls {
+		if err := w.set(c); err != nil {
+			errs = append(errs, fmt.Errorf("set sysctl %s: %w", c, err))
 		}
-		return errors.Join(errs...)
-	})
+	}
+	return errors.Join(errs...)
 }
 
 func (w *Writer) set(c felix.Sysctl) error {
