@@ -132,6 +132,11 @@ func TestPaceOfALargePart(t *testing.T) {
 		if told != 2 {
 			t.Fatalf("the smallest part: told %d times", told)
 		}
+		p.changed(fewest+1, fewest)
+		if told != 2 {
+			t.Fatalf("before anybody has looked: told %d times", told)
+		}
+		p.changed(1, 1000000)
 		p.changed(most-1, 1000000)
 		p.changed(most, 1000000)
 		if told != 3 {

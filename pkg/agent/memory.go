@@ -104,14 +104,16 @@ func roomPercent(live uint64, usual int) int {
 	return max(usual, int(burstRoom*100/max(live, 1<<20)))
 }
 
-// calm ends a burst.
-func (c *collector) calm() {
+// calm ends a burst, and reports whether there was one.
+func (c *collector) calm() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.burst {
-		c.burst = false
-		debug.SetGCPercent(c.usual)
+	if !c.burst {
+		return false
 	}
+	c.burst = false
+	debug.SetGCPercent(c.usual)
+	return true
 }
 
 // release gives memory back to the kernel when a burst is over. A node's agent is
@@ -128,10 +130,8 @@ func (c *collector) release(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 		now := readMemory()
-		if calm(before, now) {
-			c.calm()
-		}
-		if releasable(before, now) {
+		over := calm(before, now) && c.calm()
+		if over || releasable(before, now) {
 			debug.FreeOSMemory()
 			now = readMemory()
 		}

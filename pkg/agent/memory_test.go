@@ -64,9 +64,9 @@ func TestCollectorInABurst(t *testing.T) {
 		{"few routes more", func() { c.heard(burstRoutes - 1) }, false},
 		{"many more", func() { c.heard(10000) }, true},
 		{"a collection", runtime.GC, true},
-		{"a calm look", c.calm, false},
+		{"a calm look", func() { c.calm() }, false},
 		{"many fewer", func() { c.heard(1) }, true},
-		{"another calm look", c.calm, false},
+		{"another calm look", func() { c.calm() }, false},
 		{"a collection after it", runtime.GC, false},
 	} {
 		step.do()
