@@ -11,8 +11,8 @@ import (
 type table struct {
 	entries map[key]entry
 	shapes  map[*felix.NextHop]*felix.Route // by the first next hop
-	present int         // entries that are in the kernel
-	overs   map[int]int // present routes by link
+	present int                             // entries that are in the kernel
+	overs   map[int]int                     // present routes by link
 	// exact are the routes of the last Apply as long as the kernel has these
 	// and no others; nil when that is not known.
 	exact []felix.Route
