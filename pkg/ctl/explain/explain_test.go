@@ -104,7 +104,16 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 		}, FilterRejects, "BGPFilter g: spec.importV4[0]"},
 		{"a peer that is down", func(_ *testing.T, f *Facts) { unlearned(f, ""); f.Reach[n2] = Answer{} }, PeerDown, "Node n2"},
 		{"a peer without BGP", func(_ *testing.T, f *Facts) { unlearned(f, "") }, PeerDown, "Node n2"},
-		{"a wrong AS, told by the peer", func(_ *testing.T, f *Facts) { unlearned(f, "notification-sent: bad peer AS") }, WrongAS, "spec.asNumber"},
+		{"a wrong AS, told by the peer", func(_ *testing.T, f *Facts) {
+			unlearned(f, "bad peer AS: the peer says another AS number than 64512, which is configured here")
+		}, WrongAS, "spec.asNumber"},
+		{"an OPEN that is refused", func(_ *testing.T, f *Facts) {
+			unlearned(f, "the peer refused this node's OPEN with a NOTIFICATION: it may expect another AS number than 64512")
+		}, WrongAS, "spec.asNumber"},
+		{"a password that times out", func(_ *testing.T, f *Facts) {
+			unlearned(f, "connection timed out: no answer from port 179 of the peer; one with another password does not answer either")
+			f.Owner.BGP.Peers[0].Password, f.From.BGP.Peers[0].Password = model.NewSecret("<redacted>"), model.NewSecret("<redacted>")
+		}, WrongPassword, "spec.password"},
 		{"a wrong AS, refused here", func(_ *testing.T, f *Facts) {
 			unlearned(f, "cease")
 			f.Reach[n2] = Answer{Echo: true, Refused: true}

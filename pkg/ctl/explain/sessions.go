@@ -99,6 +99,9 @@ func Session(v, far *nodeview.View, p model.PeerStatus, answer Answer) Fault {
 		return f
 	}
 	switch {
+	case strings.Contains(why, "refused this node's open"):
+		f.Class, f.Object = WrongAS, object+": spec.asNumber"
+		f.Fix = fmt.Sprintf("the peer has to expect AS %s of the node (spec.localASNumber says another), and to take one of its address families (muslin.io/families); its log has the reason", peer.LocalASN)
 	case slices.ContainsFunc(wordsOfAS, func(w string) bool { return strings.Contains(why, w) }):
 		f.Class, f.Object, f.Fix = WrongAS, object+": spec.asNumber", fmt.Sprintf("%s is configured as AS %s here; set the number that the peer has", p.Address, p.ASN)
 	case answer.Refused:
