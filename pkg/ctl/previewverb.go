@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/ctl/agentview"
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/ctl/input"
@@ -67,10 +68,10 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 	if err != nil {
 		return err
 	}
-	was, problems := preview.Plans(before.Nodes, before.For)
-	old := slices.Concat(problems, before.Problems)
-	will, problems := preview.Plans(after.Nodes, after.For)
 	live := t.live(ctx, client, before)
+	was, problems := preview.Plans(before.Nodes, before.For, live.Ways)
+	old := slices.Concat(problems, before.Problems)
+	will, problems := preview.Plans(after.Nodes, after.For, live.Ways)
 	out := preview.Compare(preview.Side{Plan: was, Of: before.For}, preview.Side{Plan: will, Of: after.For}, live)
 	if silent := len(before.Nodes) - len(live.Hosts); silent > 0 {
 		fmt.Fprintf(t.Err, "%d of %d agents do not answer; of their nodes next hops are told, not the kernels' ways\n", silent, len(before.Nodes))
@@ -89,7 +90,7 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 
 // live asks the agents how their nodes are.
 func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) preview.Live {
-	out := preview.Live{Hosts: map[model.NodeName]model.Host{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
+	out := preview.Live{Hosts: map[model.NodeName]model.Host{}, Ways: map[model.NodeName]bgp.Ways{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
 	agents, err := agentview.Agents(ctx, client)
 	if err != nil {
 		return out
@@ -106,7 +107,7 @@ func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) prev
 		if a == nil {
 			continue
 		}
-		out.Hosts[a.Node], out.Up[a.Node] = a.Host, map[netip.Addr]bool{}
+		out.Hosts[a.Node], out.Ways[a.Node], out.Up[a.Node] = a.Host, bgp.NewWays(a.Host, a.Endpoints), map[netip.Addr]bool{}
 		for _, p := range a.Peers {
 			if p.State == "Established" {
 				out.Up[a.Node][p.Address] = true

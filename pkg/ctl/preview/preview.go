@@ -36,12 +36,13 @@ type Outcome struct {
 // Plan is the configuration of every node.
 type Plan map[model.NodeName]bgp.Config
 
-// Plans decides for every node.
-func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot) (Plan, []model.Problem) {
+// Plans decides for every node. Where ways has nothing for a node, rules of
+// filters on interfaces match nothing.
+func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot, ways map[model.NodeName]bgp.Ways) (Plan, []model.Problem) {
 	out := Plan{}
 	var problems []model.Problem
 	for _, n := range nodes {
-		c, p := bgp.Desired(of(n.Name), n.Name)
+		c, p := bgp.DesiredOn(of(n.Name), n.Name, ways[n.Name])
 		out[n.Name] = c
 		problems = append(problems, p...)
 	}
@@ -59,6 +60,7 @@ type Side struct {
 // answer are missing; of them less is told.
 type Live struct {
 	Hosts map[model.NodeName]model.Host
+	Ways  map[model.NodeName]bgp.Ways
 	// Up has the peers whose session is established: they are known to take the
 	// AS number and password that they are given now.
 	Up map[model.NodeName]map[netip.Addr]bool

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -40,13 +41,13 @@ func sideOf(s model.Snapshot) Side {
 		own.Blocks = slices.DeleteFunc(slices.Clone(s.Blocks), func(b model.Block) bool { return b.Node != n })
 		return own
 	}
-	plan, _ := Plans(s.Nodes, of)
+	plan, _ := Plans(s.Nodes, of, live().Ways)
 	return Side{Plan: plan, Of: of}
 }
 
 // live is a cluster whose agents all answer and whose sessions are all up.
 func live() Live {
-	l := Live{Hosts: map[model.NodeName]model.Host{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
+	l := Live{Hosts: map[model.NodeName]model.Host{}, Ways: map[model.NodeName]bgp.Ways{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
 	for n, a := range address {
 		gateway := tor["r1"]
 		if n == "n3" {
@@ -59,6 +60,7 @@ func live() Live {
 				{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Gateways: []netip.Addr{gateway}, LinkIndex: 2},
 			},
 		}
+		l.Ways[n] = bgp.NewWays(l.Hosts[n], nil)
 		l.Up[n] = map[netip.Addr]bool{gateway: true}
 	}
 	l.Pods = func(model.NodeName, netip.Prefix) int { return 2 }
@@ -88,6 +90,14 @@ func TestChangesAreForetold(t *testing.T) {
 				s.Peers[i].NumAllowedLocalASNs = 1
 			}
 		}, []string{"moved    node n1 to block 10.244.2.0/26 of node n2 (2 pods): via 10.1.1.12 dev eth0 becomes via 10.1.1.1 dev eth0"}, []string{"lost", "block 10.244.3.0/26 of node n3 (2 pods)"}},
+		{"no mesh, and a filter on the link to the router", func(s *model.Snapshot) {
+			s.BGP = []model.BGPConfiguration{{Name: "default", ASN: 64512, MeshEnabled: &off}}
+			s.Filters = []model.BGPFilter{{Name: "f", ImportV4: []model.FilterRule{{Interface: "eth0"}}}}
+			for i := range s.Peers {
+				s.Peers[i].NumAllowedLocalASNs = 1
+			}
+			s.Peers[0].Filters = []string{"f"}
+		}, []string{"lost     node n1 to block 10.244.2.0/26 of node n2 (2 pods): was via 10.1.1.12 dev eth0", "moved    node n2 to block 10.244.1.0/26 of node n1 (2 pods): via 10.1.1.11 dev eth0 becomes via 10.1.1.1 dev eth0"}, []string{"lost     node n2"}},
 		{"a tunnel", func(s *model.Snapshot) {
 			s.Pools = []model.Pool{{Name: "pool", CIDR: s.Pools[0].CIDR, BlockSize: 26, VXLAN: model.EncapAlways}}
 		},
