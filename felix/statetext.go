@@ -103,12 +103,12 @@ func (t Tunnel) String() string {
 // TableName is the nftables table of the inet family that is all Muslin's.
 const TableName = "muslin"
 
-// Priorities of the chains. The guard and the pods' check come before
-// connection tracking is asked for anything but defragmentation; the
+// Priorities of the chains. The pods' check comes before connection tracking is
+// asked for anything but defragmentation; the
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
 // honoured first; floating addresses right before its services (dstnat, -100).
 const (
-	PriorityGuard    = -300 // raw
+	PriorityPods     = -300 // raw
 	PriorityFilter   = 0    // filter
 	PriorityServices = 99   // srcnat - 1
 	PriorityNAT      = 101  // srcnat + 1
@@ -125,8 +125,8 @@ func (r Ruleset) String() string {
 	r.Tunnels.sets(&b)
 	r.Services.sets(&b)
 	r.Floating.sets(&b)
-	r.prerouting(&b)
-	r.Spoofing.rules(&b)
+	r.fromPod(&b)
+	r.input(&b)
 	r.Services.rules(&b)
 	r.Floating.rules(&b)
 	r.postrouting(&b)
@@ -253,25 +253,31 @@ func (s Spoofing) sets(b *strings.Builder) {
 	}
 }
 
-func (s Spoofing) rules(b *strings.Builder) {
+// fromPod has one comparison for a packet that is not from a pod. It comes before
+// connection tracking, for every packet: a connection that is known says nothing
+// about who sends.
+func (r Ruleset) fromPod(b *strings.Builder) {
+	s := r.Spoofing
 	if s.Prefix == "" {
 		return
 	}
-	b.WriteString("\tchain from-pod {\n" +
-		"\t\tiifname . ip saddr @pod-source4 accept\n" +
+	fmt.Fprintf(b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityPods)
+	fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod\n\t}\n\tchain from-pod {\n", s.Prefix)
+	if s.NoVXLAN {
+		for _, port := range r.Tunnels.VXLANPorts {
+			fmt.Fprintf(b, "\t\tudp dport %d drop\n", port)
+		}
+	}
+	if s.NoIPIP {
+		b.WriteString("\t\tip protocol 4 drop\n")
+	}
+	b.WriteString("\t\tiifname . ip saddr @pod-source4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source6 accept\n" +
 		"\t\tip6 saddr :: accept\n" +
 		"\t\tip6 saddr fe80::/10 accept\n" +
 		"\t\tiifname . ip saddr @pod-source-net4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source-net6 accept\n" +
 		"\t\tdrop\n\t}\n")
-	if s.ToHost == "Drop" {
-		fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityFilter)
-		b.WriteString("\t\tct state established,related accept\n" +
-			"\t\tip6 saddr :: accept\n" +
-			"\t\tip6 saddr fe80::/10 accept\n")
-		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n\t}\n", s.Prefix)
-	}
 }
 
 func (g ServiceGuard) sets(b *strings.Builder) {
@@ -331,39 +337,30 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 	}
 }
 
-// prerouting has, for a packet that is neither tunnelled nor from a pod, one
-// comparison for each kind of tunnel and one for the interface, and for a pod's
-// one look-up more.
-func (r Ruleset) prerouting(b *strings.Builder) {
-	if r.Spoofing.Prefix == "" && !r.Tunnels.Any() {
+// input is passed by what is for the node itself: tunnelled packets among it, and
+// none of what one pod sends another.
+func (r Ruleset) input(b *strings.Builder) {
+	drop := r.Spoofing.Prefix != "" && r.Spoofing.ToHost == "Drop"
+	if !drop && !r.Tunnels.Any() {
 		return
 	}
-	fmt.Fprintf(b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityGuard)
+	fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityFilter)
 	for _, port := range r.Tunnels.VXLANPorts {
-		fmt.Fprintf(b, "\t\tudp dport %d jump vxlan\n", port)
+		fmt.Fprintf(b, "\t\tudp dport %d jump tunnelled\n", port)
 	}
 	if r.Tunnels.IPIP {
-		b.WriteString("\t\tip protocol 4 jump ipip\n")
+		b.WriteString("\t\tip protocol 4 jump tunnelled\n")
 	}
-	if r.Spoofing.Prefix != "" {
-		fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod\n", r.Spoofing.Prefix)
+	if drop {
+		b.WriteString("\t\tct state established,related accept\n" +
+			"\t\tip6 saddr :: accept\n" +
+			"\t\tip6 saddr fe80::/10 accept\n")
+		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n", r.Spoofing.Prefix)
 	}
 	b.WriteString("\t}\n")
-	from4, from6 := r.Tunnels.strangers()
-	pods := fmt.Sprintf("\t\tiifname \"%s*\" drop\n", r.Spoofing.Prefix)
-	if len(r.Tunnels.VXLANPorts) > 0 {
-		b.WriteString("\tchain vxlan {\n")
-		if r.Spoofing.NoVXLAN {
-			b.WriteString(pods)
-		}
-		b.WriteString("\t\t" + from4 + "fib daddr type local drop\n\t\t" + from6 + "fib daddr type local drop\n\t}\n")
-	}
-	if r.Tunnels.IPIP {
-		b.WriteString("\tchain ipip {\n")
-		if r.Spoofing.NoIPIP {
-			b.WriteString(pods)
-		}
-		b.WriteString("\t\t" + from4 + "drop\n\t}\n")
+	if r.Tunnels.Any() {
+		from4, from6 := r.Tunnels.strangers()
+		b.WriteString("\tchain tunnelled {\n\t\t" + from4 + "drop\n\t\t" + from6 + "drop\n\t}\n")
 	}
 }
 

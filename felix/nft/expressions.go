@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/binaryutil"
@@ -80,10 +81,17 @@ func linkLocal() []expr.Any {
 		equal(value)...)
 }
 
-// toLocal matches packets to an address of the node.
-func toLocal() []expr.Any {
-	return append([]expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}},
-		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))...)
+func isVXLAN(port int) []expr.Any {
+	return slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+		equal(binaryutil.BigEndian.PutUint16(uint16(port))))
+}
+
+func isIPIP() []expr.Any {
+	return slices.Concat(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}))
+}
+
+func to(kind expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
 }
 
 func establishedOrRelated() []expr.Any {

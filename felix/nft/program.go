@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -20,8 +19,7 @@ import (
 const (
 	chainGeneration = "generation"
 	chainFromPod    = "from-pod"
-	chainVXLAN      = "vxlan"
-	chainIPIP       = "ipip"
+	chainTunnelled  = "tunnelled"
 )
 
 // program is a Ruleset in the library's words.
@@ -56,8 +54,8 @@ func compile(r felix.Ruleset) *program {
 	p.nodeSets(r.Tunnels)
 	p.serviceSets(r.Services)
 	p.floatingSets(r.Floating)
-	p.prerouting(r)
-	p.fromPod(r.Spoofing)
+	p.fromPod(r)
+	p.input(r)
 	p.services(r.Services)
 	p.floating(r.Floating)
 	p.postrouting(r)
@@ -225,43 +223,6 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 	}
 }
 
-func (p *program) prerouting(r felix.Ruleset) {
-	if r.Spoofing.Prefix == "" && !r.Tunnels.Any() {
-		return
-	}
-	to := func(kind expr.VerdictKind, chain string) []expr.Any {
-		return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
-	}
-	isIPIP := slices.Concat(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}))
-	c := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityGuard))
-	for _, port := range r.Tunnels.VXLANPorts {
-		c.add(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-			equal(binaryutil.BigEndian.PutUint16(uint16(port))), to(expr.VerdictJump, chainVXLAN))
-	}
-	if r.Tunnels.IPIP {
-		c.add(isIPIP, to(expr.VerdictJump, chainIPIP))
-	}
-	if r.Spoofing.Prefix != "" {
-		c.add(fromInterface(r.Spoofing.Prefix), to(expr.VerdictGoto, chainFromPod))
-	}
-	drop := verdict(expr.VerdictDrop)
-	if len(r.Tunnels.VXLANPorts) > 0 {
-		c := p.chain(chainVXLAN, nil)
-		if r.Spoofing.NoVXLAN {
-			c.add(fromInterface(r.Spoofing.Prefix), drop)
-		}
-		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), toLocal(), drop)
-		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), toLocal(), drop)
-	}
-	if r.Tunnels.IPIP {
-		c := p.chain(chainIPIP, nil)
-		if r.Spoofing.NoIPIP {
-			c.add(fromInterface(r.Spoofing.Prefix), drop)
-		}
-		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), drop)
-	}
-}
-
 // fromStranger matches sources that are neither nodes nor allowed beside them.
 func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
 	suffix := "6"
@@ -276,27 +237,57 @@ func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
 	return match
 }
 
-func (p *program) fromPod(s felix.Spoofing) {
+func (p *program) fromPod(r felix.Ruleset) {
+	s := r.Spoofing
 	if s.Prefix == "" {
 		return
 	}
+	in := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityPods))
+	in.add(fromInterface(s.Prefix), to(expr.VerdictGoto, chainFromPod))
 	c := p.chain(chainFromPod, nil)
-	accept := verdict(expr.VerdictAccept)
+	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	if s.NoVXLAN {
+		for _, port := range r.Tunnels.VXLANPorts {
+			c.add(isVXLAN(port), drop)
+		}
+	}
+	if s.NoIPIP {
+		c.add(isIPIP(), drop)
+	}
 	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), accept)
 	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), accept)
 	c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
 	c.add(isIPv6(), source(false), linkLocal(), accept)
 	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), accept)
 	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), accept)
-	c.add(verdict(expr.VerdictDrop))
-	if s.ToHost != "Drop" {
+	c.add(drop)
+}
+
+func (p *program) input(r felix.Ruleset) {
+	s := r.Spoofing
+	noPods := s.Prefix != "" && s.ToHost == "Drop"
+	if !noPods && !r.Tunnels.Any() {
 		return
 	}
-	in := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
-	in.add(establishedOrRelated(), accept)
-	in.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
-	in.add(isIPv6(), source(false), linkLocal(), accept)
-	in.add(fromInterface(s.Prefix), verdict(expr.VerdictDrop))
+	c := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
+	for _, port := range r.Tunnels.VXLANPorts {
+		c.add(isVXLAN(port), to(expr.VerdictJump, chainTunnelled))
+	}
+	if r.Tunnels.IPIP {
+		c.add(isIPIP(), to(expr.VerdictJump, chainTunnelled))
+	}
+	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	if noPods {
+		c.add(establishedOrRelated(), accept)
+		c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
+		c.add(isIPv6(), source(false), linkLocal(), accept)
+		c.add(fromInterface(s.Prefix), drop)
+	}
+	if r.Tunnels.Any() {
+		c := p.chain(chainTunnelled, nil)
+		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), drop)
+		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), drop)
+	}
 }
 
 func (p *program) serviceSets(g felix.ServiceGuard) {
