@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +16,10 @@ import (
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 )
 
-const streamPort = 5001
+const (
+	streamPort = 5001
+	burst      = 100 // packets
+)
 
 // pair connects two namespaces by TCP. The sockets block: a thread that waits in
 // the kernel for one byte measures the path, and not Go's scheduler.
@@ -48,6 +53,13 @@ func pair(b *testing.B, from, to *nstest.NS, addr netip.Addr) (client, server in
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 			b.Fatal(err)
 		}
+		// As much under way in every turn: how large the kernel lets buffers grow
+		// is another from connection to connection.
+		for _, o := range []int{unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE} {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o, 1<<20); err != nil {
+				b.Fatal(err)
+			}
+		}
 		// Nothing may hang for ever.
 		for _, o := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, o, &unix.Timeval{Sec: 30}); err != nil {
@@ -70,19 +82,20 @@ func inside(b *testing.B, ns *nstest.NS, f func() error) {
 	}
 }
 
-// pump sends as much as it can for a while. It gives the bytes that arrived and
-// the time until the last of them.
-func pump(b *testing.B, from, to *nstest.NS, addr netip.Addr, d time.Duration) (bytes int, took time.Duration) {
+// pump sends as much as it can for a while, by the processors that the sender and
+// the receiver are given, and gives the rate in Gb/s: that of the better quarter
+// of many short intervals, in which nothing came between.
+func pump(b *testing.B, from, to *nstest.NS, addr netip.Addr, sender, receiver int) float64 {
 	b.Helper()
 	client, server := pair(b, from, to, addr)
+	var enough atomic.Bool
 	sent := make(chan error, 1)
-	defer pin(b, 1)()
-	start := time.Now()
+	defer pin(b, receiver)()
 	go func() {
 		defer func() { _ = unix.Close(client) }()
-		defer pin(b, 0)()
+		defer pin(b, sender)()
 		buf := make([]byte, 256<<10)
-		for time.Since(start) < d {
+		for !enough.Load() {
 			if _, err := write(client, buf); err != nil {
 				sent <- err
 				return
@@ -91,22 +104,64 @@ func pump(b *testing.B, from, to *nstest.NS, addr netip.Addr, d time.Duration) (
 		sent <- nil
 	}()
 	buf := make([]byte, 256<<10)
-	for {
-		n, err := read(server, buf)
-		if err != nil {
-			b.Fatalf("read: %v", err)
+	receive := func(d time.Duration) float64 {
+		bytes, took := 0, time.Duration(0)
+		for start := time.Now(); took < d; took = time.Since(start) {
+			n, err := read(server, buf)
+			if err != nil || n == 0 {
+				b.Fatalf("read %d: %v", n, err)
+			}
+			bytes += n
 		}
-		if n == 0 {
-			break
-		}
-		bytes += n
+		return float64(bytes) * 8 / took.Seconds() / 1e9
 	}
-	took = time.Since(start)
+	receive(dataWarm)
+	rates := make([]float64, dataFor/dataEach)
+	for i := range rates {
+		rates[i] = receive(dataEach)
+	}
+	enough.Store(true)
 	_ = unix.Close(server)
-	if err := <-sent; err != nil {
+	// The sender may be told so while it still writes.
+	if err := <-sent; err != nil && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
 		b.Fatalf("write: %v", err)
 	}
-	return bytes, took
+	slices.Sort(rates)
+	return rates[len(rates)*3/4]
+}
+
+// shower sends small packets by UDP and gives the time for one, in ns: the
+// processor that sends one takes it to the far end before it sends another. It is
+// that of the fastest tenth of many short bursts, in which nothing came between.
+// Nobody reads the packets: those that find the socket full have gone the whole
+// way.
+func shower(b *testing.B, from, to *nstest.NS, addr netip.Addr, bursts int) float64 {
+	b.Helper()
+	open := func(ns *nstest.NS, use func(fd int, a unix.Sockaddr) error) (fd int) {
+		inside(b, ns, func() (err error) {
+			if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+				return err
+			}
+			return use(fd, &unix.SockaddrInet4{Addr: addr.As4(), Port: streamPort})
+		})
+		return fd
+	}
+	server, client := open(to, unix.Bind), open(from, unix.Connect)
+	defer func() { _, _ = unix.Close(server), unix.Close(client) }()
+	defer pin(b, 1)()
+	one := make([]byte, 1)
+	took := make([]float64, bursts)
+	for i := range took {
+		start := time.Now()
+		for range burst {
+			if _, err := write(client, one); err != nil {
+				b.Fatalf("write: %v", err)
+			}
+		}
+		took[i] = float64(time.Since(start).Nanoseconds()) / burst
+	}
+	slices.Sort(took)
+	return took[len(took)/10]
 }
 
 // pingPong sends one byte to and fro and gives the time of each round trip.
