@@ -26,6 +26,7 @@ const (
 const (
 	ReasonNoBlock    = "NoBlock"    // no IPAM block is the prefix, or holds it as a host route or its owner's
 	ReasonWrongOwner = "WrongOwner" // the next hop is a node, and not the block's
+	ReasonNotBehind  = "NotBehind"  // the next hop is a router, and the block's node is on this node's own subnet
 )
 
 // Refusal is a next hop of a learned prefix that IPAM does not confirm.
@@ -44,12 +45,16 @@ type OriginCheck struct {
 	starts []netip.Addr // of blocks, sorted
 	bits   []int        // lengths of blocks, longest first
 	nodes  map[netip.Addr]model.NodeName
+	near   map[neighbour]bool
 }
 
-// NewOriginCheck prepares the check from all blocks of the cluster; the
-// snapshot has to hold other nodes' blocks too.
-func NewOriginCheck(snap model.Snapshot) OriginCheck {
-	c := OriginCheck{Mode: OriginOff, blocks: map[netip.Prefix]model.NodeName{}, nodes: map[netip.Addr]model.NodeName{}}
+// NewOriginCheck prepares the check of a node from all blocks of the cluster;
+// the snapshot has to hold other nodes' blocks too.
+func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
+	c := OriginCheck{
+		Mode: OriginOff, blocks: map[netip.Prefix]model.NodeName{}, nodes: map[netip.Addr]model.NodeName{},
+		near: neighbours(snap.Nodes, self),
+	}
 	for _, g := range snap.BGP {
 		if m := OriginMode(g.Annotations[AnnotationOriginCheck]); g.Name == "default" && (m == OriginWarn || m == OriginEnforce) {
 			c.Mode = m
@@ -77,9 +82,34 @@ func NewOriginCheck(snap model.Snapshot) OriginCheck {
 	return c
 }
 
+// neighbour is a node that is on this node's own subnet of a family, so that no
+// router is before it.
+type neighbour struct {
+	node   model.NodeName
+	family Family
+}
+
+func neighbours(nodes []model.Node, self model.NodeName) map[neighbour]bool {
+	i := slices.IndexFunc(nodes, func(n model.Node) bool { return n.Name == self })
+	if i < 0 {
+		return nil
+	}
+	out := map[neighbour]bool{}
+	for _, n := range nodes {
+		if n.Name == self {
+			continue
+		}
+		out[neighbour{n.Name, IPv4}] = nodes[i].IPv4.Contains(n.IPv4.Addr())
+		out[neighbour{n.Name, IPv6}] = nodes[i].IPv6.Contains(n.IPv6.Addr())
+	}
+	return out
+}
+
 // Apply divides learned routes. Prefixes outside all pools are not its
 // business, and neither are aggregates of several blocks. A next hop that is
-// no node is a router, behind which the owner may well be. keep reports
+// no node is a router, behind which the owner may well be, unless the owner is
+// on this node's own subnet: there a router that does not change the next hop
+// names the owner (RFC 4271 section 5.1.3), and one that does is a detour. keep reports
 // prefixes that pass in any case: those that are installed already, while the
 // API cannot be reached and a block may be newer than what is known of it; nil
 // keeps none.
@@ -131,6 +161,8 @@ func (c OriginCheck) refuse(l model.Learned) []Refusal {
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNoBlock})
 		case isNode && node != owner && !borrowed:
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonWrongOwner})
+		case !isNode && !borrowed && !nh.IsLinkLocalUnicast() && c.near[neighbour{owner, FamilyOf(nh)}]:
+			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNotBehind})
 		}
 	}
 	return out

@@ -33,7 +33,7 @@ func TestOriginCheckOfSeveral(t *testing.T) {
 		{[]model.Learned{bad}, []model.Learned{}},
 	} {
 		before := slices.Clone(c.given)
-		got, _ := bgp.NewOriginCheck(snap).Apply(c.given, nil)
+		got, _ := bgp.NewOriginCheck(snap, "n1").Apply(c.given, nil)
 		if d := cmp.Diff(c.want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
 			t.Errorf("-want +got:\n%s", d)
 		}
@@ -55,7 +55,7 @@ func BenchmarkOriginCheck(b *testing.B) {
 		learned = append(learned, model.Learned{Prefix: p, NextHops: []netip.Addr{addr("10.0.1.2")}, From: []netip.Addr{addr("10.0.1.2")}})
 	}
 	snap.Pools[0].CIDR = prefix("10.0.0.0/8")
-	check := bgp.NewOriginCheck(snap)
+	check := bgp.NewOriginCheck(snap, "n1")
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, refused := check.Apply(learned, nil); len(refused) > 0 {
@@ -74,7 +74,11 @@ func TestOriginCheck(t *testing.T) {
 		left    int // next hops
 	}{
 		{"owner", heard("10.244.2.0/26", node2), nil, 1},
-		{"a router before the owner", heard("10.244.2.0/26", router), nil, 1},
+		{"a router before the owner", heard("10.244.10.0/26", router), nil, 1},
+		{"a router before an owner on our own subnet", heard("10.244.2.0/26", router), []string{bgp.ReasonNotBehind}, 0},
+		{"a router beside an owner on our own subnet", heard("10.244.2.0/26", node2, router), []string{bgp.ReasonNotBehind}, 1},
+		{"an owner on our own subnet by its link-local address", heard("10.244.2.0/26", "fe80::2"), nil, 1},
+		{"an IPv6 router before an owner on our own subnet", heard("fd44::/122", "fd00:1::fe"), []string{bgp.ReasonNotBehind}, 0},
 		{"another node", heard("10.244.2.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
 		{"another node beside the owner", heard("10.244.2.0/26", node2, node10), []string{bgp.ReasonWrongOwner}, 1},
 		{"half of a block by its owner", heard("10.244.2.0/27", node2), nil, 1},
@@ -94,10 +98,14 @@ func TestOriginCheck(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			snap := cluster()
-			snap.Blocks = append(snap.Blocks, model.Block{CIDR: prefix("10.244.8.0/26"), State: model.BlockConfirmed})
+			snap.Nodes[0], snap.Nodes[1] = dual(snap.Nodes[0]), dual(snap.Nodes[1])
+			snap.Pools = append(snap.Pools, model.Pool{Name: "v6", CIDR: prefix("fd44::/48"), BlockSize: 122})
+			snap.Blocks = append(snap.Blocks, model.Block{CIDR: prefix("10.244.8.0/26"), State: model.BlockConfirmed},
+				model.Block{CIDR: prefix("10.244.10.0/26"), Node: "n10", State: model.BlockConfirmed},
+				model.Block{CIDR: prefix("fd44::/122"), Node: "n2", State: model.BlockConfirmed})
 			for _, mode := range []bgp.OriginMode{bgp.OriginOff, bgp.OriginWarn, bgp.OriginEnforce} {
 				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
-				kept, refused := bgp.NewOriginCheck(snap).Apply([]model.Learned{tc.route}, nil)
+				kept, refused := bgp.NewOriginCheck(snap, "n1").Apply([]model.Learned{tc.route}, nil)
 				var reasons []string
 				for _, r := range refused {
 					reasons = append(reasons, r.Reason)
@@ -121,7 +129,7 @@ func TestOriginCheck(t *testing.T) {
 				}
 			}
 			snap.BGP[0].Annotations[bgp.AnnotationOriginCheck] = "Enforce"
-			kept, refused := bgp.NewOriginCheck(snap).Apply([]model.Learned{tc.route}, func(netip.Prefix) bool { return true })
+			kept, refused := bgp.NewOriginCheck(snap, "n1").Apply([]model.Learned{tc.route}, func(netip.Prefix) bool { return true })
 			if len(kept) != 1 || len(refused) != 0 {
 				t.Errorf("an installed route was refused while the API is away: %v", refused)
 			}

@@ -226,12 +226,15 @@ func TestClaims(t *testing.T) {
 	const byBoth = "10.244.2.0/26 via [10.9.0.2 10.9.0.66]\n"
 	for name, tc := range map[string]struct {
 		node     bool
+		near     bool     // the owner is on our own subnet
 		refused  []string // by the check, in warn and enforce
 		enforced string   // what is left to be installed
 	}{
 		// the owner of a block may be behind a router, of a part of it not
-		"router": {false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n" + byBoth + "198.51.100.0/24 via [10.9.0.66]\n"},
-		"node": {true, []string{"10.244.2.0/26: WrongOwner", "10.244.2.0/27: WrongOwner", "10.244.77.0/26: NoBlock"},
+		"router": {false, false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n" + byBoth + "198.51.100.0/24 via [10.9.0.66]\n"},
+		"router beside the owner": {false, true, []string{"10.244.2.0/26: NotBehind", "10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"},
+			"0.0.0.0/0 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n198.51.100.0/24 via [10.9.0.66]\n"},
+		"node": {true, true, []string{"10.244.2.0/26: WrongOwner", "10.244.2.0/27: WrongOwner", "10.244.77.0/26: NoBlock"},
 			"0.0.0.0/0 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n198.51.100.0/24 via [10.9.0.66]\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -242,6 +245,9 @@ func TestClaims(t *testing.T) {
 			snap := withPeer(withPeer(withNode(clusterOf(a), "b", b), b.V4, 65001), evil.V4, 65666)
 			snap.BGP[0].MeshEnabled, snap.Nodes[1].ASN = off(), 65001
 			snap.Blocks = append(snap.Blocks, model.Block{CIDR: pfx("10.244.2.0/26"), Node: "b", State: model.BlockConfirmed})
+			if !tc.near { // as far as is known
+				snap.Nodes[0].IPv4 = netip.PrefixFrom(snap.Nodes[0].IPv4.Addr(), 32)
+			}
 			if tc.node {
 				snap = withNode(snap, "evil", evil)
 				snap.Nodes[2].ASN = 65666
@@ -259,7 +265,7 @@ func TestClaims(t *testing.T) {
 			}
 			for mode, want := range map[bgp.OriginMode]string{bgp.OriginOff: all, bgp.OriginWarn: all, bgp.OriginEnforce: tc.enforced} {
 				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
-				kept, refused := bgp.NewOriginCheck(snap).Apply(learned, nil)
+				kept, refused := bgp.NewOriginCheck(snap, "a").Apply(learned, nil)
 				var said []string
 				for _, r := range refused {
 					if r.From.String() != evil.V4 || r.NextHop.String() != evil.V4 {

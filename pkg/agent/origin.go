@@ -50,7 +50,7 @@ func newOrigin(log *slog.Logger) *origin {
 // asksForOrigin reports whether the check is on, for which the blocks of all
 // nodes have to be known.
 func asksForOrigin(list []model.BGPConfiguration) bool {
-	return bgp.NewOriginCheck(model.Snapshot{BGP: list}).Mode != bgp.OriginOff
+	return bgp.NewOriginCheck(model.Snapshot{BGP: list}, "").Mode != bgp.OriginOff
 }
 
 // learn takes what the cluster says of blocks: those of this node as its
@@ -64,7 +64,7 @@ func (o *origin) learn(s model.Snapshot, self model.NodeName, own []model.Block,
 				s.Blocks = append(s.Blocks, b)
 			}
 		}
-		check = bgp.NewOriginCheck(s)
+		check = bgp.NewOriginCheck(s, self)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -171,7 +171,7 @@ func (o *origin) status() OriginStatus {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count()
-	s := OriginStatus{Mode: o.check.Mode, Total: map[string]uint64{bgp.ReasonNoBlock: 0, bgp.ReasonWrongOwner: 0}}
+	s := OriginStatus{Mode: o.check.Mode, Total: map[string]uint64{bgp.ReasonNoBlock: 0, bgp.ReasonWrongOwner: 0, bgp.ReasonNotBehind: 0}}
 	if o.check.Mode != bgp.OriginOff {
 		s.Waiting, s.Stale = !o.listed, o.stale
 	}

@@ -208,7 +208,7 @@ func (r *run) blocks(v *nodeview.View) {
 	origin := bgp.NewOriginCheck(model.Snapshot{
 		Pools: modelPools(r.Pools), Blocks: r.Blocks, Nodes: nil,
 		BGP: []model.BGPConfiguration{{Name: "default", Annotations: map[string]string{bgp.AnnotationOriginCheck: string(bgp.OriginWarn)}}},
-	})
+	}, v.Node)
 	_, refused := origin.Apply(v.Learned, nil)
 	for _, x := range refused {
 		r.add(Error, "ForeignOrigin", v.Node, "prefix "+x.Prefix.String(), "%s announces it by way of %s, and no block is or holds it", x.From, x.NextHop)
