@@ -8,9 +8,9 @@ import (
 // A burst is told of in parts, because a part costs a look at every route, of
 // about 0.15 µs each, and what is spent on looks the burst itself lacks.
 const (
-	// fewest and most bound how many changes are a part: an eighth of all routes,
+	// fewest and most bound how many changes are a part: a fourth of all routes,
 	// but what comes last is all that is still to be written when the burst is over.
-	fewest, most = 256, 4096
+	fewest, most = 256, 8192
 
 	// settle is how long no change has to come for a burst to be over. A burst
 	// stalls now and then, on a busy machine more often; taking that for its end
@@ -70,7 +70,7 @@ func (p *pace) changed(pending, total int) {
 		return
 	}
 	p.moved = true
-	if !p.asked && pending >= min(max(total/8, fewest), most) {
+	if !p.asked && pending >= min(max(total/4, fewest), most) {
 		p.asked = true
 		p.out(time.Now())
 	}
