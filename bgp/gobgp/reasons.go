@@ -161,7 +161,7 @@ func whyNot(p bgp.Peer, err string) failure {
 	return failure{reasonClosed, "no connection: " + lastPart(err)}
 }
 
-func lastPart(s string) string { return s[strings.LastIndex(s, ": ")+1:] }
+func lastPart(s string) string { return strings.TrimSpace(s[strings.LastIndex(s, ": ")+1:]) }
 
 // whyRefused looks at a peer whose session ended while it was opened. Of a
 // NOTIFICATION that comes then GoBGP keeps no more than that it came.

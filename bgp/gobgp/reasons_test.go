@@ -57,7 +57,7 @@ var failings = []failing{
 	{name: "wants-a-password", router: birdAs(65001, 64512, `password "one";`), reason: "connection-timed-out", words: []string{"timed out", "another password"}},
 	{name: "silent", router: func(_, b *bgptest.Host) { b.Unplug() }, reason: "connection-timed-out", words: []string{"timed out"}},
 	{name: "no-way", peer: func(p *model.BGPPeer) { p.PeerIP = netip.MustParseAddr("192.0.2.9") }, router: func(*bgptest.Host, *bgptest.Host) {},
-		reason: "unreachable", words: []string{"not reachable", "network is unreachable"}},
+		reason: "unreachable", words: []string{"not reachable: network is unreachable"}},
 	{name: "same-router-id", peer: func(p *model.BGPPeer) { p.ASN = 64512 }, reason: "notification-sent", words: []string{"refused the peer's OPEN", "bad bgp identifier"},
 		router: func(a, b *bgptest.Host) {
 			b.StartBIRD("router id 10.9.0.1;\n" + bgptest.BIRDPeer("node", b.V4, 64512, a.V4, 64512, ""))

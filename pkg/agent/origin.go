@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -102,7 +103,7 @@ func (o *origin) installed() func(netip.Prefix) bool {
 	passed := o.passed // sorted, as the speaker gave it
 	return func(p netip.Prefix) bool {
 		_, have := slices.BinarySearchFunc(passed, p, func(l model.Learned, p netip.Prefix) int {
-			return cmp.Or(l.Prefix.Addr().Compare(p.Addr()), cmp.Compare(l.Prefix.Bits(), p.Bits()))
+			return felix.ComparePrefix(l.Prefix, p)
 		})
 		return have
 	}
@@ -193,5 +194,5 @@ func (o *origin) status() OriginStatus {
 }
 
 func compareRefusals(a, b bgp.Refusal) int {
-	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), a.NextHop.Compare(b.NextHop), a.From.Compare(b.From))
+	return cmp.Or(felix.ComparePrefix(a.Prefix, b.Prefix), a.NextHop.Compare(b.NextHop), a.From.Compare(b.From))
 }
