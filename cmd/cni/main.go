@@ -3,29 +3,28 @@
 //
 // It speaks CNI 0.3.1 to 1.1.0: ADD, DEL, CHECK, STATUS, GC and VERSION. It holds
 // no token, opens no netlink socket and knows nothing of Kubernetes. It is
-// started for every pod, twice, so it links no more than that takes: what fmt,
+// started for every pod, twice, so it links no more than that takes: what os, fmt,
 // net, encoding/json and CNI's own skeleton set up before main begins costs more
 // than all that it has to do. What the skeleton checks is in runtime.go.
 //
 // Its own keys of the network configuration, both optional:
 //
 //	socket  the agent's socket (/run/muslin/agent.sock)
-//	spool   where a DEL is recorded while the agent is away
-//	        (/var/lib/muslin/cni-spool)
+//	spool   where a DEL is recorded for the agent (/var/lib/muslin/cni-spool)
 //
-// Kernel footprint: one connection to the socket; with the agent away, one file
-// for a DEL (see package spool). Everything else is the agent's.
+// Kernel footprint: one connection to the socket; for a DEL one file instead (see
+// package record). Everything else is the agent's.
 package main
 
 import (
 	"context"
 	"errors"
 	"io"
-	"os"
+	"syscall"
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
 
 // version is set by the linker.
@@ -36,17 +35,52 @@ var version = "dev"
 const timeout = time.Minute
 
 func main() {
-	out, err := run(os.Getenv, os.Stdin)
+	out, err := run(getenv, stream(syscall.Stdin))
 	if err != nil {
 		out = printed(err)
 	}
-	if _, writeErr := os.Stdout.Write(out); writeErr != nil {
-		_, _ = os.Stderr.WriteString("muslin: print result: " + writeErr.Error() + "\n")
-		os.Exit(1)
+	if writeErr := stream(syscall.Stdout).write(out); writeErr != nil {
+		complain("muslin: print result: " + writeErr.Error() + "\n")
+		syscall.Exit(1)
 	}
 	if err != nil {
-		os.Exit(1)
+		syscall.Exit(1)
 	}
+}
+
+func getenv(name string) string {
+	value, _ := syscall.Getenv(name)
+	return value
+}
+
+func complain(text string) { _ = stream(syscall.Stderr).write([]byte(text)) }
+
+// stream is a file that the runtime has opened.
+type stream int
+
+// Read reads what is there, and waits for it.
+func (s stream) Read(b []byte) (int, error) {
+	for {
+		switch n, err := syscall.Read(int(s), b); {
+		case errors.Is(err, syscall.EINTR):
+		case n == 0 && err == nil:
+			return 0, io.EOF
+		default:
+			return max(n, 0), err
+		}
+	}
+}
+
+// write writes all of b.
+func (s stream) write(b []byte) error {
+	for len(b) > 0 {
+		n, err := syscall.Write(int(s), b)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
 }
 
 // run does what the runtime asks for and returns what goes to standard output.
@@ -54,8 +88,8 @@ func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {
 	verb := getenv("CNI_COMMAND")
 	switch verb {
 	case "":
-		_, err := os.Stderr.WriteString("CNI plugin muslin " + version + "\nCNI protocol versions supported: " + versionList(", ") + "\n")
-		return nil, err
+		complain("CNI plugin muslin " + version + "\nCNI protocol versions supported: " + versionList(", ") + "\n")
+		return nil, nil
 	case "VERSION":
 		return versionResult(), nil
 	}
@@ -63,35 +97,43 @@ func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := call(c)
-	switch {
-	case err == nil && verb == "ADD":
-		return out, nil
-	case err != nil && verb == "DEL":
-		err = record(c, err)
+	if verb == "DEL" {
+		return nil, del(c)
 	}
-	return nil, explain(c, err)
+	out, err := call(c)
+	if verb != "ADD" {
+		out = nil
+	}
+	return out, explain(c, err)
+}
+
+// del writes the DEL down, and the runtime may forget the pod: the agent sees
+// the record and does it, at once or when it is there again. Without a place to
+// write, the agent has to do it now.
+func del(c request) error {
+	err := record.Write(c.spool, c.Request)
+	if err == nil {
+		return nil
+	}
+	if _, callErr := call(c); callErr != nil {
+		return explain(c, errors.Join(callErr, err))
+	}
+	return nil
 }
 
 func call(c request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return client.Call(ctx, c.socket, c.verb, c.Request)
+	return client.Call(until{context.Background(), time.Now().Add(timeout)}, c.socket, c.verb, c.Request)
 }
 
-// record writes a DEL down when the agent is away, and the runtime may forget
-// the pod. A slow agent is not away: the runtime asks again.
-func record(c request, err error) error {
-	var away *client.Unavailable
-	if !errors.As(err, &away) {
-		return err
-	}
-	_, recordErr := spool.Write(c.spool, c.Request)
-	if recordErr == nil {
-		return nil
-	}
-	return errors.Join(err, recordErr)
+// until is a context with a deadline and no timer, which would take a thread:
+// the call keeps to it by itself.
+type until struct {
+	context.Context
+	deadline time.Time
 }
+
+// Deadline is when the context ends.
+func (u until) Deadline() (time.Time, bool) { return u.deadline, true }
 
 // explain keeps the agent's own errors and turns its silence into one that says
 // what to look at.

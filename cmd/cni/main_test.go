@@ -17,6 +17,7 @@ import (
 	"github.com/containernetworking/cni/pkg/utils"
 	cniversion "github.com/containernetworking/cni/pkg/version"
 
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 )
 
@@ -49,7 +50,7 @@ func TestPluginIsSmallAndThin(t *testing.T) {
 	// What starts slowly, or would let the plugin act on its own.
 	for dep := range strings.FieldsSeq(string(out)) {
 		for _, banned := range []string{"google.golang.org/", "golang.org/", "k8s.io/", "github.com/vishvananda/", "github.com/containernetworking/",
-			"net", "net/http", "crypto/tls", "log/slog", "fmt", "reflect", "regexp", "encoding/json"} {
+			"os", "net", "net/http", "crypto/tls", "log/slog", "fmt", "reflect", "regexp", "encoding/json"} {
 			if dep == banned || strings.HasSuffix(banned, "/") && strings.HasPrefix(dep, banned) {
 				t.Errorf("plugin links %s", dep)
 			}
@@ -163,7 +164,7 @@ func TestAgentAway(t *testing.T) {
 					t.Errorf("DEL: %v %s", err, out)
 				}
 			}
-			records, err := spool.List(filepath.Join(dir, "spool"))
+			records, err := spool.List(filepath.Join(dir, "spool"), nil)
 			if err != nil || len(records) != 1 || records[0].Err != nil {
 				t.Fatalf("records %+v, error %v", records, err)
 			}
@@ -191,7 +192,7 @@ func TestConfigurationStaysWhole(t *testing.T) {
 	// The plugin reads a few keys; the agent gets every byte.
 	const text = `{"cniVersion":"1.1.0","name":"n","x":{"y":[1]},"socket":"/s"}`
 	r, err := read("GC", func(string) string { return "/x" }, strings.NewReader(text))
-	if err != nil || r.socket != "/s" || r.spool != spool.DefaultDir || string(r.Config) != text {
+	if err != nil || r.socket != "/s" || r.spool != record.DefaultDir || string(r.Config) != text {
 		t.Errorf("%+v %v", r, err)
 	}
 }

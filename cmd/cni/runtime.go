@@ -10,7 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
-	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
 
 // Error codes of the CNI specification (types.Err… of its library).
@@ -27,18 +27,28 @@ const (
 // versions of the specification, from old to new.
 var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
-// verbs of the specification, each with the variables that it needs and the
-// first version that has it.
-var verbs = map[string]struct {
+// rules of a verb.
+type rules struct {
 	verb  client.Verb
-	needs []string
-	since string
-}{
-	"ADD":    {client.Add, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, versions[0]},
-	"DEL":    {client.Del, []string{"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"}, versions[0]},
-	"CHECK":  {client.Check, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, "0.4.0"},
-	"GC":     {client.GC, []string{"CNI_PATH"}, "1.1.0"},
-	"STATUS": {client.Status, []string{"CNI_PATH"}, "1.1.0"},
+	needs []string // variables
+	since string   // the first version that has it
+}
+
+// rulesOf are those of the specification.
+func rulesOf(verb string) (rules, bool) {
+	switch verb {
+	case "ADD":
+		return rules{client.Add, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, versions[0]}, true
+	case "DEL":
+		return rules{client.Del, []string{"CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"}, versions[0]}, true
+	case "CHECK":
+		return rules{client.Check, []string{"CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"}, "0.4.0"}, true
+	case "GC":
+		return rules{client.GC, []string{"CNI_PATH"}, "1.1.0"}, true
+	case "STATUS":
+		return rules{client.Status, []string{"CNI_PATH"}, "1.1.0"}, true
+	}
+	return rules{}, false
 }
 
 // request is what a runtime asks for.
@@ -51,7 +61,7 @@ type request struct {
 // read takes a request from the environment and standard input and holds it to
 // the specification; what is wrong is a *client.Error.
 func read(name string, getenv func(string) string, stdin io.Reader) (request, error) {
-	verb, known := verbs[name]
+	verb, known := rulesOf(name)
 	if !known {
 		return request{}, refuse(codeEnvironment, "unknown CNI_COMMAND: "+name, "")
 	}
@@ -86,14 +96,17 @@ func (r *request) configure(name, since string) error {
 		return refuse(codeDecoding, "network configuration: "+err.Error(), "")
 	}
 	network, config := "", "0.1.0" // of a configuration that does not say
-	r.socket, r.spool = client.DefaultSocket, spool.DefaultDir
-	for key, place := range map[string]*string{"name": &network, "cniVersion": &config, "socket": &r.socket, "spool": &r.spool} {
-		m, ok := members[key]
+	r.socket, r.spool = client.DefaultSocket, record.DefaultDir
+	for _, key := range []struct {
+		name  string
+		place *string
+	}{{"name", &network}, {"cniVersion", &config}, {"socket", &r.socket}, {"spool", &r.spool}} {
+		m, ok := members[key.name]
 		switch {
 		case ok && m.String:
-			*place = m.Text
+			*key.place = m.Text
 		case ok && m.Text != "null":
-			return refuse(codeDecoding, "network configuration: "+key+" is not a string", "")
+			return refuse(codeDecoding, "network configuration: "+key.name+" is not a string", "")
 		}
 	}
 	at := slices.Index(versions, config)

@@ -25,7 +25,7 @@ type Config struct {
 	Node       model.NodeName // required
 	Kubeconfig string         // empty: the pod's service account
 	Socket     string         // unix socket of the CNI server
-	Spool      string         // where DELs are recorded; empty: spool.DefaultDir
+	Spool      string         // where DELs are recorded; empty: record.DefaultDir
 	HTTPAddr   string         // loopback address of health and metrics
 	ProcSys    string         // where sysctls are written: /proc/sys, or a mount of it
 	CNI        CNIConfig

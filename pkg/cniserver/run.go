@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"google.golang.org/grpc"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 )
 
 // oneCall are the options for connections that have one small call each. Windows
@@ -27,6 +29,11 @@ var oneCall = []grpc.ServerOption{
 // refuses new calls, waits StopTimeout for those that run, and returns nil. Start
 // it last: an open socket says that the node can take pods.
 func (s *Server) Run(ctx context.Context) error {
+	watch, err := s.watch()
+	if err != nil {
+		return fmt.Errorf("watch the spool: %w", err)
+	}
+	defer func() { _ = watch.Close() }()
 	failure := s.drain(ctx, "")
 	s.drainer.group.Wait()
 	listener, err := listen(s.o.Socket)
@@ -42,7 +49,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { served <- server.Serve(listener); close(served) }()
 	s.once.Do(func() { close(s.ready) })
 	s.o.Logger.Info("cni socket open", "socket", s.o.Socket)
-	err = s.untilEnd(ctx, served, failure)
+	err = s.untilEnd(ctx, watch, served, failure)
 	stop(server, s.o.StopTimeout)
 	for range served { // Serve may not have begun when it was stopped
 	}
@@ -50,23 +57,55 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// untilEnd does what calls record, and looks for what others did, until ctx ends
-// or serving fails.
-func (s *Server) untilEnd(ctx context.Context, served <-chan error, failure string) error {
+// gather is how long records are collected before they are done: those of a burst
+// share their writes, and the plugin that wrote the first has ended by then.
+const gather = 20 * time.Millisecond
+
+// untilEnd does what is recorded, until ctx ends or serving fails. Every now and
+// then it looks at the whole spool, for what has to be tried again.
+func (s *Server) untilEnd(ctx context.Context, watch *fsnotify.Watcher, served <-chan error, failure string) error {
 	tick := time.NewTicker(s.o.DrainInterval)
 	defer tick.Stop()
+	var paths []string
+	var due <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-served:
 			return fmt.Errorf("serve %s: %w", s.o.Socket, err)
-		case r := <-s.recorded:
-			s.doRecord(ctx, r)
+		case e := <-watch.Events:
+			if e.Has(fsnotify.Create) && spool.Names(e.Name) {
+				paths = append(paths, e.Name)
+			}
+			if due == nil && len(paths) > 0 {
+				due = time.After(gather)
+			}
+		case <-due:
+			for _, path := range paths {
+				if r, ok := spool.Read(path); ok {
+					s.doRecord(ctx, r)
+				}
+			}
+			paths, due = nil, nil
+		case err := <-watch.Errors:
+			s.o.Logger.Warn("spool not watched, looked at instead", "spool", s.o.Spool, "error", err)
+			failure = s.drain(ctx, failure)
 		case <-tick.C:
+			_ = watch.Add(s.o.Spool) // the directory may be a new one
 			failure = s.drain(ctx, failure)
 		}
 	}
+}
+
+// watch tells of what is put into the spool, which it makes. A spool that cannot
+// be made is the next look's to report.
+func (s *Server) watch() (*fsnotify.Watcher, error) {
+	w, err := fsnotify.NewBufferedWatcher(128)
+	if err == nil && os.MkdirAll(s.o.Spool, 0o700) == nil {
+		_ = w.Add(s.o.Spool)
+	}
+	return w, err
 }
 
 // listen opens the socket beside its path and renames it into place: what stands

@@ -12,7 +12,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -25,7 +25,7 @@ type Options struct {
 	Node      model.NodeName
 
 	Socket          string // default client.DefaultSocket
-	Spool           string // default spool.DefaultDir
+	Spool           string // default record.DefaultDir
 	InterfacePrefix string // Felix's interfacePrefix; default cali
 
 	// Status answers the verb STATUS: nil when an ADD could succeed now. An
@@ -36,8 +36,8 @@ type Options struct {
 	// Register adds services to the same socket.
 	Register []func(*grpc.Server)
 
-	// Observe hears of every call that ended: its verb, how long it took and
-	// its CNI error code, 0 for success.
+	// Observe hears of every call that ended, and of every try of a recorded
+	// DEL: its verb, how long it took and its CNI error code, 0 for success.
 	Observe func(verb string, took time.Duration, code uint)
 
 	Timeout       time.Duration // of a call that brings no deadline; default 60 s
@@ -53,12 +53,11 @@ type Options struct {
 // is closed when the socket is open, String names it.
 type Server struct {
 	cnirpc.UnimplementedCNIServer
-	o        Options
-	locks    locks
-	drainer  *drainer
-	recorded chan spool.Record // from DEL to Run
-	ready    chan struct{}
-	once     sync.Once
+	o       Options
+	locks   locks
+	drainer *drainer
+	ready   chan struct{}
+	once    sync.Once
 }
 
 // New makes a server; it does nothing until Run.
@@ -67,7 +66,7 @@ func New(o Options) *Server {
 		o.Socket = client.DefaultSocket
 	}
 	if o.Spool == "" {
-		o.Spool = spool.DefaultDir
+		o.Spool = record.DefaultDir
 	}
 	for d, value := range map[*time.Duration]time.Duration{
 		&o.Timeout: time.Minute, &o.UndoTimeout: 20 * time.Second,
@@ -86,7 +85,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Server{o: o, drainer: newDrainer(), recorded: make(chan spool.Record, 1024), ready: make(chan struct{})}
+	return &Server{o: o, drainer: newDrainer(), ready: make(chan struct{})}
 }
 
 // Ready is closed once the socket is open and recorded DELs have been tried.
@@ -137,18 +136,27 @@ func (s *Server) call(ctx context.Context, name string, r *cnirpc.Request, v ver
 	took := s.now().Sub(start)
 	log := s.o.Logger.With("verb", name, "container", r.GetContainerId(), "args", r.GetArgs(), "took", took)
 	if err != nil {
-		e := cnirpc.AsCNI(err, cnirpc.CodeInternal)
-		s.o.Observe(name, took, e.Code)
-		log.Warn("cni call failed", "code", e.Code, "error", err)
+		log.Warn("cni call failed", "code", s.observe(name, took, err), "error", err)
 		return nil, cnirpc.ToStatus(err)
 	}
-	s.o.Observe(name, took, 0)
+	if name != "DEL" { // that is when it is done
+		s.observe(name, took, nil)
+	}
 	if name == "STATUS" {
 		log.Debug("cni call done") // runtimes poll it
 	} else {
 		log.Info("cni call done")
 	}
 	return &cnirpc.Response{Result: out}, nil
+}
+
+// observe tells how a verb ended, and returns the CNI code of it, 0 for success.
+func (s *Server) observe(name string, took time.Duration, err error) (code uint) {
+	if err != nil {
+		code = cnirpc.AsCNI(err, cnirpc.CodeInternal).Code
+	}
+	s.o.Observe(name, took, code)
+	return code
 }
 
 func (s *Server) status(ctx context.Context, r *cnirpc.Request) ([]byte, error) {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 )
@@ -105,7 +106,7 @@ func (n *node) del(t *testing.T, r client.Request) {
 func (n *node) awaitDeletes(t *testing.T) {
 	t.Helper()
 	waitFor(t, "the recorded deletes", func() bool {
-		records, err := spool.List(n.spool)
+		records, err := spool.List(n.spool, nil)
 		return err == nil && len(records) == 0
 	})
 }
@@ -368,7 +369,7 @@ func TestAddAfterAnUnfinishedDelComesAfterIt(t *testing.T) {
 	wantCode(t, err, cnirpc.CodeInternal, "finish the delete", "injected")
 	failing.Store(false)
 	n.must(t, client.Add, request("c1", "a"))
-	if records, err := spool.List(n.spool); err != nil || len(records) != 0 {
+	if records, err := spool.List(n.spool, nil); err != nil || len(records) != 0 {
 		t.Errorf("records %v, error %v", records, err)
 	}
 	n.takeCalls()
@@ -408,8 +409,30 @@ func TestAddInANetnsComesAfterItsDeletes(t *testing.T) {
 	n.wantLeft(t, standing("c2")...)
 }
 
+// A plugin's record counts from the moment that it is there.
+func TestAddComesAfterRecordsOfNoTime(t *testing.T) {
+	n := start(t, newRooms())
+	for i := range 50 {
+		first, second := request(fmt.Sprintf("a%d", i), ""), request(fmt.Sprintf("b%d", i), "")
+		second.Netns = first.Netns
+		n.must(t, client.Add, first)
+		n.takeCalls()
+		if err := record.Write(n.spool, first); err != nil {
+			t.Fatal(err)
+		}
+		n.must(t, client.Add, second)
+		calls := n.takeCalls()
+		gone, made := slices.Index(calls, "Detach"), slices.Index(calls, "Attach")
+		if gone < 0 || made < gone {
+			t.Fatalf("round %d: %v", i, calls)
+		}
+		n.del(t, second)
+	}
+	n.wantLeft(t)
+}
+
 func TestDelWithoutASpoolIsDoneAtOnce(t *testing.T) {
-	n := start(t, newRooms(), func(o *cniserver.Options) { o.Spool = o.Socket + "/not/a/directory" })
+	n := start(t, newRooms(), func(o *cniserver.Options) { o.Spool = "/dev/null/not/a/directory" })
 	n.must(t, client.Add, request("c1", "a"))
 	n.must(t, client.Del, request("c1", "a"))
 	n.wantLeft(t)
@@ -694,7 +717,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 	n.must(t, client.Add, request("c2", "b"))
 	n.stop()
 	for _, req := range []client.Request{request("c1", "a"), {ContainerID: "bad", IfName: "eth0", Config: []byte("{")}} {
-		if _, err := spool.Write(n.spool, req); err != nil {
+		if err := record.Write(n.spool, req); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -703,7 +726,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 
 	n = startIn(t, dir, r)
 	n.wantLeft(t, standing("c2")...) // done before the socket opened
-	if _, err := spool.Write(n.spool, request("c2", "b")); err != nil {
+	if err := record.Write(n.spool, request("c2", "b")); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record written meanwhile", func() bool { return len(n.left()) == 0 })
@@ -719,7 +742,7 @@ func TestRecordedDeleteThatFailsStays(t *testing.T) {
 	n := startIn(t, dir, r)
 	n.must(t, client.Add, request("c1", "a"))
 	n.stop()
-	if _, err := spool.Write(n.spool, request("c1", "a")); err != nil {
+	if err := record.Write(n.spool, request("c1", "a")); err != nil {
 		t.Fatal(err)
 	}
 	r.setHook(func(_ context.Context, point string) error {
@@ -729,7 +752,7 @@ func TestRecordedDeleteThatFailsStays(t *testing.T) {
 		return nil
 	})
 	n = startIn(t, dir, r)
-	if records, err := spool.List(n.spool); err != nil || len(records) != 1 {
+	if records, err := spool.List(n.spool, nil); err != nil || len(records) != 1 {
 		t.Fatalf("records %v, error %v", records, err)
 	}
 	r.setHook(nil)

@@ -34,11 +34,26 @@ func newDrainer() *drainer {
 	return &drainer{slots: make(chan struct{}, parallel), tries: map[string]*try{}}
 }
 
-// add makes a record known before its turn.
-func (d *drainer) add(r spool.Record) {
+// knows reports whether the record of a path is noted.
+func (d *drainer) knows(path string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.note(r)
+	return d.tries[path] != nil
+}
+
+// forget drops what is noted and neither under way nor recorded any more.
+func (d *drainer) forget(recorded []spool.Record) {
+	paths := map[string]bool{}
+	for _, r := range recorded {
+		paths[r.Path] = true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for path, t := range d.tries {
+		if !t.busy && !paths[path] {
+			delete(d.tries, path)
+		}
+	}
 }
 
 func (d *drainer) note(r spool.Record) *try {
@@ -62,10 +77,13 @@ func (d *drainer) begin(r spool.Record) bool {
 	return true
 }
 
-// in returns the records of a network namespace.
-func (d *drainer) in(netns string) []spool.Record {
+// in notes the new records and returns all those of a network namespace.
+func (d *drainer) in(netns string, news []spool.Record) []spool.Record {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for _, r := range news {
+		d.note(r)
+	}
 	var out []spool.Record
 	for _, t := range d.tries {
 		if t.record.Request.Netns == netns {
@@ -92,12 +110,16 @@ func (d *drainer) end(path string, err error, again time.Duration) (news bool) {
 // drain starts all that is recorded. It logs a spool that cannot be read when
 // the failure is not the last one again, and returns its text.
 func (s *Server) drain(ctx context.Context, last string) (failure string) {
-	records, err := spool.List(s.o.Spool)
+	records, err := spool.List(s.o.Spool, nil)
 	if err != nil {
 		if err.Error() != last {
 			s.o.Logger.Error("spool not read", "spool", s.o.Spool, "error", err)
 		}
 		return err.Error()
+	}
+	s.drainer.forget(records)
+	if err := spool.Sweep(s.o.Spool, s.o.Timeout); err != nil {
+		s.o.Logger.Warn("spool not swept", "spool", s.o.Spool, "error", err)
 	}
 	for _, r := range records {
 		s.doRecord(ctx, r)
@@ -115,6 +137,7 @@ func (s *Server) doRecord(ctx context.Context, r spool.Record) {
 		defer func() { <-s.drainer.slots }()
 		start := time.Now()
 		err := s.redo(ctx, r)
+		s.observe("DEL", time.Since(start), err)
 		switch news := s.drainer.end(r.Path, err, s.o.DrainInterval); {
 		case err == nil:
 			s.o.Logger.Info("recorded delete done", "container", r.Request.ContainerID, "took", time.Since(start))

@@ -3,9 +3,7 @@ package client
 import (
 	"context"
 	"errors"
-	"os"
 	"strconv"
-	"syscall"
 	"time"
 )
 
@@ -55,18 +53,17 @@ const (
 )
 
 // Call makes one call over the unix socket and returns the result of the
-// response. The deadline of ctx goes to the agent with the call. The error is
-// an *Error when the agent said no, an *Unavailable when it did not answer, and
-// another one when ctx ended.
+// response. The deadline of ctx goes to the agent with the call, and is kept
+// also where ctx has no timer of its own (Done is nil). The error is an *Error
+// when the agent said no, an *Unavailable when it did not answer, and another one
+// when ctx ended.
 func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, error) {
-	conn, err := dial(ctx, socket)
+	c, err := dial(ctx, socket)
 	if err != nil {
 		return nil, ended(ctx, socket, err)
 	}
-	defer func() { _ = conn.Close() }() // the answer is in, or there is none
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	s := newStream(conn)
+	defer c.closeAfter(ctx)()
+	s := newStream(c)
 	if err := s.send(verb, timeout(ctx), req.marshal()); err != nil {
 		return nil, ended(ctx, socket, err)
 	}
@@ -83,32 +80,13 @@ func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, e
 	return result, err
 }
 
-// dial connects to a unix socket without package net, whose setting up takes
-// longer than the call.
-func dial(ctx context.Context, socket string) (*os.File, error) {
-	const kind = syscall.SOCK_STREAM | syscall.SOCK_CLOEXEC | syscall.SOCK_NONBLOCK
-	fd, err := syscall.Socket(syscall.AF_UNIX, kind, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	for {
-		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: socket})
-		switch {
-		case err == nil:
-			return os.NewFile(uintptr(fd), socket), nil
-		case errors.Is(err, syscall.EINTR):
-		case errors.Is(err, syscall.EAGAIN) && ctx.Err() == nil: // its queue is full
-			time.Sleep(time.Millisecond)
-		default:
-			_ = syscall.Close(fd)
-			return nil, os.NewSyscallError("connect", err)
-		}
-	}
-}
-
 // ended tells whether err came from the end of ctx or from the agent's absence.
 func ended(ctx context.Context, socket string, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
+	cause := context.Cause(ctx)
+	if errors.Is(err, errLate) {
+		cause = context.DeadlineExceeded
+	}
+	if cause != nil {
 		return &noAnswer{socket, cause}
 	}
 	return &Unavailable{Socket: socket, Cause: err}

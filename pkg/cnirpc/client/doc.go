@@ -2,8 +2,8 @@
 // unix socket, and nothing else of gRPC.
 //
 // It is what keeps the plugin small and quick to start: a few hundred lines on
-// top of os instead of grpc-go and the protobuf runtime. It also does without
-// net, fmt, reflect, encoding/… and hpack: what they set up when the process
+// top of syscall instead of grpc-go and the protobuf runtime. It also does without
+// os, net, fmt, reflect, encoding/… and hpack: what they set up when the process
 // starts takes longer than the call. It is tested against grpc-go's server,
 // golang.org/x/net and the generated code's encoding.
 //

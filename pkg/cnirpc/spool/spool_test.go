@@ -1,33 +1,34 @@
 package spool
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
 
 func TestRecordsComeBackAsWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deep", "spool")
-	if records, err := List(dir); err != nil || records != nil {
+	if records, err := List(dir, nil); err != nil || records != nil {
 		t.Fatalf("records of a missing directory: %v, error %v", records, err)
 	}
 	want := []client.Request{
 		{ContainerID: "a.b_c-1", IfName: "eth0", Netns: "/run/netns/x", Args: "K=V", Config: []byte(`{"name":"n"}`)},
 		{ContainerID: "z", IfName: "net1"},
 	}
-	for i, write := range []func(string, client.Request) (Record, error){Write, WriteUnsynced} {
+	for i := range want {
 		for range 2 { // again is no error
-			if r, err := write(dir, want[i]); err != nil || r.Path != Path(dir, want[i].ContainerID, want[i].IfName) {
-				t.Fatalf("record %+v, error %v", r, err)
+			if err := record.Write(dir, want[i]); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	records, err := List(dir)
+	records, err := List(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,26 +54,6 @@ func TestRecordsComeBackAsWritten(t *testing.T) {
 	}
 }
 
-// Records are the JSON that encoding/json would write, and did in earlier releases.
-func TestRecordIsTheJSONOfARequest(t *testing.T) {
-	for _, want := range []client.Request{
-		{ContainerID: "a", Netns: "/run/\"netns\"\n", IfName: "eth0", Args: "K=é;<&>", Config: []byte("{}\xff")},
-		{ContainerID: "z", IfName: "net1"},
-	} {
-		var got client.Request
-		if err := json.Unmarshal(encode(want), &got); err != nil || !cmp.Equal(want, got) {
-			t.Errorf("%s: error %v, %s", encode(want), err, cmp.Diff(want, got))
-		}
-		b, err := json.Marshal(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, err := decode(b); err != nil || !cmp.Equal(want, got) {
-			t.Errorf("%s: error %v, %s", b, err, cmp.Diff(want, got))
-		}
-	}
-}
-
 func TestListReportsBadRecordsAndLeavesOthersAlone(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -84,16 +65,60 @@ func TestListReportsBadRecordsAndLeavesOthersAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	records, err := List(dir)
+	records, err := List(dir, nil)
 	if err != nil || len(records) != 3 || records[0].Err == nil || records[1].Err == nil || records[2].Err == nil {
 		t.Errorf("records %+v, error %v", records, err)
 	}
 }
 
-func TestWriteRefusesWhatIsNoFileName(t *testing.T) {
-	for _, r := range []client.Request{{ContainerID: "../x", IfName: "eth0"}, {ContainerID: "x"}, {ContainerID: "x", IfName: "a@b"}} {
-		if _, err := Write(t.TempDir(), r); err == nil {
-			t.Errorf("%+v was written", r)
+func TestListLeavesOutWhatIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	for _, id := range []string{"a", "b"} {
+		if err := record.Write(dir, client.Request{ContainerID: id, IfName: "eth0"}); err != nil {
+			t.Fatal(err)
 		}
+	}
+	records, err := List(dir, func(path string) bool { return path == record.Path(dir, "a", "eth0") })
+	if err != nil || len(records) != 1 || records[0].Request.ContainerID != "b" {
+		t.Errorf("records %+v, error %v", records, err)
+	}
+}
+
+func TestReadKnowsARecordByItsName(t *testing.T) {
+	dir := t.TempDir()
+	if err := record.Write(dir, client.Request{ContainerID: "a", IfName: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"a@eth0.json": true, "b@eth0.json": false, ".new-1": false, "a.json": false, "a@eth0": false} {
+		if _, ok := Read(filepath.Join(dir, name)); ok != want {
+			t.Errorf("%s: a record is %v, want %v", name, ok, want)
+		}
+	}
+}
+
+func TestSweepRemovesWhatAKilledWriterLeft(t *testing.T) {
+	dir := t.TempDir()
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{".new-old", ".new-young", "a@eth0.json", ".mine"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if name != ".new-young" {
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := Sweep(dir, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if d := cmp.Diff([]string{".mine", ".new-young", "a@eth0.json"}, names); d != "" || err != nil {
+		t.Errorf("left (-want +got), error %v:\n%s", err, d)
 	}
 }
