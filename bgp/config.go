@@ -107,6 +107,7 @@ type Peer struct {
 	Object  model.Ref // the BGPPeer, or the Node of a mesh peer
 
 	InCluster    bool       // a node of the cluster
+	Pod          model.Ref  // the pod of this node that it is; zero: none
 	LocalASN     model.ASN  // always set; differs from Config.ASN for localASNumber
 	LocalAddress netip.Addr // the zero value: whatever the kernel chooses
 	Passive      bool       // wait for the peer to connect

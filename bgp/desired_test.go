@@ -198,6 +198,20 @@ var scenarios = []scenario{
 			{Name: "workload", HasLocalWorkloadPeering: true, ASN: 65001},
 		}
 	}},
+	{"peer-workloads", "n1", func(t *testing.T, s *model.Snapshot) {
+		noMesh(s)
+		workloads(t, s)
+		s.Filters = []model.BGPFilter{{Name: "nested", ImportV4: []model.FilterRule{
+			{CIDR: prefix("10.123.0.0/16"), MatchOperator: "In", Accept: true}, {},
+		}}}
+		s.Peers[0].Filters = []string{"nested"}
+		s.Peers = append(s.Peers, tor())
+	}},
+	{"peer-workloads-no-address", "n1", func(t *testing.T, s *model.Snapshot) {
+		noMesh(s)
+		workloads(t, s)
+		s.BGP[0].LocalWorkloadPeerIPv4, s.BGP[0].LocalWorkloadPeerIPv6 = netip.Addr{}, addr("fe80::179")
+	}},
 	{"peer-two-as-no-loop", "n1", func(_ *testing.T, s *model.Snapshot) { // a node without an external peer is passed on
 		s.Peers = []model.BGPPeer{
 			tor(func(p *model.BGPPeer) { p.Node = "n1" }),
@@ -455,5 +469,22 @@ func TestLogSeverity(t *testing.T) {
 		if got := bgp.LogSeverity(model.Snapshot{BGP: c.list}, "n1"); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.list, got, c.want)
 		}
+	}
+}
+
+// workloads are three pods of the node, of which two speak BGP.
+func workloads(t *testing.T, s *model.Snapshot) {
+	s.Nodes[0] = dual(s.Nodes[0])
+	s.BGP[0].LocalWorkloadPeerIPv4, s.BGP[0].LocalWorkloadPeerIPv6 = addr("169.254.0.179"), addr("fd12::179")
+	s.BGP[0].ServiceClusterIPs = []netip.Prefix{prefix("10.96.0.0/12")}
+	s.Workloads = []model.Workload{
+		{Namespace: "ns", Pod: "blue", Labels: map[string]string{"color": "blue"}, Addresses: []netip.Addr{addr("10.244.0.3")}},
+		{Namespace: "ns", Pod: "plain", Addresses: []netip.Addr{addr("10.244.0.4")}},
+		{Namespace: "ns", Pod: "red", Labels: map[string]string{"color": "red"}, Addresses: []netip.Addr{addr("10.244.0.5"), addr("fd00:244::5")}},
+	}
+	s.Peers = []model.BGPPeer{
+		{Name: "red", HasLocalWorkloadPeering: true, LocalWorkloadSelector: sel(t, "color == 'red'"), ASN: 65401, PeerPort: 0},
+		{Name: "elsewhere", Node: "n2", HasLocalWorkloadPeering: true, LocalWorkloadSelector: sel(t, "all()"), ASN: 65402},
+		{Name: "blue", NodeSelector: sel(t, "rack == 'r1'"), HasLocalWorkloadPeering: true, LocalWorkloadSelector: sel(t, "color == 'blue'"), ASN: 65403},
 	}
 }

@@ -34,7 +34,7 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 	case p.External() && p.Kind == KindMesh:
 		traits += "+mesh"
 		silent = b.addresses(func(n model.Node) bool { return !isReflector(n) })
-	case p.External() && (p.InCluster || b.reExportAll(o)):
+	case p.External() && (p.InCluster || p.isPod() || b.reExportAll(o)):
 		traits += "+all-nodes"
 	case p.External():
 		silent = b.addresses(func(n model.Node) bool { return b.external[n.Name] })
@@ -108,8 +108,9 @@ func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
 		}
 	}
 	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject}, shunRule())
-	out = append(out, b.filterRules(p, o, Import)...)
-	return append(out, Rule{From: "default", Action: Accept})
+	out = append(out, b.podRules(p)...)
+	out = append(out, onlyFromItself(p, append(b.filterRules(p, o, Import), Rule{From: "default", Action: Accept}))...)
+	return out
 }
 
 // martians are ranges that are not routed anywhere: "this network", loopback,

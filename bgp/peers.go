@@ -77,12 +77,18 @@ func peerRef(o model.BGPPeer) model.Ref { return model.Ref{Kind: "BGPPeer", Name
 
 // forward makes the sessions of a BGPPeer that is configured on this node.
 func (b *builder) forward(o model.BGPPeer) []Peer {
-	if !applies(o, b.node) || !b.usable(o) {
+	if !applies(o, b.node) {
 		return nil
 	}
 	kind := KindNode
 	if isGlobal(o) {
 		kind = KindGlobal
+	}
+	if o.HasLocalWorkloadPeering {
+		return b.workloads(o, kind)
+	}
+	if !b.usable(o) {
+		return nil
 	}
 	if o.PeerSelector != nil {
 		var out []Peer
@@ -112,9 +118,6 @@ func (b *builder) forward(o model.BGPPeer) []Peer {
 func (b *builder) usable(o model.BGPPeer) bool {
 	ref := peerRef(o)
 	switch {
-	case o.HasLocalWorkloadPeering:
-		b.problem(ref, "spec.localWorkloadSelector", "Unsupported", "peering with workloads of the node is not supported")
-		return false
 	case o.PeerSelector == nil && !o.PeerIP.IsValid():
 		b.problem(ref, "spec.peerIP", "InvalidAddress", "neither a readable peerIP nor a peerSelector: nothing to peer with")
 		return false
@@ -254,7 +257,7 @@ func (b *builder) fillFamilies(ps []Peer) {
 	both := b.node.IPv4.IsValid() && b.node.IPv6.IsValid()
 	outside := map[Family]bool{}
 	for _, p := range ps {
-		if !p.InCluster && !linkLocal(p.Address) {
+		if !p.InCluster && !p.isPod() && !linkLocal(p.Address) {
 			outside[FamilyOf(p.Address)] = true
 		}
 	}

@@ -18,15 +18,16 @@ import (
 func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
 	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
+	routes := c.prioritised(c.routes())
 	s := State{
 		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
 		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
 		MTU:     c.mtu(),
 		Pods:    c.podLinks(),
-		Rules:   c.rules(),
+		Rules:   c.rules(routes),
 		Sysctls: c.sysctls(),
 		Tunnels: c.tunnels(),
-		Routes:  c.prioritised(c.routes()),
+		Routes:  routes,
 		Strange: c.strange(),
 	}
 	slices.SortFunc(c.problems, func(a, b model.Problem) int {

@@ -166,6 +166,15 @@ var cases = map[string]func(in *Input){
 	"link-local-next-hop": func(in *Input) {
 		in.Learned = []model.Learned{learned("10.65.4.0/26", "fe80::9%eth0"), learned("fd65::9:0/122", "fe80::9%eth0"), learned("fd65::a:0/122", "fe80::9%eth7")}
 	},
+	"speaking-pods": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", ToHost: "Drop"}}
+		in.Speakers, in.BGPPort = []Speaker{{ip("10.65.0.5"), ip("169.254.0.179")}, {ip("fd65::5"), ip("fd12::179")}, {ip("10.65.0.9"), ip("169.254.0.179")}}, 179
+		in.Learned = []model.Learned{
+			learned("10.123.0.0/26", "10.65.0.5"), learned("10.123.0.64/26", "10.65.0.5"), learned("10.123.1.0/26", "10.65.0.5", "10.1.0.2"),
+			learned("10.123.2.0/26", "10.65.0.6"), // does not speak: the default route
+			learned("fd77::/96", "fd65::5"),
+		}
+	},
 	"own-routes-reflected": func(in *Input) {
 		in.Learned = []model.Learned{
 			learned("10.65.0.0/26", "10.1.0.2"), learned("10.65.9.0/26", "10.1.0.1"),

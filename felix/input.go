@@ -30,7 +30,16 @@ type Input struct {
 	OwnTunnels TunnelAddresses
 	// PeerWays lead to BGP peers that no other route leads to.
 	PeerWays []PeerWay
+	// Speakers are pods of this node that BGP is spoken with.
+	Speakers []Speaker
+	// BGPPort is where the node listens for them (TCP).
+	BGPPort int
 }
+
+// Speaker is an address of a pod that speaks BGP with the node, and the node's
+// address of the session, which the node's end of the pod's link is to have
+// (Calico localWorkloadPeeringIPV4, localWorkloadPeeringIPV6).
+type Speaker struct{ Pod, Node netip.Addr }
 
 // TunnelAddresses are a node's addresses on its tunnel devices.
 type TunnelAddresses struct{ IPIP, VXLAN, VXLANV6 netip.Addr }

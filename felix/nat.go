@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-func (c *casefile) rules() Ruleset {
-	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(), Tunnels: c.guard(), Services: c.services(),
+func (c *casefile) rules(routes []Route) Ruleset {
+	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(routes), Tunnels: c.guard(), Services: c.services(),
 		Floating: Floating{Enabled: c.config.FloatingIPs, IPs: c.floats}}
 }
 

@@ -15,6 +15,7 @@ func (c *casefile) podLinks() []PodLink {
 			continue
 		}
 		p := PodLink{Device: l.Name, Link: l.Index, Addresses: e.Addresses, MAC: e.MAC, MTU: e.MTU}
+		p.Peering = c.peering(e.Addresses)
 		if slices.ContainsFunc(e.Addresses, netip.Addr.Is6) {
 			p.Gateway = PodGateway6
 		}

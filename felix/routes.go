@@ -29,7 +29,7 @@ func (c *casefile) routes() []Route {
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
-	return c.withLearned(local, &blocks, ways)
+	return c.withLearned(local, &blocks, c.withSpeakers(ways))
 }
 
 // podRoutes lead to the pods of this node. A pod whose link the kernel does not

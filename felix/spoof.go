@@ -11,9 +11,10 @@ import (
 // interfacePrefix).
 const DefaultInterfacePrefix = "cali"
 
-// spoofing lets each pod send from its addresses and, when it asks for them and
-// FelixConfiguration workloadSourceSpoofing is Any, from its source prefixes.
-func (c *casefile) spoofing() Spoofing {
+// spoofing lets each pod send from its addresses, from what it announces by BGP
+// and, when it asks for them and FelixConfiguration workloadSourceSpoofing is Any,
+// from its source prefixes.
+func (c *casefile) spoofing(routes []Route) Spoofing {
 	// Before the pods are known the rules would drop what every one of them
 	// sends.
 	if !c.EndpointsSynced {
@@ -26,6 +27,7 @@ func (c *casefile) spoofing() Spoofing {
 	g := c.guard()
 	s.NoIPIP = g.IPIP && !c.config.IPIPFromPods
 	s.NoVXLAN = len(g.VXLANPorts) > 0 && !c.config.VXLANFromPods
+	announced := c.announced(routes)
 	for _, e := range c.Endpoints {
 		if e.HostInterface == "" || !strings.HasPrefix(e.HostInterface, s.Prefix) {
 			continue
@@ -37,7 +39,10 @@ func (c *casefile) spoofing() Spoofing {
 		if c.config.SpoofingAllowed {
 			p.Sources = append(p.Sources, e.SourcePrefixes...)
 		}
-		p.Sources = cover(p.Sources)
+		p.Sources = cover(append(p.Sources, announced[e.HostInterface]...))
+		if p.Speaks = len(c.peering(e.Addresses)) > 0; p.Speaks {
+			s.BGPPort = c.BGPPort
+		}
 		s.Pods = append(s.Pods, p)
 	}
 	slices.SortFunc(s.Pods, func(a, b PodSource) int { return strings.Compare(a.Interface, b.Interface) })

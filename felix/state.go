@@ -134,6 +134,9 @@ type Spoofing struct {
 	// ToHost says what becomes of packets from pods to the node itself (Calico
 	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
 	ToHost string
+	// BGPPort is open to pods that speak BGP, also where ToHost is "Drop"; 0: no
+	// pod does.
+	BGPPort int
 	// NoIPIP and NoVXLAN drop tunnelled packets of the kinds that are guarded
 	// when pods send them: masqueraded, they would pass for a node's.
 	NoIPIP, NoVXLAN bool
@@ -143,6 +146,7 @@ type Spoofing struct {
 type PodSource struct {
 	Interface string
 	Sources   []netip.Prefix // sorted
+	Speaks    bool           // BGP with the node
 }
 
 // TunnelGuard drops tunnelled packets from hosts that are not nodes.
@@ -189,8 +193,11 @@ type PodLink struct {
 	Link      int          // interface index
 	Gateway   netip.Addr   // PodGateway6, if the pod has an IPv6 address
 	Addresses []netip.Addr // the pod's, each with a permanent neighbour entry
-	MAC       string       // the pod's
-	MTU       int          // bytes; 0: State.MTU.Pod, as it changes
+	// Peering are the node's addresses of BGP sessions with the pod, sorted. Many
+	// links may have the same ones.
+	Peering []netip.Addr
+	MAC     string // the pod's
+	MTU     int    // bytes; 0: State.MTU.Pod, as it changes
 }
 
 // MTU has the largest packets, in bytes, for links of our own.

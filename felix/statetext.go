@@ -72,6 +72,9 @@ func (p PodLink) String() string {
 	if p.Gateway.IsValid() {
 		b.WriteString(" address " + p.Gateway.String())
 	}
+	for _, a := range p.Peering {
+		b.WriteString(" peering " + a.String())
+	}
 	for _, a := range p.Addresses {
 		b.WriteString(" neigh " + a.String())
 	}
@@ -226,6 +229,10 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)
 }
 
+// SpeakersOnly says that pods may not send to the node, but for those that speak
+// BGP with it.
+func (s Spoofing) SpeakersOnly() bool { return s.Prefix != "" && s.ToHost == "Drop" && s.BGPPort > 0 }
+
 func (s Spoofing) sets(b *strings.Builder) {
 	if s.Prefix == "" {
 		return
@@ -250,6 +257,15 @@ func (s Spoofing) sets(b *strings.Builder) {
 		}
 		writeSet(b, "pod-source"+suffix, kind, "", one)
 		writeSet(b, "pod-source-net"+suffix, kind, "interval", net)
+	}
+	if s.SpeakersOnly() {
+		var speakers []string
+		for _, p := range s.Pods {
+			if p.Speaks {
+				speakers = append(speakers, `"`+p.Interface+`"`)
+			}
+		}
+		writeSet(b, "pod-speakers", "ifname", "", speakers)
 	}
 }
 
@@ -355,6 +371,9 @@ func (r Ruleset) input(b *strings.Builder) {
 		b.WriteString("\t\tct state established,related accept\n" +
 			"\t\tip6 saddr :: accept\n" +
 			"\t\tip6 saddr fe80::/10 accept\n")
+		if r.Spoofing.SpeakersOnly() {
+			fmt.Fprintf(b, "\t\tiifname @pod-speakers tcp dport %d accept\n", r.Spoofing.BGPPort)
+		}
 		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n", r.Spoofing.Prefix)
 	}
 	b.WriteString("\t}\n")

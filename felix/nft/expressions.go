@@ -86,6 +86,11 @@ func isVXLAN(port int) []expr.Any {
 		equal(binaryutil.BigEndian.PutUint16(uint16(port))))
 }
 
+func isTCP(port int) []expr.Any {
+	return slices.Concat(isL4(unix.IPPROTO_TCP), payload(expr.PayloadBaseTransportHeader, 2, 2),
+		equal(binaryutil.BigEndian.PutUint16(uint16(port))))
+}
+
 func isIPIP() []expr.Any {
 	return slices.Concat(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}))
 }

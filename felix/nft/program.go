@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -108,9 +109,13 @@ func (c *chain) add(exprs ...[]expr.Any) {
 }
 
 func (p *program) set(name string, kind nftables.SetDatatype, interval, live bool, elements []nftables.SetElement) {
+	var order binaryutil.ByteOrder // for nft, which lists names backwards without
+	if kind.Name == nftables.TypeIFName.Name {
+		order = binaryutil.NativeEndian
+	}
 	p.sets = append(p.sets, &set{
 		Set: &nftables.Set{
-			Table: p.table, Name: name, KeyType: kind, Interval: interval,
+			Table: p.table, Name: name, KeyType: kind, KeyByteOrder: order, Interval: interval,
 			Concatenation: strings.Contains(kind.Name, "."),
 		},
 		elements: elements, live: live,
@@ -189,6 +194,16 @@ func (p *program) podSets(s felix.Spoofing) {
 		p.set("pod-source"+suffix, key, false, true, one)
 		p.set("pod-source-net"+suffix, key, true, true, net)
 	}
+	if !s.SpeakersOnly() {
+		return
+	}
+	var speakers []nftables.SetElement
+	for _, pod := range s.Pods {
+		if pod.Speaks {
+			speakers = append(speakers, nftables.SetElement{Key: name16(pod.Interface)})
+		}
+	}
+	p.set("pod-speakers", nftables.TypeIFName, false, true, speakers)
 }
 
 func podKey(iface string, a netip.Addr) []byte { return append(name16(iface), a.AsSlice()...) }
@@ -281,6 +296,9 @@ func (p *program) input(r felix.Ruleset) {
 		c.add(establishedOrRelated(), accept)
 		c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
 		c.add(isIPv6(), source(false), linkLocal(), accept)
+		if s.SpeakersOnly() {
+			c.add(meta(expr.MetaKeyIIFNAME), p.lookup("pod-speakers", false), isTCP(s.BGPPort), accept)
+		}
 		c.add(fromInterface(s.Prefix), drop)
 	}
 	if r.Tunnels.Any() {

@@ -51,6 +51,8 @@ func rulesets() map[string]felix.Ruleset {
 	address.Address = netip.MustParseAddr("192.168.7.7")
 	address.PortMin, address.PortMax = 10000, 20000
 	address6.Address = netip.MustParseAddr("fd00::7")
+	speaking := felix.Spoofing{Prefix: "cali", ToHost: "Drop", BGPPort: 179, Pods: pods()}
+	speaking.Pods[0].Speaks = true
 	return map[string]felix.Ruleset{
 		"empty":            {},
 		"nat":              {NAT: nat},
@@ -60,6 +62,7 @@ func rulesets() map[string]felix.Ruleset {
 		"nat address6":     {NAT: address6},
 		"no pods":          {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
 		"pods":             {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"speaking pods":    {Spoofing: speaking},
 		"floating":         {Floating: floating("10.99.0.1 10.65.0.1", "10.99.0.2 10.65.0.1", "fd99::1 fd65::1")},
 		"floating, none":   {Floating: felix.Floating{Enabled: true}, NAT: nat},
 		"services":         {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "192.168.9.0/24", "fd96::/112")}},

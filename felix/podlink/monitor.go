@@ -3,6 +3,7 @@ package podlink
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,7 +62,8 @@ func losesSomething(m nl.Message, p felix.PodLink) bool {
 	case unix.RTM_NEWLINK:
 		return len(m.Data) >= unix.SizeofIfInfomsg && !nl.ParseLink(m.Data).AdminUp
 	case unix.RTM_DELADDR:
-		return nl.ParseAddress(m.Data).Addr() == p.Gateway
+		a := nl.ParseAddress(m.Data).Addr()
+		return a == p.Gateway || slices.Contains(p.Peering, a)
 	case unix.RTM_DELNEIGH:
 		return true
 	}

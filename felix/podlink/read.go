@@ -17,8 +17,8 @@ type link struct {
 	mtu        int // bytes
 	peer       int // index of the other end, in its namespace
 	nsid       int32
-	elsewhere  bool // nsid is valid
-	addresses  map[netip.Addr]bool
+	elsewhere  bool                  // nsid is valid
+	addresses  map[netip.Addr]int    // prefix lengths, bits
 	neighbours map[netip.Addr]string // permanent ones: hardware address
 }
 
@@ -27,7 +27,7 @@ func (r *Reconciler) read() (map[int]link, error) {
 	out := map[int]link{}
 	err := r.conn.DumpAll(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func() { clear(out) }, func(b []byte) {
 		l := nl.ParseLink(b)
-		have := link{up: l.AdminUp, mtu: l.MTU, addresses: map[netip.Addr]bool{}, neighbours: map[netip.Addr]string{}}
+		have := link{up: l.AdminUp, mtu: l.MTU, addresses: map[netip.Addr]int{}, neighbours: map[netip.Addr]string{}}
 		nl.Attrs(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
 			switch kind {
 			case unix.IFLA_LINK:
@@ -43,7 +43,8 @@ func (r *Reconciler) read() (map[int]link, error) {
 	}
 	err = r.conn.DumpAll(unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func() {}, func(b []byte) {
 		if l, there := out[int(nl.Uint32(b[4:]))]; there {
-			l.addresses[nl.ParseAddress(b).Addr()] = true
+			p := nl.ParseAddress(b)
+			l.addresses[p.Addr()] = p.Bits()
 		}
 	})
 	if err != nil {

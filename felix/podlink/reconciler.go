@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,7 @@ type Reconciler struct {
 	dirty map[int]bool
 	known map[int]felix.PodLink // what the last Apply was told, by link
 	mtu   int                   // likewise
+	prune bool                  // likewise
 	lost  string                // the pods whose namespaces were last not found
 }
 
@@ -75,7 +77,7 @@ func New(o Options) (*Reconciler, error) {
 		ns.Close()
 		return nil, err
 	}
-	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV6_IFADDR)
+	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		r.conn.Close()
 		ns.Close()
@@ -109,10 +111,13 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	all := r.stale || drained != nil || s.MTU.Pod != r.mtu
 	dirty := r.dirty
 	r.stale, r.dirty, r.mtu = false, map[int]bool{}, s.MTU.Pod
-	r.known = make(map[int]felix.PodLink, len(s.Pods))
+	known := make(map[int]felix.PodLink, len(s.Pods))
 	for _, p := range s.Pods {
-		r.known[p.Link] = p
+		known[p.Link] = p
+		all = all || !slices.Equal(p.Peering, r.known[p.Link].Peering)
 	}
+	all = all || s.Prune != r.prune
+	r.known, r.prune = known, s.Prune
 	r.mu.Unlock()
 	if !all && len(dirty) == 0 {
 		return nil
@@ -135,7 +140,7 @@ func (r *Reconciler) repair(s felix.State, all bool, dirty map[int]bool) error {
 		var errs []error
 		for _, p := range s.Pods {
 			if have, there := seen[p.Link]; there {
-				errs = append(errs, r.restore(p, have))
+				errs = append(errs, r.restore(p, have, s.Prune))
 			}
 		}
 		return errors.Join(append(errs, r.resize(s, seen))...)
@@ -143,20 +148,32 @@ func (r *Reconciler) repair(s felix.State, all bool, dirty map[int]bool) error {
 	var errs []error
 	for _, p := range s.Pods {
 		if dirty[p.Link] {
-			errs = append(errs, r.restore(p, link{}))
+			errs = append(errs, r.restore(p, link{}, s.Prune))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// restore puts back what is missing of a link.
-func (r *Reconciler) restore(p felix.PodLink, have link) error {
+// restore puts back what is missing of a link, and takes peering addresses away
+// that it is to have no more.
+func (r *Reconciler) restore(p felix.PodLink, have link, prune bool) error {
 	var q nl.Requests
 	if !have.up {
 		q.Up(p.Link)
 	}
-	if p.Gateway.IsValid() && !have.addresses[p.Gateway] {
+	if p.Gateway.IsValid() && have.addresses[p.Gateway] == 0 {
 		q.Address(p.Link, p.Gateway)
+	}
+	for _, a := range p.Peering {
+		if have.addresses[a] == 0 {
+			q.Peering(p.Link, a)
+		}
+	}
+	for a, bits := range have.addresses {
+		peering := bits == a.BitLen() && !(a.Is6() && a.IsLinkLocalUnicast())
+		if prune && peering && !slices.Contains(p.Peering, a) {
+			q.NoAddress(p.Link, a)
+		}
 	}
 	if mac, err := net.ParseMAC(p.MAC); err == nil {
 		for _, a := range p.Addresses {

@@ -169,3 +169,47 @@ func TestNamespaceThatIsNotFoundKeepsBothEnds(t *testing.T) {
 		t.Errorf("it is to be said once that the pod keeps its MTU: %s", l.log.String())
 	}
 }
+
+func TestPeeringAddressesComeAndGo(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	apply := func(prune bool, peering ...string) {
+		t.Helper()
+		l.link.Peering = nil
+		for _, a := range peering {
+			l.link.Peering = append(l.link.Peering, netip.MustParseAddr(a))
+		}
+		if err := r.Apply(t.Context(), felix.State{Pods: []felix.PodLink{l.link}, Prune: prune}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	show := func() string { return l.node.IP("-o addr show dev " + device) }
+	wants := func(peering bool) {
+		t.Helper()
+		for _, text := range []string{"inet 169.254.0.179/32 scope host", "inet6 fd12::179/128 scope global nodad deprecated noprefixroute"} {
+			if got := show(); strings.Contains(got, text) != peering {
+				t.Errorf("has %q: %v, want %v:\n%s", text, !peering, peering, got)
+			}
+		}
+		l.want(t, whole...)
+	}
+	l.node.IP("addr add 192.0.2.1/24 dev " + device) // somebody else's: no host address
+	apply(true)
+	wants(false)
+	apply(true, "169.254.0.179", "fd12::179")
+	wants(true)
+	if routes := l.node.IP("-6 route show dev " + device); strings.Contains(routes, "fd12::179") {
+		t.Errorf("the address made a route: %s", routes)
+	}
+	l.node.IP("addr del 169.254.0.179/32 dev " + device)
+	apply(true, "169.254.0.179", "fd12::179") // after what the kernel has told
+	wants(true)
+	apply(false) // not before all is known
+	wants(true)
+	r = l.open(t) // another process finds it
+	apply(true)
+	wants(false)
+	if got := show(); !strings.Contains(got, "192.0.2.1/24") {
+		t.Errorf("another's address is gone:\n%s", got)
+	}
+}

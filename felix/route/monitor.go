@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"encoding/binary"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -82,7 +83,7 @@ func (r *Reconciler) event(m nl.Message) {
 		}
 	case unix.RTM_DELADDR:
 		if len(m.Data) >= unix.SizeofIfAddrmsg {
-			r.lostLink(int(nl.Uint32(m.Data[4:])))
+			r.lostAddress(int(nl.Uint32(m.Data[4:])), nl.ParseAddress(m.Data).Addr())
 		}
 	}
 }
@@ -120,6 +121,22 @@ func (r *Reconciler) routeEvent(m nl.Message) {
 			"hint", "systemd-networkd does so unless ManageForeignRoutes=no is set in networkd.conf")
 	}
 	r.Hint()
+}
+
+// lostAddress has the table read again: with the last IPv4 address of a link the
+// kernel silently takes all routes over it away, with another one those that have
+// it as source, and an IPv6 one takes none or few.
+func (r *Reconciler) lostAddress(index int, a netip.Addr) {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		return // as every pod's link loses with itself
+	}
+	r.mu.Lock()
+	affected := r.table.overs[index] > 0
+	r.stale = r.stale || affected
+	r.mu.Unlock()
+	if affected {
+		r.Hint()
+	}
 }
 
 // forgetBelow is how many routes over a lost link are written again unseen;

@@ -135,11 +135,12 @@ func (a *agent) close() {
 // snapshot is the cluster as the API server tells it, with the blocks as the
 // allocators know them: their own writes are there at once. The floating
 // addresses of this node's pods, and those they have without IPAM, are announced
-// as borrowed ones are.
+// as borrowed ones are. The pods themselves are there if BGP asks for them.
 func (a *agent) snapshot() model.Snapshot {
 	s := a.cluster.Snapshot()
 	s.Blocks, s.Borrowed = a.alloc.Blocks(), slices.Concat(a.alloc.Borrowed(), a.plane.floating.get())
 	s.Blocks = append(s.Blocks, a.podCIDRs.blocks(a.cfg.Node)...)
+	s.Workloads = a.workloads(s)
 	return s
 }
 

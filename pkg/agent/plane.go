@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -45,7 +46,8 @@ type plane struct {
 	failing    map[string]string // sink → what it last complained of
 	last       atomic.Pointer[felix.State]
 	floating   floatingBook
-	seen       uint64 // version of the host that the last step worked with
+	seen       uint64           // version of the host that the last step worked with
+	workloads  []model.Workload // that the last step knew of
 }
 
 func newPlane(a *agent) (*plane, error) {
@@ -120,12 +122,18 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	if p.a.speech.ways.stale(host, pods) {
 		p.a.speech.look.notify()
 	}
+	snapshot := p.a.snapshot()
+	if !reflect.DeepEqual(snapshot.Workloads, p.workloads) {
+		p.workloads = snapshot.Workloads
+		p.a.speech.look.notify()
+	}
+	speakers, port := p.a.speech.speakers()
 	state, problems := felix.Desired(felix.Input{
-		Self: p.a.cfg.Node, Snapshot: p.a.snapshot(),
+		Self: p.a.cfg.Node, Snapshot: snapshot,
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
 		Host: host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: own, PeerWays: p.a.speech.peerWays(),
+		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Speakers: speakers, BGPPort: port,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)

@@ -22,6 +22,7 @@ type speech struct {
 	problems problemList
 	load     reflectorLoad
 	ready    chan struct{}
+	asked    atomic.Pointer[bgp.Config] // what it is being told, before it has done it
 	told     atomic.Pointer[told]
 
 	leaving departure              // owned by loop's goroutine
@@ -96,12 +97,14 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	s.severity.ask(bgp.LogSeverity(snap, s.a.cfg.Node))
 	s.load.asked(problems)
 	s.judge(config)
+	if old := s.asked.Swap(&config); old == nil || !reflect.DeepEqual(*old, config) {
+		s.a.plane.look.notify() // there may be another way to a peer
+	}
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)
 	if old := s.told.Load(); old == nil || !reflect.DeepEqual(old.config, config) {
 		s.told.Store(&told{config, start})
-		s.a.plane.look.notify() // there may be another way to a peer
 	}
 	s.a.sessions.notify()
 	if err != nil && ctx.Err() == nil {
@@ -177,7 +180,10 @@ func (s *speech) peers() []model.PeerStatus {
 
 // peerWays are what the data plane has to know so that peers are reached.
 func (s *speech) peerWays() []felix.PeerWay {
-	config, _ := s.configured()
+	config := s.asked.Load()
+	if config == nil {
+		return nil
+	}
 	var out []felix.PeerWay
 	for _, p := range config.Peers {
 		if p.ReachableBy.IsValid() {

@@ -138,7 +138,7 @@ func (c *Cluster) addSources(o Options) {
 	if o.Node != "" {
 		own := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}, fields: fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()}
 		c.pods = add(c, own, stripPod, readPod)
-		c.pods.note = c.checkSynced // pods are not part of the snapshot
+		c.pods.note = c.notePod
 		c.services.init(c, o.Node)
 		c.addStatusRequests()
 	}

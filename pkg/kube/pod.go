@@ -68,6 +68,18 @@ func readNamespace(obj any) reading[Namespace] {
 	return reading[Namespace]{value: Namespace{Name: n.Name, Labels: n.Labels, Annotations: ours(n.Annotations)}, ok: true}
 }
 
+// notePod: pods are not part of the snapshot, and news only where BGP is spoken
+// with some of them. The caller holds mu.
+func (c *Cluster) notePod() {
+	for _, p := range c.peers.rows {
+		if p.value.HasLocalWorkloadPeering {
+			c.noteChange()
+			return
+		}
+	}
+	c.checkSynced()
+}
+
 // Pod gives a pod of this node from the cache, and asks the server when the
 // cache does not have it, or has another one of the same name (uid; empty
 // accepts any). The error of an absent pod satisfies apierrors.IsNotFound.

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -72,6 +73,21 @@ type BGPPeer struct {
 	LocalWorkloadSelector   Selector
 	ReversePeering          string // Auto (default), Manual
 	Annotations             map[string]string
+}
+
+// Workload is a pod of this node that BGP may be spoken with.
+type Workload struct {
+	Namespace, Pod string
+	Labels         map[string]string // WorkloadLabels
+	Addresses      []netip.Addr
+}
+
+// WorkloadLabels are what a BGPPeer selects a pod by: its labels, with the two
+// that Calico adds.
+func WorkloadLabels(namespace string, labels map[string]string) map[string]string {
+	out := map[string]string{"projectcalico.org/namespace": namespace, "projectcalico.org/orchestrator": "k8s"}
+	maps.Copy(out, labels)
+	return out
 }
 
 // BGPFilter is Calico's object of that name. The first matching rule wins; past

@@ -22,7 +22,10 @@ type Snapshot struct {
 	Borrowed   []netip.Prefix       // host prefixes (/32, /128) this node uses out of other nodes' blocks
 	Namespaces map[string]map[string]string
 	IPAM       IPAM
-	Reserved   []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
+	// Workloads are the pods of this node, as long as a BGPPeer selects any by
+	// localWorkloadSelector.
+	Workloads []Workload
+	Reserved  []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
 }
 
 // IPAM holds the settings of address assignment (Calico IPAMConfiguration

@@ -80,6 +80,42 @@ func (r *Requests) Address(index int, a netip.Addr) {
 	})
 }
 
+// Peering adds a host address that the kernel chooses as no source by itself, and
+// makes no route to but its own: scope host, or deprecated (RFC 6724 section 5,
+// rule 3). Many links may have it.
+func (r *Requests) Peering(index int, a netip.Addr) {
+	r.Name("add peering address "+a.String(), unix.RTM_NEWADDR, Replace, func(b []byte) []byte {
+		scope, flags := byte(unix.RT_SCOPE_HOST), uint32(unix.IFA_F_PERMANENT)
+		if a.Is6() {
+			scope, flags = unix.RT_SCOPE_UNIVERSE, flags|unix.IFA_F_NODAD|unix.IFA_F_NOPREFIXROUTE
+		}
+		b = addressHeader(b, index, a, byte(flags), scope)
+		b = AppendAttr32(b, unix.IFA_FLAGS, flags)
+		if a.Is4() {
+			return b
+		}
+		const forever = 1<<32 - 1
+		lifetimes := native.AppendUint32(nil, 0) // struct ifa_cacheinfo: preferred for no time
+		lifetimes = native.AppendUint32(lifetimes, forever)
+		return AppendAttr(b, unix.IFA_CACHEINFO, append(lifetimes, make([]byte, 8)...))
+	})
+}
+
+// NoAddress removes a host address.
+func (r *Requests) NoAddress(index int, a netip.Addr) {
+	r.Name("remove address "+a.String(), unix.RTM_DELADDR, 0, func(b []byte) []byte {
+		return addressHeader(b, index, a, 0, 0)
+	})
+}
+
+// addressHeader appends a struct ifaddrmsg for a host address, and the address.
+func addressHeader(b []byte, index int, a netip.Addr, flags, scope byte) []byte {
+	b = append(b, Family(a), byte(a.BitLen()), flags, scope)
+	b = native.AppendUint32(b, uint32(index))
+	b = AppendAttr(b, unix.IFA_LOCAL, a.AsSlice())
+	return AppendAttr(b, unix.IFA_ADDRESS, a.AsSlice())
+}
+
 // Neighbour adds a permanent neighbour entry.
 func (r *Requests) Neighbour(index int, a netip.Addr, mac net.HardwareAddr) {
 	r.Name("add neighbour "+a.String(), unix.RTM_NEWNEIGH, Replace, func(b []byte) []byte {

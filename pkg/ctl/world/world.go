@@ -8,6 +8,7 @@ package world
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -25,6 +26,8 @@ type World struct {
 	model.Snapshot
 	Aged     []validate.Pool // the pools with their age
 	Problems []model.Problem // of the objects, each and between one another
+
+	workloads map[model.NodeName][]model.Workload // as long as BGP asks for them
 }
 
 // Read lists what there is. With changes, the lists are answered as if the
@@ -53,14 +56,15 @@ func Read(ctx context.Context, cfg *rest.Config, changes []api.Object) (World, e
 	}
 	w := World{Snapshot: c.Snapshot(), Aged: c.AgedPools(), Problems: c.Problems()}
 	w.Problems = append(w.Problems, validate.BGP(w.Snapshot)...)
+	w.workloads, err = readWorkloads(ctx, cfg, w.Snapshot)
 	cancel()
-	return w, <-done
+	return w, errors.Join(err, <-done)
 }
 
-// For is the snapshot as the agent of a node has it: with its own blocks.
+// For is the snapshot as the agent of a node has it: with its own blocks and pods.
 func (w World) For(node model.NodeName) model.Snapshot {
 	s := w.Snapshot
-	s.Blocks = nil
+	s.Blocks, s.Workloads = nil, w.workloads[node]
 	for _, b := range w.Blocks {
 		if b.Node == node {
 			s.Blocks = append(s.Blocks, b)

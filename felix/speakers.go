@@ -1,0 +1,66 @@
+package felix
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// peering are the node's addresses of the sessions with a pod, sorted.
+func (c *casefile) peering(pod []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range c.Speakers {
+		if slices.Contains(pod, s.Pod) {
+			out = append(out, s.Node)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
+
+// withSpeakers adds the ways to pods that BGP is spoken with: what they announce
+// has them as next hop. The gateway is on the link, whatever order the routes are
+// written in.
+func (c *casefile) withSpeakers(ways map[netip.Addr][]NextHop) map[netip.Addr][]NextHop {
+	if len(c.Speakers) == 0 {
+		return ways
+	}
+	out := make(map[netip.Addr][]NextHop, len(ways)+len(c.Speakers))
+	for peer, hops := range ways {
+		out[peer] = hops
+	}
+	for _, e := range c.Endpoints {
+		l, ok := c.names[e.HostInterface]
+		if !ok || !l.AdminUp {
+			continue
+		}
+		for _, s := range c.Speakers {
+			if slices.Contains(e.Addresses, s.Pod) {
+				out[s.Pod] = []NextHop{{Gateway: s.Pod, Link: l.Index, Device: l.Name, OnLink: true}}
+			}
+		}
+	}
+	return out
+}
+
+// announced are the prefixes behind the pods of the links: a packet may come from
+// where packets are sent to (RFC 3704, strict reverse path forwarding).
+func (c *casefile) announced(routes []Route) map[string][]netip.Prefix {
+	if len(c.Speakers) == 0 {
+		return nil
+	}
+	speaking := map[string]bool{}
+	for _, e := range c.Endpoints {
+		if len(c.peering(e.Addresses)) > 0 {
+			speaking[e.HostInterface] = true
+		}
+	}
+	out := map[string][]netip.Prefix{}
+	for _, r := range routes {
+		for _, h := range r.NextHops {
+			if h.Gateway.IsValid() && speaking[h.Device] {
+				out[h.Device] = append(out[h.Device], r.Prefix)
+			}
+		}
+	}
+	return out
+}

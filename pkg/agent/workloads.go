@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// workloads are this node's pods as BGPPeers select them: those that are plugged
+// in, with the labels that the API has of them. Without a BGPPeer that asks for
+// pods there are none, and it costs nothing.
+func (a *agent) workloads(s model.Snapshot) []model.Workload {
+	if !bgp.AsksForWorkloads(s) {
+		return nil
+	}
+	type name struct{ namespace, pod string }
+	pods := map[name]kube.Pod{}
+	for _, p := range a.cluster.Pods() {
+		pods[name{p.Namespace, p.Name}] = p
+	}
+	var out []model.Workload
+	for _, ep := range a.endpoints.List() {
+		p, known := pods[name{ep.Namespace, ep.Pod}]
+		if !known || p.Finished {
+			continue
+		}
+		labels := model.WorkloadLabels(ep.Namespace, p.Labels)
+		out = append(out, model.Workload{Namespace: ep.Namespace, Pod: ep.Pod, Labels: labels, Addresses: ep.Addresses})
+	}
+	slices.SortFunc(out, func(x, y model.Workload) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod))
+	})
+	return out
+}
+
+// speakers are the pods that BGP is told to speak with, and where the node
+// listens for them.
+func (s *speech) speakers() (out []felix.Speaker, port int) {
+	config := s.asked.Load()
+	if config == nil {
+		return nil, 0
+	}
+	for _, p := range config.Peers {
+		if p.Pod != (model.Ref{}) {
+			out = append(out, felix.Speaker{Pod: p.Address, Node: p.LocalAddress})
+		}
+	}
+	return out, config.ListenPort
+}

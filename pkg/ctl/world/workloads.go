@@ -1,0 +1,65 @@
+package world
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/ctl/api"
+	"github.com/muslin-net/muslin/pkg/ctl/kind"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// readWorkloads lists the pods by node, as agents see them, if a BGPPeer asks for
+// pods.
+func readWorkloads(ctx context.Context, cfg *rest.Config, snap model.Snapshot) (map[model.NodeName][]model.Workload, error) {
+	if !bgp.AsksForWorkloads(snap) {
+		return nil, nil
+	}
+	client, err := api.NewClient(cfg, "")
+	if err != nil {
+		return nil, err
+	}
+	out := map[model.NodeName][]model.Workload{}
+	running := api.Select{Fields: "status.phase!=Succeeded,status.phase!=Failed"}
+	_, err = client.EachPage(ctx, "/api/v1/pods", running, func(page []api.Object) {
+		for _, o := range page {
+			node := model.NodeName(kind.Text(o, "spec.nodeName", ""))
+			if w := workloadOf(o); node != "" && len(w.Addresses) > 0 && kind.Text(o, "spec.hostNetwork", "") != "true" {
+				out[node] = append(out[node], w)
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list pods for localWorkloadSelector: %w", err)
+	}
+	for _, list := range out {
+		slices.SortFunc(list, func(x, y model.Workload) int {
+			return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod))
+		})
+	}
+	return out, nil
+}
+
+func workloadOf(o api.Object) model.Workload {
+	w := model.Workload{Namespace: kind.Text(o, "metadata.namespace", ""), Pod: kind.Text(o, "metadata.name", "")}
+	w.Labels = model.WorkloadLabels(w.Namespace, nil)
+	labels, _ := kind.At(o, "metadata.labels").(map[string]any)
+	for name, value := range labels {
+		w.Labels[name], _ = value.(string)
+	}
+	ips, _ := kind.At(o, "status.podIPs").([]any)
+	for _, x := range ips {
+		m, _ := x.(api.Object)
+		if a, err := netip.ParseAddr(strings.TrimSpace(kind.Text(m, "ip", ""))); err == nil {
+			w.Addresses = append(w.Addresses, a)
+		}
+	}
+	return w
+}
