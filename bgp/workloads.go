@@ -120,8 +120,8 @@ func onlyFromItself(p Peer, rules []Rule) []Rule {
 			rules[i].Match.NextHops = itself
 		}
 	}
-	last := len(rules) - 1 // the default
 	anywhere := []PrefixRange{{netip.PrefixFrom(netip.IPv4Unspecified(), 0), 0, 0}, {netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0, 0}}
-	out := append(rules[:last:last], Rule{From: "default route, from a pod", Match: Match{Prefixes: anywhere}, Action: Reject}, rules[last])
-	return append(out, Rule{From: "next hop is not the pod", Action: Reject})
+	noDefault := Rule{From: "default route, from a pod", Match: Match{Prefixes: anywhere}, Action: Reject}
+	rules = slices.Insert(rules, len(rules)-1, noDefault) // before the last, which accepts all
+	return append(rules, Rule{From: "next hop is not the pod", Action: Reject})
 }
