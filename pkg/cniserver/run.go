@@ -29,11 +29,9 @@ var oneCall = []grpc.ServerOption{
 // refuses new calls, waits StopTimeout for those that run, and returns nil. Start
 // it last: an open socket says that the node can take pods.
 func (s *Server) Run(ctx context.Context) error {
-	watch, err := s.watch()
-	if err != nil {
-		return fmt.Errorf("watch the spool: %w", err)
-	}
-	defer func() { _ = watch.Close() }()
+	watch := watch{dir: s.o.Spool}
+	defer watch.close()
+	s.renew(&watch) // before the first look: nothing is missed
 	failure := s.drain(ctx, "")
 	s.drainer.group.Wait()
 	listener, err := listen(s.o.Socket)
@@ -49,7 +47,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go func() { served <- server.Serve(listener); close(served) }()
 	s.once.Do(func() { close(s.ready) })
 	s.o.Logger.Info("cni socket open", "socket", s.o.Socket)
-	err = s.untilEnd(ctx, watch, served, failure)
+	err = s.untilEnd(ctx, &watch, served, failure)
 	stop(server, s.o.StopTimeout)
 	for range served { // Serve may not have begun when it was stopped
 	}
@@ -63,9 +61,9 @@ const gather = 20 * time.Millisecond
 
 // untilEnd does what is recorded, until ctx ends or serving fails. Every now and
 // then it looks at the whole spool, for what has to be tried again.
-func (s *Server) untilEnd(ctx context.Context, watch *fsnotify.Watcher, served <-chan error, failure string) error {
-	tick := time.NewTicker(s.o.DrainInterval)
-	defer tick.Stop()
+func (s *Server) untilEnd(ctx context.Context, watch *watch, served <-chan error, failure string) error {
+	look := time.NewTimer(s.pause(watch))
+	defer look.Stop()
 	var paths []string
 	var due <-chan time.Time
 	for {
@@ -74,7 +72,7 @@ func (s *Server) untilEnd(ctx context.Context, watch *fsnotify.Watcher, served <
 			return nil
 		case err := <-served:
 			return fmt.Errorf("serve %s: %w", s.o.Socket, err)
-		case e := <-watch.Events:
+		case e := <-watch.events():
 			if e.Has(fsnotify.Create) && spool.Names(e.Name) {
 				paths = append(paths, e.Name)
 			}
@@ -88,24 +86,15 @@ func (s *Server) untilEnd(ctx context.Context, watch *fsnotify.Watcher, served <
 				}
 			}
 			paths, due = nil, nil
-		case err := <-watch.Errors:
-			s.o.Logger.Warn("spool not watched, looked at instead", "spool", s.o.Spool, "error", err)
+		case err := <-watch.errors():
+			s.o.Logger.Warn("events of the spool lost, looked at instead", "spool", s.o.Spool, "error", err)
 			failure = s.drain(ctx, failure)
-		case <-tick.C:
-			_ = watch.Add(s.o.Spool) // the directory may be a new one
+		case <-look.C:
+			s.renew(watch)
 			failure = s.drain(ctx, failure)
+			look.Reset(s.pause(watch))
 		}
 	}
-}
-
-// watch tells of what is put into the spool, which it makes. A spool that cannot
-// be made is the next look's to report.
-func (s *Server) watch() (*fsnotify.Watcher, error) {
-	w, err := fsnotify.NewBufferedWatcher(128)
-	if err == nil && os.MkdirAll(s.o.Spool, 0o700) == nil {
-		_ = w.Add(s.o.Spool)
-	}
-	return w, err
 }
 
 // listen opens the socket beside its path and renames it into place: what stands

@@ -736,6 +736,35 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 	})
 }
 
+func TestSpoolIsWatched(t *testing.T) {
+	n := start(t, newRooms(), func(o *cniserver.Options) { o.DrainInterval = time.Hour })
+	for _, id := range []string{"c1", "c2"} {
+		n.must(t, client.Add, request(id, map[string]string{"c1": "a", "c2": "b"}[id]))
+		if err := record.Write(n.spool, request(id, id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "the records to be done", func() bool { return len(n.left()) == 0 })
+	n.awaitDeletes(t)
+}
+
+// A spool that the kernel tells nothing of is looked at.
+func TestSpoolThatIsNotWatched(t *testing.T) {
+	n := start(t, newRooms(), func(o *cniserver.Options) {
+		mustWrite(t, filepath.Join(filepath.Dir(o.Socket), "none"), "not a directory")
+		o.Spool, o.DrainInterval = filepath.Join(filepath.Dir(o.Socket), "none"), time.Hour
+	})
+	n.must(t, client.Add, request("c1", "a"))
+	dir := filepath.Join(filepath.Dir(n.socket), "none")
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := record.Write(dir, request("c1", "a")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the record to be done", func() bool { return len(n.left()) == 0 })
+}
+
 func TestRecordedDeleteThatFailsStays(t *testing.T) {
 	r := newRooms()
 	dir := t.TempDir()
