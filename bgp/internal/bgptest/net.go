@@ -117,6 +117,8 @@ func (h *Host) Start(name string, args ...string) *exec.Cmd {
 	h.t.Cleanup(func() {
 		_ = c.Process.Kill()
 		_ = c.Wait()
+		// A killed FRR leaves its crash log, in which the next of the same number fails.
+		_ = os.RemoveAll(fmt.Sprintf("/var/tmp/frr/%s.%d", filepath.Base(name), c.Process.Pid))
 		if h.t.Failed() && out.Len() > 0 {
 			h.t.Logf("%s in %s said:\n%s", name, h.NS, out.String())
 		}

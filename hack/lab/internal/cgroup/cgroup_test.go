@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 )
 
 // joiner makes the test binary a process that joins the cgroup named there
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 			return
 		}
 		fmt.Println("joined")
-		select {}
+		time.Sleep(time.Hour) // not for ever, which Go ends when nobody could wake it
 	}
 	m.Run()
 }
