@@ -91,7 +91,7 @@ func soakCluster(t *testing.T, ctx context.Context) *Cluster {
 func (c *Cluster) usePlugin(t *testing.T, ctx context.Context, plugin string) {
 	t.Helper()
 	const path = "/etc/cni/net.d/05-ptp.conflist"
-	for i, node := range c.FullNodes() {
+	for i, node := range c.allNodes() {
 		script := "rm -f " + path
 		if plugin == "ptp" {
 			script = fmt.Sprintf(`cat >%s~ <<'EOF' && mv %[1]s~ %[1]s
@@ -185,6 +185,14 @@ func (c *Cluster) awaitFootprint(t *testing.T, ctx context.Context, want footpri
 	return got
 }
 
+func (c *Cluster) allNodes() []string {
+	var names []string
+	for _, n := range c.Topology().Nodes {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
 // traces are looked for on each node.
 var traces = map[string]string{
 	"links":      "ip -o link | awk -F': ' '{print $2}' | grep -v -e ^lo -e ^eth",
@@ -208,7 +216,7 @@ func (c *Cluster) footprint(ctx context.Context) (footprint, error) {
 		return nil, err
 	}
 	f["handles"] = lines(out)
-	for _, node := range c.FullNodes() {
+	for _, node := range c.allNodes() {
 		for name, command := range traces {
 			out, err := c.Exec(ctx, node, "sh", "-c", "{ "+command+"; } 2>/dev/null; true")
 			if err != nil {
