@@ -83,7 +83,7 @@ fuzz: ## every quick fuzzer looks for new inputs, FUZZTIME each; one that fails 
 .PHONY: soak
 soak: deps ## long runs: hours of faults, not part of make test
 	$(MAKE) fuzz FUZZTIME=$(SOAK_FUZZTIME) FUZZ_SLOW=
-	$(GO) test -tags soak -count=1 -timeout 6h -run 'Soak' ./...
+	$(GO) test -tags soak -count=1 -timeout 12h -run 'Soak' ./...
 
 .PHONY: bench
 bench: deps ## benchmarks beside peers, with ratios

@@ -20,7 +20,10 @@ import (
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
-var rounds = flag.Int("rounds", 20, "rounds of the long tests")
+var (
+	rounds   = flag.Int("rounds", 20, "rounds of the long tests")
+	ptpEvery = flag.Int("ptp-every", 1, "how many of Muslin's rounds have one of ptp's after them")
+)
 
 // soakPods is 50 for each of the four nodes.
 const soakPods = 200
@@ -30,7 +33,7 @@ const soakPods = 200
 // Muslin's rounds nothing may be left of the pods; how long they took to be
 // Ready is reported for both.
 func TestSoakScale(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Hour)
 	defer cancel()
 	c := soakCluster(t, ctx)
 	// One round that does not count: images, caches and first blocks.
@@ -39,7 +42,11 @@ func TestSoakScale(t *testing.T) {
 	before := c.awaitFootprint(t, ctx, nil)
 	took := map[string][]time.Duration{}
 	for round := range *rounds {
-		for _, plugin := range []string{"muslin", "ptp"} {
+		plugins := []string{"muslin"}
+		if (round+1)%*ptpEvery == 0 {
+			plugins = append(plugins, "ptp")
+		}
+		for _, plugin := range plugins {
 			c.usePlugin(t, ctx, plugin)
 			all, ready := c.scaleUp(t, ctx)
 			down := c.scaleDown(t, ctx)
