@@ -109,8 +109,7 @@ func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
 	}
 	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject}, shunRule())
 	out = append(out, b.podRules(p)...)
-	out = append(out, onlyFromItself(p, append(b.filterRules(p, o, Import), Rule{From: "default", Action: Accept}))...)
-	return out
+	return append(out, onlyFromItself(p, append(b.filterRules(p, o, Import), Rule{From: "default", Action: Accept}))...)
 }
 
 // martians are ranges that are not routed anywhere: "this network", loopback,

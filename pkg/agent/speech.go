@@ -97,13 +97,15 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	s.severity.ask(bgp.LogSeverity(snap, s.a.cfg.Node))
 	s.load.asked(problems)
 	s.judge(config)
-	if old := s.asked.Swap(&config); old == nil || !reflect.DeepEqual(*old, config) {
+	old := s.asked.Swap(&config)
+	changed := old == nil || !reflect.DeepEqual(*old, config)
+	if changed {
 		s.a.plane.look.notify() // there may be another way to a peer
 	}
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)
-	if old := s.told.Load(); old == nil || !reflect.DeepEqual(old.config, config) {
+	if changed {
 		s.told.Store(&told{config, start})
 	}
 	s.a.sessions.notify()

@@ -83,10 +83,13 @@ type Workload struct {
 }
 
 // WorkloadLabels are what a BGPPeer selects a pod by: its labels, with the two
-// that Calico adds.
+// that Calico adds, which no label of the pod's own can pretend to be.
 func WorkloadLabels(namespace string, labels map[string]string) map[string]string {
-	out := map[string]string{"projectcalico.org/namespace": namespace, "projectcalico.org/orchestrator": "k8s"}
-	maps.Copy(out, labels)
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out["projectcalico.org/namespace"], out["projectcalico.org/orchestrator"] = namespace, "k8s"
 	return out
 }
 

@@ -49,11 +49,12 @@ func readWorkloads(ctx context.Context, cfg *rest.Config, snap model.Snapshot) (
 
 func workloadOf(o api.Object) model.Workload {
 	w := model.Workload{Namespace: kind.Text(o, "metadata.namespace", ""), Pod: kind.Text(o, "metadata.name", "")}
-	w.Labels = model.WorkloadLabels(w.Namespace, nil)
-	labels, _ := kind.At(o, "metadata.labels").(map[string]any)
-	for name, value := range labels {
-		w.Labels[name], _ = value.(string)
+	labels := map[string]string{}
+	given, _ := kind.At(o, "metadata.labels").(map[string]any)
+	for name, value := range given {
+		labels[name], _ = value.(string)
 	}
+	w.Labels = model.WorkloadLabels(w.Namespace, labels)
 	ips, _ := kind.At(o, "status.podIPs").([]any)
 	for _, x := range ips {
 		m, _ := x.(api.Object)
