@@ -34,7 +34,7 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 	case p.External() && p.Kind == KindMesh:
 		traits += "+mesh"
 		silent = b.addresses(func(n model.Node) bool { return !isReflector(n) })
-	case p.External() && (p.InCluster || p.isPod() || b.reExportAll(o)):
+	case p.External() && (p.InCluster || p.IsPod() || b.reExportAll(o)):
 		traits += "+all-nodes"
 	case p.External():
 		silent = b.addresses(func(n model.Node) bool { return b.external[n.Name] })

@@ -99,7 +99,7 @@ func waysToPeers(w Ways, peers []Peer) Ways {
 // importTraits is what the import rules of a session depend on besides its
 // filters: an unnumbered peer's link and address, a pod's address.
 func importTraits(p Peer) string {
-	if linkLocal(p.Address) || p.isPod() {
+	if linkLocal(p.Address) || p.IsPod() {
 		return "+" + p.Address.String()
 	}
 	return ""

@@ -257,7 +257,7 @@ func (b *builder) fillFamilies(ps []Peer) {
 	both := b.node.IPv4.IsValid() && b.node.IPv6.IsValid()
 	outside := map[Family]bool{}
 	for _, p := range ps {
-		if !p.InCluster && !p.isPod() && !linkLocal(p.Address) {
+		if !p.InCluster && !p.IsPod() && !linkLocal(p.Address) {
 			outside[FamilyOf(p.Address)] = true
 		}
 	}

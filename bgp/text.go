@@ -51,7 +51,7 @@ func (p Peer) String() string {
 		fmt.Fprint(&w, " *")
 	}
 	fmt.Fprintf(&w, " as %s %s", p.LocalASN, join(p.Families))
-	when(&w, p.isPod(), " pod %s/%s", p.Pod.Namespace, p.Pod.Name)
+	when(&w, p.IsPod(), " pod %s/%s", p.Pod.Namespace, p.Pod.Name)
 	when(&w, p.Passive, " passive")
 	when(&w, !p.Password.IsZero(), " password")
 	when(&w, p.HoldTime != DefaultHoldTime, " hold %s", p.HoldTime)

@@ -18,8 +18,8 @@ func AsksForWorkloads(snap model.Snapshot) bool {
 	return false
 }
 
-// isPod reports a session with a pod of this node.
-func (p Peer) isPod() bool { return p.Pod != model.Ref{} }
+// IsPod reports a session with a pod of this node.
+func (p Peer) IsPod() bool { return p.Pod != model.Ref{} }
 
 // workloads makes the sessions with pods of this node that a BGPPeer asks for,
 // one an address (Calico localWorkloadSelector). The node speaks from the
@@ -73,7 +73,7 @@ func (b *builder) peeringAddress(f Family) netip.Addr {
 // announce. (A pool that is disabled may be: it is how a cluster inside the pods
 // is kept from being masqueraded.)
 func (b *builder) podRules(p Peer) []Rule {
-	if !p.isPod() {
+	if !p.IsPod() {
 		return nil
 	}
 	out := []Rule{{From: "networks of nodes, from a pod", Match: Match{Prefixes: b.nodeNetworks()}, Action: Reject}}
@@ -111,7 +111,7 @@ func (b *builder) nodeNetworks() []PrefixRange {
 // onlyFromItself has a session with a pod accept nothing but routes to the pod
 // itself, and a default route only where a filter accepts it.
 func onlyFromItself(p Peer, rules []Rule) []Rule {
-	if !p.isPod() {
+	if !p.IsPod() {
 		return rules
 	}
 	itself := []netip.Addr{p.Address}

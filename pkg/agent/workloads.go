@@ -1,9 +1,6 @@
 package agent
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/kube"
@@ -31,9 +28,6 @@ func (a *agent) workloads(s model.Snapshot) []model.Workload {
 		labels := model.WorkloadLabels(ep.Namespace, p.Labels)
 		out = append(out, model.Workload{Namespace: ep.Namespace, Pod: ep.Pod, Labels: labels, Addresses: ep.Addresses})
 	}
-	slices.SortFunc(out, func(x, y model.Workload) int {
-		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod))
-	})
 	return out
 }
 
@@ -45,7 +39,7 @@ func (s *speech) speakers() (out []felix.Speaker, port int) {
 		return nil, 0
 	}
 	for _, p := range config.Peers {
-		if p.Pod != (model.Ref{}) {
+		if p.IsPod() {
 			out = append(out, felix.Speaker{Pod: p.Address, Node: p.LocalAddress})
 		}
 	}

@@ -18,12 +18,12 @@
 // ADD of an attachment that stands gives the same answer, and its failure takes
 // nothing down.
 //
-// DEL is recorded on disk (package spool), answered, and then done, again and
-// again until it succeeds. So is a DEL that the plugin recorded because no agent
-// was there. What a process that died has not done, the next one does before it
-// opens the socket. An ADD of the same attachment does it first.
+// DEL is recorded on disk, by the plugin itself (package record), and then done,
+// again and again until it succeeds. So is a DEL that comes as a call, from a
+// plugin that could not write. What a process that died has not done, the next one
+// does before it opens the socket. An ADD of the same attachment does it first.
 //
-// Kernel and wire footprint: a unix socket, mode 0600, made beside its path and
+// Kernel and wire footprint: an inotify watch of the spool; a unix socket, mode 0600, made beside its path and
 // renamed into place; it stays when Run ends, so that a plugin is refused at
 // once and reports "try again later". No state of its own: attachments are
 // recognised by the rooms (link alias, allocation handle), never by this

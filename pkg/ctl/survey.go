@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -172,12 +171,8 @@ func (s *surveyor) pods(ctx context.Context, out *ipamview.Survey) error {
 			if kind.Text(o, "spec.hostNetwork", "") == "true" {
 				continue
 			}
-			ips, _ := kind.At(o, "status.podIPs").([]any)
-			for _, x := range ips {
-				m, _ := x.(api.Object)
-				if a, err := netip.ParseAddr(strings.TrimSpace(kind.Text(m, "ip", ""))); err == nil {
-					out.Pods[a] = ipamview.Pod{Namespace: kind.Text(o, "metadata.namespace", ""), Name: kind.Text(o, "metadata.name", ""), Node: kind.Text(o, "spec.nodeName", "")}
-				}
+			for _, a := range kind.PodIPs(o) {
+				out.Pods[a] = ipamview.Pod{Namespace: kind.Text(o, "metadata.namespace", ""), Name: kind.Text(o, "metadata.name", ""), Node: kind.Text(o, "spec.nodeName", "")}
 			}
 		}
 	})

@@ -1,12 +1,8 @@
 package world
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
 
 	"k8s.io/client-go/rest"
 
@@ -39,28 +35,16 @@ func readWorkloads(ctx context.Context, cfg *rest.Config, snap model.Snapshot) (
 	if err != nil {
 		return nil, fmt.Errorf("list pods for localWorkloadSelector: %w", err)
 	}
-	for _, list := range out {
-		slices.SortFunc(list, func(x, y model.Workload) int {
-			return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Pod, y.Pod))
-		})
-	}
 	return out, nil
 }
 
 func workloadOf(o api.Object) model.Workload {
-	w := model.Workload{Namespace: kind.Text(o, "metadata.namespace", ""), Pod: kind.Text(o, "metadata.name", "")}
+	w := model.Workload{Namespace: kind.Text(o, "metadata.namespace", ""), Pod: kind.Text(o, "metadata.name", ""), Addresses: kind.PodIPs(o)}
 	labels := map[string]string{}
 	given, _ := kind.At(o, "metadata.labels").(map[string]any)
 	for name, value := range given {
 		labels[name], _ = value.(string)
 	}
 	w.Labels = model.WorkloadLabels(w.Namespace, labels)
-	ips, _ := kind.At(o, "status.podIPs").([]any)
-	for _, x := range ips {
-		m, _ := x.(api.Object)
-		if a, err := netip.ParseAddr(strings.TrimSpace(kind.Text(m, "ip", ""))); err == nil {
-			w.Addresses = append(w.Addresses, a)
-		}
-	}
 	return w
 }
