@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
 
@@ -35,11 +36,11 @@ var version = "dev"
 const timeout = time.Minute
 
 func main() {
-	out, err := run(getenv, stream(syscall.Stdin))
+	out, err := run(getenv, fd.FD(syscall.Stdin))
 	if err != nil {
 		out = printed(err)
 	}
-	if writeErr := stream(syscall.Stdout).write(out); writeErr != nil {
+	if _, writeErr := fd.FD(syscall.Stdout).Write(out); writeErr != nil {
 		complain("muslin: print result: " + writeErr.Error() + "\n")
 		syscall.Exit(1)
 	}
@@ -53,35 +54,7 @@ func getenv(name string) string {
 	return value
 }
 
-func complain(text string) { _ = stream(syscall.Stderr).write([]byte(text)) }
-
-// stream is a file that the runtime has opened.
-type stream int
-
-// Read reads what is there, and waits for it.
-func (s stream) Read(b []byte) (int, error) {
-	for {
-		switch n, err := syscall.Read(int(s), b); {
-		case errors.Is(err, syscall.EINTR):
-		case n == 0 && err == nil:
-			return 0, io.EOF
-		default:
-			return max(n, 0), err
-		}
-	}
-}
-
-// write writes all of b.
-func (s stream) write(b []byte) error {
-	for len(b) > 0 {
-		n, err := syscall.Write(int(s), b)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-		b = b[max(n, 0):]
-	}
-	return nil
-}
+func complain(text string) { _, _ = fd.FD(syscall.Stderr).Write([]byte(text)) }
 
 // run does what the runtime asks for and returns what goes to standard output.
 func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {

@@ -149,6 +149,27 @@ func TestCallEndsWithItsContext(t *testing.T) {
 	<-handlerEnded // the agent learned of it, by the closed connection
 }
 
+// timerless is a context that ends by nobody's doing.
+type timerless struct {
+	context.Context
+	at time.Time
+}
+
+func (t timerless) Deadline() (time.Time, bool) { return t.at, true }
+
+func TestCallKeepsADeadlineWithoutATimer(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket) // and never accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = client.Call(timerless{context.Background(), time.Now().Add(100 * time.Millisecond)}, socket, client.Add, client.Request{})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want the deadline", err)
+	}
+}
+
 func TestCallWithoutAnAnswerIsUnavailable(t *testing.T) {
 	dir := t.TempDir()
 	refused := filepath.Join(dir, "refused")

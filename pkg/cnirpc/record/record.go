@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
 )
 
@@ -47,45 +48,32 @@ func Write(dir string, r client.Request) error {
 	}
 	path := Path(dir, r.ContainerID, r.IfName)
 	temporary := strings.TrimRight(dir, "/") + "/" + Unfinished + r.ContainerID + "@" + r.IfName + "-" + strconv.Itoa(syscall.Getpid())
-	fd, err := create(temporary)
+	number, err := create(temporary)
 	if errors.Is(err, syscall.ENOENT) {
 		if err = makeAll(dir); err == nil {
-			fd, err = create(temporary)
+			number, err = create(temporary)
 		}
 	}
 	if err != nil {
-		return &failure{"make record " + temporary, err}
+		return &fd.Failure{Step: "make record " + temporary, Cause: err}
 	}
-	err = errors.Join(writeAll(fd, encode(r)), syscall.Close(fd))
+	_, err = fd.FD(number).Write(encode(r))
+	err = errors.Join(err, syscall.Close(number))
 	if err == nil {
 		err = syscall.Rename(temporary, path)
 	}
 	if err != nil {
 		_ = syscall.Unlink(temporary)
-		return &failure{"write record " + path, err}
+		return &fd.Failure{Step: "write record " + path, Cause: err}
 	}
 	return nil
 }
 
 // create makes a file, or empties the one that a killed process left.
-func create(path string) (fd int, err error) {
-	for {
-		fd, err = syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o600)
-		if !errors.Is(err, syscall.EINTR) {
-			return fd, err
-		}
-	}
-}
-
-func writeAll(fd int, b []byte) error {
-	for len(b) > 0 {
-		n, err := syscall.Write(fd, b)
-		if err != nil && !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-		b = b[max(n, 0):]
-	}
-	return nil
+func create(path string) (number int, err error) {
+	const flags = syscall.O_WRONLY | syscall.O_CREAT | syscall.O_TRUNC | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	err = fd.Again(func() (err error) { number, err = syscall.Open(path, flags, 0o600); return err })
+	return number, err
 }
 
 // makeAll makes a directory for root alone, and those above it for all to see.
@@ -103,19 +91,10 @@ func makeAll(dir string) error {
 
 func makeOne(dir string, mode uint32) error {
 	if err := syscall.Mkdir(dir, mode); err != nil && !errors.Is(err, syscall.EEXIST) {
-		return &failure{"make directory " + dir, err}
+		return &fd.Failure{Step: "make directory " + dir, Cause: err}
 	}
 	return nil
 }
-
-// failure says what was tried.
-type failure struct {
-	text  string
-	cause error
-}
-
-func (f *failure) Error() string { return f.text + ": " + f.cause.Error() }
-func (f *failure) Unwrap() error { return f.cause }
 
 // encode writes what encoding/json makes of a client.Request; empty fields are
 // left out.

@@ -24,17 +24,9 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
+	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
-
-// failure says what was tried.
-type failure struct {
-	text  string
-	cause error
-}
-
-func (f *failure) Error() string { return f.text + ": " + f.cause.Error() }
-func (f *failure) Unwrap() error { return f.cause }
 
 // Record is one recorded DEL.
 type Record struct {
@@ -52,7 +44,7 @@ func List(dir string, known func(path string) bool) ([]Record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &failure{"read spool " + dir, err}
+		return nil, &fd.Failure{Step: "read spool " + dir, Cause: err}
 	}
 	var records []Record
 	for _, e := range entries {
@@ -99,7 +91,7 @@ func Read(path string) (r Record, ok bool) {
 		err = errors.New("holds container " + strconv.Quote(r.Request.ContainerID) + ", interface " + strconv.Quote(r.Request.IfName))
 	}
 	if err != nil {
-		r.Err = &failure{"record " + path, err}
+		r.Err = &fd.Failure{Step: "record " + path, Cause: err}
 	}
 	return r, true
 }
@@ -108,7 +100,7 @@ func Read(path string) (r Record, ok bool) {
 func Sweep(dir string, age time.Duration) error {
 	paths, err := filepath.Glob(filepath.Join(dir, record.Unfinished+"*"))
 	if err != nil {
-		return &failure{"sweep spool " + dir, err}
+		return &fd.Failure{Step: "sweep spool " + dir, Cause: err}
 	}
 	for _, path := range paths {
 		st, statErr := os.Lstat(path)
@@ -122,7 +114,7 @@ func Sweep(dir string, age time.Duration) error {
 // Remove deletes a record whose DEL has been done; a missing one is success.
 func Remove(r Record) error {
 	if err := os.Remove(r.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &failure{"remove record", err}
+		return &fd.Failure{Step: "remove record", Cause: err}
 	}
 	return nil
 }
