@@ -3,7 +3,9 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -25,8 +27,9 @@ cat > /etc/cni/net.d/10-ptp.conflist <<E
 E`
 
 // routersOnly starts a lab's routers, outside host and one light node, w1 in
-// rack r2: real machines and real routing, without Kubernetes.
-func routersOnly(t *testing.T, name string) (*Lab, Options) {
+// rack r2: real machines and real routing, without Kubernetes. Its name is like
+// no other's, so that nothing a killed run has left is in the way.
+func routersOnly(t *testing.T) (*Lab, Options) {
 	t.Helper()
 	text, err := os.ReadFile("topologies/two-racks.yaml")
 	if err != nil {
@@ -37,7 +40,7 @@ func routersOnly(t *testing.T, name string) (*Lab, Options) {
 		t.Fatal(err)
 	}
 	options := Options{
-		Name: name, Dir: filepath.Join(t.TempDir(), "lab"),
+		Name: fmt.Sprintf("mt%08x", rand.Uint32()), Dir: filepath.Join(t.TempDir(), "lab"),
 		Light: LightOptions{Setup: [][]string{{"sh", "-ec", installCNI}}, Agent: []string{"sleep", "infinity"}},
 	}
 	l, err := New(topology, options)
@@ -73,7 +76,7 @@ func run(t *testing.T, l *Lab, machine string, argv ...string) string {
 }
 
 func TestMachines(t *testing.T) {
-	l, options := routersOnly(t, "mtlab")
+	l, options := routersOnly(t)
 
 	t.Run("packets go router by router", func(t *testing.T) {
 		want := "10.1.0.1\n10.1.0.2\n10.1.2.33\n"
@@ -85,11 +88,11 @@ func TestMachines(t *testing.T) {
 		if got := run(t, l, "w1", "hostname"); got != "w1\n" {
 			t.Errorf("host name %q", got)
 		}
-		if got := run(t, l, "w1", "sh", "-c", "ls /run/netns 2>&1 | grep mtlab; true"); got != "" {
+		if got := run(t, l, "w1", "sh", "-c", "ls /run/netns 2>&1 | grep "+l.Name()+"; true"); got != "" {
 			t.Errorf("the host's namespaces are seen: %q", got)
 		}
-		run(t, l, "w1", "touch", "/etc/mtlab-was-here")
-		if _, err := os.Stat("/etc/mtlab-was-here"); err == nil {
+		run(t, l, "w1", "touch", "/etc/"+l.Name())
+		if _, err := os.Stat("/etc/" + l.Name()); err == nil {
 			t.Error("a file written in a machine is on the host")
 		}
 	})
@@ -180,7 +183,7 @@ func testPower(t *testing.T, l *Lab) {
 	if _, err := l.Exec(t.Context(), "tor1", "true"); err == nil {
 		t.Error("a program ran on a machine without power")
 	}
-	if left := traces(t, "mtlab-tor1"); len(left) > 0 {
+	if left := traces(t, l.Name()+"-tor1"); len(left) > 0 {
 		t.Errorf("left after the power cut: %v", left)
 	}
 	gone := netip.MustParsePrefix("10.1.1.0/24")
@@ -239,13 +242,13 @@ func hasRoute(t *testing.T, l *Lab, machine string, prefix netip.Prefix) bool {
 // Down has to work from names alone: here the state is lost, one process hides
 // in another cgroup, and one machine was never finished.
 func TestDownAfterDisaster(t *testing.T) {
-	l, options := routersOnly(t, "mtdown")
+	l, options := routersOnly(t)
 	hidden := l.Command(t.Context(), "tor1", "sleep", "4712")
 	if err := hidden.Start(); err != nil {
 		t.Fatal(err)
 	}
 	unfinished := boot.Spec{
-		Hostname: "n1", Cgroup: "mtdown-n1", Disk: filepath.Join(l.machineDir("n1"), "disk"), Logs: l.LogDir("n1"),
+		Hostname: "n1", Cgroup: l.Name() + "-n1", Disk: filepath.Join(l.machineDir("n1"), "disk"), Logs: l.LogDir("n1"),
 		Services: []boot.Service{{Name: "hang", Argv: []string{"sleep", "4713"}, Once: true}},
 	}
 	if err := l.writeSpec("n1", unfinished); err != nil {
@@ -263,7 +266,7 @@ func TestDownAfterDisaster(t *testing.T) {
 		}
 	}
 	_ = hidden.Wait()
-	if left := traces(t, "mtdown-"); len(left) > 0 {
+	if left := traces(t, l.Name()+"-"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	if _, err := os.Stat(l.Dir()); err == nil {

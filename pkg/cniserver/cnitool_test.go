@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,7 +66,7 @@ func (c *cnitool) must(verb, netns string) string {
 // namedNetns makes a namespace as `ip netns` does.
 func namedNetns(t *testing.T, name string) (path string) {
 	t.Helper()
-	name = fmt.Sprintf("mt-cnitool-%d-%s", os.Getpid(), name)
+	name = fmt.Sprintf("mt-cnitool-%08x-%s", rand.Uint32(), name)
 	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
 		t.Fatalf("ip netns add %s: %v %s", name, err, out)
 	}

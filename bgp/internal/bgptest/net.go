@@ -3,17 +3,15 @@ package bgptest
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
-
-var count atomic.Int32
 
 // Net is a subnet, 10.9.0.0/24 and fd09::/64, in a namespace that holds only
 // the bridge.
@@ -37,7 +35,7 @@ type Host struct {
 // New makes a net. Tests that use it need root.
 func New(t testing.TB) *Net {
 	t.Helper()
-	n := &Net{t: t, id: fmt.Sprintf("%d-%d", os.Getpid(), count.Add(1))}
+	n := &Net{t: t, id: fmt.Sprintf("%08x", rand.Uint32())}
 	n.hub = "mt-bgp-" + n.id
 	sh(t, "ip netns add "+n.hub)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.hub).Run() })

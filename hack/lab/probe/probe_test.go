@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,7 @@ type network struct{ probe, prefix string }
 
 func newNetwork(t *testing.T) network {
 	t.Helper()
-	n := network{probe: filepath.Join(t.TempDir(), "probe"), prefix: fmt.Sprintf("mt-probe-%d-", os.Getpid())}
+	n := network{probe: filepath.Join(t.TempDir(), "probe"), prefix: fmt.Sprintf("mt-probe-%08x-", rand.Uint32())}
 	must(t, "go", "build", "-o", n.probe, ".")
 	for _, name := range []string{"a", "r", "b"} {
 		t.Cleanup(func() { must(t, "ip", "netns", "del", n.prefix+name) })

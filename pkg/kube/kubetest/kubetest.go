@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -23,7 +24,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,8 +48,6 @@ type Server struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
-
-var count atomic.Int64
 
 // Start runs a server until the test ends. It answers when the server is ready,
 // which takes about three seconds on an idle machine.
@@ -98,7 +96,7 @@ func start(dir string) (*Server, error) {
 	if err := writeKeys(dir); err != nil {
 		return nil, err
 	}
-	s := &Server{Netns: fmt.Sprintf("mt-kube-%d-%d", os.Getpid(), count.Add(1)), Dir: dir, bin: bin}
+	s := &Server{Netns: fmt.Sprintf("mt-kube-%08x", rand.Uint32()), Dir: dir, bin: bin}
 	if out, err := exec.CommandContext(context.Background(), "ip", "netns", "add", s.Netns).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("make netns %s: %w: %s", s.Netns, err, out)
 	}

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"slices"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestRemoveEndsWhatRunsInside(t *testing.T) {
-	name := fmt.Sprintf("mt-cgroup-%d", os.Getpid())
+	name := fmt.Sprintf("mt-cgroup-%08x", rand.Uint32())
 	t.Cleanup(func() { _ = Remove(name) })
 	for range 2 { // making it twice is no error
 		if err := Create(name); err != nil {

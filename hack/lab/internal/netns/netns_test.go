@@ -3,7 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"os"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,7 +11,7 @@ import (
 )
 
 func TestCreateEnterDelete(t *testing.T) {
-	prefix := fmt.Sprintf("mt-netns-%d-", os.Getpid())
+	prefix := fmt.Sprintf("mt-netns-%08x-", rand.Uint32())
 	a, b := prefix+"a", prefix+"b"
 	t.Cleanup(func() { _ = errors.Join(Delete(a), Delete(b)) })
 	for _, name := range []string{b, a} {
@@ -54,7 +54,7 @@ func TestCreateEnterDelete(t *testing.T) {
 }
 
 func TestHandleSeesItsOwnNamespace(t *testing.T) {
-	name := fmt.Sprintf("mt-netns-%d-h", os.Getpid())
+	name := fmt.Sprintf("mt-netns-%08x-h", rand.Uint32())
 	t.Cleanup(func() { _ = Delete(name) })
 	if err := Create(name); err != nil {
 		t.Fatal(err)
