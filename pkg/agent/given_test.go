@@ -2,15 +2,11 @@ package agent_test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
 const givenPods = `apiVersion: v1
@@ -49,18 +45,10 @@ func (n *crowdedNode) heard() string {
 // whole agent: both have a route and may be used as source, the one inside a
 // pool is announced, and so it is after the agent was killed. IPAM has no trace.
 func TestGivenAddresses(t *testing.T) {
-	n := &crowdedNode{t: t, server: kubetest.Start(t)}
-	n.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.server.Dial, DisableKeepAlives: true}}
-	n.server.InstallCRDs(t)
-	n.server.MustKubectl(t, restartObjects, "apply", "-f", "-")
-	n.server.MustKubectl(t, "", "patch", "node", "bench", "--subresource=status", "-p",
-		`{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.1"}]}}`)
-	n.startRouter(1)
+	n := newRoutedNode(t, "", 1)
 	n.startAgent()
 	t.Cleanup(n.kill)
-	build := exec.Command("go", "build", "-o", filepath.Join(n.server.Dir, "muslin"), "github.com/muslin-net/muslin/cmd/cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	n.run(build)
+	n.buildPlugin()
 	n.server.MustKubectl(t, givenPods, "create", "-f", "-")
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
 	pods := makeNamespaces(t, 2)

@@ -75,18 +75,31 @@ type crowdedNode struct {
 
 func newCrowdedNode(t testing.TB) *crowdedNode {
 	t.Helper()
-	n := &crowdedNode{t: t, server: kubetest.Start(t)}
-	n.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.server.Dial, DisableKeepAlives: true}}
-	n.server.InstallCRDs(t)
-	n.server.MustKubectl(t, restartObjects, "apply", "-f", "-")
-	n.server.MustKubectl(t, "", "patch", "node", "bench", "--subresource=status", "-p",
-		`{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.1"}]}}`)
-	n.startRouter(restartRoutes)
+	n := newRoutedNode(t, "", restartRoutes)
 	n.startAgent()
 	t.Cleanup(n.kill)
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
 	n.plugPods()
 	n.await("has all routes", func() bool { return strings.Count(n.ours(), "\n") >= restartRoutes+restartPods })
+	return n
+}
+
+// newRoutedNode is a node whose API server has these objects too, with a router
+// that announces so many prefixes, and without an agent. Its address is 10.1.0.1,
+// and the IPv6 ones besides.
+func newRoutedNode(t testing.TB, objects string, routes int, v6 ...string) *crowdedNode {
+	t.Helper()
+	n := &crowdedNode{t: t, server: kubetest.Start(t)}
+	n.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.server.Dial, DisableKeepAlives: true}}
+	n.server.InstallCRDs(t)
+	n.server.MustKubectl(t, restartObjects+objects, "apply", "-f", "-")
+	n.startRouter(routes)
+	addresses := `{"type":"InternalIP","address":"10.1.0.1"}`
+	for _, a := range v6 {
+		addresses += `,{"type":"InternalIP","address":"` + a + `"}`
+		n.inside("ip", "addr", "add", a+"/64", "dev", "eth0", "nodad")
+	}
+	n.server.MustKubectl(t, "", "patch", "node", "bench", "--subresource=status", "-p", `{"status":{"addresses":[`+addresses+`]}}`)
 	return n
 }
 
@@ -200,13 +213,20 @@ func (n *crowdedNode) waiting() []string {
 	return strings.Split(strings.TrimSpace(string(body)), "\n")
 }
 
-// plugPods has the CNI plugin itself wire the pods, eight at a time.
-func (n *crowdedNode) plugPods() {
+// buildPlugin makes the CNI plugin and returns its path.
+func (n *crowdedNode) buildPlugin() string {
 	n.t.Helper()
 	bin := filepath.Join(n.server.Dir, "muslin")
 	build := exec.Command("go", "build", "-o", bin, "github.com/muslin-net/muslin/cmd/cni")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	n.run(build)
+	return bin
+}
+
+// plugPods has the CNI plugin itself wire the pods, eight at a time.
+func (n *crowdedNode) plugPods() {
+	n.t.Helper()
+	bin := n.buildPlugin()
 	var objects strings.Builder
 	for i := range restartPods {
 		fmt.Fprintf(&objects, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p%d, namespace: default}\n"+

@@ -2,15 +2,11 @@ package agent_test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
 const speakingObjects = `apiVersion: v1
@@ -87,24 +83,15 @@ func (n *crowdedNode) inPod(pod *os.File, name string, args ...string) *exec.Cmd
 // it must not announce is nowhere, and the pod beside it reaches no port of the
 // node.
 func TestPeeringWithPods(t *testing.T) {
-	n := &crowdedNode{t: t, server: kubetest.Start(t)}
-	n.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.server.Dial, DisableKeepAlives: true}}
-	n.server.InstallCRDs(t)
-	n.server.MustKubectl(t, restartObjects+"---\n"+speakingObjects, "apply", "-f", "-")
-	n.server.MustKubectl(t, "", "patch", "node", "bench", "--subresource=status", "-p",
-		`{"status":{"addresses":[{"type":"InternalIP","address":"10.1.0.1"},{"type":"InternalIP","address":"fd01::1"}]}}`)
+	n := newRoutedNode(t, "---\n"+speakingObjects, 1, "fd01::1")
 	patch := func(kind, name, spec string) {
 		t.Helper()
 		n.server.MustKubectl(t, "", "patch", kind, name, "--type=merge", "-p", spec)
 	}
 	patch("bgppeers.projectcalico.org", "tor", `{"spec":{"filters":["nested-to-the-world"]}}`)
-	n.startRouter(1)
-	n.inside("ip", "addr", "add", "fd01::1/64", "dev", "eth0", "nodad")
 	n.startAgent()
 	t.Cleanup(n.kill)
-	build := exec.Command("go", "build", "-o", filepath.Join(n.server.Dir, "muslin"), "github.com/muslin-net/muslin/cmd/cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	n.run(build)
+	n.buildPlugin()
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
 	pods := makeNamespaces(t, 2)
 	n.cni("ADD", "speaks", pods[0])
