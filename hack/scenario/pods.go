@@ -47,6 +47,8 @@ spec:
     metadata: {labels: {app: echo}}
     spec:
       terminationGracePeriodSeconds: 1
+      automountServiceAccountToken: false
+      enableServiceLinks: false
       tolerations:
       - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute}
       - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute}
