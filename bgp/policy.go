@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -106,4 +107,33 @@ type Set struct {
 	LocalPref     *uint32
 	NextHop       NextHopMode
 	NextHopAddr   netip.Addr // with NextHopSelf: this address
+}
+
+// SamePolicies reports whether two policies decide alike.
+func SamePolicies(x, y Policy) bool {
+	return x.External == y.External && x.LocalASN == y.LocalASN && slices.EqualFunc(x.Rules, y.Rules, Rule.same)
+}
+
+// same reports whether two rules do the same, wherever they come from.
+func (r Rule) same(o Rule) bool {
+	return r.Action == o.Action && r.Match.same(o.Match) && r.Set.same(o.Set)
+}
+
+func (m Match) same(o Match) bool {
+	return m.Family == o.Family && m.NotPrefixes == o.NotPrefixes && m.Source == o.Source && m.Community == o.Community &&
+		slices.Equal(m.Prefixes, o.Prefixes) && slices.Equal(m.NextHops, o.NextHops) && slices.Equal(m.NextHopIn, o.NextHopIn) &&
+		slices.Equal(m.ASPathPrefix, o.ASPathPrefix) && samePref(m.LocalPref, o.LocalPref)
+}
+
+func (s Set) same(o Set) bool {
+	return s.NextHop == o.NextHop && s.NextHopAddr == o.NextHopAddr && slices.Equal(s.Communities, o.Communities) &&
+		slices.Equal(s.PrependASPath, o.PrependASPath) && samePref(s.LocalPref, o.LocalPref)
+}
+
+// samePref compares two LOCAL_PREFs, of which each may be unsaid.
+func samePref(x, y *uint32) bool {
+	if x == nil || y == nil {
+		return x == y
+	}
+	return *x == *y
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -137,10 +136,4 @@ func join[T any](xs []T) string {
 		words[i] = fmt.Sprint(x)
 	}
 	return strings.Join(words, ",")
-}
-
-// SamePolicies reports whether two policies decide alike.
-func SamePolicies(x, y Policy) bool {
-	return x.External == y.External && x.LocalASN == y.LocalASN &&
-		slices.EqualFunc(x.Rules, y.Rules, func(a, b Rule) bool { return a.String() == b.String() })
 }

@@ -261,12 +261,12 @@ func (s *Speaker) tend() {
 		}
 	}
 	for _, a := range up {
-		s.server.noteNotifications(ctx, a)
+		forgot := s.server.began(ctx, a)
 		p, ok := cfg.Peer(a)
 		if ok {
 			s.watch(ctx, p)
 		}
-		if ok && s.server.forgotRestart(ctx, a) {
+		if ok && forgot {
 			// RFC 4724 section 4.2: without the capability in the new OPEN the
 			// old routes go at once; GoBGP would wait for an End-of-RIB that
 			// does not come.

@@ -206,12 +206,6 @@ func (s *server) close(ctx context.Context, a netip.Addr) error {
 	return nil
 }
 
-// noteNotifications remembers how many NOTIFICATIONs were sent before the
-// session that has just begun.
-func (s *server) noteNotifications(ctx context.Context, a netip.Addr) {
-	s.inspect(ctx, a, func(p *api.Peer) { s.notified[a] = p.GetState().GetMessages().GetSent().GetNotification() })
-}
-
 // holdTimerExpired reports whether the session of a ended because we gave up on
 // the peer: the only case in which we send a NOTIFICATION and GoBGP still keeps
 // the peer's routes.
@@ -224,10 +218,12 @@ func (s *server) holdTimerExpired(ctx context.Context, a netip.Addr) (expired bo
 	return expired
 }
 
-// forgotRestart reports whether a peer whose routes are kept for its restart
-// came back without the graceful restart capability.
-func (s *server) forgotRestart(ctx context.Context, a netip.Addr) (forgot bool) {
+// began looks at a session that has just begun: it remembers how many
+// NOTIFICATIONs were sent before, and reports whether a peer whose routes are
+// kept for its restart came back without the graceful restart capability.
+func (s *server) began(ctx context.Context, a netip.Addr) (forgot bool) {
 	s.inspect(ctx, a, func(p *api.Peer) {
+		s.notified[a] = p.GetState().GetMessages().GetSent().GetNotification()
 		capable := false
 		caps, err := apiutil.UnmarshalCapabilities(p.GetState().GetRemoteCap())
 		for _, c := range caps {
