@@ -62,7 +62,7 @@ lab-down: ## remove the lab and everything it made
 .PHONY: test
 test: deps lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
 	$(GO) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v /hack/scenario)
-	$(GO) test -count=1 -timeout 30m ./hack/scenario
+	$(GO) test -count=1 -timeout 60m ./hack/scenario
 
 .PHONY: cover
 cover: ## coverage of the pure rooms, at least 85 % each
