@@ -24,7 +24,6 @@ type speech struct {
 	ready    chan struct{}
 	asked    atomic.Pointer[bgp.Config] // what it is being told, before it has done it
 	told     atomic.Pointer[told]
-	done     bool // the speaker does as it was told; owned by loop's goroutine
 
 	leaving departure              // owned by loop's goroutine
 	drained atomic.Pointer[string] // the step of a drain that all peers were told of
@@ -103,25 +102,8 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 	if changed {
 		s.a.plane.look.notify() // there may be another way to a peer
 	}
-	if changed || !s.done {
-		err := s.tell(ctx, speaker, config, changed)
-		s.done = err == nil
-		if err != nil && ctx.Err() == nil {
-			s.a.log.Warn("bgp apply failed", "error", err)
-			return time.After(retryAfter)
-		}
-	}
-	if s.done {
-		s.noteDrain(snap)
-	}
-	if next > 0 {
-		return time.After(next)
-	}
-	return nil
-}
-
-// tell gives the speaker a configuration, which may be the one it has.
-func (s *speech) tell(ctx context.Context, speaker *gobgp.Speaker, config bgp.Config, changed bool) error {
+	// Also what it has been told before: a session that it could not make anew,
+	// for one, is made then.
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)
@@ -129,7 +111,17 @@ func (s *speech) tell(ctx context.Context, speaker *gobgp.Speaker, config bgp.Co
 		s.told.Store(&told{config, start})
 	}
 	s.a.sessions.notify()
-	return err
+	if err != nil && ctx.Err() == nil {
+		s.a.log.Warn("bgp apply failed", "error", err)
+		return time.After(retryAfter)
+	}
+	if err == nil {
+		s.noteDrain(snap)
+	}
+	if next > 0 {
+		return time.After(next)
+	}
+	return nil
 }
 
 // noteDrain remembers how far a drain of the node is, now that the peers were

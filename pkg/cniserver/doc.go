@@ -23,9 +23,9 @@
 // plugin that could not write. What a process that died has not done, the next one
 // does before it opens the socket. An ADD of the same attachment does it first.
 //
-// Kernel and wire footprint: an inotify watch of the spool; a unix socket, mode 0600, made beside its path and
-// renamed into place; it stays when Run ends, so that a plugin is refused at
-// once and reports "try again later". No state of its own: attachments are
-// recognised by the rooms (link alias, allocation handle), never by this
-// package's memory. Never touches Kubernetes, netlink or BGP.
+// Kernel and wire footprint: an inotify watch of the spool; a unix socket, mode
+// 0600, made beside its path and renamed into place; it stays when Run ends, so
+// that a plugin is refused at once and reports "try again later". No state of its
+// own: attachments are recognised by the rooms (link alias, allocation handle),
+// never by this package's memory. Never touches Kubernetes, netlink or BGP.
 package cniserver

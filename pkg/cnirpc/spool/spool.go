@@ -16,6 +16,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,7 +25,6 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 )
 
@@ -44,7 +44,7 @@ func List(dir string, known func(path string) bool) ([]Record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &fd.Failure{Step: "read spool " + dir, Cause: err}
+		return nil, fmt.Errorf("read spool %s: %w", dir, err)
 	}
 	var records []Record
 	for _, e := range entries {
@@ -91,7 +91,7 @@ func Read(path string) (r Record, ok bool) {
 		err = errors.New("holds container " + strconv.Quote(r.Request.ContainerID) + ", interface " + strconv.Quote(r.Request.IfName))
 	}
 	if err != nil {
-		r.Err = &fd.Failure{Step: "record " + path, Cause: err}
+		r.Err = fmt.Errorf("record %s: %w", path, err)
 	}
 	return r, true
 }
@@ -100,7 +100,7 @@ func Read(path string) (r Record, ok bool) {
 func Sweep(dir string, age time.Duration) error {
 	paths, err := filepath.Glob(filepath.Join(dir, record.Unfinished+"*"))
 	if err != nil {
-		return &fd.Failure{Step: "sweep spool " + dir, Cause: err}
+		return fmt.Errorf("sweep spool %s: %w", dir, err)
 	}
 	for _, path := range paths {
 		st, statErr := os.Lstat(path)
@@ -114,7 +114,7 @@ func Sweep(dir string, age time.Duration) error {
 // Remove deletes a record whose DEL has been done; a missing one is success.
 func Remove(r Record) error {
 	if err := os.Remove(r.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return &fd.Failure{Step: "remove record", Cause: err}
+		return fmt.Errorf("remove record: %w", err)
 	}
 	return nil
 }
