@@ -1,6 +1,8 @@
 package gobgp
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,22 @@ protocol bgp node { local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; bfd on;
 	bgptest.Eventually(t, "route back", bgptest.Contains(s.learned, "10.244.50.0/26"))
 }
 
+// frrOfARange takes any node of its subnet as a peer, and watches it.
+const frrOfARange = `router bgp 65001
+ bgp router-id 10.9.0.2
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ no bgp default ipv4-unicast
+ neighbor nodes peer-group
+ neighbor nodes remote-as 64512
+ neighbor nodes bfd 3 300 300
+ bgp listen range 10.9.0.0/24 peer-group nodes
+ address-family ipv4 unicast
+  network 10.244.50.0/26
+  neighbor nodes activate
+ exit-address-family
+`
+
 // BFD is turned on under sessions that stand, with routers that take any node of
 // their subnet as a peer and so know nothing of it before its session is up. The
 // sessions stay, and a router that falls silent is noticed.
@@ -46,20 +64,7 @@ protocol bgp node { local 10.9.0.2 as 65001; neighbor range 10.9.0.0/24 as 64512
 `)
 		},
 		"FRR": func(b *bgptest.Host) {
-			b.StartFRR(`router bgp 65001
- bgp router-id 10.9.0.2
- no bgp ebgp-requires-policy
- no bgp network import-check
- no bgp default ipv4-unicast
- neighbor nodes peer-group
- neighbor nodes remote-as 64512
- neighbor nodes bfd 3 300 300
- bgp listen range 10.9.0.0/24 peer-group nodes
- address-family ipv4 unicast
-  network 10.244.50.0/26
-  neighbor nodes activate
- exit-address-family
-`)
+			b.StartFRR(frrOfARange)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,6 +87,34 @@ protocol bgp node { local 10.9.0.2 as 65001; neighbor range 10.9.0.0/24 as 64512
 			bgptest.Eventually(t, "BFD back", bgptest.Contains(s.peers, `Established`, `bfd "Up"`))
 			bgptest.Steady(t, "and both stay", 5*time.Second, bgptest.Contains(s.peers, `Established`, `bfd "Up"`))
 		})
+	}
+}
+
+// A session that its router resets comes back and stays. FRR makes its BFD
+// session twice then, and whoever has answered the first is deaf to the second.
+// Another peer keeps the node's BFD listening all the time.
+func TestBFDComesBack(t *testing.T) {
+	t.Parallel()
+	n := bgptest.New(t)
+	a, b, c := n.Host(1), n.Host(2), n.Host(3)
+	router := b.StartFRR(frrOfARange)
+	c.StartBIRD("protocol bfd { interface \"e0\" { interval 300 ms; multiplier 3; }; }\n" +
+		bgptest.BIRDPeer("node", c.V4, 65002, a.V4, 64512, "bfd on;"))
+	watched := func(p *model.BGPPeer) { p.Annotations = map[string]string{"muslin.io/bfd": "300ms"} }
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, withPeer(withPeer(clusterOf(a), b.V4, 65001, watched), c.V4, 65002, watched)))
+	for flaps := range 6 {
+		up := func() string {
+			for line := range strings.Lines(s.peers()) {
+				if strings.HasPrefix(line, b.V4+" ") && strings.Contains(line, fmt.Sprintf("Established flaps %d ", flaps)) && strings.Contains(line, `bfd "Up"`) {
+					return ""
+				}
+			}
+			return s.peers()
+		}
+		bgptest.Eventually(t, "BFD", up)
+		bgptest.Steady(t, "both stay up", time.Second, up)
+		router.Ask("clear bgp *")
 	}
 }
 

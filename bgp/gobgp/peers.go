@@ -117,23 +117,24 @@ func (s *server) addPeer(ctx context.Context, p bgp.Peer, deferral time.Duration
 	return nil
 }
 
-// updatePeer changes the settings of a session; up tells whether it stands.
-func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Duration, up bool) error {
-	if err := s.watchPeer(ctx, p, deferral, up); err != nil {
+// updatePeer changes the settings of a session; settled tells whether it has
+// stood for watchAfter.
+func (s *server) updatePeer(ctx context.Context, p bgp.Peer, deferral time.Duration, settled bool) error {
+	if err := s.watchPeer(ctx, p, deferral, settled); err != nil {
 		return err
 	}
 	s.peers[p.Address] = p
 	return nil
 }
 
-// watchPeer has a session that stands watched by BFD, if it is to be, and lets
-// go of one that does not. GoBGP's BFD resets a peer's session also when it is
+// watchPeer has a session that has settled watched by BFD, if it is to be, and
+// lets go of one that has not. GoBGP's BFD resets a peer's session also when it is
 // only being opened, and a router that knows of a peer no sooner than its
 // session is up (a dynamic neighbour) starts its BFD then: the two would keep
 // each other down for good.
-func (s *server) watchPeer(ctx context.Context, p bgp.Peer, deferral time.Duration, up bool) error {
+func (s *server) watchPeer(ctx context.Context, p bgp.Peer, deferral time.Duration, settled bool) error {
 	q := p
-	if !up {
+	if !settled {
 		q = unwatched(p)
 	}
 	if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: apiPeer(q, deferral, false)}); err != nil {

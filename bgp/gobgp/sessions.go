@@ -17,6 +17,13 @@ import (
 // (RFC 4724 section 2; not every speaker does) is given to send its table.
 const quietPeriod = 3 * time.Second
 
+// watchAfter is how long a session stands before BFD begins to watch it. FRR
+// makes its BFD session anew, with another discriminator, in the moment when a
+// session comes up with a peer of a listen range; GoBGP, once it has heard the
+// first one, takes no other and resets the session when its detection time is
+// over. That repeats, by chance up to minutes.
+const watchAfter = 2 * time.Second
+
 // sessions remembers what the events said of each peer, and knows when the
 // first exchange of tables is over.
 type sessions struct {
@@ -45,6 +52,7 @@ type session struct {
 	ended    map[packet.Family]bool // families whose End-of-RIB was seen
 	wentDown bool
 	cameUp   bool
+	watched  bool      // by BFD, if it is to be
 	asked    time.Time // when last looked at for its prefix limit
 }
 
@@ -106,7 +114,7 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 		return
 	}
 	old := v.state
-	v.state, v.since = e.Peer.State.SessionState, now
+	v.state, v.since, v.watched = e.Peer.State.SessionState, now, false
 	switch {
 	case v.state == packet.BGP_FSM_ESTABLISHED:
 		v.ended = map[packet.Family]bool{}
@@ -171,11 +179,26 @@ func (s *sessions) longDown(now time.Time, pause time.Duration) []netip.Addr {
 	return out
 }
 
-func (s *sessions) isUp(a netip.Addr) bool {
+// isWatched reports whether BFD, where it is configured, watches a peer.
+func (s *sessions) isWatched(a netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.peers[a]
-	return ok && v.state == packet.BGP_FSM_ESTABLISHED
+	return ok && v.watched
+}
+
+// settled gives the peers whose sessions have stood for watchAfter, each once.
+func (s *sessions) settled(now time.Time) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.Addr
+	for a, v := range s.peers {
+		if v.state == packet.BGP_FSM_ESTABLISHED && !v.watched && now.Sub(v.since) >= watchAfter {
+			v.watched = true
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func (s *sessions) isConverged() bool {

@@ -182,7 +182,7 @@ func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
 		errs = append(errs, s.remake(ctx, p, s.config().ListenPort))
 	}
 	for _, p := range d.update {
-		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral, s.sessions.isUp(p.Address)), s.server.revive(ctx, p.Address))
+		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral, s.sessions.isWatched(p.Address)), s.server.revive(ctx, p.Address))
 	}
 	for _, p := range d.add {
 		errs = append(errs, s.server.addPeer(ctx, p, s.opts.Deferral, s.restarting()))
@@ -262,11 +262,7 @@ func (s *Speaker) tend() {
 	}
 	for _, a := range up {
 		forgot := s.server.began(ctx, a)
-		p, ok := cfg.Peer(a)
-		if ok {
-			s.watch(ctx, p)
-		}
-		if ok && forgot {
+		if p, ok := cfg.Peer(a); ok && forgot {
 			// RFC 4724 section 4.2: without the capability in the new OPEN the
 			// old routes go at once; GoBGP would wait for an End-of-RIB that
 			// does not come.
@@ -279,13 +275,23 @@ func (s *Speaker) tend() {
 	}
 }
 
-// watch has BFD follow the session of a peer that has come up or gone down.
+// watch has BFD follow the session of a peer that has settled or gone down.
 func (s *Speaker) watch(ctx context.Context, p bgp.Peer) {
 	if p.BFD == nil {
 		return
 	}
-	if err := s.server.watchPeer(ctx, p, s.opts.Deferral, s.sessions.isUp(p.Address)); err != nil {
+	if err := s.server.watchPeer(ctx, p, s.opts.Deferral, s.sessions.isWatched(p.Address)); err != nil {
 		s.log.Error("bfd of a peer could not be changed", "peer", p.Address, "error", err)
+	}
+}
+
+// watchSettled has BFD begin to watch sessions that have stood for a while.
+func (s *Speaker) watchSettled(now time.Time) {
+	cfg := s.config()
+	for _, a := range s.sessions.settled(now) {
+		if p, ok := cfg.Peer(a); ok {
+			s.watch(context.Background(), p)
+		}
 	}
 }
 
@@ -299,6 +305,7 @@ func (s *Speaker) reset(ctx context.Context, p bgp.Peer) {
 func (s *Speaker) tick(now time.Time) {
 	s.sessions.tick(now)
 	s.reviveLimited(now)
+	s.watchSettled(now)
 	for _, a := range s.sessions.endedHolds(now) {
 		s.rib.release(a)
 	}
