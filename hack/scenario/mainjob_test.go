@@ -27,6 +27,7 @@ func TestCluster(t *testing.T) {
 		{"blocks", story.routersSeeBlocks},
 		{"bad objects", story.badObjects},
 		{"bad pods", story.badPodsSayWhy},
+		{"host port", story.hostPort},
 		{"encapsulation", story.encapsulation},
 		{"restarts", story.agentRestarts},
 		{"power", story.powerCut},
