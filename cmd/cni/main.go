@@ -17,23 +17,27 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"io"
 	"syscall"
-	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	_ "github.com/muslin-net/muslin/pkg/cnirpc/room"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-// timeout bounds a call: a runtime that gives up earlier kills the plugin, and
-// the agent sees the connection close.
-const timeout = time.Minute
+// timeout bounds a call, in milliseconds: a runtime that gives up earlier kills
+// the plugin, and the agent sees the connection close.
+const timeout = 60_000
+
+// What is read and written, unless it is longer. Of memory that nobody allocates
+// only the pages that are used cost anything; on the heap each size of object
+// takes two of its own.
+var input, output [64 << 10]byte
 
 func main() {
 	out, err := run(getenv, fd.FD(syscall.Stdin))
@@ -84,7 +88,7 @@ func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {
 // the record and does it, at once or when it is there again. Without a place to
 // write, the agent has to do it now.
 func del(c request) error {
-	err := record.Write(c.spool, c.Request)
+	err := record.Write(c.spool, c.Request, output[:0])
 	if err == nil {
 		return nil
 	}
@@ -94,19 +98,7 @@ func del(c request) error {
 	return nil
 }
 
-func call(c request) ([]byte, error) {
-	return client.Call(until{context.Background(), time.Now().Add(timeout)}, c.socket, c.verb, c.Request)
-}
-
-// until is a context with a deadline and no timer, which would take a thread:
-// the call keeps to it by itself.
-type until struct {
-	context.Context
-	deadline time.Time
-}
-
-// Deadline is when the context ends.
-func (u until) Deadline() (time.Time, bool) { return u.deadline, true }
+func call(c request) ([]byte, error) { return client.Call(c.socket, timeout, c.verb, c.Request) }
 
 // explain keeps the agent's own errors and turns its silence into one that says
 // what to look at.

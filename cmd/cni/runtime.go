@@ -5,8 +5,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
@@ -68,14 +66,14 @@ func read(name string, getenv func(string) string, stdin io.Reader) (request, er
 	r := request{verb: verb.verb, Request: client.Request{
 		ContainerID: getenv("CNI_CONTAINERID"), Netns: getenv("CNI_NETNS"), IfName: getenv("CNI_IFNAME"), Args: getenv("CNI_ARGS"),
 	}}
-	var missing []string
+	missing := ""
 	for _, name := range verb.needs {
 		if getenv(name) == "" {
-			missing = append(missing, name)
+			missing += "," + name
 		}
 	}
-	if missing != nil {
-		return r, refuse(codeEnvironment, "required env variables ["+strings.Join(missing, ",")+"] missing", "")
+	if missing != "" {
+		return r, refuse(codeEnvironment, "required env variables ["+missing[1:]+"] missing", "")
 	}
 	if slices.Contains(verb.needs, "CNI_CONTAINERID") {
 		if err := checkNames(r.ContainerID, r.IfName); err != nil {
@@ -83,31 +81,59 @@ func read(name string, getenv func(string) string, stdin io.Reader) (request, er
 		}
 	}
 	var err error
-	if r.Config, err = io.ReadAll(stdin); err != nil {
+	if r.Config, err = readAll(stdin, input[:0]); err != nil {
 		return r, refuse(codeIO, "read standard input: "+err.Error(), "")
 	}
 	return r, r.configure(name, verb.since)
 }
 
+// readAll is io.ReadAll with a buffer to begin with.
+func readAll(from io.Reader, b []byte) ([]byte, error) {
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := from.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+	}
+}
+
 // configure reads the keys of the network configuration that are for the plugin.
 func (r *request) configure(name, since string) error {
-	members, err := flat.Object(r.Config)
+	network, config, odd := "", "0.1.0", "" // the version is of a configuration that does not say
+	r.socket, r.spool = client.DefaultSocket, record.DefaultDir
+	err := flat.Object(r.Config, func(key []byte, v flat.Value) {
+		var place *string
+		switch string(key) {
+		case "name":
+			place = &network
+		case "cniVersion":
+			place = &config
+		case "socket":
+			place = &r.socket
+		case "spool":
+			place = &r.spool
+		default:
+			return
+		}
+		switch {
+		case v.String:
+			*place = string(v.Text)
+		case string(v.Text) != "null":
+			odd = string(key)
+		}
+	})
 	if err != nil {
 		return refuse(codeDecoding, "network configuration: "+err.Error(), "")
 	}
-	network, config := "", "0.1.0" // of a configuration that does not say
-	r.socket, r.spool = client.DefaultSocket, record.DefaultDir
-	for _, key := range []struct {
-		name  string
-		place *string
-	}{{"name", &network}, {"cniVersion", &config}, {"socket", &r.socket}, {"spool", &r.spool}} {
-		m, ok := members[key.name]
-		switch {
-		case ok && m.String:
-			*key.place = m.Text
-		case ok && m.Text != "null":
-			return refuse(codeDecoding, "network configuration: "+key.name+" is not a string", "")
-		}
+	if odd != "" {
+		return refuse(codeDecoding, "network configuration: "+odd+" is not a string", "")
 	}
 	at := slices.Index(versions, config)
 	switch {
@@ -133,7 +159,7 @@ func refuse(code uint, msg, details string) error {
 func isName(s string) bool {
 	for i, c := range []byte(s) {
 		alphanumeric := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !alphanumeric && (i == 0 || !strings.ContainsRune("_.-", rune(c))) {
+		if !alphanumeric && (i == 0 || c != '_' && c != '.' && c != '-') {
 			return false
 		}
 	}
@@ -149,10 +175,26 @@ func checkNames(container, ifname string) error {
 		return refuse(codeEnvironment, "interface name is too long", "at most "+strconv.Itoa(longest)+" bytes are allowed")
 	case ifname == "." || ifname == "..":
 		return refuse(codeEnvironment, "interface name is . or ..", "")
-	case strings.ContainsFunc(ifname, func(c rune) bool { return c == '/' || c == ':' || unicode.IsSpace(c) }):
-		return refuse(codeEnvironment, "interface name contains / or : or whitespace characters", "")
+	}
+	for _, c := range ifname {
+		if c == '/' || c == ':' || isSpace(c) {
+			return refuse(codeEnvironment, "interface name contains / or : or whitespace characters", "")
+		}
 	}
 	return nil
+}
+
+// isSpace is that of package unicode, which sets up maps when the process starts.
+func isSpace(c rune) bool {
+	switch {
+	case '\t' <= c && c <= '\r', 0x2000 <= c && c <= 0x200a:
+		return true
+	}
+	switch c {
+	case ' ', 0x85, 0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000:
+		return true
+	}
+	return false
 }
 
 // versionList names the versions, each in quotes.

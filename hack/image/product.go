@@ -13,12 +13,21 @@ import (
 type Program struct {
 	Package string // below the module's root: "cmd/agent"
 	Path    string // in the image: "/usr/bin/muslin-agent"
+	Link    string // further flags of the linker
+}
+
+// Plugin is the CNI plugin, which lives for milliseconds: it does without what
+// Go's runtime sets up for profiles of memory, and to follow changes of the
+// number of CPUs.
+var Plugin = Program{
+	Package: "cmd/cni", Path: "/usr/bin/muslin",
+	Link: "-X runtime.godebugDefault=memprofilerate=0,profstackdepth=0,updatemaxprocs=0",
 }
 
 // Programs are all binaries that the image can hold.
 var Programs = []Program{
 	{Package: "cmd/agent", Path: "/usr/bin/muslin-agent"},
-	{Package: "cmd/cni", Path: "/usr/bin/muslin"},
+	Plugin,
 	{Package: "cmd/controller", Path: "/usr/bin/muslin-controller"},
 	{Package: "cmd/muslinctl", Path: "/usr/bin/muslinctl"},
 }
@@ -61,7 +70,7 @@ func Build(ctx context.Context, o BuildOptions, programs []Program) ([]File, err
 	for _, p := range programs {
 		bin := filepath.Join(out, filepath.Base(p.Path))
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-			"-ldflags", "-s -w -buildid= -X main.version="+o.Version, "-o", bin, "./"+p.Package)
+			"-ldflags", "-s -w -buildid= -X main.version="+o.Version+" "+p.Link, "-o", bin, "./"+p.Package)
 		cmd.Dir = o.Root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
 		if o.Architecture != "" {

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/pkg/agent"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
@@ -130,12 +131,11 @@ func newBenchNode(b *testing.B) *benchNode {
 	s.InstallCRDs(b)
 	s.MustKubectl(b, benchObjects, "apply", "-f", "-")
 	n := &benchNode{server: s, dir: s.Dir}
-	bin := filepath.Join(n.dir, "muslin")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/muslin-net/muslin/cmd/cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build the plugin: %v\n%s", err, out)
+	built, err := image.Build(b.Context(), image.BuildOptions{Root: "../..", Out: n.dir}, []image.Program{image.Plugin})
+	if err != nil {
+		b.Fatal(err)
 	}
+	bin := built[0].Source
 	if st, err := os.Stat(bin); err != nil {
 		b.Fatal(err)
 	} else {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
@@ -216,11 +217,11 @@ func (n *crowdedNode) waiting() []string {
 // buildPlugin makes the CNI plugin and returns its path.
 func (n *crowdedNode) buildPlugin() string {
 	n.t.Helper()
-	bin := filepath.Join(n.server.Dir, "muslin")
-	build := exec.Command("go", "build", "-o", bin, "github.com/muslin-net/muslin/cmd/cni")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	n.run(build)
-	return bin
+	built, err := image.Build(n.t.Context(), image.BuildOptions{Root: "../..", Out: n.server.Dir}, []image.Program{image.Plugin})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return built[0].Source
 }
 
 // plugPods has the CNI plugin itself wire the pods, eight at a time.

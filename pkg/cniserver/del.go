@@ -22,7 +22,7 @@ func (s *Server) del(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	}
 	err = record.Write(s.o.Spool, client.Request{
 		ContainerID: a.containerID, Netns: a.netns, IfName: a.ifname, Args: r.GetArgs(), Config: r.GetConfig(),
-	})
+	}, nil)
 	if err == nil {
 		return nil, nil
 	}

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -300,12 +301,7 @@ var plugin = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	pluginDir = dir
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "muslin"), "../../cmd/cni")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("build the plugin: %w\n%s", err, out)
-	}
+	_, err = image.Build(context.Background(), image.BuildOptions{Root: "../..", Out: dir}, []image.Program{image.Plugin})
 	return dir, err
 })
 

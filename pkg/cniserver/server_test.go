@@ -82,7 +82,7 @@ func request(container, pod string) client.Request {
 
 func (n *node) call(t *testing.T, v client.Verb, r client.Request) (string, error) {
 	t.Helper()
-	out, err := client.Call(t.Context(), n.socket, v, r)
+	out, err := client.Call(n.socket, 0, v, r)
 	return string(out), err
 }
 
@@ -269,9 +269,14 @@ func TestCallerGoneMidwayIsUndone(t *testing.T) {
 				<-ctx.Done() // as kill -9 of the plugin does it
 				return ctx.Err()
 			})
-			ctx, cancel := context.WithCancel(t.Context())
-			go func() { <-reached; cancel() }()
-			if _, err := client.Call(ctx, n.socket, client.Add, request("c1", "a")); err == nil {
+			conn, err := grpc.NewClient("unix://"+n.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { <-reached; _ = conn.Close() }()
+			r := request("c1", "a")
+			_, err = cnirpc.NewCNIClient(conn).Add(t.Context(), &cnirpc.Request{ContainerId: r.ContainerID, Netns: r.Netns, Ifname: r.IfName, Args: r.Args, Config: r.Config})
+			if err == nil {
 				t.Error("no error")
 			}
 			n.setHook(nil)
@@ -323,7 +328,7 @@ func TestOneSandboxIsSerialisedAndOthersAreNot(t *testing.T) {
 	})
 	results := make(chan error, 3)
 	do := func(v client.Verb, r client.Request) {
-		go func() { _, err := client.Call(t.Context(), n.socket, v, r); results <- err }()
+		go func() { _, err := client.Call(n.socket, 0, v, r); results <- err }()
 	}
 	do(client.Add, request("c1", "a"))
 	<-inside
@@ -395,7 +400,7 @@ func TestAddInANetnsComesAfterItsDeletes(t *testing.T) {
 	n.must(t, client.Del, first)
 	n.takeCalls()
 	added := make(chan error, 1)
-	go func() { _, err := client.Call(t.Context(), n.socket, client.Add, second); added <- err }()
+	go func() { _, err := client.Call(n.socket, 0, client.Add, second); added <- err }()
 	select {
 	case err := <-added:
 		t.Fatalf("ADD did not wait: %v", err)
@@ -417,7 +422,7 @@ func TestAddComesAfterRecordsOfNoTime(t *testing.T) {
 		second.Netns = first.Netns
 		n.must(t, client.Add, first)
 		n.takeCalls()
-		if err := record.Write(n.spool, first); err != nil {
+		if err := record.Write(n.spool, first, nil); err != nil {
 			t.Fatal(err)
 		}
 		n.must(t, client.Add, second)
@@ -655,7 +660,7 @@ func TestGCLeavesARunningAddAlone(t *testing.T) {
 		return nil
 	})
 	added := make(chan error, 1)
-	go func() { _, err := client.Call(t.Context(), n.socket, client.Add, request("c1", "a")); added <- err }()
+	go func() { _, err := client.Call(n.socket, 0, client.Add, request("c1", "a")); added <- err }()
 	<-inside
 	n.must(t, client.GC, client.Request{Config: []byte(`{"cniVersion":"1.1.0","name":"k8s-pod-network"}`)})
 	close(goOn)
@@ -717,7 +722,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 	n.must(t, client.Add, request("c2", "b"))
 	n.stop()
 	for _, req := range []client.Request{request("c1", "a"), {ContainerID: "bad", IfName: "eth0", Config: []byte("{")}} {
-		if err := record.Write(n.spool, req); err != nil {
+		if err := record.Write(n.spool, req, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -726,7 +731,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 
 	n = startIn(t, dir, r)
 	n.wantLeft(t, standing("c2")...) // done before the socket opened
-	if err := record.Write(n.spool, request("c2", "b")); err != nil {
+	if err := record.Write(n.spool, request("c2", "b"), nil); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record written meanwhile", func() bool { return len(n.left()) == 0 })
@@ -740,7 +745,7 @@ func TestSpoolIsWatched(t *testing.T) {
 	n := start(t, newRooms(), func(o *cniserver.Options) { o.DrainInterval = time.Hour })
 	for _, id := range []string{"c1", "c2"} {
 		n.must(t, client.Add, request(id, map[string]string{"c1": "a", "c2": "b"}[id]))
-		if err := record.Write(n.spool, request(id, id)); err != nil {
+		if err := record.Write(n.spool, request(id, id), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -759,7 +764,7 @@ func TestSpoolThatIsNotWatched(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := record.Write(dir, request("c1", "a")); err != nil {
+	if err := record.Write(dir, request("c1", "a"), nil); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record to be done", func() bool { return len(n.left()) == 0 })
@@ -771,7 +776,7 @@ func TestRecordedDeleteThatFailsStays(t *testing.T) {
 	n := startIn(t, dir, r)
 	n.must(t, client.Add, request("c1", "a"))
 	n.stop()
-	if err := record.Write(n.spool, request("c1", "a")); err != nil {
+	if err := record.Write(n.spool, request("c1", "a"), nil); err != nil {
 		t.Fatal(err)
 	}
 	r.setHook(func(_ context.Context, point string) error {
@@ -844,7 +849,7 @@ func TestStopWaitsForRunningCalls(t *testing.T) {
 		return nil
 	})
 	added := make(chan error, 1)
-	go func() { _, err := client.Call(t.Context(), n.socket, client.Add, request("c1", "a")); added <- err }()
+	go func() { _, err := client.Call(n.socket, 0, client.Add, request("c1", "a")); added <- err }()
 	<-inside
 	go func() {
 		// Let it end once the socket refuses: the stop has begun.

@@ -1,10 +1,9 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"strconv"
-	"time"
+	"syscall"
 )
 
 // DefaultSocket is where the agent serves when nobody says otherwise.
@@ -53,64 +52,41 @@ const (
 )
 
 // Call makes one call over the unix socket and returns the result of the
-// response. The deadline of ctx goes to the agent with the call, and is kept
-// also where ctx has no timer of its own (Done is nil). The error is an *Error
-// when the agent said no, an *Unavailable when it did not answer, and another one
-// when ctx ended.
-func Call(ctx context.Context, socket string, verb Verb, req Request) ([]byte, error) {
-	c, err := dial(ctx, socket)
+// response. It waits at most so many milliseconds for the agent each time that it
+// has to wait, and tells the agent that this is all the time there is; 0 is no
+// bound. The error is an *Error when the agent said no, and an *Unavailable
+// otherwise.
+func Call(socket string, wait uint, verb Verb, req Request) ([]byte, error) {
+	c, err := dial(socket, wait)
 	if err != nil {
-		return nil, ended(ctx, socket, err)
+		return nil, &Unavailable{Socket: socket, Cause: err}
 	}
-	defer c.closeAfter(ctx)()
-	s := newStream(c)
-	if err := s.send(verb, timeout(ctx), req.marshal()); err != nil {
-		return nil, ended(ctx, socket, err)
-	}
-	for !s.done {
-		if err := s.step(); err != nil {
-			return nil, ended(ctx, socket, err)
-		}
-	}
-	result, err := s.outcome()
-	var e *Error
-	if err != nil && !errors.As(err, &e) {
-		return nil, ended(ctx, socket, err)
+	result, err := exchange(newStream(c), wait, verb, req)
+	_ = syscall.Close(int(c.FD)) // the answer is in, or there is none
+	var said *Error
+	if err != nil && !errors.As(err, &said) {
+		err = &Unavailable{Socket: socket, Cause: err}
 	}
 	return result, err
 }
 
-// ended tells whether err came from the end of ctx or from the agent's absence.
-func ended(ctx context.Context, socket string, err error) error {
-	cause := context.Cause(ctx)
-	if errors.Is(err, errLate) {
-		cause = context.DeadlineExceeded
+func exchange(s *stream, wait uint, verb Verb, req Request) ([]byte, error) {
+	if err := s.send(verb, timeout(wait), req.marshal()); err != nil {
+		return nil, err
 	}
-	if cause != nil {
-		return &noAnswer{socket, cause}
+	for !s.done {
+		if err := s.step(); err != nil {
+			return nil, err
+		}
 	}
-	return &Unavailable{Socket: socket, Cause: err}
+	return s.outcome()
 }
 
-// noAnswer says that the context ended first.
-type noAnswer struct {
-	socket string
-	cause  error
-}
-
-func (n *noAnswer) Error() string {
-	return "agent at " + n.socket + ": no answer: " + n.cause.Error()
-}
-
-func (n *noAnswer) Unwrap() error { return n.cause }
-
-// timeout gives the value of the grpc-timeout header, in whole milliseconds and
-// at most eight digits, or nothing without a deadline.
-func timeout(ctx context.Context) string {
-	deadline, ok := ctx.Deadline()
-	if !ok {
+// timeout gives the value of the grpc-timeout header: at most eight digits, or
+// nothing without a bound.
+func timeout(wait uint) string {
+	if wait == 0 {
 		return ""
 	}
-	ms := max(time.Until(deadline).Milliseconds(), 1)
-	return strconv.FormatInt(min(ms, 99_999_999), 10) + "m"
+	return strconv.FormatUint(uint64(min(wait, 99_999_999)), 10) + "m"
 }

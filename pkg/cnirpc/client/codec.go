@@ -175,3 +175,40 @@ func unmarshalError(packed []byte) (*Error, error) {
 	})
 	return e, errors.Join(err, inner)
 }
+
+// unbase64 decodes base64 (RFC 4648, section 4), padded or not. The package of
+// that name sets up four encodings when the process starts.
+func unbase64(s string) ([]byte, bool) {
+	for padding := 0; padding < 2 && len(s) > 0 && s[len(s)-1] == '='; padding++ {
+		s = s[:len(s)-1]
+	}
+	var out []byte
+	var bits uint32
+	for i := range len(s) {
+		digit, ok := base64Digit(s[i])
+		if !ok {
+			return nil, false
+		}
+		bits = bits<<6 | digit
+		if have := (i + 1) * 6 % 8; have < 6 { // bits that are left of a whole byte
+			out = append(out, byte(bits>>have))
+		}
+	}
+	return out, len(s)%4 != 1
+}
+
+func base64Digit(c byte) (uint32, bool) {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return uint32(c - 'A'), true
+	case 'a' <= c && c <= 'z':
+		return uint32(c-'a') + 26, true
+	case '0' <= c && c <= '9':
+		return uint32(c-'0') + 52, true
+	case c == '+':
+		return 62, true
+	case c == '/':
+		return 63, true
+	}
+	return 0, false
+}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"encoding/base64"
 	"strings"
 	"testing"
 
@@ -81,6 +82,27 @@ func FuzzFrameBody(f *testing.F) {
 		b, err := frame{kind: kind, flags: flags, payload: payload}.body()
 		if err == nil && len(b) > len(payload) {
 			t.Error("body longer than its frame")
+		}
+	})
+}
+
+// FuzzBase64 holds unbase64 to the package of that name.
+func FuzzBase64(f *testing.F) {
+	for _, text := range []string{"", "QQ==", "QQ", "QUI=", "QUJD", "a", "+/+/", "QQ=", "====", "A=B="} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.ContainsAny(text, "\r\n") {
+			return // the library passes these over
+		}
+		bare := strings.TrimRight(text, "=")
+		if len(text)-len(bare) > 2 {
+			return
+		}
+		want, err := base64.RawStdEncoding.DecodeString(bare)
+		got, ok := unbase64(text)
+		if ok != (err == nil) || ok && !bytes.Equal(got, want) {
+			t.Errorf("%q decoded to % x %v, want % x, error %v", text, got, ok, want, err)
 		}
 	})
 }

@@ -1,19 +1,16 @@
 package client
 
 import (
-	"bufio"
-	"encoding/base64"
 	"errors"
 	"io"
 	"strconv"
-	"strings"
 )
 
 // stream is the one call of a connection. Everything runs on the caller's
 // goroutine: step reads one frame and answers it.
 type stream struct {
 	conn io.ReadWriter
-	in   *bufio.Reader
+	in   buffered
 	due  []byte // acknowledgements that go out before the next wait
 
 	// What the server lets us send (RFC 9113, section 5.2).
@@ -23,16 +20,16 @@ type stream struct {
 	block   []byte // header block so far, until END_HEADERS
 	ends    bool   // the block's HEADERS frame ended the stream
 	inBlock bool
-	headers map[string]string // headers and trailers, later ones win
+	answer  answer // of headers and trailers; later ones win
 	body    []byte
 	done    bool
 }
 
 func newStream(conn io.ReadWriter) *stream {
 	return &stream{
-		conn: conn, in: bufio.NewReader(conn),
+		conn: conn, in: buffered{from: conn},
 		connWindow: defaultWindow, streamWindow: defaultWindow, initialWindow: defaultWindow,
-		maxFrame: defaultMaxFrame, headers: map[string]string{},
+		maxFrame: defaultMaxFrame,
 	}
 }
 
@@ -104,12 +101,12 @@ func requestHeaders(verb Verb, timeout string) []byte {
 // step reads one frame and acts on it. A frame type that it does not know is
 // ignored (RFC 9113, section 4.1).
 func (s *stream) step() error {
-	if len(s.due) > 0 && s.in.Buffered() == 0 {
+	if len(s.due) > 0 && len(s.in.ahead) == 0 {
 		if err := s.flush(&s.due); err != nil {
 			return err
 		}
 	}
-	f, err := readFrame(s.in)
+	f, err := readFrame(&s.in)
 	if err != nil {
 		return err
 	}
@@ -175,7 +172,7 @@ func (s *stream) onBlock(f frame, fragment []byte) error {
 		return nil
 	}
 	s.inBlock = false
-	if err := readHeaders(s.block, func(name, value string) { s.headers[name] = value }); err != nil {
+	if err := readHeaders(s.block, s.answer.header); err != nil {
 		return err
 	}
 	s.done = s.done || s.ends
@@ -236,14 +233,34 @@ func onGoAway(f frame) error {
 	return nil
 }
 
+// answer is what the headers say of the outcome.
+type answer struct {
+	http    string  // HTTP's status
+	status  *string // gRPC's
+	message string  // percent-encoded
+	details string  // base64 of a google.rpc.Status
+}
+
+func (a *answer) header(name, value string) {
+	switch name {
+	case ":status":
+		a.http = value
+	case "grpc-status":
+		a.status = &value
+	case "grpc-message":
+		a.message = value
+	case "grpc-status-details-bin":
+		a.details = value
+	}
+}
+
 // outcome reads the answer once the stream has ended.
 func (s *stream) outcome() ([]byte, error) {
-	status, ok := s.headers["grpc-status"]
 	switch {
-	case !ok:
-		return nil, errors.New("answer without a gRPC status: HTTP status " + strconv.Quote(s.headers[":status"]))
-	case status != "0":
-		return nil, s.failure(status)
+	case s.answer.status == nil:
+		return nil, errors.New("answer without a gRPC status: HTTP status " + strconv.Quote(s.answer.http))
+	case *s.answer.status != "0":
+		return nil, s.failure()
 	}
 	if len(s.body) < 5 || s.body[0] != 0 || int(uint32At(s.body[1:])) != len(s.body)-5 {
 		return nil, errors.New("answer of " + strconv.Itoa(len(s.body)) + " bytes is not one plain gRPC message")
@@ -252,15 +269,14 @@ func (s *stream) outcome() ([]byte, error) {
 }
 
 // failure is the agent's CNI error, or a plain one when gRPC itself failed.
-func (s *stream) failure(status string) error {
-	details, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s.headers["grpc-status-details-bin"], "="))
-	if err == nil {
+func (s *stream) failure() error {
+	if details, ok := unbase64(s.answer.details); ok {
 		e, err := cniError(details)
 		if err == nil && e != nil {
 			return e
 		}
 	}
-	return errors.New("gRPC status " + status + ": " + unescape(s.headers["grpc-message"]))
+	return errors.New("gRPC status " + *s.answer.status + ": " + unescape(s.answer.message))
 }
 
 // unescape undoes the percent-encoding of grpc-message.

@@ -3,7 +3,8 @@
 //
 // It is here because of what it does not link: encoding/json brings reflect and
 // fmt into a program that is started for every pod, and setting those up takes
-// longer than all the plugin has to do. It is tested against encoding/json.
+// longer than all the plugin has to do. For the same reason it does not recurse:
+// the plugin's stack would have to grow. It is tested against encoding/json.
 //
 // Kernel and wire footprint: none.
 package flat
@@ -11,40 +12,50 @@ package flat
 import (
 	"errors"
 	"strconv"
-	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
 
 // Value is what a member of an object has.
 type Value struct {
-	Text   string // the decoded string, or the JSON of anything else
+	Text   []byte // the decoded string, or the JSON of anything else
 	String bool
 }
 
-// deepest is how many arrays and objects may be inside each other.
+// deepest is how many arrays and objects may be inside each other in a member.
 const deepest = 100
 
-// Object reads a JSON object (RFC 8259). Of members with the same name the last
-// one counts.
-func Object(text []byte) (map[string]Value, error) {
-	r := reader{text: string(text)}
+// Object reads a JSON object (RFC 8259) and calls visit for each member, in
+// order; of members with the same name the last one counts. What visit is given
+// is part of text where it can be.
+func Object(text []byte, visit func(name []byte, v Value)) error {
+	r := reader{text: text}
 	r.space()
 	if !r.take('{') {
-		return nil, r.wrong("an object")
+		return r.wrong("an object")
 	}
-	out := map[string]Value{}
-	err := r.members(deepest, func(name string, v Value) { out[name] = v })
-	if err == nil {
-		if r.space(); r.at < len(r.text) {
-			err = r.wrong("the end")
+	for more := !r.empty('}'); more; {
+		name, err := r.name()
+		if err != nil {
+			return err
+		}
+		v, err := r.value()
+		if err != nil {
+			return err
+		}
+		visit(name, v)
+		if more, err = r.more('}'); err != nil {
+			return err
 		}
 	}
-	return out, err
+	if r.space(); r.at < len(r.text) {
+		return r.wrong("the end")
+	}
+	return nil
 }
 
 type reader struct {
-	text string
+	text []byte
 	at   int // bytes
 }
 
@@ -52,7 +63,7 @@ func (r *reader) wrong(want string) error {
 	if r.at >= len(r.text) {
 		return errors.New("JSON ends where " + want + " should be")
 	}
-	c, _ := utf8.DecodeRuneInString(r.text[r.at:])
+	c, _ := utf8.DecodeRune(r.text[r.at:])
 	return errors.New("JSON has " + strconv.QuoteRune(c) + " at byte " + strconv.Itoa(r.at) + " where " + want + " should be")
 }
 
@@ -77,76 +88,112 @@ func (r *reader) space() {
 	}
 }
 
-// members reads an object from behind its brace.
-func (r *reader) members(deep int, visit func(string, Value)) error {
-	return r.list('}', func() error {
-		name, err := r.str()
-		if err != nil {
-			return err
-		}
-		if r.space(); !r.take(':') {
-			return r.wrong("a colon")
-		}
-		v, err := r.value(deep)
-		visit(name, v)
-		return err
-	})
+// empty takes end, right behind what opened.
+func (r *reader) empty(end byte) bool {
+	r.space()
+	return r.take(end)
 }
 
-// list reads what commas separate, up to end.
-func (r *reader) list(end byte, one func() error) error {
-	if r.space(); r.take(end) {
-		return nil
+// more takes what is behind an item of a list: end, or a comma.
+func (r *reader) more(end byte) (bool, error) {
+	switch r.space(); {
+	case r.take(end):
+		return false, nil
+	case r.take(','):
+		return true, nil
 	}
-	for {
-		r.space()
-		if err := one(); err != nil {
-			return err
-		}
-		switch r.space(); {
-		case r.take(end):
-			return nil
-		case !r.take(','):
-			return r.wrong("a comma or " + strconv.QuoteRune(rune(end)))
-		}
-	}
+	return false, r.wrong("a comma or " + strconv.QuoteRune(rune(end)))
 }
 
-func (r *reader) value(deep int) (Value, error) {
+// name reads the name of a member, and its colon.
+func (r *reader) name() ([]byte, error) {
+	r.space()
+	name, err := r.str()
+	if err != nil {
+		return nil, err
+	}
+	if r.space(); !r.take(':') {
+		return nil, r.wrong("a colon")
+	}
+	return name, nil
+}
+
+func (r *reader) value() (Value, error) {
 	r.space()
 	if r.peek() == '"' {
 		text, err := r.str()
 		return Value{text, true}, err
 	}
 	from := r.at
-	err := r.other(deep - 1)
+	err := r.pass()
 	return Value{Text: r.text[from:r.at]}, err
 }
 
-// other reads a value that is not a string.
-func (r *reader) other(deep int) error {
-	if deep < 0 {
-		return errors.New("JSON has too many levels")
+// pass goes behind a value.
+func (r *reader) pass() error {
+	var within [deepest]byte // what ends the arrays and objects that it is in
+	depth := 0
+	for {
+		end, err := r.begin()
+		if err != nil {
+			return err
+		}
+		if end != 0 {
+			if depth == deepest {
+				return errors.New("JSON has too many levels")
+			}
+			within[depth] = end
+			depth++
+		}
+		// A value has ended, or one begins that is not empty.
+		for opened := end != 0; !opened; {
+			if depth == 0 {
+				return nil
+			}
+			if opened, err = r.more(within[depth-1]); err != nil {
+				return err
+			}
+			if !opened {
+				depth--
+			}
+		}
+		if within[depth-1] == '}' {
+			if _, err := r.name(); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// begin reads a value, or of an array or object that is not empty the beginning,
+// and then returns what ends it.
+func (r *reader) begin() (end byte, err error) {
+	r.space()
 	switch {
 	case r.take('{'):
-		return r.members(deep, func(string, Value) {})
+		end = '}'
 	case r.take('['):
-		return r.list(']', func() error {
-			_, err := r.value(deep)
-			return err
-		})
+		end = ']'
+	case r.peek() == '"':
+		_, err = r.str()
+		return 0, err
+	default:
+		return 0, r.plain()
 	}
-	for _, word := range []string{"true", "false", "null"} {
-		if strings.HasPrefix(r.text[r.at:], word) {
+	if r.empty(end) {
+		return 0, nil
+	}
+	return end, nil
+}
+
+// plain reads a word or a number.
+func (r *reader) plain() error {
+	for _, word := range [...]string{"true", "false", "null"} {
+		if rest := r.text[r.at:]; len(rest) >= len(word) && string(rest[:len(word)]) == word {
 			r.at += len(word)
 			return nil
 		}
 	}
-	return r.number()
-}
-
-func (r *reader) number() error {
 	r.take('-')
 	if !r.take('0') && !r.digits() {
 		return r.wrong("a value")
@@ -174,22 +221,22 @@ func (r *reader) digits() (any bool) {
 }
 
 // str reads a string and decodes it.
-func (r *reader) str() (string, error) {
+func (r *reader) str() ([]byte, error) {
 	if !r.take('"') {
-		return "", r.wrong("a string")
+		return nil, r.wrong("a string")
 	}
 	var out []byte
 	for from := r.at; ; {
 		switch c := r.peek(); {
 		case r.at >= len(r.text) || c < ' ':
-			return "", r.wrong("the end of a string")
+			return nil, r.wrong("the end of a string")
 		case c == '"':
 			text := r.text[from:r.at]
 			if r.at++; out != nil {
-				text = string(append(out, text...))
+				text = append(out, text...)
 			}
-			if !utf8.ValidString(text) {
-				text = string([]rune(text)) // U+FFFD for every byte that is none
+			if !utf8.Valid(text) {
+				text = []byte(string([]rune(string(text)))) // U+FFFD for every byte that is none
 			}
 			return text, nil
 		case c == '\\':
@@ -197,7 +244,7 @@ func (r *reader) str() (string, error) {
 			r.at++
 			c, err := r.escape()
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			out = utf8.AppendRune(out, c)
 			from = r.at
@@ -210,9 +257,10 @@ func (r *reader) str() (string, error) {
 // escape reads what follows a backslash.
 func (r *reader) escape() (rune, error) {
 	const names, meanings = `"\/bfnrt`, "\"\\/\b\f\n\r\t"
-	if i := strings.IndexByte(names, r.peek()); i >= 0 && r.at < len(r.text) {
-		r.at++
-		return rune(meanings[i]), nil
+	for i := range names {
+		if r.take(names[i]) {
+			return rune(meanings[i]), nil
+		}
 	}
 	c, ok := r.unit(0)
 	if !ok {
@@ -236,7 +284,7 @@ func (r *reader) unit(skip int) (rune, bool) {
 	if at+5 > len(r.text) || r.text[at] != 'u' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(r.text[at+1:at+5], 16, 32)
+	n, err := strconv.ParseUint(string(r.text[at+1:at+5]), 16, 32)
 	return rune(n), err == nil
 }
 

@@ -22,7 +22,8 @@ func FuzzObject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var want map[string]json.RawMessage
 		wantErr := json.Unmarshal(text, &want)
-		got, err := flat.Object(text)
+		got := map[string]flat.Value{}
+		err := flat.Object(text, func(name []byte, v flat.Value) { got[string(name)] = v })
 		if strings.Count(string(text), "[")+strings.Count(string(text), "{") > 90 {
 			return // only the levels that we take
 		}
@@ -40,9 +41,9 @@ func FuzzObject(f *testing.F) {
 			var s string
 			if isString := raw[0] == '"'; !ok || isString != v.String {
 				t.Errorf("%q: member %q is %+v, want %s", text, name, v, raw)
-			} else if isString && (json.Unmarshal(raw, &s) != nil || v.Text != s) {
+			} else if isString && (json.Unmarshal(raw, &s) != nil || string(v.Text) != s) {
 				t.Errorf("%q: member %q is %q, want %q", text, name, v.Text, s)
-			} else if !isString && v.Text != string(raw) {
+			} else if !isString && string(v.Text) != string(raw) {
 				t.Errorf("%q: member %q is %q, want %q", text, name, v.Text, raw)
 			}
 		}
@@ -50,8 +51,15 @@ func FuzzObject(f *testing.F) {
 }
 
 func TestObjectBoundsItsDepth(t *testing.T) {
-	if _, err := flat.Object([]byte(`{"a":` + strings.Repeat("[", 1<<20))); err == nil {
+	ignore := func([]byte, flat.Value) {}
+	if err := flat.Object([]byte(`{"a":`+strings.Repeat("[", 1<<20)), ignore); err == nil {
 		t.Error("a million levels are no error")
+	}
+	for levels, want := range map[int]bool{1: true, 100: true, 101: false} {
+		err := flat.Object([]byte(`{"a":`+strings.Repeat("[", levels)+"1"+strings.Repeat("]", levels)+"}"), ignore)
+		if (err == nil) != want {
+			t.Errorf("%d levels inside the object: error %v", levels, err)
+		}
 	}
 }
 

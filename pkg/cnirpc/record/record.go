@@ -1,7 +1,7 @@
 // Package record writes down a DEL, for the agent to do: one file for each
 // attachment in a directory that survives a reboot. Package spool reads them.
 //
-// The plugin links it, so it does without os, fmt and encoding/json (see package
+// The plugin links it, so it does without os, fmt and encoding/… (see package
 // flat): what those set up when the process starts takes longer than the write.
 //
 // Kernel footprint: files named <containerID>@<ifname>.json; both parts are
@@ -11,10 +11,8 @@
 package record
 
 import (
-	"encoding/base64"
 	"errors"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
@@ -35,19 +33,28 @@ const (
 
 // Path is where the record of an attachment is, if there is one.
 func Path(dir, containerID, ifname string) string {
-	return strings.TrimRight(dir, "/") + "/" + containerID + "@" + ifname + Suffix
+	return plain(dir) + "/" + containerID + "@" + ifname + Suffix
+}
+
+// plain is a directory's path without slashes at its end.
+func plain(dir string) string {
+	for len(dir) > 0 && dir[len(dir)-1] == '/' {
+		dir = dir[:len(dir)-1]
+	}
+	return dir
 }
 
 // Write records a DEL, in a directory that it makes if it has to. The record
 // outlives the process, and not for certain a power cut: that leaves of a pod no
 // more than its address, which the agent's own search for addresses without a pod
-// finds. Writing a record again replaces it.
-func Write(dir string, r client.Request) error {
-	if strings.ContainsAny(r.ContainerID+r.IfName, "/@") || r.ContainerID == "" || r.IfName == "" {
+// finds. Writing a record again replaces it. The text is put together in buffer,
+// if that is large enough.
+func Write(dir string, r client.Request, buffer []byte) error {
+	if !isFileName(r.ContainerID) || !isFileName(r.IfName) {
 		return errors.New("container " + strconv.Quote(r.ContainerID) + ", interface " + strconv.Quote(r.IfName) + ": cannot be a file name")
 	}
 	path := Path(dir, r.ContainerID, r.IfName)
-	temporary := strings.TrimRight(dir, "/") + "/" + Unfinished + r.ContainerID + "@" + r.IfName + "-" + strconv.Itoa(syscall.Getpid())
+	temporary := plain(dir) + "/" + Unfinished + r.ContainerID + "@" + r.IfName + "-" + strconv.Itoa(syscall.Getpid())
 	number, err := create(temporary)
 	if errors.Is(err, syscall.ENOENT) {
 		if err = makeAll(dir); err == nil {
@@ -57,7 +64,7 @@ func Write(dir string, r client.Request) error {
 	if err != nil {
 		return &fd.Failure{Step: "make record " + temporary, Cause: err}
 	}
-	_, err = fd.FD(number).Write(encode(r))
+	_, err = fd.FD(number).Write(encode(buffer[:0], r))
 	err = errors.Join(err, syscall.Close(number))
 	if err == nil {
 		err = syscall.Rename(temporary, path)
@@ -69,6 +76,16 @@ func Write(dir string, r client.Request) error {
 	return nil
 }
 
+// isFileName: can be a part of a record's name.
+func isFileName(s string) bool {
+	for i := range len(s) {
+		if s[i] == '/' || s[i] == '@' {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // create makes a file, or empties the one that a killed process left.
 func create(path string) (number int, err error) {
 	const flags = syscall.O_WRONLY | syscall.O_CREAT | syscall.O_TRUNC | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
@@ -78,7 +95,7 @@ func create(path string) (number int, err error) {
 
 // makeAll makes a directory for root alone, and those above it for all to see.
 func makeAll(dir string) error {
-	dir = strings.TrimRight(dir, "/")
+	dir = plain(dir)
 	for i := 1; i < len(dir); i++ {
 		if dir[i] == '/' {
 			if err := makeOne(dir[:i], 0o755); err != nil {
@@ -96,44 +113,31 @@ func makeOne(dir string, mode uint32) error {
 	return nil
 }
 
-// encode writes what encoding/json makes of a client.Request; empty fields are
-// left out.
-func encode(r client.Request) []byte {
-	b := []byte{'{'}
-	for _, m := range []struct{ name, value string }{
-		{"containerID", r.ContainerID}, {"netns", r.Netns}, {"ifname", r.IfName}, {"args", r.Args},
-		{"config", base64.StdEncoding.EncodeToString(r.Config)},
-	} {
-		if m.value == "" {
-			continue
-		}
-		if len(b) > 1 {
-			b = append(b, ',')
-		}
-		b = flat.AppendString(b, m.name)
-		b = flat.AppendString(append(b, ':'), m.value)
+// encode appends a request as JSON; empty fields are left out. The configuration,
+// which is an object, stays as it came.
+func encode(b []byte, r client.Request) []byte {
+	b = append(b, '{')
+	b = member(b, "containerID", r.ContainerID)
+	b = member(b, "netns", r.Netns)
+	b = member(b, "ifname", r.IfName)
+	b = member(b, "args", r.Args)
+	if len(r.Config) > 0 {
+		b = append(named(b, "config"), r.Config...)
 	}
 	return append(b, '}')
 }
 
-// Decode reads what Write wrote.
-func Decode(b []byte) (r client.Request, err error) {
-	members, err := flat.Object(b)
-	if err != nil {
-		return r, err
+func member(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
 	}
-	var config string
-	for name, place := range map[string]*string{
-		"containerID": &r.ContainerID, "netns": &r.Netns, "ifname": &r.IfName, "args": &r.Args, "config": &config,
-	} {
-		m, ok := members[name]
-		if ok && !m.String {
-			return r, errors.New(name + ": not a string")
-		}
-		*place = m.Text
+	return flat.AppendString(named(b, name), value)
+}
+
+// named begins a member.
+func named(b []byte, name string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
 	}
-	if config != "" {
-		r.Config, err = base64.StdEncoding.DecodeString(config)
-	}
-	return r, err
+	return append(flat.AppendString(b, name), ':')
 }

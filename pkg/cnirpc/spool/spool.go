@@ -85,7 +85,7 @@ func Read(path string) (r Record, ok bool) {
 		return r, false
 	}
 	if err == nil {
-		r.Request, err = record.Decode(b)
+		r.Request, err = decode(b)
 	}
 	if err == nil && (r.Request.ContainerID != id || r.Request.IfName != ifname) {
 		err = errors.New("holds container " + strconv.Quote(r.Request.ContainerID) + ", interface " + strconv.Quote(r.Request.IfName))

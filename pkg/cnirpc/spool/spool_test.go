@@ -23,7 +23,7 @@ func TestRecordsComeBackAsWritten(t *testing.T) {
 	}
 	for i := range want {
 		for range 2 { // again is no error
-			if err := record.Write(dir, want[i]); err != nil {
+			if err := record.Write(dir, want[i], nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -74,7 +74,7 @@ func TestListReportsBadRecordsAndLeavesOthersAlone(t *testing.T) {
 func TestListLeavesOutWhatIsKnown(t *testing.T) {
 	dir := t.TempDir()
 	for _, id := range []string{"a", "b"} {
-		if err := record.Write(dir, client.Request{ContainerID: id, IfName: "eth0"}); err != nil {
+		if err := record.Write(dir, client.Request{ContainerID: id, IfName: "eth0"}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestListLeavesOutWhatIsKnown(t *testing.T) {
 
 func TestReadKnowsARecordByItsName(t *testing.T) {
 	dir := t.TempDir()
-	if err := record.Write(dir, client.Request{ContainerID: "a", IfName: "eth0"}); err != nil {
+	if err := record.Write(dir, client.Request{ContainerID: "a", IfName: "eth0"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"a@eth0.json": true, "b@eth0.json": false, ".new-1": false, "a.json": false, "a@eth0": false} {
