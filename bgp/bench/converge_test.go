@@ -52,7 +52,7 @@ const (
 // next hops, and withdraw them: from the first byte on the wire until the
 // kernel has them all, or none. The agent, BIRD and FRR take turns; the sender
 // writes the same bytes to each. Figures are medians of 7 rounds in ms, "x" is
-// ours in BIRD's. "rss" is in MiB over the memory at rest before any prefix, with
+// ours in BIRD's, "faults" are pages that the kernel had to give. "rss" is in MiB over the memory at rest before any prefix, with
 // the prefixes in place for 12 s; "peak" the highest of the process.
 func BenchmarkConvergence(b *testing.B) {
 	n := bgptest.New(b)
@@ -95,7 +95,7 @@ func BenchmarkConvergence(b *testing.B) {
 				r.until(b, time.Now(), 0)
 			}
 			for _, r := range receivers {
-				for _, what := range []string{"learn-ms", "forget-ms", "learn-cpu-ms"} {
+				for _, what := range []string{"learn-ms", "forget-ms", "learn-cpu-ms", "learn-faults"} {
 					b.ReportMetric(median(figures[r.name+" "+what]), r.name+"-"+what)
 				}
 				b.ReportMetric(median(figures[r.name+" rss"])-idle[r.name], r.name+"-rss-MiB")
@@ -136,10 +136,11 @@ func converge(b *testing.B, r *receiver, w *bgptest.Wire, there, gone []byte, co
 	note := func(what string, v float64) { figures[r.name+" "+what] = append(figures[r.name+" "+what], v) }
 	r.rest(b)
 	r.empty = r.routes(b)
-	cpu, start := r.cpu(b), time.Now()
+	cpu, faults, start := r.cpu(b), r.faults(b), time.Now()
 	w.Send(there)
 	note("learn-ms", ms(r.until(b, start, count)))
 	note("learn-cpu-ms", ms(r.cpu(b)-cpu))
+	note("learn-faults", float64(r.faults(b)-faults))
 	r.verify(b, count, nextHops)
 	r.rest(b)
 	start = time.Now()

@@ -188,21 +188,33 @@ func (r *receiver) rest(b *testing.B) {
 }
 
 // cpu is the CPU time of the processes so far.
-func (r *receiver) cpu(b *testing.B) (sum time.Duration) {
+func (r *receiver) cpu(b *testing.B) time.Duration {
 	b.Helper()
-	const tick = 10 * time.Millisecond // USER_HZ
+	const tick = 10 * time.Millisecond             // USER_HZ
+	return tick * time.Duration(r.stat(b, 11, 12)) // utime, stime
+}
+
+// faults are the pages that the processes have been given so far.
+func (r *receiver) faults(b *testing.B) int {
+	b.Helper()
+	return r.stat(b, 7) // minflt
+}
+
+// stat is the sum of fields of /proc/PID/stat, counted from the state.
+func (r *receiver) stat(b *testing.B, fields ...int) (sum int) {
+	b.Helper()
 	for _, pid := range r.pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			b.Fatalf("%s has ended: %v", r.name, err)
 		}
 		_, rest, _ := strings.Cut(string(stat), ") ")
-		for _, f := range strings.Fields(rest)[11:13] { // utime, stime
-			ticks, err := strconv.Atoi(f)
+		for _, i := range fields {
+			n, err := strconv.Atoi(strings.Fields(rest)[i])
 			if err != nil {
 				b.Fatal(err)
 			}
-			sum += time.Duration(ticks) * tick
+			sum += n
 		}
 	}
 	return sum
