@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -177,23 +178,30 @@ func (l *Lab) cut(machine string) error {
 	return nil
 }
 
-// setCarrier pulls or plugs all cables of a machine at the switch: the machine
-// sees its carrier go, and keeps its configuration.
+// setCarrier pulls or plugs all cables of a machine at the switch, as good as at
+// once, those to the core last: a router must not have the time to tell its rack.
+// The machine sees its carrier go, and keeps its configuration.
 func (l *Lab) setCarrier(machine string, up bool) error {
 	fabric, err := netns.Handle(l.netnsName(fabricName))
 	if err != nil {
 		return err
 	}
 	defer fabric.Close()
+	set := fabric.LinkSetDown
+	if up {
+		set = fabric.LinkSetUp
+	}
+	var ports []netlink.Link
 	for _, cable := range l.topology.links(machine) {
 		port, err := fabric.LinkByName(cable.port)
-		if err == nil && up {
-			err = fabric.LinkSetUp(port)
-		} else if err == nil {
-			err = fabric.LinkSetDown(port)
-		}
 		if err != nil {
-			return fmt.Errorf("set cable %s: %w", cable.port, err)
+			return fmt.Errorf("find cable %s: %w", cable.port, err)
+		}
+		ports = append(ports, port)
+	}
+	for _, port := range slices.Backward(ports) {
+		if err := set(port); err != nil {
+			return fmt.Errorf("set cable %s: %w", port.Attrs().Name, err)
 		}
 	}
 	return l.waitCarrier(machine, up)
