@@ -52,8 +52,9 @@ const (
 // next hops, and withdraw them: from the first byte on the wire until the
 // kernel has them all, or none. The agent, BIRD and FRR take turns; the sender
 // writes the same bytes to each. Figures are medians of 7 rounds in ms, "x" is
-// ours in BIRD's, "faults" are pages that the kernel had to give. "rss" is in MiB over the memory at rest before any prefix, with
-// the prefixes in place for 12 s; "peak" the highest of the process.
+// ours in BIRD's, "faults" are pages that the kernel had to give. "rss" is in MiB
+// over the memory at rest before any prefix, with the prefixes in place for 12 s;
+// "peak" the highest of the process.
 func BenchmarkConvergence(b *testing.B) {
 	n := bgptest.New(b)
 	sender := n.Host(1)

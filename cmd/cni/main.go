@@ -4,8 +4,8 @@
 // It speaks CNI 0.3.1 to 1.1.0: ADD, DEL, CHECK, STATUS, GC and VERSION. It holds
 // no token, opens no netlink socket and knows nothing of Kubernetes. It is
 // started for every pod, twice, so it links no more than that takes: what os, fmt,
-// net, encoding/json and CNI's own skeleton set up before main begins costs more
-// than all that it has to do. What the skeleton checks is in runtime.go.
+// net, time, encoding/… and CNI's own skeleton set up before main begins costs
+// more than all that it has to do. What the skeleton checks is in runtime.go.
 //
 // Its own keys of the network configuration, both optional:
 //
@@ -24,7 +24,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
-	_ "github.com/muslin-net/muslin/pkg/cnirpc/room"
+	_ "github.com/muslin-net/muslin/pkg/cnirpc/room" // a stack that need not grow
 )
 
 // version is set by the linker.

@@ -262,3 +262,14 @@ func TestWriteFileKeepsTheOldArchiveOnError(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// The two ways to build the image link the plugin alike.
+func TestDockerfileLinksThePluginAlike(t *testing.T) {
+	text, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := `build cni muslin "` + Plugin.Link + `"`; !strings.Contains(string(text), line) {
+		t.Errorf("Dockerfile does not say %s", line)
+	}
+}

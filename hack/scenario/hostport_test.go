@@ -41,7 +41,7 @@ spec:
 			t.Errorf("from %s: answer %q, error %v", from, answer, err)
 		}
 	}
-	if rules := s.natRules(t, ctx, node); !strings.Contains(rules, port) {
+	if rules := s.ruleset(t, ctx, node); !strings.Contains(rules, port) {
 		t.Errorf("no rule of %s names port %s:\n%s", node, port, rules)
 	}
 	remove()
@@ -49,7 +49,7 @@ spec:
 		if answer, err := ask("n3"); err == nil {
 			return fmt.Errorf("port %s of %s still answers: %s", port, node, answer)
 		}
-		if rules := s.natRules(t, ctx, node); strings.Contains(rules, port) {
+		if rules := s.ruleset(t, ctx, node); strings.Contains(rules, port) {
 			return fmt.Errorf("a rule of %s still names port %s:\n%s", node, port, rules)
 		}
 		return nil
@@ -58,8 +58,8 @@ spec:
 	}
 }
 
-// natRules is a node's whole ruleset.
-func (s story) natRules(t *testing.T, ctx context.Context, node string) string {
+// ruleset is all that a node has in nftables.
+func (s story) ruleset(t *testing.T, ctx context.Context, node string) string {
 	t.Helper()
 	out, err := s.Exec(ctx, node, "nft", "list", "ruleset")
 	if err != nil {

@@ -3,8 +3,8 @@
 //
 // It is what keeps the plugin small and quick to start: a few hundred lines on
 // top of syscall instead of grpc-go and the protobuf runtime. It also does without
-// os, net, fmt, reflect, encoding/… and hpack: what they set up when the process
-// starts takes longer than the call. It is tested against grpc-go's server,
+// os, net, fmt, time, bufio, reflect, encoding/… and hpack: what they set up when
+// the process starts takes longer than the call. It is tested against grpc-go's server,
 // golang.org/x/net and the generated code's encoding.
 //
 // What it speaks: HTTP/2 (RFC 9113) with one stream, flow control in both

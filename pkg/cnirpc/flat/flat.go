@@ -3,8 +3,7 @@
 //
 // It is here because of what it does not link: encoding/json brings reflect and
 // fmt into a program that is started for every pod, and setting those up takes
-// longer than all the plugin has to do. For the same reason it does not recurse:
-// the plugin's stack would have to grow. It is tested against encoding/json.
+// longer than all the plugin has to do. It is tested against encoding/json.
 //
 // Kernel and wire footprint: none.
 package flat
@@ -125,65 +124,43 @@ func (r *reader) value() (Value, error) {
 		return Value{text, true}, err
 	}
 	from := r.at
-	err := r.pass()
+	err := r.pass(deepest)
 	return Value{Text: r.text[from:r.at]}, err
 }
 
-// pass goes behind a value.
-func (r *reader) pass() error {
-	var within [deepest]byte // what ends the arrays and objects that it is in
-	depth := 0
-	for {
-		end, err := r.begin()
-		if err != nil {
-			return err
-		}
-		if end != 0 {
-			if depth == deepest {
-				return errors.New("JSON has too many levels")
-			}
-			within[depth] = end
-			depth++
-		}
-		// A value has ended, or one begins that is not empty.
-		for opened := end != 0; !opened; {
-			if depth == 0 {
-				return nil
-			}
-			if opened, err = r.more(within[depth-1]); err != nil {
-				return err
-			}
-			if !opened {
-				depth--
-			}
-		}
-		if within[depth-1] == '}' {
-			if _, err := r.name(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// begin reads a value, or of an array or object that is not empty the beginning,
-// and then returns what ends it.
-func (r *reader) begin() (end byte, err error) {
-	r.space()
-	switch {
+// pass goes behind a value, in which as many arrays and objects may be inside
+// each other as deep says.
+func (r *reader) pass(deep int) error {
+	var end byte
+	switch r.space(); {
 	case r.take('{'):
 		end = '}'
 	case r.take('['):
 		end = ']'
 	case r.peek() == '"':
-		_, err = r.str()
-		return 0, err
+		_, err := r.str()
+		return err
 	default:
-		return 0, r.plain()
+		return r.plain()
 	}
-	if r.empty(end) {
-		return 0, nil
+	if deep == 0 {
+		return errors.New("JSON has too many levels")
 	}
-	return end, nil
+	for more := !r.empty(end); more; {
+		if end == '}' {
+			if _, err := r.name(); err != nil {
+				return err
+			}
+		}
+		err := r.pass(deep - 1)
+		if err != nil {
+			return err
+		}
+		if more, err = r.more(end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plain reads a word or a number.
