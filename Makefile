@@ -42,6 +42,14 @@ generate: ## regenerate CRDs, deep copies and the RPC code
 check-generate: generate ## fail when generated files are not current
 	@git diff --exit-code --stat -- manifests pkg || { echo "generated files differ: run make generate and commit"; exit 1; }
 
+.PHONY: third-party
+third-party: ## write third_party/gobgp anew from the release and the patches
+	$(GO) run ./hack/thirdparty/cmd/thirdparty
+
+.PHONY: third-party-test
+third-party-test: ## run GoBGP's own tests with the patches, 5 minutes; in a network namespace of their own
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && 	$(GO) run ./hack/thirdparty/cmd/thirdparty -source "$$dir/gobgp" && cd "$$dir/gobgp" && $(GO) mod download && 	unshare --net sh -ec 'ip link set lo up; exec "$$0" test -count=1 ./internal/... ./pkg/...' $(GO)
+
 .PHONY: lint
 lint: ## golangci-lint with the project's list
 	$(GO) tool -modfile=$(TOOLS) golangci-lint run --allow-parallel-runners ./...
