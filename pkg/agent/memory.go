@@ -18,8 +18,9 @@ const (
 	// process counts as calm: bytes.
 	memoryCalm = 4 << 20
 	// burstRoom is how much may be allocated between two collections in a burst:
-	// bytes. A table of 50,000 routes allocates some 200 MiB when it comes.
-	burstRoom = 96 << 20
+	// bytes. What is alive afterwards lies scattered over all that was in use: the
+	// more room, the more memory the process keeps when the burst is over.
+	burstRoom = 48 << 20
 	// burstRoutes is how many routes more or fewer make a burst.
 	burstRoutes = 256
 )
@@ -62,16 +63,20 @@ type collector struct {
 	mu     sync.Mutex
 	usual  int // GOGC outside bursts
 	burst  bool
-	routes int // when last told of
+	moved  bool // there was a burst, or more of it, since the last look
+	routes int  // when last told of
 }
 
 // heard notes how many routes there are. Many more or fewer than last time are
-// the begin of a burst; it ends with the first calm look.
+// the begin of a burst; it ends with the first look that has seen no more of it.
 func (c *collector) heard(routes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	moved := max(routes-c.routes, c.routes-routes)
-	if c.routes = routes; moved < burstRoutes || c.burst {
+	if c.routes = routes; moved < burstRoutes {
+		return
+	}
+	if c.moved = true; c.burst {
 		return
 	}
 	c.burst, c.usual = true, debug.SetGCPercent(-1)
@@ -104,11 +109,13 @@ func roomPercent(live uint64, usual int) int {
 	return max(usual, int(burstRoom*100/max(live, 1<<20)))
 }
 
-// calm ends a burst, and reports whether there was one.
-func (c *collector) calm() bool {
+// look ends a burst that goes on no more, and reports whether there was one.
+func (c *collector) look() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.burst {
+	moved := c.moved
+	c.moved = false
+	if !c.burst || moved {
 		return false
 	}
 	c.burst = false
@@ -130,8 +137,7 @@ func (c *collector) release(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 		now := readMemory()
-		over := calm(before, now) && c.calm()
-		if over || releasable(before, now) {
+		if over := c.look(); over || releasable(before, now) {
 			debug.FreeOSMemory()
 			now = readMemory()
 		}

@@ -64,9 +64,14 @@ func TestCollectorInABurst(t *testing.T) {
 		{"few routes more", func() { c.heard(burstRoutes - 1) }, false},
 		{"many more", func() { c.heard(10000) }, true},
 		{"a collection", runtime.GC, true},
-		{"a calm look", func() { c.calm() }, false},
+		{"a look at it", func() { c.look() }, true},
+		{"more of it", func() { c.heard(20000) }, true},
+		{"another look", func() { c.look() }, true},
+		{"a few more", func() { c.heard(20001) }, true},
+		{"a look when it is over", func() { c.look() }, false},
 		{"many fewer", func() { c.heard(1) }, true},
-		{"another calm look", func() { c.calm() }, false},
+		{"a look at that", func() { c.look() }, true},
+		{"a look when that is over", func() { c.look() }, false},
 		{"a collection after it", runtime.GC, false},
 	} {
 		step.do()
@@ -83,7 +88,7 @@ func TestRoomPercent(t *testing.T) {
 		usual int
 		want  int
 	}{
-		{0, 100, 9600}, {12 * mb, 100, 800}, {48 * mb, 100, 200}, {500 * mb, 100, 100}, {96 * mb, 300, 300},
+		{0, 100, 4800}, {8 * mb, 100, 600}, {24 * mb, 100, 200}, {500 * mb, 100, 100}, {48 * mb, 300, 300},
 	} {
 		if got := roomPercent(c.live, c.usual); got != c.want {
 			t.Errorf("with %d bytes alive and a usual %d: %d, want %d", c.live, c.usual, got, c.want)
