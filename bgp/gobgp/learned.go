@@ -258,6 +258,7 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 	}
 	w.merge(old, slices.Compact(changed))
 	l.list, l.forCfg, l.dirty = w.out, cfg, nil
+	l.pace.looked()
 	return l.list
 }
 

@@ -41,7 +41,6 @@ type pace struct {
 	told   time.Time // when told last
 	total  int       // routes
 	wait   int       // patience
-	last   int       // pending, as last heard of
 	asked  bool      // told that a part is pending, and nobody has looked yet
 }
 
@@ -54,10 +53,6 @@ func (p *pace) changed(pending, total int) {
 	defer p.mu.Unlock()
 	p.untold++
 	p.total = total
-	if pending < p.last {
-		p.asked = false
-	}
-	p.last = pending
 	if !p.armed {
 		now := time.Now()
 		if now.Sub(p.told) >= p.scaled(apart, apartEach) {
@@ -74,6 +69,13 @@ func (p *pace) changed(pending, total int) {
 		p.asked = true
 		p.out(time.Now())
 	}
+}
+
+// looked notes that somebody has looked: nothing is pending any more.
+func (p *pace) looked() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = false
 }
 
 func (p *pace) scaled(base, each time.Duration) time.Duration {

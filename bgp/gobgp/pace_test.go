@@ -137,10 +137,16 @@ func TestPaceOfALargePart(t *testing.T) {
 		if told != 2 {
 			t.Fatalf("before anybody has looked: told %d times", told)
 		}
+		p.looked()
+		p.changed(fewest+1, fewest) // as much again, in one event
+		if told != 3 {
+			t.Fatalf("the same again, after a look: told %d times", told)
+		}
+		p.looked()
 		p.changed(1, 1000000)
 		p.changed(most-1, 1000000)
 		p.changed(most, 1000000)
-		if told != 3 {
+		if told != 4 {
 			t.Fatalf("the largest part: told %d times", told)
 		}
 		time.Sleep(time.Second)
