@@ -48,7 +48,9 @@ third-party: ## write third_party/gobgp anew from the release and the patches
 
 .PHONY: third-party-test
 third-party-test: ## run GoBGP's own tests with the patches, 5 minutes; in a network namespace; needs a C compiler
-	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && 	$(GO) run ./hack/thirdparty/cmd/thirdparty -source "$$dir/gobgp" && cd "$$dir/gobgp" && $(GO) mod download && 	unshare --net sh -ec 'ip link set lo up; CGO_ENABLED=1 exec "$$0" test -count=1 ./internal/... ./pkg/...' $(GO)
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	$(GO) run ./hack/thirdparty/cmd/thirdparty -source "$$dir/gobgp" && cd "$$dir/gobgp" && $(GO) mod download && \
+	unshare --net sh -ec 'ip link set lo up; CGO_ENABLED=1 exec "$$0" test -count=1 ./internal/... ./pkg/...' $(GO)
 
 .PHONY: lint
 lint: ## golangci-lint with the project's list

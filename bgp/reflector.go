@@ -8,7 +8,8 @@ import (
 
 // ReflectorRecords is how many records of what was sent, clients times routes,
 // a route reflector should keep at most: with as many, everything takes about
-// two seconds to reach everybody and the agent some 300 MB, both in proportion
+// a second to reach everybody and the agent some 90 MiB; five times as many take
+// four seconds and 240 MiB on two cores
 // (docs/performance.md, BenchmarkReflector).
 const ReflectorRecords = 200_000
 

@@ -17,6 +17,8 @@ const (
 	// Module and Version are the release that is copied.
 	Module  = "github.com/osrg/gobgp/v4"
 	Version = "v4.8.0"
+	// sums are its lines of a go.sum, so that what is copied is what was read.
+	sums = Module + " " + Version + " h1:CoprkOZ2nsH8aTHij6xWj18QOrsBwG9D00l1PGw7394=\n" + Module + " " + Version + "/go.mod h1:bJbFm7T2nRANggShfl3I9h0UpPCzu4uAY5J/6dTdRvs=\n"
 	// Dir is where the copy stands, below the root of the checkout.
 	Dir = "third_party/gobgp"
 	// patches and readme are what of the copy is ours.
@@ -50,6 +52,10 @@ func patched(ctx context.Context, root, from, to string) error {
 	if err != nil {
 		return err
 	}
+	// Inside a repository git apply would leave alone what is not of it.
+	if _, err := run(ctx, to, "git", "init", "--quiet"); err != nil {
+		return err
+	}
 	for _, p := range list {
 		if p, err = filepath.Abs(p); err != nil {
 			return err
@@ -61,7 +67,8 @@ func patched(ctx context.Context, root, from, to string) error {
 	return nil
 }
 
-// Make writes the copy into to: what of the patched release belongs there.
+// Make writes the copy into to, in place of an earlier one: what of the patched
+// release belongs there.
 func Make(ctx context.Context, root, to string) error {
 	whole, err := os.MkdirTemp("", "muslin-thirdparty-")
 	if err != nil {
@@ -86,6 +93,15 @@ func Make(ctx context.Context, root, to string) error {
 			if !strings.HasSuffix(f, "_test.go") {
 				files = append(files, filepath.Join(p, filepath.Base(f)))
 			}
+		}
+	}
+	old, err := Files(to)
+	if err != nil {
+		return err
+	}
+	for name := range old {
+		if err := os.Remove(filepath.Join(to, name)); err != nil {
+			return err
 		}
 	}
 	for _, f := range files {
@@ -121,11 +137,16 @@ func Files(dir string) (map[string]string, error) {
 
 // download fetches the release, unless the module cache has it, and says where it is.
 func download(ctx context.Context) (string, error) {
-	away, err := os.MkdirTemp("", "muslin-thirdparty-") // no go.mod there replaces the module
+	away, err := os.MkdirTemp("", "muslin-thirdparty-") // a module that replaces nothing
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(away)
+	for name, text := range map[string]string{"go.mod": "module away\n", "go.sum": sums} {
+		if err := os.WriteFile(filepath.Join(away, name), []byte(text), 0o644); err != nil {
+			return "", err
+		}
+	}
 	out, err := run(ctx, away, "go", "mod", "download", "-json", Module+"@"+Version)
 	if err != nil {
 		return "", err

@@ -36,15 +36,5 @@ func run(args []string) error {
 	if *source != "" {
 		return thirdparty.Source(ctx, *root, *source)
 	}
-	copied := filepath.Join(*root, thirdparty.Dir)
-	old, err := thirdparty.Files(copied)
-	if err != nil {
-		return err
-	}
-	for name := range old {
-		if err := os.Remove(filepath.Join(copied, name)); err != nil {
-			return err
-		}
-	}
-	return thirdparty.Make(ctx, *root, copied)
+	return thirdparty.Make(ctx, *root, filepath.Join(*root, thirdparty.Dir))
 }
