@@ -200,7 +200,7 @@ func (s *sessions) heard(r peerRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.peers[r.peer]
-	if !ok {
+	if !ok || v.state != packet.BGP_FSM_ESTABLISHED && farewell(r) {
 		return
 	}
 	f := v.whyRecorded(r)
@@ -227,6 +227,14 @@ func (v *session) whyRecorded(r peerRecord) failure {
 		return failure{reasonSent, "this node ended the session: " + said}
 	}
 	return failure{reasonSent, "this node refused the peer's OPEN: " + said}
+}
+
+// farewell reports whether a record is the Cease (RFC 4486) of a peer that is
+// taken away or made anew. By then its address is that of the next session, of
+// which it says nothing.
+func farewell(r peerRecord) bool {
+	return r.message == logSent && r.code == packet.BGP_ERROR_CEASE &&
+		slices.Contains([]uint8{packet.BGP_ERROR_SUB_PEER_DECONFIGURED, packet.BGP_ERROR_SUB_HARD_RESET}, r.subcode)
 }
 
 func badAS(r peerRecord) bool {

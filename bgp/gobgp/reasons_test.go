@@ -172,6 +172,26 @@ func TestWhyLost(t *testing.T) {
 	})
 }
 
+// A password that is changed under a session ends it by this node's own doing.
+// What is said afterwards is why it does not come back, not how it was ended.
+func TestWhyNotBack(t *testing.T) {
+	for name, router := range map[string]func(a, b *bgptest.Host){"bird": birdAs(65001, 64512, ""), "frr": frrAs(65001, 64512, "")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b := n.Host(1), n.Host(2)
+			router(a, b)
+			snap := withPeer(clusterOf(a), b.V4, 65001)
+			s := startSpeaker(t, a, "")
+			s.apply(desired(t, snap))
+			s.established(b.V4)
+			withPassword("other")(&snap.Peers[0])
+			s.apply(desired(t, snap))
+			bgptest.Eventually(t, "said", func() string { return says(s, "connection-timed-out", "timed out", "another password") })
+		})
+	}
+}
+
 // sessionWithBIRD is an established session with a hold time.
 func sessionWithBIRD(t *testing.T, hold string) (*process, *bgptest.BIRD, *bgptest.Host) {
 	t.Helper()
