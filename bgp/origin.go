@@ -192,8 +192,7 @@ func (c OriginCheck) coversBlocks(p netip.Prefix) bool {
 }
 
 func without(l model.Learned, bad []Refusal) model.Learned {
-	out := l
-	out.NextHops, out.From = nil, nil
+	out := model.Learned{Prefix: l.Prefix, Multipath: &model.Multipath{Mesh: l.Mesh, Stale: l.Stale}}
 	for i, nh := range l.NextHops {
 		if !slices.ContainsFunc(bad, func(r Refusal) bool { return r.NextHop == nh }) {
 			out.NextHops, out.From = append(out.NextHops, nh), append(out.From, l.From[i])

@@ -13,7 +13,7 @@ import (
 )
 
 func heard(p string, nextHops ...string) model.Learned {
-	l := model.Learned{Prefix: prefix(p)}
+	l := model.Learned{Prefix: prefix(p), Multipath: &model.Multipath{}}
 	for _, nh := range nextHops {
 		l.NextHops, l.From = append(l.NextHops, addr(nh)), append(l.From, addr(nh))
 	}
@@ -52,7 +52,7 @@ func BenchmarkOriginCheck(b *testing.B) {
 	for i := range 50000 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(200 + i>>10), byte(i >> 2), byte(i << 6)}), 26)
 		snap.Blocks = append(snap.Blocks, model.Block{CIDR: p, Node: "n2", State: model.BlockConfirmed})
-		learned = append(learned, model.Learned{Prefix: p, NextHops: []netip.Addr{addr("10.0.1.2")}, From: []netip.Addr{addr("10.0.1.2")}})
+		learned = append(learned, model.Learned{Prefix: p, Multipath: &model.Multipath{NextHops: []netip.Addr{addr("10.0.1.2")}, From: []netip.Addr{addr("10.0.1.2")}}})
 	}
 	snap.Pools[0].CIDR = prefix("10.0.0.0/8")
 	check := bgp.NewOriginCheck(snap, "n1")

@@ -29,7 +29,7 @@ func ips(texts ...string) []netip.Addr {
 }
 
 func learned(prefix string, hops ...string) model.Learned {
-	return model.Learned{Prefix: pfx(prefix), NextHops: ips(hops...)}
+	return model.Learned{Prefix: pfx(prefix), Multipath: &model.Multipath{NextHops: ips(hops...)}}
 }
 
 // Interface indexes of the node in the tests.
@@ -199,7 +199,7 @@ var cases = map[string]func(in *Input){
 	},
 	"not-routable": func(in *Input) {
 		in.Learned = []model.Learned{learned("127.0.0.0/8", "10.1.0.2"), learned("224.0.0.0/4", "10.1.0.2"),
-			{Prefix: netip.PrefixFrom(ip("10.7.7.7"), 24), NextHops: ips("10.1.0.2")}, learned("fe80::/64", "fd01::2")}
+			{Prefix: netip.PrefixFrom(ip("10.7.7.7"), 24), Multipath: &model.Multipath{NextHops: ips("10.1.0.2")}}, learned("fe80::/64", "fd01::2")}
 	},
 	"pods-not-there": func(in *Input) {
 		in.Host.Links[2].AdminUp = false
@@ -371,7 +371,7 @@ func golden(t *testing.T, name, got string) {
 
 // TestSharedNextHops holds what makes comparing two states of 50,000 routes
 // cheap: routes with the same way out share one slice.
-func TestSharedNextHops(t *testing.T) {
+func TestSharedWays(t *testing.T) {
 	in := base()
 	twoUplinks(&in)
 	in.Learned = []model.Learned{
@@ -379,15 +379,13 @@ func TestSharedNextHops(t *testing.T) {
 		learned("10.72.0.0/16", "10.1.0.2"), learned("10.73.0.0/16", "10.1.0.2"),
 	}
 	s, _ := Desired(in)
-	byPrefix := map[netip.Prefix]*NextHop{}
+	byPrefix := map[netip.Prefix]*Way{}
 	for _, r := range s.Routes {
-		if len(r.NextHops) > 0 {
-			byPrefix[r.Prefix] = &r.NextHops[0]
-		}
+		byPrefix[r.Prefix] = r.Way
 	}
 	for _, pair := range [][2]string{{"10.70.0.0/16", "10.71.0.0/16"}, {"10.72.0.0/16", "10.73.0.0/16"}} {
 		if byPrefix[pfx(pair[0])] != byPrefix[pfx(pair[1])] {
-			t.Errorf("%v do not share their next hops", pair)
+			t.Errorf("%v do not share their way", pair)
 		}
 	}
 }
@@ -404,9 +402,9 @@ func TestText(t *testing.T) {
 		"via 10.0.0.1 dev eth0 onlink": NextHop{Gateway: ip("10.0.0.1"), Device: "eth0", OnLink: true}.String(),
 		"dev if7":                      NextHop{Link: 7}.String(),
 		"default via inet6 fe80::1 dev eth0 proto 109 src 10.0.0.1 metric 1024": Route{
-			Prefix: pfx("0.0.0.0/0"), Metric: 1024, Source: ip("10.0.0.1"),
-			NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}.String(),
-		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Type: Unreachable, Metric: 1024}.String(),
+			Prefix: pfx("0.0.0.0/0"), Metric: 1024,
+			Way: &Way{Source: ip("10.0.0.1"), NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}}.String(),
+		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Metric: 1024, Way: &Way{Type: Unreachable}}.String(),
 		"net.ipv4.ip_forward = 1":                       Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}.String(),
 	} {
 		if got != want {
@@ -419,10 +417,14 @@ func TestText(t *testing.T) {
 func BenchmarkDesired(b *testing.B) {
 	in := base()
 	in.Learned = nil
+	hops := make([]*model.Multipath, 100)
+	for i := range hops {
+		hops[i] = &model.Multipath{NextHops: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + i)})}}
+	}
 	for i := range 50000 {
 		in.Learned = append(in.Learned, model.Learned{
-			Prefix:   netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(100 + i>>16), byte(i >> 8), byte(i), 0}), 24),
-			NextHops: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + i%100)})},
+			Prefix:    netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(100 + i>>16), byte(i >> 8), byte(i), 0}), 24),
+			Multipath: hops[i%len(hops)],
 		})
 	}
 	b.ReportAllocs()

@@ -73,8 +73,8 @@ func (c *casefile) floatingRoutes() []Route {
 	for _, f := range c.floats {
 		if l, ok := c.names[f.Device]; ok && l.AdminUp {
 			out = append(out, Route{
-				Prefix: hostPrefix(f.Address), LinkScope: f.Address.Is4(), Metric: DefaultRouteMetric,
-				NextHops: []NextHop{{Link: l.Index, Device: l.Name}},
+				Prefix: hostPrefix(f.Address), Metric: DefaultRouteMetric,
+				Way: &Way{LinkScope: f.Address.Is4(), NextHops: []NextHop{{Link: l.Index, Device: l.Name}}},
 			})
 		}
 	}

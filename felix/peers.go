@@ -35,7 +35,7 @@ func (c *casefile) peerWays() map[netip.Addr][]NextHop {
 func peerRoutes(ways map[netip.Addr][]NextHop) []Route {
 	out := make([]Route, 0, len(ways))
 	for peer, hops := range ways {
-		out = append(out, Route{Prefix: hostPrefix(peer), Metric: DefaultRouteMetric, NextHops: hops})
+		out = append(out, Route{Prefix: hostPrefix(peer), Metric: DefaultRouteMetric, Way: &Way{NextHops: hops}})
 	}
 	return out // sorted by whoever joins them with others
 }

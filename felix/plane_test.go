@@ -99,8 +99,8 @@ func (c *cluster) node(t testing.TB, name string, n, other int) *node {
 			},
 		},
 		Learned: []model.Learned{
-			{Prefix: pfx(at("10.65.%d.0/26", other)), NextHops: []netip.Addr{ip(at("10.%d.0.1", other))}},
-			{Prefix: pfx(at("fd65::%d:0/122", other)), NextHops: []netip.Addr{ip(at("fd0%d::1", other))}},
+			{Prefix: pfx(at("10.65.%d.0/26", other)), Multipath: &model.Multipath{NextHops: []netip.Addr{ip(at("10.%d.0.1", other))}}},
+			{Prefix: pfx(at("fd65::%d:0/122", other)), Multipath: &model.Multipath{NextHops: []netip.Addr{ip(at("fd0%d::1", other))}}},
 		},
 	}
 	for i, name := range []string{"a", "b"} {

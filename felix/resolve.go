@@ -22,8 +22,10 @@ type resolver struct {
 	found        map[netip.Addr][]NextHop
 	merged       map[string][]NextHop
 	gateways     map[netip.Addr]bool
-	complain     map[netip.Addr]int
-	static       map[netip.Addr][]NextHop // of peers that have a way of their own
+	complained   map[netip.Addr]bool
+	ways         map[*model.Multipath]*Way // unless what a prefix lies in matters, too
+	shared       map[*NextHop]*Way         // by the first next hop
+	static       map[netip.Addr][]NextHop  // of peers that have a way of their own
 }
 
 // depth bounds recursion: a next hop reached by way of a route reached by way
@@ -34,7 +36,8 @@ func newResolver(c *casefile, learned []model.Learned) *resolver {
 	r := &resolver{
 		c: c, learned: learned,
 		found: map[netip.Addr][]NextHop{}, merged: map[string][]NextHop{},
-		gateways: map[netip.Addr]bool{}, complain: map[netip.Addr]int{},
+		gateways: map[netip.Addr]bool{}, complained: map[netip.Addr]bool{},
+		ways: map[*model.Multipath]*Way{}, shared: map[*NextHop]*Way{},
 	}
 	for i, h := range c.Host.Routes {
 		r.foreign.add(h.Prefix, i)
@@ -70,6 +73,25 @@ func famIndex(a netip.Addr) int {
 	return 1
 }
 
+// way is where a learned route leads, nil when nowhere. Routes with the same
+// answer share it.
+func (r *resolver) way(l *model.Learned) *Way {
+	if way, ok := r.ways[l.Multipath]; ok {
+		return way
+	}
+	var way *Way
+	if hops := r.hops(l); len(hops) > 0 {
+		if way = r.shared[&hops[0]]; way == nil {
+			way = &Way{NextHops: hops}
+			r.shared[&hops[0]] = way
+		}
+	}
+	if !r.encapsulated {
+		r.ways[l.Multipath] = way
+	}
+	return way
+}
+
 // hops resolves every next hop of a learned route and merges what they lead to.
 func (r *resolver) hops(l *model.Learned) []NextHop {
 	if len(l.NextHops) == 1 {
@@ -84,8 +106,7 @@ func (r *resolver) hops(l *model.Learned) []NextHop {
 		}
 		all = append(all, hops...)
 	}
-	// Routes with the same answer share one slice, so that comparing them later
-	// is comparing a pointer.
+	// The same answer is the same slice, by which way knows it.
 	if m, ok := r.merged[string(id)]; ok {
 		return m
 	}
@@ -123,8 +144,8 @@ func (r *resolver) one(l *model.Learned, nh netip.Addr) []NextHop {
 		}
 	}
 	if len(hops) == 0 && !r.c.own[nh] {
-		r.complain[nh]++
-		if r.complain[nh] == 1 {
+		if !r.complained[nh] {
+			r.complained[nh] = true
 			r.c.problem(routeRef(l.Prefix), "nextHop", "NextHopUnreachable",
 				"no way to next hop "+nh.String()+"; this route and others by way of it are not in the kernel")
 		}

@@ -17,6 +17,7 @@ func (c *casefile) routes() []Route {
 		taken[r.Prefix] = true
 	}
 	var blocks prefixSet
+	hole := &Way{Type: Blackhole}
 	for i, b := range c.Snapshot.Blocks {
 		if b.Node != c.Self || b.State == model.BlockPending {
 			continue
@@ -25,7 +26,7 @@ func (c *casefile) routes() []Route {
 		// A block of one address is its pod's route (Calico does the same).
 		if !b.CIDR.IsSingleIP() && !taken[b.CIDR.Masked()] {
 			taken[b.CIDR.Masked()] = true
-			local = append(local, Route{Prefix: b.CIDR.Masked(), Type: Blackhole, Metric: DefaultRouteMetric})
+			local = append(local, Route{Prefix: b.CIDR.Masked(), Metric: DefaultRouteMetric, Way: hole})
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
@@ -51,7 +52,7 @@ func (c *casefile) podRoutes() []Route {
 				continue
 			}
 			owner[p] = e
-			out = append(out, Route{Prefix: p, LinkScope: a.Is4(), Metric: DefaultRouteMetric, NextHops: hops})
+			out = append(out, Route{Prefix: p, Metric: DefaultRouteMetric, Way: &Way{LinkScope: a.Is4(), NextHops: hops}})
 		}
 	}
 	return out
@@ -66,14 +67,14 @@ func (c *casefile) tunnelPeerRoutes() []Route {
 	if !ok || !l.AdminUp {
 		return nil
 	}
-	hops := []NextHop{{Link: l.Index, Device: l.Name}}
+	way := &Way{NextHops: []NextHop{{Link: l.Index, Device: l.Name}}}
 	var out []Route
 	for _, t := range c.tunnels() {
 		if t.Name != VXLANDeviceV6 {
 			continue
 		}
 		for _, p := range t.Peers {
-			out = append(out, Route{Prefix: hostPrefix(p.Address), Metric: DefaultRouteMetric, NextHops: hops})
+			out = append(out, Route{Prefix: hostPrefix(p.Address), Metric: DefaultRouteMetric, Way: way})
 		}
 	}
 	return out
@@ -106,17 +107,17 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 		if len(local) > 0 && local[0].Prefix == l.Prefix || !plain && !c.admit(l.Prefix, blocks, r) {
 			continue
 		}
-		hops := r.hops(l)
-		if len(hops) == 0 {
+		way := r.way(l)
+		if way == nil {
 			continue
 		}
 		if !plain {
-			if why := r.undermines(l.Prefix, hops); why != "" {
+			if why := r.undermines(l.Prefix, way.NextHops); why != "" {
 				c.problem(routeRef(l.Prefix), "", "ShadowsConnected", why)
 				continue
 			}
 		}
-		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, NextHops: hops})
+		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: way})
 	}
 	return append(out, local...)
 }

@@ -43,16 +43,22 @@ const (
 // prefix is its key: a State never has two routes with the same prefix.
 type Route struct {
 	Prefix netip.Prefix
-	Type   RouteType
+	Metric int
+	// Way is shared by routes that have the same, of which there may be many
+	// thousands, and never changed. It is never nil.
+	*Way
+}
+
+// Way is where a route leads.
+type Way struct {
+	Type RouteType
 	// LinkScope says that the prefix is reached on the link itself, with no
 	// gateway (RT_SCOPE_LINK): a pod.
 	LinkScope bool
-	Metric    int
 	// Source is the preferred source address; the zero value means: the
 	// kernel's choice.
 	Source netip.Addr
-	// NextHops are sorted and unique; empty unless Type is Unicast. States that
-	// follow one another may share the slice.
+	// NextHops are sorted and unique; empty unless Type is Unicast.
 	NextHops []NextHop
 }
 

@@ -71,10 +71,13 @@ func (c *casefile) sourced(routes []Route) []Route {
 		v6 = netip.Addr{}
 	}
 	for i := range routes {
-		if is4 := routes[i].Prefix.Addr().Is4(); is4 && v4.Is4() {
-			routes[i].Source = v4
-		} else if !is4 && v6.Is6() {
-			routes[i].Source = v6
+		source := v6
+		if routes[i].Prefix.Addr().Is4() {
+			source = v4
+		}
+		if source.IsValid() && source.Is4() == routes[i].Prefix.Addr().Is4() {
+			way := *routes[i].Way
+			way.Source, routes[i].Way = source, &way
 		}
 	}
 	return routes

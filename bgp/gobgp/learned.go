@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -20,20 +21,30 @@ type learned struct {
 	pace *pace
 
 	mu     sync.Mutex
-	routes map[netip.Prefix][]hop
+	routes map[netip.Prefix]*pathSet
 	list   []model.Learned // of routes; nil when it has to be made from scratch
 	dirty  []netip.Prefix  // where list is no longer right; some twice
 	forCfg *bgp.Config     // the configuration list was made for
 	sub    *subscription   // the one whose events count
 	held   map[netip.Addr]bool
 
-	// Lists of one, shared by all routes that have the same: most have.
-	single map[hop][]hop
-	alone  map[netip.Addr][]netip.Addr
+	single map[hop]*pathSet            // those of one path, shared by all routes that have the same: most have
+	equal  map[string]*model.Multipath // those of several, by what they say
 }
 
-// hop is one path of an equal-cost set. Lists of hops are never changed, only
-// replaced.
+// mostEqual bounds how many multipaths of several next hops are remembered: those
+// of routers that are long gone are among them.
+const mostEqual = 4096
+
+// pathSet is the equal-cost set of a prefix. Its hops are never changed: the
+// prefix gets another set.
+type pathSet struct {
+	hops   []hop
+	told   *model.Multipath // what Learned says of it under forCfg
+	forCfg *bgp.Config
+}
+
+// hop is one path of an equal-cost set.
 type hop struct {
 	peer    netip.Addr
 	pathID  uint32
@@ -44,16 +55,15 @@ type hop struct {
 
 func newLearned(hint func()) *learned {
 	return &learned{
-		hint: hint, pace: newPace(hint), routes: map[netip.Prefix][]hop{}, held: map[netip.Addr]bool{},
-		single: map[hop][]hop{}, alone: map[netip.Addr][]netip.Addr{},
+		hint: hint, pace: newPace(hint), routes: map[netip.Prefix]*pathSet{}, held: map[netip.Addr]bool{},
+		single: map[hop]*pathSet{}, equal: map[string]*model.Multipath{},
 	}
 }
 
 func (l *learned) clear() {
 	l.mu.Lock()
-	l.routes, l.list, l.sub = map[netip.Prefix][]hop{}, nil, nil
+	l.routes, l.list, l.sub = map[netip.Prefix]*pathSet{}, nil, nil
 	clear(l.single)
-	clear(l.alone)
 	l.mu.Unlock()
 	l.hint()
 }
@@ -100,9 +110,9 @@ func (s *subscription) listed(ps []*apiutil.Path) {
 	if l.sub != s {
 		return
 	}
-	l.routes, l.list, l.dirty = ghosts(l.routes), nil, nil
+	l.list, l.dirty = nil, nil
 	clear(l.single)
-	clear(l.alone)
+	l.keepGhosts()
 	for _, p := range append(ps, s.waiting...) {
 		l.update(p)
 	}
@@ -119,7 +129,7 @@ func (l *learned) update(p *apiutil.Path) {
 	}
 	prefix := nlri.Prefix
 	l.mark(prefix)
-	hops := l.routes[prefix]
+	hops := l.hops(prefix)
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	switch nh := nextHop(p); {
 	case p.Withdrawal && i >= 0 && l.held[p.PeerAddress]:
@@ -131,18 +141,35 @@ func (l *learned) update(p *apiutil.Path) {
 		}
 		hops = slices.Delete(slices.Clone(hops), i, i+1)
 	case len(hops) <= 1 && i == len(hops)-1:
-		hops = l.only(hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
+		l.routes[prefix] = l.only(hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
+		return
 	case i < 0:
 		hops = append(hops[:len(hops):len(hops)], hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
 	default:
 		hops = slices.Clone(hops)
 		hops[i] = hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale}
 	}
-	if len(hops) == 0 {
-		delete(l.routes, prefix)
-		return
+	l.put(prefix, hops)
+}
+
+// hops are the paths of a prefix.
+func (l *learned) hops(prefix netip.Prefix) []hop {
+	if set := l.routes[prefix]; set != nil {
+		return set.hops
 	}
-	l.routes[prefix] = hops
+	return nil
+}
+
+// put gives a prefix other paths, or none.
+func (l *learned) put(prefix netip.Prefix, hops []hop) {
+	switch len(hops) {
+	case 0:
+		delete(l.routes, prefix)
+	case 1:
+		l.routes[prefix] = l.only(hops[0])
+	default:
+		l.routes[prefix] = &pathSet{hops: hops}
+	}
 }
 
 // mark notes that list is no longer right. A list that nobody has asked for
@@ -154,14 +181,14 @@ func (l *learned) mark(prefix netip.Prefix) {
 	l.dirty = append(l.dirty, prefix)
 }
 
-// only is the list of one hop.
-func (l *learned) only(h hop) []hop {
-	list, ok := l.single[h]
+// only is the set of one hop.
+func (l *learned) only(h hop) *pathSet {
+	set, ok := l.single[h]
 	if !ok {
-		list = []hop{h}
-		l.single[h] = list
+		set = &pathSet{hops: []hop{h}}
+		l.single[h] = set
 	}
-	return list
+	return set
 }
 
 // hold keeps what a peer told while its session is made anew: withdrawn
@@ -180,29 +207,24 @@ func (l *learned) release(peer netip.Addr) {
 		return
 	}
 	delete(l.held, peer)
-	for prefix, hops := range l.routes {
-		hops = slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return h.ghost && h.peer == peer })
-		if len(hops) == 0 {
-			delete(l.routes, prefix)
-		} else {
-			l.routes[prefix] = hops
+	gone := func(h hop) bool { return h.ghost && h.peer == peer }
+	for prefix, set := range l.routes {
+		if slices.ContainsFunc(set.hops, gone) {
+			l.put(prefix, slices.DeleteFunc(slices.Clone(set.hops), gone))
 		}
 	}
 	l.list = nil
 	l.hint()
 }
 
-// ghosts are the held routes, which a listing of the RIB no longer shows.
-func ghosts(routes map[netip.Prefix][]hop) map[netip.Prefix][]hop {
-	out := make(map[netip.Prefix][]hop, len(routes))
-	for prefix, hops := range routes {
-		for _, h := range hops {
-			if h.ghost {
-				out[prefix] = append(out[prefix], h)
-			}
-		}
+// keepGhosts drops all but the held routes, which a listing of the RIB no longer
+// shows.
+func (l *learned) keepGhosts() {
+	before := l.routes
+	l.routes = make(map[netip.Prefix]*pathSet, len(before))
+	for prefix, set := range before {
+		l.put(prefix, slices.DeleteFunc(slices.Clone(set.hops), func(h hop) bool { return !h.ghost }))
 	}
-	return out
 }
 
 // living drops ghosts where there is anything else.
@@ -279,8 +301,8 @@ func (w *writer) merge(old []model.Learned, changed []netip.Prefix) {
 		if old = old[i:]; there {
 			old = old[1:]
 		}
-		if hops, ok := w.l.routes[p]; ok && !insideAny(w.cfg.NoInstall, p) {
-			w.out = append(w.out, w.route(p, hops))
+		if set := w.l.routes[p]; set != nil && !insideAny(w.cfg.NoInstall, p) {
+			w.out = append(w.out, model.Learned{Prefix: p, Multipath: w.multipath(set)})
 		}
 	}
 	w.out = append(w.out, old...)
@@ -306,13 +328,18 @@ func comparePrefixes(x, y netip.Prefix) int {
 
 func byPrefix(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefix) }
 
-// route joins the hops of a prefix: next hops sorted and unique, each with the
-// lowest peer that told of it.
-func (w *writer) route(prefix netip.Prefix, hops []hop) model.Learned {
-	if len(hops) == 1 {
-		h := hops[0]
-		return model.Learned{Prefix: prefix, NextHops: w.l.one(h.nextHop), From: w.l.one(h.peer), Mesh: w.mesh[h.peer], Stale: h.stale}
+// multipath is what there is to say of a set. It is made once for all prefixes
+// that share it.
+func (w *writer) multipath(set *pathSet) *model.Multipath {
+	if set.told == nil || set.forCfg != w.cfg {
+		set.told, set.forCfg = w.join(set.hops), w.cfg
 	}
+	return set.told
+}
+
+// join makes next hops of paths: sorted and unique, each with the lowest peer
+// that told of it.
+func (w *writer) join(hops []hop) *model.Multipath {
 	hops = slices.Clone(living(hops))
 	slices.SortFunc(hops, func(x, y hop) int {
 		return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
@@ -321,23 +348,33 @@ func (w *writer) route(prefix netip.Prefix, hops []hop) model.Learned {
 	if w.cfg.MaxPaths > 0 && len(hops) > w.cfg.MaxPaths {
 		hops = hops[:w.cfg.MaxPaths]
 	}
-	r := model.Learned{Prefix: prefix, NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
+	m := &model.Multipath{NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
 	for i, h := range hops {
-		r.NextHops[i], r.From[i] = h.nextHop, h.peer
-		r.Mesh = r.Mesh && w.mesh[h.peer]
-		r.Stale = r.Stale || h.stale
+		m.NextHops[i], m.From[i] = h.nextHop, h.peer
+		m.Mesh = m.Mesh && w.mesh[h.peer]
+		m.Stale = m.Stale || h.stale
 	}
-	return r
+	return w.l.same(m)
 }
 
-// one is the list of one address.
-func (l *learned) one(a netip.Addr) []netip.Addr {
-	list, ok := l.alone[a]
-	if !ok {
-		list = []netip.Addr{a}
-		l.alone[a] = list
+// same is the multipath that said the same before, or m.
+func (l *learned) same(m *model.Multipath) *model.Multipath {
+	if len(m.NextHops) == 1 {
+		return m // its set is shared
 	}
-	return list
+	id := make([]byte, 0, 128)
+	for i, nh := range m.NextHops {
+		id = append(m.From[i].AppendTo(append(nh.AppendTo(id), ' ')), ' ')
+	}
+	id = strconv.AppendBool(strconv.AppendBool(id, m.Mesh), m.Stale)
+	if known, ok := l.equal[string(id)]; ok {
+		return known
+	}
+	if len(l.equal) >= mostEqual {
+		clear(l.equal)
+	}
+	l.equal[string(id)] = m
+	return m
 }
 
 func insideAny(ps []netip.Prefix, p netip.Prefix) bool {

@@ -50,7 +50,7 @@ func (s *Speaker) Refused() ([]bgp.Refusal, error) {
 		if c := x.From.Compare(y.From); c != 0 {
 			return c
 		}
-		return byPrefix(model.Learned{Prefix: x.Prefix}, model.Learned{Prefix: y.Prefix})
+		return comparePrefixes(x.Prefix, y.Prefix)
 	})
 	return out, errors.Join(errs...)
 }

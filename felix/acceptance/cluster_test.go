@@ -133,7 +133,7 @@ func (c *cluster) routes(of *node) []model.Learned {
 	for _, n := range c.nodes {
 		for _, block := range n.blocks {
 			if n != of {
-				out = append(out, model.Learned{Prefix: block, NextHops: []netip.Addr{n.address(block)}, Mesh: true})
+				out = append(out, model.Learned{Prefix: block, Multipath: &model.Multipath{NextHops: []netip.Addr{n.address(block)}, Mesh: true}})
 			}
 		}
 	}

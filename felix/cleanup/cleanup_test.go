@@ -35,10 +35,10 @@ func state(n *nstest.NS, pods ...string) felix.State {
 	s := felix.State{
 		Prune: true,
 		Routes: []felix.Route{
-			{Prefix: netip.MustParsePrefix("10.65.0.0/26"), Type: felix.Blackhole, Metric: felix.DefaultRouteMetric},
+			{Prefix: netip.MustParsePrefix("10.65.0.0/26"), Metric: felix.DefaultRouteMetric, Way: &felix.Way{Type: felix.Blackhole}},
 			{Prefix: netip.MustParsePrefix("10.65.1.0/26"), Metric: felix.DefaultRouteMetric,
-				NextHops: []felix.NextHop{{Gateway: netip.MustParseAddr("10.1.0.254"), Link: eth0}}},
-			{Prefix: netip.MustParsePrefix("fd65::/122"), Type: felix.Blackhole, Metric: felix.DefaultRouteMetric},
+				Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: netip.MustParseAddr("10.1.0.254"), Link: eth0}}}},
+			{Prefix: netip.MustParsePrefix("fd65::/122"), Metric: felix.DefaultRouteMetric, Way: &felix.Way{Type: felix.Blackhole}},
 		},
 		Tunnels: []felix.Tunnel{{
 			Kind: felix.VXLAN, Name: felix.VXLANDevice, Address: netip.MustParseAddr("10.65.0.1"), Local: netip.MustParseAddr("10.1.0.1"),
@@ -54,8 +54,8 @@ func state(n *nstest.NS, pods ...string) felix.State {
 	}
 	for _, p := range pods {
 		s.Routes = append(s.Routes, felix.Route{
-			Prefix: netip.MustParsePrefix("10.65.0.5/32"), LinkScope: true, Metric: felix.DefaultRouteMetric,
-			NextHops: []felix.NextHop{{Link: n.Index(p)}},
+			Prefix: netip.MustParsePrefix("10.65.0.5/32"), Metric: felix.DefaultRouteMetric,
+			Way: &felix.Way{LinkScope: true, NextHops: []felix.NextHop{{Link: n.Index(p)}}},
 		})
 	}
 	slices.SortFunc(s.Routes, felix.Route.Compare)

@@ -1,8 +1,6 @@
 package route
 
 import (
-	"net/netip"
-
 	"github.com/muslin-net/muslin/felix"
 )
 
@@ -10,9 +8,8 @@ import (
 // the work on it is in proportion to what changes, whatever its size.
 type table struct {
 	entries map[key]entry
-	shapes  map[*felix.NextHop]*felix.Route // by the first next hop
-	present int                             // entries that are in the kernel
-	overs   map[int]int                     // present routes by link
+	present int         // entries that are in the kernel
+	overs   map[int]int // present routes by link
 	// exact are the routes of the last Apply as long as the kernel has these
 	// and no others; nil when that is not known.
 	exact []felix.Route
@@ -22,45 +19,17 @@ type table struct {
 // that this process put it there and did not take it away, so that it may be
 // put back even over what somebody else left in its place.
 type entry struct {
-	shape            *felix.Route // never changed
+	way              *felix.Way
 	present, written bool
 }
 
 func newTable(size int) *table {
-	return &table{entries: make(map[key]entry, size), shapes: map[*felix.NextHop]*felix.Route{}, overs: map[int]int{}}
-}
-
-// mostShapes bounds how many shapes are remembered: those of States that are
-// long gone are among them.
-const mostShapes = 4096
-
-// shape is a route without its key, which thousands of routes share.
-func (t *table) shape(r felix.Route) *felix.Route {
-	r.Prefix, r.Metric = netip.Prefix{}, 0
-	var first *felix.NextHop
-	if len(r.NextHops) > 0 {
-		first = &r.NextHops[0]
-	}
-	if s, ok := t.shapes[first]; ok && s.LinkScope == r.LinkScope && same(*s, r) {
-		return s
-	}
-	if len(t.shapes) >= mostShapes {
-		clear(t.shapes)
-	}
-	s := new(felix.Route)
-	*s = r
-	t.shapes[first] = s
-	return s
+	return &table{entries: make(map[key]entry, size), overs: map[int]int{}}
 }
 
 // of is the route under a key that has that entry.
 func (e entry) of(k key) felix.Route {
-	if e.shape == nil {
-		return felix.Route{}
-	}
-	r := *e.shape
-	r.Prefix, r.Metric = k.prefix, k.metric
-	return r
+	return felix.Route{Prefix: k.prefix, Metric: k.metric, Way: e.way}
 }
 
 // expect makes room for so many routes in a table that has none.
@@ -81,7 +50,7 @@ func (t *table) put(r felix.Route, written bool) {
 	k := keyOf(r)
 	e := t.entries[k]
 	t.count(e, -1)
-	e = entry{shape: t.shape(r), present: true, written: e.written || written}
+	e = entry{way: r.Way, present: true, written: e.written || written}
 	t.count(e, 1)
 	t.entries[k] = e
 }
@@ -112,7 +81,7 @@ func (t *table) count(e entry, by int) {
 		return
 	}
 	t.present += by
-	for _, h := range e.shape.NextHops {
+	for _, h := range e.way.NextHops {
 		t.overs[h.Link] += by
 	}
 }
@@ -127,7 +96,7 @@ func (t *table) over(link int) []key {
 		if !e.present {
 			continue
 		}
-		for _, h := range e.shape.NextHops {
+		for _, h := range e.way.NextHops {
 			if h.Link == link {
 				out = append(out, k)
 				break
@@ -145,7 +114,7 @@ func (t *table) adopt(read []felix.Route) *table {
 	}
 	for k, e := range t.entries {
 		if _, there := out.entries[k]; !there && e.written {
-			out.entries[k] = entry{shape: e.shape, written: true}
+			out.entries[k] = entry{way: e.way, written: true}
 		}
 	}
 	return out

@@ -107,14 +107,14 @@ func appendMultipath(b []byte, r felix.Route) []byte {
 // same reports whether the kernel's route k is what w wants. Device names are
 // for people, and IPv6 routes have no scope in the kernel.
 func same(k, w felix.Route) bool {
+	if k.Way == w.Way {
+		return k.Metric == w.Metric
+	}
 	if k.Type != w.Type || k.Metric != w.Metric || k.Source != w.Source || len(k.NextHops) != len(w.NextHops) {
 		return false
 	}
 	if k.LinkScope != w.LinkScope && w.Prefix.Addr().Is4() {
 		return false
-	}
-	if len(k.NextHops) > 0 && &k.NextHops[0] == &w.NextHops[0] {
-		return true
 	}
 	for i, h := range k.NextHops {
 		o := w.NextHops[i]

@@ -13,7 +13,7 @@ import (
 
 func heardOf(prefix, nextHop string) model.Learned {
 	a := netip.MustParseAddr(nextHop)
-	return model.Learned{Prefix: netip.MustParsePrefix(prefix), NextHops: []netip.Addr{a}, From: []netip.Addr{a}}
+	return model.Learned{Prefix: netip.MustParsePrefix(prefix), Multipath: &model.Multipath{NextHops: []netip.Addr{a}, From: []netip.Addr{a}}}
 }
 
 func blocksOf(owned ...string) kube.Blocks { // prefix, node, prefix, node…

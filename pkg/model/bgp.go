@@ -123,10 +123,17 @@ type FilterOperation struct {
 	SetPriority   *int
 }
 
-// Learned is a prefix that BGP has chosen, with every next hop of the
-// equal-cost set. Next hops are as received and need not be on a link.
+// Learned is a prefix that BGP has chosen, and where it leads.
 type Learned struct {
-	Prefix   netip.Prefix
+	Prefix netip.Prefix
+	// Multipath is shared by prefixes that have the same, of which there may be
+	// many thousands, and never changed. It is never nil.
+	*Multipath
+}
+
+// Multipath is every next hop of an equal-cost set. Next hops are as received and
+// need not be on a link.
+type Multipath struct {
 	NextHops []netip.Addr // sorted, unique, at least one; IPv6 next hops may carry IPv4 prefixes (RFC 8950)
 	From     []netip.Addr // the peers they were learned from, one for each next hop
 	Mesh     bool         // learned from a node of the mesh

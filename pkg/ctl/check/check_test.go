@@ -39,10 +39,10 @@ func healthy() Cluster {
 		mine := s
 		mine.Blocks = []model.Block{{CIDR: block[n], Node: n, State: model.BlockConfirmed}}
 		config, _ := bgp.Desired(mine, n)
-		route := felix.Route{Prefix: block[far], Metric: 1024, NextHops: []felix.NextHop{{Gateway: gateway, Device: "eth0"}}}
+		route := felix.Route{Prefix: block[far], Metric: 1024, Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: gateway, Device: "eth0"}}}}
 		c.Views[n] = &nodeview.View{
 			Node: n, BGP: config, Peers: []model.PeerStatus{{Address: gateway, State: "Established", Object: model.Ref{Kind: "Node", Name: peer}}},
-			Learned: []model.Learned{{Prefix: block[far], NextHops: []netip.Addr{gateway}, From: []netip.Addr{gateway}}},
+			Learned: []model.Learned{{Prefix: block[far], Multipath: &model.Multipath{NextHops: []netip.Addr{gateway}, From: []netip.Addr{gateway}}}},
 			State:   felix.State{Routes: []felix.Route{route}, MTU: felix.MTU{Pod: 1500}},
 			Kernel:  nodeview.Kernel{Routes: []nodeview.Route{{Prefix: block[far], Type: "unicast", Protocol: 109, Metric: 1024, NextHops: []nodeview.NextHop{{Gateway: gateway, Device: "eth0"}}}}},
 		}
@@ -94,7 +94,7 @@ func TestEveryFindingIsNamed(t *testing.T) {
 			c.Views["n1"].Kernel.Chains = []nodeview.Chain{{Family: "inet", Table: "wall", Name: "c", Hook: "forward", Drops: true}}
 		}, "DropsByDefault n1 chain inet wall c", true},
 		{"a prefix of nobody", func(c *Cluster) {
-			c.Views["n1"].Learned = append(c.Views["n1"].Learned, model.Learned{Prefix: netip.MustParsePrefix("10.244.77.0/26"), NextHops: []netip.Addr{n2}, From: []netip.Addr{n2}})
+			c.Views["n1"].Learned = append(c.Views["n1"].Learned, model.Learned{Prefix: netip.MustParsePrefix("10.244.77.0/26"), Multipath: &model.Multipath{NextHops: []netip.Addr{n2}, From: []netip.Addr{n2}}})
 		}, "ForeignOrigin n1 10.244.77.0/26", false},
 		{"MTUs that differ", func(c *Cluster) { c.Views["n2"].State.MTU.Pod = 1450 }, "MTUDiffers n2 Node n2", false},
 		{"a problem", func(c *Cluster) {

@@ -45,8 +45,8 @@ func healthy(t *testing.T) Facts {
 	session := func(to netip.Addr, node string) []model.PeerStatus {
 		return []model.PeerStatus{{Address: to, ASN: 64512, State: "Established", Object: model.Ref{Kind: "Node", Name: node}}}
 	}
-	host := felix.Route{Prefix: netip.PrefixFrom(pod, 32), LinkScope: true, Metric: 1024, NextHops: []felix.NextHop{{Device: "cali1"}}}
-	remote := felix.Route{Prefix: block, Metric: 1024, NextHops: []felix.NextHop{{Gateway: n1, Device: "eth0"}}}
+	host := felix.Route{Prefix: netip.PrefixFrom(pod, 32), Metric: 1024, Way: &felix.Way{LinkScope: true, NextHops: []felix.NextHop{{Device: "cali1"}}}}
+	remote := felix.Route{Prefix: block, Metric: 1024, Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: n1, Device: "eth0"}}}}
 	return Facts{
 		To: pod, Pod: &Pod{Namespace: "default", Name: "web", Node: "n1", Phase: "Running"},
 		Block: &Block{CIDR: block, Node: "n1", Handle: "h", Assigned: true, Affinities: map[model.NodeName]model.BlockState{"n1": model.BlockConfirmed}},
@@ -55,7 +55,7 @@ func healthy(t *testing.T) Facts {
 		Owner: &nodeview.View{Node: "n1", BGP: config(t, "n1", nil), Peers: session(n2, "n2"), State: felix.State{Routes: []felix.Route{host}},
 			Kernel: nodeview.Kernel{Routes: []nodeview.Route{{Prefix: host.Prefix, Type: "unicast", Protocol: 109, Metric: 1024, NextHops: []nodeview.NextHop{{Device: "cali1"}}}}}},
 		From: &nodeview.View{Node: "n2", BGP: config(t, "n2", nil), Peers: session(n1, "n1"), State: felix.State{Routes: []felix.Route{remote}},
-			Learned: []model.Learned{{Prefix: block, NextHops: []netip.Addr{n1}, From: []netip.Addr{n1}}},
+			Learned: []model.Learned{{Prefix: block, Multipath: &model.Multipath{NextHops: []netip.Addr{n1}, From: []netip.Addr{n1}}}},
 			Kernel:  nodeview.Kernel{Routes: []nodeview.Route{{Prefix: block, Type: "unicast", Protocol: 109, Metric: 1024, NextHops: []nodeview.NextHop{{Gateway: n1, Device: "eth0"}}}}}},
 		Path: &nodeview.Path{To: pod, Device: "eth0", MTU: 1500, Neighbour: "reachable", Small: nodeview.Probe{Size: 84, OK: true}, Large: nodeview.Probe{Size: 1500, OK: true}},
 	}

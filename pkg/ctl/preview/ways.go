@@ -82,7 +82,7 @@ func kernel(s Side, n model.NodeName, next map[netip.Prefix][]netip.Addr, host m
 	in := felix.Input{Self: n, Snapshot: s.Of(n), LearnedSynced: true, Host: host, HostSynced: true, EndpointsSynced: true}
 	for p, hops := range next {
 		slices.SortFunc(hops, netip.Addr.Compare)
-		in.Learned = append(in.Learned, model.Learned{Prefix: p, NextHops: slices.Compact(hops), From: hops})
+		in.Learned = append(in.Learned, model.Learned{Prefix: p, Multipath: &model.Multipath{NextHops: slices.Compact(hops), From: hops}})
 	}
 	slices.SortFunc(in.Learned, func(a, b model.Learned) int { return felix.ComparePrefix(a.Prefix, b.Prefix) })
 	imagine(&in)
