@@ -6,7 +6,7 @@ import (
 )
 
 // A burst is told of in parts, because a part costs a look at every route, of
-// about 0.15 µs each, and what is spent on looks the burst itself lacks.
+// about 0.1 µs each, and what is spent on looks the burst itself lacks.
 const (
 	// fewest and most bound how many changes are a part: a fourth of all routes,
 	// but what comes last is all that is still to be written when the burst is over.

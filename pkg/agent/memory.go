@@ -20,7 +20,7 @@ const (
 	// burstRoom is how much may be allocated between two collections in a burst:
 	// bytes. What is alive afterwards lies scattered over all that was in use: the
 	// more room, the more memory the process keeps when the burst is over.
-	burstRoom = 64 << 20
+	burstRoom = 56 << 20
 	// burstRoutes is how many routes more or fewer make a burst.
 	burstRoutes = 256
 )

@@ -88,7 +88,7 @@ func TestRoomPercent(t *testing.T) {
 		usual int
 		want  int
 	}{
-		{0, 100, 6400}, {8 * mb, 100, 800}, {32 * mb, 100, 200}, {500 * mb, 100, 100}, {64 * mb, 300, 300},
+		{0, 100, 5600}, {8 * mb, 100, 700}, {28 * mb, 100, 200}, {500 * mb, 100, 100}, {64 * mb, 300, 300},
 	} {
 		if got := roomPercent(c.live, c.usual); got != c.want {
 			t.Errorf("with %d bytes alive and a usual %d: %d, want %d", c.live, c.usual, got, c.want)
