@@ -37,6 +37,31 @@ func TestMeshOfSixty(t *testing.T) {
 	}
 }
 
+// TestSixtyWithReflectors: the same sixty, which find two route reflectors and no
+// mesh from their start on.
+func TestSixtyWithReflectors(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	c := lightCluster(t, ctx, "mmesh", "../lab/topologies/many-light.yaml")
+	reflectors := []string{"a1", "b1"}
+	c.makeReflectors(t, ctx, reflectors...)
+	c.setMesh(t, ctx, false)
+	began := time.Now()
+	if err := c.StartAgents(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AwaitFullTables(ctx, 3*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("60 agents with 2 reflectors converged %.1f s after their start", time.Since(began).Seconds())
+	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
+		if want := len(reflectors); !reflector && len(peers) != want {
+			return fmt.Errorf("%s has %d sessions, want %d", n, len(peers), want)
+		}
+		return nil
+	}, reflectors)
+}
+
 const reflectorPeer = `apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {name: reflectors}
@@ -48,18 +73,14 @@ spec: {nodeSelector: all(), peerSelector: reflector == 'yes'}
 func (c *LightCluster) useReflectors(t *testing.T, ctx context.Context, nodes ...string) {
 	t.Helper()
 	began := time.Now()
-	for _, n := range nodes {
-		c.kubectl(t, ctx, "", "label", "node", n, "reflector=yes")
-		c.kubectl(t, ctx, "", "annotate", "node", n, "projectcalico.org/RouteReflectorClusterID=244.0.0.1")
-	}
-	c.kubectl(t, ctx, reflectorPeer, "apply", "-f", "-")
+	c.makeReflectors(t, ctx, nodes...)
 	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
 		if want := len(nodes); !reflector && len(peers) < want {
 			return fmt.Errorf("%s has %d sessions, want %d with reflectors", n, len(peers), want)
 		}
 		return nil
 	}, nodes)
-	c.kubectl(t, ctx, "", "patch", "bgpconfiguration.projectcalico.org", "default", "--type=merge", "-p", `{"spec":{"nodeToNodeMeshEnabled":false}}`)
+	c.setMesh(t, ctx, false)
 	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
 		if want := len(nodes); !reflector && len(peers) != want {
 			return fmt.Errorf("%s has %d sessions, want %d", n, len(peers), want)
@@ -72,11 +93,26 @@ func (c *LightCluster) useReflectors(t *testing.T, ctx context.Context, nodes ..
 	t.Logf("mesh to %d reflectors: %.1f s", len(nodes), time.Since(began).Seconds())
 }
 
+// makeReflectors has nodes reflect, and everybody peer with them.
+func (c *LightCluster) makeReflectors(t *testing.T, ctx context.Context, nodes ...string) {
+	t.Helper()
+	for _, n := range nodes {
+		c.kubectl(t, ctx, "", "label", "node", n, "reflector=yes")
+		c.kubectl(t, ctx, "", "annotate", "node", n, "projectcalico.org/RouteReflectorClusterID=244.0.0.1")
+	}
+	c.kubectl(t, ctx, reflectorPeer, "apply", "-f", "-")
+}
+
+func (c *LightCluster) setMesh(t *testing.T, ctx context.Context, on bool) {
+	t.Helper()
+	c.kubectl(t, ctx, "", "patch", "bgpconfiguration.projectcalico.org", "default", "--type=merge", "-p", fmt.Sprintf(`{"spec":{"nodeToNodeMeshEnabled":%t}}`, on))
+}
+
 // useMesh takes the way back.
 func (c *LightCluster) useMesh(t *testing.T, ctx context.Context, nodes ...string) {
 	t.Helper()
 	began := time.Now()
-	c.kubectl(t, ctx, "", "patch", "bgpconfiguration.projectcalico.org", "default", "--type=merge", "-p", `{"spec":{"nodeToNodeMeshEnabled":true}}`)
+	c.setMesh(t, ctx, true)
 	all := len(c.Topology().Nodes)
 	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
 		if want := all - len(nodes); !reflector && len(peers) < want {
