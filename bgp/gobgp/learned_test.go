@@ -70,6 +70,30 @@ func TestLearnedIncremental(t *testing.T) {
 	}
 }
 
+// Prefixes with the same next hops share what is said of them, whether that is
+// one or several; one that changes leaves the others alone.
+func TestLearnedShares(t *testing.T) {
+	l := newLearned(func() {})
+	sub := l.subscribe()
+	sub.listed(nil)
+	cfg, peers := &bgp.Config{MaxPaths: 4}, []string{"10.9.0.1", "10.9.0.2"}
+	for _, peer := range peers {
+		sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.0/26", peer, false), pathOf(t, "10.0.0.64/26", peer, false)})
+	}
+	sub.paths([]*apiutil.Path{pathOf(t, "10.0.1.0/26", peers[0], false), pathOf(t, "10.0.1.64/26", peers[0], false)})
+	before := l.snapshot(cfg)
+	for i, hops := range []int{2, 2, 1, 1} {
+		if n := len(before[i].NextHops); n != hops || before[i].Multipath != before[i&^1].Multipath {
+			t.Errorf("%s has %d next hops, want %d, shared with its neighbour", before[i].Prefix, n, hops)
+		}
+	}
+	sub.paths([]*apiutil.Path{pathOf(t, "10.0.0.64/26", peers[1], true)})
+	after := l.snapshot(cfg)
+	if len(before[1].NextHops) != 2 || len(after[0].NextHops) != 2 || after[1].Multipath != after[2].Multipath {
+		t.Errorf("after a path is gone: before %v, now %v", before[1], after)
+	}
+}
+
 func TestLearnedHold(t *testing.T) {
 	l := newLearned(func() {})
 	sub := l.subscribe()

@@ -1,8 +1,6 @@
 package route
 
-import (
-	"github.com/muslin-net/muslin/felix"
-)
+import "github.com/muslin-net/muslin/felix"
 
 // table is what we know of the kernel's routes with our protocol. Each step of
 // the work on it is in proportion to what changes, whatever its size.

@@ -18,14 +18,7 @@ func TestMeshOfSixty(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	c := lightCluster(t, ctx, "mmesh", "../lab/topologies/many-light.yaml")
-	began := time.Now()
-	if err := c.StartAgents(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.AwaitFullTables(ctx, 3*time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("60 agents in full mesh converged %.1f s after their start", time.Since(began).Seconds())
+	c.converge(t, ctx, "in full mesh")
 
 	ping := c.pingAcross(t, ctx, "a1", "d15")
 	c.useReflectors(t, ctx, "a1", "b1")
@@ -46,6 +39,13 @@ func TestSixtyWithReflectors(t *testing.T) {
 	reflectors := []string{"a1", "b1"}
 	c.makeReflectors(t, ctx, reflectors...)
 	c.setMesh(t, ctx, false)
+	c.converge(t, ctx, "with 2 reflectors")
+	c.settleReflected(t, ctx, reflectors)
+}
+
+// converge starts all agents and waits until every node has every block.
+func (c *LightCluster) converge(t *testing.T, ctx context.Context, how string) {
+	t.Helper()
 	began := time.Now()
 	if err := c.StartAgents(); err != nil {
 		t.Fatal(err)
@@ -53,13 +53,7 @@ func TestSixtyWithReflectors(t *testing.T) {
 	if _, err := c.AwaitFullTables(ctx, 3*time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("60 agents with 2 reflectors converged %.1f s after their start", time.Since(began).Seconds())
-	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
-		if want := len(reflectors); !reflector && len(peers) != want {
-			return fmt.Errorf("%s has %d sessions, want %d", n, len(peers), want)
-		}
-		return nil
-	}, reflectors)
+	t.Logf("%d agents %s converged %.1f s after their start", len(c.Topology().Nodes), how, time.Since(began).Seconds())
 }
 
 const reflectorPeer = `apiVersion: projectcalico.org/v3
@@ -81,16 +75,23 @@ func (c *LightCluster) useReflectors(t *testing.T, ctx context.Context, nodes ..
 		return nil
 	}, nodes)
 	c.setMesh(t, ctx, false)
-	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
-		if want := len(nodes); !reflector && len(peers) != want {
-			return fmt.Errorf("%s has %d sessions, want %d", n, len(peers), want)
-		}
-		return nil
-	}, nodes)
+	c.settleReflected(t, ctx, nodes)
 	if _, err := c.AwaitFullTables(ctx, 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("mesh to %d reflectors: %.1f s", len(nodes), time.Since(began).Seconds())
+}
+
+// settleReflected waits until everybody else has a session with each reflector
+// and with nobody but them.
+func (c *LightCluster) settleReflected(t *testing.T, ctx context.Context, reflectors []string) {
+	t.Helper()
+	c.settle(t, ctx, func(n string, reflector bool, peers []string) error {
+		if want := len(reflectors); !reflector && len(peers) != want {
+			return fmt.Errorf("%s has %d sessions, want %d", n, len(peers), want)
+		}
+		return nil
+	}, reflectors)
 }
 
 // makeReflectors has nodes reflect, and everybody peer with them.
