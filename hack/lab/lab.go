@@ -16,6 +16,7 @@ import (
 
 	"github.com/muslin-net/muslin/hack/lab/internal/cgroup"
 	"github.com/muslin-net/muslin/hack/lab/internal/netns"
+	"github.com/muslin-net/muslin/hack/lab/kubelab"
 )
 
 // Defaults of Options.
@@ -91,7 +92,7 @@ func New(topology *Topology, options Options) (*Lab, error) {
 		return nil, err
 	}
 	l.topology = topology
-	l.source, err = findSource(options.Source)
+	l.source, err = kubelab.FindSource(options.Source)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/muslin-net/muslin/hack/lab/kubelab"
 )
 
 // netipTypes are compared by value.
@@ -152,14 +154,14 @@ func TestInterfacesFitTheKernel(t *testing.T) {
 }
 
 func TestSourceTreeIsFound(t *testing.T) {
-	root, err := findSource(".")
+	root, err := kubelab.FindSource(".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "hack", "kubelab", "go.mod")); err != nil {
 		t.Error(err)
 	}
-	if _, err := findSource(t.TempDir()); err == nil {
+	if _, err := kubelab.FindSource(t.TempDir()); err == nil {
 		t.Error("a source tree was found in an empty directory")
 	}
 }

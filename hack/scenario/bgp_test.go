@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -640,19 +639,5 @@ func (s spoken) ways(ctx context.Context) ([]string, error) {
 
 func (s spoken) pingFromOutside(t *testing.T, ctx context.Context, target string) func() pingResult {
 	t.Helper()
-	var out, errs strings.Builder
-	cmd := s.Command(ctx, "outside", "probe", "ping", "-i", "10ms", target)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return func() pingResult {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		var r pingResult
-		if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
-			t.Fatalf("ping said %q, %q: %v", out.String(), errs.String(), err)
-		}
-		return r
-	}
+	return s.pingFrom(t, ctx, "outside", "", target)
 }

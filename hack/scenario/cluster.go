@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
@@ -42,18 +41,6 @@ func (c *Cluster) phase(name string, do func() error) error {
 	}
 	fmt.Fprintf(c.Out, "%-22s %7.1fs  %s\n", name, took.Seconds(), mark)
 	return err
-}
-
-// BuildImage builds the programs and writes the image archive; the report says
-// what it weighs.
-func BuildImage(ctx context.Context, source, dir string) (archive string, report image.Report, err error) {
-	files, err := image.Build(ctx, image.BuildOptions{Root: source, Out: filepath.Join(dir, "bin")}, image.Present(source))
-	if err != nil {
-		return "", image.Report{}, err
-	}
-	archive = filepath.Join(dir, "muslin.tar")
-	report, err = image.WriteFile(archive, image.Product(ImageRef, "dev", files))
-	return archive, report, err
 }
 
 // Install applies the manifests as a user would, and a BGPPeer for each rack's
@@ -172,6 +159,14 @@ func (c *Cluster) FullNodes() []string {
 		if n.Kind == lab.Full {
 			names = append(names, n.Name)
 		}
+	}
+	return names
+}
+
+func (c *Cluster) allNodes() []string {
+	var names []string
+	for _, n := range c.Topology().Nodes {
+		names = append(names, n.Name)
 	}
 	return names
 }

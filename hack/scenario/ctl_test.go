@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,16 +16,14 @@ type operator struct {
 	program string // muslinctl, the real one
 }
 
-// operator builds muslinctl.
+// operator has the muslinctl of this checkout.
 func (s story) operator(t *testing.T, ctx context.Context) operator {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "muslinctl")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/muslinctl")
-	cmd.Dir, cmd.Env = s.Source, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build muslinctl: %v: %s", err, out)
+	muslin, err := build(ctx, s.Source)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return operator{s, program}
+	return operator{s, filepath.Join(muslin.dir, "muslinctl")}
 }
 
 // muslinctl runs where the API server can be reached and decodes its JSON. Exit

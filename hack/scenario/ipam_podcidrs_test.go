@@ -71,7 +71,7 @@ func TestPodCIDRs(t *testing.T) {
 func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	t.Helper()
 	dir := t.TempDir()
-	archive, _, err := BuildImage(ctx, source, dir)
+	muslin, err := build(ctx, source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	if _, err := c.Up(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Load(ctx, archive); err != nil {
+	if err := c.Load(ctx, muslin.archive); err != nil {
 		t.Fatal(err)
 	}
 	s := story{Cluster: c}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
@@ -50,20 +49,13 @@ func NewLightCluster(ctx context.Context, source, topologyFile string, options l
 	if err != nil {
 		return nil, err
 	}
-	// A directory of its own, outside /tmp, which machines do not see.
-	if err := os.MkdirAll("/var/lib/muslin-lab", 0o755); err != nil {
-		return nil, err
-	}
-	bin, err := os.MkdirTemp("/var/lib/muslin-lab", "scenario-")
+	muslin, err := build(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: bin, agents: map[string]*exec.Cmd{}, ended: map[string]chan struct{}{}}
-	if _, err := image.Build(ctx, image.BuildOptions{Root: source, Out: bin}, image.Present(source)); err != nil {
-		return c, err
-	}
+	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: muslin.dir, agents: map[string]*exec.Cmd{}, ended: map[string]chan struct{}{}}
 	options.Source, options.Progress = source, out
-	options.Light.Setup = [][]string{{"install", "-D", "-m", "755", filepath.Join(bin, "muslin"), "/opt/cni/bin/muslin"}}
+	options.Light.Setup = [][]string{{"install", "-D", "-m", "755", filepath.Join(c.bin, "muslin"), "/opt/cni/bin/muslin"}}
 	if c.Lab, err = lab.New(topology, options); err != nil {
 		return c, err
 	}
@@ -85,16 +77,16 @@ func NewLightCluster(ctx context.Context, source, topologyFile string, options l
 	})
 }
 
-// Close ends the agents, takes the lab down and removes the programs.
+// Close ends the agents and takes the lab down.
 func (c *LightCluster) Close(ctx context.Context) error {
-	var errs []error
-	if c.Lab != nil {
-		for _, n := range c.Topology().Nodes {
-			errs = append(errs, c.KillAgent(n.Name))
-		}
-		errs = append(errs, c.Down(ctx))
+	if c == nil || c.Lab == nil {
+		return nil
 	}
-	return errors.Join(append(errs, os.RemoveAll(c.bin))...)
+	var errs []error
+	for _, n := range c.Topology().Nodes {
+		errs = append(errs, c.KillAgent(n.Name))
+	}
+	return errors.Join(append(errs, c.Down(ctx))...)
 }
 
 // StartAgent runs the agent on a node, logging to the lab's log directory.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -56,14 +55,10 @@ func (c *Cluster) start(ctx context.Context, o MainJobOptions, r *Report) error 
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "muslin-image-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	var archive string
+	var muslin product
 	if err := c.phase("image", func() (err error) {
-		archive, r.Image, err = BuildImage(ctx, o.Source, dir)
+		muslin, err = build(ctx, o.Source)
+		r.Image = muslin.image
 		return err
 	}); err != nil {
 		return err
@@ -78,7 +73,7 @@ func (c *Cluster) start(ctx context.Context, o MainJobOptions, r *Report) error 
 		return err
 	}
 	return errors.Join(
-		c.phase("load image", func() error { return c.Load(ctx, archive) }),
+		c.phase("load image", func() error { return c.Load(ctx, muslin.archive) }),
 		c.phase("install", func() error { return c.Install(ctx) }),
 	)
 }

@@ -375,14 +375,25 @@ type pingResult struct {
 // function is called.
 func (s story) startPing(t *testing.T, ctx context.Context, from, to Pod) func() pingResult {
 	t.Helper()
+	return s.pingFrom(t, ctx, from.Node, s.podNetns(t, ctx, from), to.IP.String())
+}
+
+// pingFrom pings at 100 packets a second from a network namespace of a machine,
+// its own when none is named, until the returned function is called.
+func (c *Cluster) pingFrom(t *testing.T, ctx context.Context, machine, netns, target string) func() pingResult {
+	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
+	t.Cleanup(cancel)
+	argv := []string{"probe", "ping", "-i", "10ms", target}
+	if netns != "" {
+		argv = append([]string{"ip", "netns", "exec", netns}, argv...)
+	}
 	var out, errs strings.Builder
-	cmd := s.Command(ctx, from.Node, "ip", "netns", "exec", s.podNetns(t, ctx, from), "probe", "ping", "-i", "10ms", to.IP.String())
+	cmd := c.Command(ctx, machine, argv...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(cancel)
 	return func() pingResult {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()

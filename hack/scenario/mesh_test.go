@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -208,19 +206,5 @@ func (c *LightCluster) pingAcross(t *testing.T, ctx context.Context, from, to st
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out, errs strings.Builder
-	cmd := c.Command(ctx, from, "ip", "netns", "exec", "default-from", "probe", "ping", "-i", "10ms", target.String())
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return func() pingResult {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		var r pingResult
-		if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
-			t.Fatalf("ping said %q, %q: %v", out.String(), errs.String(), err)
-		}
-		return r
-	}
+	return c.pingFrom(t, ctx, from, "default-from", target.String())
 }

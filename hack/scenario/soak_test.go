@@ -193,14 +193,6 @@ func (c *Cluster) awaitFootprint(t *testing.T, ctx context.Context, want footpri
 	return got
 }
 
-func (c *Cluster) allNodes() []string {
-	var names []string
-	for _, n := range c.Topology().Nodes {
-		names = append(names, n.Name)
-	}
-	return names
-}
-
 // traces are looked for on each node.
 var traces = map[string]string{
 	"links":      "ip -o link | awk -F': ' '{print $2}' | grep -v -e ^lo -e ^eth",

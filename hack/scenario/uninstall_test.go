@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,11 +23,9 @@ var remains = []string{
 // cleans up; then every node is cleaned, and nothing of ours remains. It is the end of a
 // story.
 func (s story) uninstall(t *testing.T, ctx context.Context) {
-	binary := filepath.Join(t.TempDir(), "muslin-agent")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/agent")
-	build.Dir, build.Env = s.Source, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build muslin-agent: %v: %s", err, out)
+	muslin, err := build(ctx, s.Source)
+	if err != nil {
+		t.Fatal(err)
 	}
 	pods, err := s.Pods(ctx)
 	if err != nil || len(pods) < 2 {
@@ -40,7 +37,7 @@ func (s story) uninstall(t *testing.T, ctx context.Context) {
 		t.Errorf("pods of one rack do not talk when Muslin is gone: %v", err)
 	}
 	for _, node := range s.FullNodes() {
-		out, err := s.runOn(ctx, node, binary, "cleanup", "--pods")
+		out, err := s.runOn(ctx, node, filepath.Join(muslin.dir, "muslin-agent"), "cleanup", "--pods")
 		if err != nil {
 			t.Errorf("clean up %s: %v: %s", node, err, out)
 		}

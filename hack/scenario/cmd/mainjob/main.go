@@ -34,6 +34,7 @@ func run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, scenario.Timeout)
 	defer cancel()
+	defer scenario.RemoveProducts()
 	_, report, err := scenario.MainJob(ctx, scenario.MainJobOptions{
 		Lab: lab.Options{Name: *name}, Topology: *topology, Source: source, Out: os.Stdout,
 	})
