@@ -180,15 +180,16 @@ func (c *LightCluster) forceDelete(t *testing.T, ctx context.Context) {
 	c.wantHandles(t, ctx, "default-stays-a1", "default-stays-a2", "default-next")
 }
 
-// deleteNode: its object goes, and all that it had.
+// deleteNode: its object goes, and a while after its last pod all that it had.
 func (c *LightCluster) deleteNode(t *testing.T, ctx context.Context) {
 	if err := c.KillAgent("a2"); err != nil {
 		t.Fatal(err)
 	}
 	c.kubectl(t, ctx, "", "delete", "node", "a2")
+	c.kubectl(t, ctx, "", "delete", "pod", "stays-a2", "next", "--force", "--grace-period=0") // as the cluster's garbage collector of pods
 	began := time.Now()
-	c.wantHandles(t, ctx, "default-stays-a1")
-	if err := c.eventually(ctx, time.Minute, func() error {
+	c.wantHandlesWithin(t, ctx, 4*time.Minute, "default-stays-a1")
+	if err := c.eventually(ctx, 4*time.Minute, func() error {
 		out, err := c.Kubectl(ctx, "", "get", "blockaffinities.projectcalico.org,ipamblocks.projectcalico.org",
 			"-o", `jsonpath={range .items[*]}{.kind} {.spec.node}{.spec.affinity}{"\n"}{end}`)
 		if err != nil {
@@ -201,16 +202,21 @@ func (c *LightCluster) deleteNode(t *testing.T, ctx context.Context) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("blocks and addresses were free %.1f s after the node's end", time.Since(began).Seconds())
+	t.Logf("blocks and addresses were free %.1f s after its last pod's end", time.Since(began).Seconds())
 }
 
 // wantHandles waits until the stored handles, and the owners of addresses in
 // the blocks, are exactly those of the given containers.
 func (c *LightCluster) wantHandles(t *testing.T, ctx context.Context, containers ...string) {
 	t.Helper()
+	c.wantHandlesWithin(t, ctx, time.Minute, containers...)
+}
+
+func (c *LightCluster) wantHandlesWithin(t *testing.T, ctx context.Context, within time.Duration, containers ...string) {
+	t.Helper()
 	slices.Sort(containers)
 	want := strings.Join(containers, " ")
-	if err := c.eventually(ctx, time.Minute, func() error {
+	if err := c.eventually(ctx, within, func() error {
 		handles, err := c.handles(ctx)
 		if err != nil {
 			return err

@@ -29,16 +29,21 @@ const (
 	batch = 100
 )
 
-// collector finds and releases garbage on nodes that live. See judge for what
-// garbage is.
+// everywhere are all addresses.
+var everywhere = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+
+// collector finds and releases garbage. See fateOf and judge for what garbage
+// is.
 type collector struct {
 	store   ipam.Store
 	objects *Objects
+	exists  func(context.Context, model.NodeName) (bool, error) // asks the server for a node
 	now     func() time.Time
 	log     *slog.Logger
 	metrics *metrics
+	settle  time.Duration // see the constant
 
-	grace       time.Duration
+	grace       time.Duration // leakGracePeriod; 0: leaks are not collected
 	memory      memory
 	todo        verdicts      // of the last survey, not acted upon yet
 	began, next time.Time     // of surveys
@@ -46,9 +51,10 @@ type collector struct {
 	nextHandles time.Time
 }
 
-// hurry brings the next survey forward: a pool waits for its blocks.
-func (g *collector) hurry() {
-	if soon := g.began.Add(max(retryAfter, surveyShare/3*g.took)); soon.Before(g.next) {
+// hurry brings the next survey forward: something waits for it, which is worth
+// a survey after least.
+func (g *collector) hurry(least time.Duration) {
+	if soon := g.began.Add(max(least, surveyShare/3*g.took)); soon.Before(g.next) {
 		g.next = soon
 	}
 }
@@ -81,7 +87,7 @@ func (g *collector) survey(ctx context.Context, s model.Snapshot) (*survey, erro
 	} else if g.grace == 0 {
 		return nil, graceErr
 	}
-	w := newWorld(s, g.objects.pods.get)
+	w := newWorld(s, g.objects.pods)
 	seen := newSurvey()
 	for _, within := range everywhere {
 		if err := g.store.EachBlock(ctx, within, func(b *ipam.Block, _ ipam.Revision) bool {
@@ -100,19 +106,22 @@ func (g *collector) survey(ctx context.Context, s model.Snapshot) (*survey, erro
 		}
 		g.nextHandles = began.Add(g.grace / 2)
 	}
-	g.memory, g.todo = judge(g.memory, seen, w, names, began, g.patience())
+	g.memory, g.todo = judge(g.memory, seen, w, names, began, g.waits())
 	g.took = g.now().Sub(began)
 	g.next = began.Add(max(surveyAtLeast, min(g.pace(), max(surveyAtMost, surveyShare*g.took))))
+	if g.todo.settles {
+		g.hurry(g.settle / 4)
+	}
 	return seen, graceErr
 }
 
-// patience is the grace. Without one nothing is collected but what a deleted
-// pool waits for.
-func (g *collector) patience() time.Duration {
+// waits are what judge asks for. Without a grace nothing is collected but what
+// a deleted pool or a deleted node leaves.
+func (g *collector) waits() waits {
 	if g.grace == 0 {
-		return math.MaxInt64
+		return waits{leak: math.MaxInt64, settle: g.settle, again: max(g.settle, defaultLeakGrace)}
 	}
-	return g.grace
+	return waits{leak: g.grace, settle: g.settle, again: max(g.settle, g.grace)}
 }
 
 // pace is half the grace: what is garbage is seen twice within it.
@@ -129,12 +138,13 @@ func (g *collector) act(ctx context.Context, s model.Snapshot) error {
 	n := min(batch, len(g.todo.handles))
 	due := g.todo.handles[:n]
 	g.todo.handles = g.todo.handles[n:]
-	errs := []error{g.releaseLeaks(ctx, due, newWorld(s, nil), cooldown)}
+	w := newWorld(s, g.objects.pods)
+	errs := []error{g.releaseLeaks(ctx, due, w, cooldown)}
 	for _, name := range g.todo.orphans {
 		errs = append(errs, ipam.RecountHandle(ctx, g.store, name))
 	}
 	for _, b := range g.todo.blocks {
-		errs = append(errs, g.releaseBlock(ctx, b, cooldown))
+		errs = append(errs, g.releaseBlock(ctx, b, w, cooldown))
 	}
 	if n := len(g.todo.orphans); n > 0 {
 		g.log.Info("handles without addresses collected", "handles", n)
@@ -203,13 +213,16 @@ func (g *collector) released(w world, leaks []leak) {
 		if g.metrics.reclaimed != nil {
 			g.metrics.reclaimed.WithLabelValues(pool, nodeLabel(model.NodeName(node))).Inc()
 		}
-		g.log.Info("leaked address released", "address", l.alloc.Addr.String(), "handle", l.alloc.Handle,
-			"pod", l.alloc.Owner["namespace"]+"/"+l.alloc.Owner["pod"], "node", node)
+		if l.fate == left && g.metrics.freed != nil {
+			g.metrics.freed.Inc()
+		}
+		g.log.Info("address without a pod released", "address", l.alloc.Addr.String(), "handle", l.alloc.Handle,
+			"pod", l.alloc.Owner["namespace"]+"/"+l.alloc.Owner["pod"], "node", node, "nodeExists", l.fate != left)
 	}
 }
 
-// confirm asks the server, not a cache, about every pod and block of a handle.
-// What cannot be asked is kept.
+// confirm asks the server, not a cache, about every node, pod and block of a
+// handle. What cannot be asked is kept.
 func (g *collector) confirm(ctx context.Context, leaks []leak, w world) (bool, error) {
 	var failed error
 	w.pod = func(namespace, name string) (podFacts, bool) {
@@ -218,6 +231,12 @@ func (g *collector) confirm(ctx context.Context, leaks []leak, w world) (bool, e
 		return p, ok
 	}
 	for _, l := range leaks {
+		if l.fate == left {
+			there, err := g.exists(ctx, model.NodeName(l.alloc.Owner["node"]))
+			if there || err != nil {
+				return false, err // it is back: its agent keeps what it had
+			}
+		}
 		b, _, err := g.store.Blocks().Get(ctx, l.cidr)
 		if errors.Is(err, ipam.ErrNotFound) {
 			continue
@@ -226,11 +245,11 @@ func (g *collector) confirm(ctx context.Context, leaks []leak, w world) (bool, e
 			return false, fmt.Errorf("look at block %s of handle %s: %w", l.cidr, l.alloc.Handle, err)
 		}
 		for a := range b.Allocations() {
-			if handleName(a.Handle) == handleName(l.alloc.Handle) && !known(leaks, a) {
+			if handleKey(a) == handleKey(l.alloc) && !known(leaks, a) {
 				return false, nil // it has got another address meanwhile
 			}
 		}
-		if !w.leaked(l.alloc) || failed != nil {
+		if w.fateOf(l.alloc) != l.fate || failed != nil {
 			return false, failed
 		}
 	}
@@ -241,20 +260,33 @@ func known(leaks []leak, a ipam.Allocation) bool {
 	return slices.ContainsFunc(leaks, func(l leak) bool { return l.alloc.Addr == a.Addr && l.alloc.Sequence == a.Sequence })
 }
 
-// releaseBlock takes an idle block from its node, unless it has been written to
-// since it was judged.
-func (g *collector) releaseBlock(ctx context.Context, b seenBlock, cooldown time.Duration) error {
+// releaseBlock takes a block from its node, unless it has been written to since
+// it was judged. One of a node that does not exist stays, affine to nobody, while
+// others have addresses in it.
+func (g *collector) releaseBlock(ctx context.Context, b seenBlock, w world, cooldown time.Duration) error {
 	if b.cooling {
 		return g.warm(ctx, b, cooldown)
 	}
-	err := ipam.ReleaseAffinity(ctx, g.store, b.node, b.cidr, ipam.AffinityRelease{RequireEmpty: true, Sequence: &b.seq})
+	cond := ipam.AffinityRelease{RequireEmpty: b.idle, Sequence: &b.seq}
+	gone := w.missing(b.node)
+	if gone {
+		if there, err := g.exists(ctx, b.node); there || err != nil {
+			return err
+		}
+	}
+	if b.claim {
+		cond.Sequence = nil
+	}
+	err := ipam.ReleaseAffinity(ctx, g.store, b.node, b.cidr, cond)
 	if errors.Is(err, ipam.ErrConflict) || errors.Is(err, ipam.ErrNotEmpty) {
 		return nil // it is in use again
 	}
-	if err == nil {
-		g.log.Info("empty block released", "block", b.cidr.String(), "node", b.node)
+	if err != nil {
+		return err
 	}
-	return err
+	g.memory.took(b, gone, g.now())
+	g.log.Info("block released", "block", b.cidr.String(), "node", b.node, "nodeExists", !gone)
+	return nil
 }
 
 // warm frees the addresses of an idle block whose cooldown is over. A later
@@ -274,4 +306,11 @@ func (g *collector) warm(ctx context.Context, b seenBlock, cooldown time.Duratio
 		return nil
 	}
 	return absentIsFine(err)
+}
+
+func absentIsFine(err error) error {
+	if errors.Is(err, ipam.ErrNotFound) {
+		return nil
+	}
+	return err
 }

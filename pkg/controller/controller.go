@@ -1,11 +1,10 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,9 +30,11 @@ type Controller struct {
 
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
+	// Settle is how long what a deleted node held is kept after its last pod has
+	// left the API; a minute when 0.
+	Settle time.Duration
 
 	metrics      metrics
-	gone         gone
 	garbage      collector
 	drainer      drainer
 	uninstalling uninstalling
@@ -60,7 +61,7 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 			Name: "muslin_controller_objects_with_problems", Help: "Objects whose condition Accepted or Allocatable was last found not true.",
 		}),
 		freed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "muslin_controller_freed_addresses_total", Help: "Addresses freed because their node does not exist any more.",
+			Name: "muslin_controller_freed_addresses_total", Help: "Addresses released because their node does not exist any more, nor a pod that has them.",
 		}),
 		reclaimed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ipam_allocations_gc_reclamations", Help: "Leaked addresses released, by pool and by the node that had them.",
@@ -82,8 +83,10 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.Now = time.Now
 	}
 	c.defaultsMade, c.failing = false, false
-	c.gone = gone{store: c.Store, exists: c.Cluster.NodeExists, now: c.Now}
-	c.garbage = collector{store: c.Store, objects: c.Objects, now: c.Now, log: c.Logger, metrics: &c.metrics}
+	c.garbage = collector{
+		store: c.Store, objects: c.Objects, exists: c.Cluster.NodeExists, now: c.Now,
+		log: c.Logger, metrics: &c.metrics, settle: cmp.Or(c.Settle, settle),
+	}
 	c.drainer = drainer{store: c.Store, objects: c.Objects}
 	c.Objects.pods = newPodIndex() // what an earlier term knew is old
 	c.uninstalling.init()
@@ -114,7 +117,7 @@ func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 		errs = append(errs, err)
 	}
 	after = lookAgain
-	for _, part := range []func(context.Context) (time.Duration, error){c.drain, c.freeGone, c.collect} {
+	for _, part := range []func(context.Context) (time.Duration, error){c.drain, c.collect} {
 		again, err := part(ctx)
 		after, errs = min(after, again), append(errs, err)
 	}
@@ -157,43 +160,17 @@ func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
 func (c *Controller) drain(ctx context.Context) (again time.Duration, err error) {
 	draining, err := c.drainer.drain(ctx, c.Cluster.Snapshot(), c.Cluster.Reported(), c.uninstalling.yes())
 	if draining {
-		c.garbage.hurry()
+		c.garbage.hurry(retryAfter)
 		return retryAfter, err
 	}
 	return lookAgain, err
 }
 
-// freeGone frees what deleted nodes held.
-func (c *Controller) freeGone(ctx context.Context) (again time.Duration, err error) {
-	var errs []error
-	s := c.Cluster.Snapshot()
-	due, more := c.gone.due(s)
-	for _, node := range due {
-		f, err := c.gone.free(ctx, node, s)
-		if c.metrics.freed != nil {
-			c.metrics.freed.Add(float64(f.addresses))
-		}
-		if err == nil && f != (freed{}) {
-			c.Logger.Info("freed what a deleted node held", "node", node, "addresses", f.addresses, "handles", f.handles, "blocks", f.blocks)
-		}
-		errs = append(errs, err)
-	}
-	if more {
-		return retryAfter, errors.Join(errs...)
-	}
-	return lookAgain, errors.Join(errs...)
-}
-
-// collect releases garbage of nodes that live.
+// collect releases garbage.
 func (c *Controller) collect(ctx context.Context) (again time.Duration, err error) {
 	seen, again, err := c.garbage.collect(ctx, c.Cluster.Snapshot())
 	if seen != nil {
-		// Nodes that have addresses and no block are known from here alone.
-		c.gone.borrowers = slices.Collect(maps.Keys(seen.owners))
 		c.drainer.unowned = seen.unowned()
-		if _, more := c.gone.due(c.Cluster.Snapshot()); more {
-			again = min(again, retryAfter)
-		}
 	}
 	return again, err
 }

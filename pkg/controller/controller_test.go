@@ -47,7 +47,7 @@ func replica(t *testing.T, name string) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}}
+	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}, Settle: 2 * time.Second}
 	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: name, Logger: logger()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)

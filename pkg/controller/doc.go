@@ -9,13 +9,21 @@
 // judge, finalizers); only differences are written. It never refuses or changes
 // a user's spec, and the agents do not need it to forward packets.
 //
-// Of a deleted node everything goes seconds later (type gone). Of a living one
-// only what has been seen without an owner over a grace (function judge): an
-// address whose pod is gone, finished, elsewhere or has other addresses; a
-// handle without addresses; an empty block beside another one, or of no pool
-// that selects the node. Addresses without a pod, such as a tunnel's, are their
-// node's own business while it lives. Every release names the sequence number
-// it was decided upon, so that what was assigned anew meanwhile stays.
+// An address that a pod has by its status, and that has not finished, is never
+// released, whatever node the pod is on and whoever the owner on paper is
+// (function fateOf). Of a living node only what has been seen without an owner
+// over a grace goes (function judge): an address whose pod is gone, finished,
+// elsewhere or has other addresses; a handle without addresses; an empty block
+// beside another one, or of no pool that selects the node. Addresses without a
+// pod, such as a tunnel's, are their node's own business while it lives. An
+// address that the pod of its owner's name asks for on another node goes at once.
+//
+// Of a deleted node an address goes a minute after its pod has left the API,
+// which the cluster deletes itself; a tunnel's once no pod is bound to the node,
+// and blocks and affinities last: a node that is back by then finds them. Every
+// release names the sequence number it was decided upon, so that what was
+// assigned anew meanwhile stays. A crash at any point leaves what a later survey
+// finds again.
 //
 // Wire footprint: conditions Allocatable of IPPools and Accepted of the other
 // three kinds, in their status subresource; objects named default and
@@ -24,7 +32,7 @@
 // ClusterRole and ClusterRoleBinding muslin-controller-finalizer, owned by the
 // CRD of IPPools; writes and deletes of IPAM objects; Lease
 // muslin-system/muslin-controller. It watches pods of all nodes and keeps about
-// 200 bytes of each.
+// 250 bytes of each.
 //
 // A fresh process recognises its conditions by their type and leaves those of
 // other types as they are, and its finalizer by name. What looked like garbage

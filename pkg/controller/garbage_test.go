@@ -18,6 +18,8 @@ import (
 
 const grace = 10 * time.Minute
 
+var patient = waits{leak: grace, settle: time.Minute, again: grace}
+
 // address is one allocation of a test's cluster.
 type address struct{ addr, handle, node, pod string }
 
@@ -54,6 +56,22 @@ func cluster(pods map[string]podFacts) world {
 			p, ok := pods[name]
 			return p, ok && namespace == "default"
 		},
+		taken: func(a netip.Addr) bool {
+			for _, p := range pods {
+				if !p.finished && slices.Contains(p.ips, a) {
+					return true
+				}
+			}
+			return false
+		},
+		bound: func(n model.NodeName) bool {
+			for _, p := range pods {
+				if !p.finished && !p.host && p.node == string(n) {
+					return true
+				}
+			}
+			return false
+		},
 	}
 }
 
@@ -71,10 +89,10 @@ func surveyOf(w world, blocks ...*ipam.Block) *survey {
 // and names what the last one releases.
 func due(s *survey, w world, names []string, gaps ...time.Duration) (handles, orphans, blocks []string) {
 	at := now
-	m, v := judge(memory{}, s, w, names, at, grace)
+	m, v := judge(memory{}, s, w, names, at, patient)
 	for _, gap := range gaps {
 		at = at.Add(gap)
-		m, v = judge(m, s, w, names, at, grace)
+		m, v = judge(m, s, w, names, at, patient)
 	}
 	for _, leaks := range v.handles {
 		handles = append(handles, leaks[0].alloc.Handle)
@@ -102,7 +120,7 @@ func TestJudgeAddresses(t *testing.T) {
 		"pod has another address":       {[]address{one}, nil, map[string]podFacts{"web": {node: "a", ips: ip("10.0.0.9")}}, []string{"net.1"}},
 		"no pod: a tunnel":              {[]address{{"10.0.0.1", "vxlan-tunnel-addr-a", "a", ""}}, nil, nil, nil},
 		"no handle":                     {[]address{{"10.0.0.1", "", "a", "web"}}, nil, nil, nil},
-		"node is gone: not here":        {[]address{{"10.0.0.1", "net.1", "x", "web"}}, nil, nil, nil},
+		"another pod has it":            {[]address{one}, nil, map[string]podFacts{"other": {node: "b", ips: ip("10.0.0.1")}}, nil},
 		"both families leaked":          {[]address{one}, []address{{"fd00::1", "net.1", "a", "web"}}, nil, []string{"net.1"}},
 		"one family in use keeps both":  {[]address{one}, []address{{"fd00::1", "net.1", "a", "live"}}, map[string]podFacts{"live": {node: "a"}}, nil},
 		"no handle is kept for another": {[]address{one, {"10.0.0.2", "net.2", "a", "live"}}, nil, map[string]podFacts{"live": {node: "a"}}, []string{"net.1"}},
@@ -129,17 +147,17 @@ func TestJudgeAddresses(t *testing.T) {
 func TestGraceStartsAnew(t *testing.T) {
 	w := cluster(nil)
 	first := blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "net.1", "a", "web"})
-	m, _ := judge(memory{}, surveyOf(w, first), w, nil, now, grace)
+	m, _ := judge(memory{}, surveyOf(w, first), w, nil, now, patient)
 	again := first.Clone()
 	again.ReleaseHandle("net.1", now, 0)
 	again.Bump()
 	again.Assign(1, ipam.Attribute{Handle: "net.1", Owner: map[string]string{"node": "a", "pod": "web", "namespace": "default"}}, func(a netip.Addr) bool { return a.String() != "10.0.0.1" })
-	if m, v := judge(m, surveyOf(w, again), w, nil, now.Add(grace), grace); len(v.handles) != 0 || len(m.handles) != 1 {
+	if m, v := judge(m, surveyOf(w, again), w, nil, now.Add(grace), patient); len(v.handles) != 0 || len(m.handles) != 1 {
 		t.Errorf("assigned anew: %+v %+v", m, v)
 	}
 	lives := cluster(map[string]podFacts{"web": {node: "a"}})
-	m, _ = judge(m, surveyOf(lives, first), lives, nil, now.Add(grace/2), grace)
-	if _, v := judge(m, surveyOf(w, first), w, nil, now.Add(grace), grace); len(v.handles) != 0 {
+	m, _ = judge(m, surveyOf(lives, first), lives, nil, now.Add(grace/2), patient)
+	if _, v := judge(m, surveyOf(w, first), w, nil, now.Add(grace), patient); len(v.handles) != 0 {
 		t.Errorf("its pod was seen meanwhile: %+v", v)
 	}
 }
@@ -155,9 +173,9 @@ func TestJudgeOrphans(t *testing.T) {
 		t.Errorf("early: %v", got)
 	}
 	// A survey without a list of handles forgets nothing.
-	m, _ := judge(memory{}, s, w, names, now, grace)
-	m, _ = judge(m, s, w, nil, now.Add(grace/2), grace)
-	if _, v := judge(m, s, w, names, now.Add(grace), grace); len(v.orphans) != 1 {
+	m, _ := judge(memory{}, s, w, names, now, patient)
+	m, _ = judge(m, s, w, nil, now.Add(grace/2), patient)
+	if _, v := judge(m, s, w, names, now.Add(grace), patient); len(v.orphans) != 1 {
 		t.Errorf("forgotten: %+v", v)
 	}
 }
@@ -178,17 +196,16 @@ func TestJudgeBlocks(t *testing.T) {
 		want   []string
 		atOnce bool
 	}{
-		"the last one stays":               {[]*ipam.Block{empty("10.0.0.0/26", "a")}, nil, nil, false},
-		"one of two empty ones stays":      {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "a")}, nil, []string{"10.0.0.64/26"}, false},
-		"the empty one beside a used one":  {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, []string{"10.0.0.0/26"}, false},
-		"used ones stay":                   {[]*ipam.Block{full("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, nil, false},
-		"one of each family stays":         {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("fd00::/122", "a")}, nil, nil, false},
-		"one of each node stays":           {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b")}, nil, nil, false},
-		"of a node that is gone: not here": {[]*ipam.Block{empty("10.0.0.0/26", "x"), empty("10.0.0.64/26", "x")}, nil, nil, false},
-		"of nobody":                        {[]*ipam.Block{empty("10.0.0.0/26", ""), full("10.0.0.64/26", "")}, nil, []string{"10.0.0.0/26"}, false},
-		"outside every pool":               {[]*ipam.Block{empty("10.0.9.0/26", "a"), empty("192.168.0.0/26", "a")}, nil, []string{"192.168.0.0/26"}, false},
-		"the pool selects a, not b":        {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b"), full("10.0.0.128/26", "b")}, func(p *model.Pool) { p.NodeSelector = rack1 }, []string{"10.0.0.64/26"}, false},
-		"the pool is being deleted":        {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, func(p *model.Pool) { p.Deleting = true }, []string{"10.0.0.0/26"}, true},
+		"the last one stays":              {[]*ipam.Block{empty("10.0.0.0/26", "a")}, nil, nil, false},
+		"one of two empty ones stays":     {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "a")}, nil, []string{"10.0.0.64/26"}, false},
+		"the empty one beside a used one": {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, []string{"10.0.0.0/26"}, false},
+		"used ones stay":                  {[]*ipam.Block{full("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, nil, nil, false},
+		"one of each family stays":        {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("fd00::/122", "a")}, nil, nil, false},
+		"one of each node stays":          {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b")}, nil, nil, false},
+		"of nobody":                       {[]*ipam.Block{empty("10.0.0.0/26", ""), full("10.0.0.64/26", "")}, nil, []string{"10.0.0.0/26"}, false},
+		"outside every pool":              {[]*ipam.Block{empty("10.0.9.0/26", "a"), empty("192.168.0.0/26", "a")}, nil, []string{"192.168.0.0/26"}, false},
+		"the pool selects a, not b":       {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b"), full("10.0.0.128/26", "b")}, func(p *model.Pool) { p.NodeSelector = rack1 }, []string{"10.0.0.64/26"}, false},
+		"the pool is being deleted":       {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, func(p *model.Pool) { p.Deleting = true }, []string{"10.0.0.0/26"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := cluster(map[string]podFacts{"web": {node: "a"}})
@@ -208,9 +225,9 @@ func TestJudgeBlocks(t *testing.T) {
 	t.Run("written to meanwhile", func(t *testing.T) {
 		w := cluster(nil)
 		b := empty("10.0.0.0/26", "")
-		m, _ := judge(memory{}, surveyOf(w, b), w, nil, now, grace)
+		m, _ := judge(memory{}, surveyOf(w, b), w, nil, now, patient)
 		b.Bump()
-		if _, v := judge(m, surveyOf(w, b), w, nil, now.Add(grace), grace); len(v.blocks) != 0 {
+		if _, v := judge(m, surveyOf(w, b), w, nil, now.Add(grace), patient); len(v.blocks) != 0 {
 			t.Errorf("%+v", v)
 		}
 	})

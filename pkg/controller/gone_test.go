@@ -59,6 +59,7 @@ func nodeObject(name string) string {
 // an address that another node has in its block stays.
 func TestDeletedNodeGivesBack(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("dies")+nodeObject("lives"), "apply", "-f", "-")
 	t.Cleanup(func() {
 		server.MustKubectl(t, "", "delete", "ipamblocks,ipamhandles,blockaffinities", "--all")
@@ -104,6 +105,7 @@ func TestDeletedNodeGivesBack(t *testing.T) {
 // affinity.
 func TestBlockWithABorrowersAddressStays(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("lends")+nodeObject("borrows"), "apply", "-f", "-")
 	t.Cleanup(func() {
 		server.MustKubectl(t, "", "delete", "ipamblocks,ipamhandles,blockaffinities", "--all")
@@ -124,5 +126,89 @@ func TestBlockWithABorrowersAddressStays(t *testing.T) {
 	}
 	if got := assign(t, borrows, "net.y1"); got != kept {
 		t.Errorf("the borrower's address changed: %s, was %s", got, kept)
+	}
+}
+
+// What pods of a deleted node have by their status stays theirs while the pods
+// are in the API, though the node's agent lives and the node comes back; other
+// deleted nodes, later ones, give back meanwhile what nobody has.
+func TestDeletedNodeKeepsWhatPodsHave(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	shortGrace(t, server)
+	server.MustKubectl(t, nodeObject("keeps")+nodeObject("marker")+nodeObject("marker2")+nodeObject("lives"), "apply", "-f", "-")
+	t.Cleanup(func() {
+		server.MustKubectl(t, "", "delete", "pods", "--all", "--grace-period=0", "--force")
+		server.MustKubectl(t, "", "delete", "ipamblocks,ipamhandles,blockaffinities", "--all")
+		server.MustKubectl(t, "", "delete", "node", "lives", "--ignore-not-found")
+	})
+	pool := model.Pool{Name: "kept", CIDR: netip.MustParsePrefix("10.79.0.0/24"), BlockSize: 29, Allocatable: true}
+	keeps, _ := allocator(t, "keeps", pool)
+	had := map[string]netip.Addr{}
+	for _, name := range []string{"runs", "starts"} {
+		had[name] = assignTo(t, keeps, "net."+name, name)
+	}
+	if _, err := keeps.Assign(t.Context(), ipam.Request{Handle: "vxlan-tunnel-addr-keeps", V4: 1, Attrs: map[string]string{"type": "vxlanTunnelAddress"}}); err != nil {
+		t.Fatal(err)
+	}
+	podObject(t, "runs", "keeps", had["runs"].String())
+	podObject(t, "starts", "keeps", "")
+	spec := func() string {
+		return server.MustKubectl(t, "", "get", "ipamblocks,ipamhandles,blockaffinities", "-o", `jsonpath={range .items[?(@.spec.affinity=="host:keeps")]}{.spec}{end}{range .items[?(@.spec.node=="keeps")]}{.spec}{end}`)
+	}
+	before := spec()
+	marked := func(node string) {
+		a, stop := allocator(t, model.NodeName(node), pool)
+		assign(t, a, "net."+node)
+		stop()
+		server.MustKubectl(t, "", "delete", "node", node)
+		gone(t, server, "ipamhandle", "net."+node)
+		shows(t, "[]", "get", "blockaffinities", "-o", `go-template=[{{range .items}}{{if eq .spec.node "`+node+`"}}x{{end}}{{end}}]`)
+	}
+	server.MustKubectl(t, "", "delete", "node", "keeps")
+	replica(t, "one")
+	marked("marker")
+	if after := spec(); after != before {
+		t.Fatalf("while the node was away:\n%s\nbefore:\n%s", after, before)
+	}
+	server.MustKubectl(t, nodeObject("keeps"), "apply", "-f", "-")
+	for name, addr := range had {
+		if again := assignTo(t, keeps, "net."+name, name); again != addr {
+			t.Errorf("%s had %s and has %s", name, addr, again)
+		}
+	}
+	server.MustKubectl(t, "", "delete", "node", "keeps")
+	marked("marker2")
+	if after := spec(); after != before {
+		t.Fatalf("once it had been back:\n%s\nbefore:\n%s", after, before)
+	}
+	server.MustKubectl(t, "", "delete", "pod", "runs", "starts", "--grace-period=0", "--force")
+	for _, handle := range []string{"net.runs", "net.starts", "vxlan-tunnel-addr-keeps"} {
+		gone(t, server, "ipamhandle", handle)
+	}
+}
+
+// A fixed address whose pod was deleted by force, and made anew on another node
+// that it waits there for, does not wait for the grace.
+func TestFixedAddressMoves(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.MustKubectl(t, v3("KubeControllersConfiguration", "default", `{controllers: {node: {leakGracePeriod: 24h}}}`), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	server.MustKubectl(t, nodeObject("dead")+nodeObject("lives"), "apply", "-f", "-")
+	t.Cleanup(func() {
+		server.MustKubectl(t, "", "delete", "kubecontrollersconfiguration", "default")
+		server.MustKubectl(t, "", "delete", "pods", "--all", "--grace-period=0", "--force")
+		server.MustKubectl(t, "", "delete", "ipamblocks,ipamhandles,blockaffinities", "--all")
+		server.MustKubectl(t, "", "delete", "node", "dead", "lives")
+	})
+	pool := model.Pool{Name: "fixed", CIDR: netip.MustParsePrefix("10.84.0.0/24"), BlockSize: 29, Allocatable: true}
+	dead, stop := allocator(t, "dead", pool)
+	addr := assignTo(t, dead, "net.before", "db-0")
+	stop()
+	server.MustKubectl(t, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: db-0, namespace: default, annotations: {cni.projectcalico.org/ipAddrs: '[%q]'}}\nspec: {nodeName: lives, containers: [{name: c, image: none}]}\n", addr), "apply", "-f", "-")
+	replica(t, "one")
+	gone(t, server, "ipamhandle", "net.before")
+	lives, _ := allocator(t, "lives", pool)
+	got, err := lives.Assign(t.Context(), ipam.Request{Handle: "net.after", Addrs: []netip.Addr{addr}, Attrs: map[string]string{"pod": "db-0", "namespace": "default"}})
+	if err != nil || got[0] != addr {
+		t.Errorf("%v %v", got, err)
 	}
 }

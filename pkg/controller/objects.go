@@ -79,7 +79,13 @@ func (o *Objects) livePod(ctx context.Context, namespace, name string) (podFacts
 
 // factsOf keeps of a pod what decides about its addresses.
 func factsOf(p *corev1.Pod) podFacts {
-	f := podFacts{node: p.Spec.NodeName, finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed}
+	f := podFacts{
+		node: p.Spec.NodeName, host: p.Spec.HostNetwork,
+		finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
+	}
+	if text, ok := p.Annotations[annotationAddrs]; ok {
+		_ = json.Unmarshal([]byte(text), &f.asks) // the pod's agent tells what is wrong with it
+	}
 	if len(p.Status.PodIPs) > 0 {
 		f.ips = make([]netip.Addr, 0, len(p.Status.PodIPs))
 	}

@@ -15,24 +15,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // podFacts is what decides whether a pod has an address.
 type podFacts struct {
 	node     string
 	ips      []netip.Addr // none: it has no network yet
+	asks     []netip.Addr // annotation ipAddrs
+	host     bool         // hostNetwork: it has no address of a pool
 	finished bool
 }
 
-// podEntry is what is kept of a pod of any node: about 200 bytes. It stands for
-// the pod in a reflector, which asks it for its name.
+// podEntry is what is kept of a pod of any node: about 250 bytes with its place
+// in the index. It stands for the pod in a reflector, which asks it for its name.
 type podEntry struct {
 	*metav1.ObjectMeta        // noMeta, shared by all
 	key                string // namespace/name
 	slash              int
 	node               unique.Handle[string]
-	ips                []netip.Addr
-	finished           bool
+	ips, asks          []netip.Addr
+	host, finished     bool
 }
 
 // noMeta answers what a reflector asks beside the name.
@@ -49,13 +53,18 @@ func slim(obj any) (any, error) {
 		return obj, nil
 	}
 	f := factsOf(p)
-	return &podEntry{ObjectMeta: noMeta, key: p.Namespace + "/" + p.Name, slash: len(p.Namespace), node: unique.Make(f.node), ips: f.ips, finished: f.finished}, nil
+	return &podEntry{
+		ObjectMeta: noMeta, key: p.Namespace + "/" + p.Name, slash: len(p.Namespace), node: unique.Make(f.node),
+		ips: f.ips, asks: f.asks, host: f.host, finished: f.finished,
+	}, nil
 }
 
 // podIndex is the store behind the reflector of pods.
 type podIndex struct {
 	mu     sync.RWMutex
 	rows   map[string]*podEntry
+	having map[netip.Addr]int32            // how many pods that have not finished have the address
+	bound  map[unique.Handle[string]]int32 // by node: how many of them are no hostNetwork pods
 	synced chan struct{}
 	once   sync.Once
 }
@@ -63,7 +72,48 @@ type podIndex struct {
 var _ cache.TransformingStore = (*podIndex)(nil)
 
 func newPodIndex() *podIndex {
-	return &podIndex{rows: map[string]*podEntry{}, synced: make(chan struct{})}
+	x := &podIndex{synced: make(chan struct{})}
+	x.fill(nil)
+	return x
+}
+
+// fill replaces everything. Callers hold mu, or nobody else knows of x yet.
+func (x *podIndex) fill(rows map[string]*podEntry) {
+	x.rows = make(map[string]*podEntry, len(rows))
+	x.having, x.bound = make(map[netip.Addr]int32, len(rows)), map[unique.Handle[string]]int32{}
+	for key, e := range rows {
+		x.put(key, e)
+	}
+}
+
+// put replaces the entry of a key, with none when e is nil. Callers hold mu.
+func (x *podIndex) put(key string, e *podEntry) {
+	if old := x.rows[key]; old != nil {
+		x.count(old, -1)
+		delete(x.rows, key)
+	}
+	if e != nil {
+		x.count(e, 1)
+		x.rows[key] = e
+	}
+}
+
+func (x *podIndex) count(e *podEntry, by int32) {
+	if e.finished {
+		return
+	}
+	for _, ip := range e.ips {
+		add(x.having, ip, by)
+	}
+	if !e.host {
+		add(x.bound, e.node, by)
+	}
+}
+
+func add[K comparable](m map[K]int32, key K, by int32) {
+	if m[key] += by; m[key] == 0 {
+		delete(m, key)
+	}
 }
 
 func (x *podIndex) Transformer() cache.TransformFunc { return slim }
@@ -79,7 +129,7 @@ func (x *podIndex) Update(obj any) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.rows[e.key] = e
+	x.put(e.key, e)
 	return nil
 }
 
@@ -90,7 +140,7 @@ func (x *podIndex) Delete(obj any) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	delete(x.rows, key)
+	x.put(key, nil)
 	return nil
 }
 
@@ -104,7 +154,7 @@ func (x *podIndex) Replace(list []any, _ string) error {
 		rows[e.key] = e
 	}
 	x.mu.Lock()
-	x.rows = rows
+	x.fill(rows)
 	x.mu.Unlock()
 	x.once.Do(func() { close(x.synced) })
 	return nil
@@ -130,7 +180,22 @@ func (x *podIndex) get(namespace, name string) (podFacts, bool) {
 	if !ok {
 		return podFacts{}, false
 	}
-	return podFacts{node: e.node.Value(), ips: e.ips, finished: e.finished}, true
+	return podFacts{node: e.node.Value(), ips: e.ips, asks: e.asks, host: e.host, finished: e.finished}, true
+}
+
+// has reports whether a pod of any node that has not finished has the address.
+func (x *podIndex) has(a netip.Addr) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.having[a] > 0
+}
+
+// on reports whether a pod is bound to the node that has not finished and may
+// have an address of a pool.
+func (x *podIndex) on(node model.NodeName) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.bound[unique.Make(string(node))] > 0
 }
 
 func (x *podIndex) ready() bool {
@@ -140,6 +205,17 @@ func (x *podIndex) ready() bool {
 	default:
 		return false
 	}
+}
+
+// annotationAddrs is Calico's: a JSON list of the addresses a pod asks for.
+const annotationAddrs = "cni.projectcalico.org/ipAddrs"
+
+// asked keeps of a pod's annotations the one that is read here.
+func asked(p *corev1.Pod) map[string]string {
+	if text, ok := p.Annotations[annotationAddrs]; ok {
+		return map[string]string{annotationAddrs: text}
+	}
+	return nil
 }
 
 // watchPods keeps the index until ctx ends. A server that streams lists sends
@@ -175,8 +251,8 @@ func (o *Objects) listPods(ctx context.Context, opts metav1.ListOptions) (runtim
 		for i := range page.Items {
 			p := &page.Items[i]
 			out.Items = append(out.Items, corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, ResourceVersion: p.ResourceVersion},
-				Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName},
+				ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, ResourceVersion: p.ResourceVersion, Annotations: asked(p)},
+				Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork},
 				Status:     corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
 			})
 		}

@@ -11,17 +11,29 @@ import (
 
 // world is what allocations are judged against.
 type world struct {
-	nodes map[model.NodeName]map[string]string // labels
-	pools []model.Pool
-	pod   func(namespace, name string) (podFacts, bool)
+	nodes  map[model.NodeName]map[string]string // labels
+	pools  []model.Pool
+	claims []model.Block // affinities
+	pod    func(namespace, name string) (podFacts, bool)
+	taken  func(netip.Addr) bool     // a pod that has not finished has the address
+	bound  func(model.NodeName) bool // such a pod, which may have an address, is bound to the node
 }
 
-func newWorld(s model.Snapshot, pod func(namespace, name string) (podFacts, bool)) world {
-	w := world{nodes: make(map[model.NodeName]map[string]string, len(s.Nodes)), pools: s.Pools, pod: pod}
+func newWorld(s model.Snapshot, pods *podIndex) world {
+	w := world{
+		nodes: make(map[model.NodeName]map[string]string, len(s.Nodes)), pools: s.Pools, claims: s.Blocks,
+		pod: pods.get, taken: pods.has, bound: pods.on,
+	}
 	for i := range s.Nodes {
 		w.nodes[s.Nodes[i].Name] = s.Nodes[i].Labels
 	}
 	return w
+}
+
+// missing reports whether a node is named and does not exist.
+func (w world) missing(n model.NodeName) bool {
+	_, lives := w.nodes[n]
+	return n != "" && !lives
 }
 
 // poolOf is the pool a block was made from, nil when there is none any more. A
@@ -37,29 +49,47 @@ func (w world) poolOf(cidr netip.Prefix) *model.Pool {
 	return found
 }
 
-// leaked reports whether an address has an owner on paper that does not have
-// it in life: the pod is gone or finished, runs on another node, or has other
-// addresses. What has no pod (tunnels, load balancers) or no handle is never
-// leaked while its node lives; package doc says who frees what of dead nodes.
-func (w world) leaked(a ipam.Allocation) bool {
-	if a.Handle == "" || a.Owner["pod"] == "" || a.Owner["namespace"] == "" {
-		return false
+// fate is what becomes of an address that is assigned.
+type fate int
+
+const (
+	kept    fate = iota // somebody has it, or may yet come to have it
+	leaked              // its node lives, nobody has it: it goes after the grace
+	left                // its node does not exist any more and nobody has it: it goes after settle
+	awaited             // nobody has it, and the pod of its owner's name asks for it elsewhere: it goes at once
+)
+
+// fateOf judges an address. What a pod that has not finished has by its status,
+// on whatever node, is kept whoever the owner on paper is; so is what the owner
+// may yet come to have. Without a pod as owner (a tunnel, a load balancer) it is
+// the node's own business: kept while the node exists, and after that for as
+// long as pods are bound to it. An address without a handle can be told from a
+// later one by nothing, so that it goes with its node alone.
+func (w world) fateOf(a ipam.Allocation) fate {
+	node := model.NodeName(a.Owner["node"])
+	gone := w.missing(node)
+	pod := a.Owner["pod"] != "" && a.Owner["namespace"] != ""
+	switch {
+	case w.taken(a.Addr) || w.mayHave(a.Owner, a.Addr) || w.mayHave(a.Alternate, a.Addr):
+		return kept
+	case !gone && (!pod || a.Handle == ""), gone && !pod && w.bound(node):
+		return kept
+	case pod && a.Handle != "" && w.asksElsewhere(a.Owner, a.Addr):
+		return awaited
+	case gone:
+		return left
 	}
-	if n := a.Owner["node"]; n != "" {
-		if _, lives := w.nodes[model.NodeName(n)]; !lives {
-			return false
-		}
-	}
-	return !w.has(a.Owner, a.Addr) && !w.has(a.Alternate, a.Addr)
+	return leaked
 }
 
-// has reports whether a pod has the address, or may yet come to have it.
-func (w world) has(owner map[string]string, addr netip.Addr) bool {
+// mayHave reports whether the pod that an address was given to has it, or has
+// no address yet: its status lags behind.
+func (w world) mayHave(owner map[string]string, addr netip.Addr) bool {
 	if owner["pod"] == "" {
 		return false
 	}
 	p, ok := w.pod(owner["namespace"], owner["pod"])
-	if !ok || p.finished {
+	if !ok || p.finished || p.host {
 		return false
 	}
 	if n := owner["node"]; n != "" && p.node != "" && p.node != n {
@@ -68,12 +98,22 @@ func (w world) has(owner map[string]string, addr netip.Addr) bool {
 	return len(p.ips) == 0 || slices.Contains(p.ips, addr)
 }
 
+// asksElsewhere reports whether the pod of the owner's name is another one by
+// now, on another node, and asks for the same address. There is one pod of a
+// name, so that the one before is dead, or its deletion was forced by somebody
+// who vouches for that.
+func (w world) asksElsewhere(owner map[string]string, addr netip.Addr) bool {
+	p, ok := w.pod(owner["namespace"], owner["pod"])
+	return ok && !p.finished && !p.host && p.node != "" && owner["node"] != "" && p.node != owner["node"] && slices.Contains(p.asks, addr)
+}
+
 // survey is what one reading of every block gives.
 type survey struct {
-	handles map[string]held // by object name
+	handles map[string]held // by handleKey
 	blocks  []seenBlock
 	usage   map[place]usage
-	owners  map[model.NodeName]bool // that have an address somewhere
+	owners  map[model.NodeName]int // addresses of the node, wherever they are
+	keeps   map[model.NodeName]int // of them those that are kept
 }
 
 // held is what is known of one handle.
@@ -86,6 +126,7 @@ type held struct {
 type leak struct {
 	cidr  netip.Prefix // of its block
 	alloc ipam.Allocation
+	fate  fate // not kept
 }
 
 // seenBlock is a block as it was found.
@@ -96,6 +137,7 @@ type seenBlock struct {
 	seq      uint64
 	idle     bool // nobody has an address in it
 	cooling  bool // idle, but addresses still cool down
+	claim    bool // there is no such block, only an affinity
 }
 
 // place is what metrics are counted by.
@@ -111,7 +153,7 @@ func (u usage) plus(v usage) usage {
 }
 
 func newSurvey() *survey {
-	return &survey{handles: map[string]held{}, usage: map[place]usage{}, owners: map[model.NodeName]bool{}}
+	return &survey{handles: map[string]held{}, usage: map[place]usage{}, owners: map[model.NodeName]int{}, keeps: map[model.NodeName]int{}}
 }
 
 // noPool is the label of blocks outside every pool, as Calico has it.
@@ -128,21 +170,20 @@ func (s *survey) add(b *ipam.Block, w world) {
 	for a := range b.Allocations() {
 		used++
 		node := model.NodeName(a.Owner["node"])
-		s.owners[node] = true
+		s.owners[node]++
 		u := usage{inUse: 1}
 		if node != b.Node() {
 			u.borrowed = 1
 		}
-		h := s.handles[handleName(a.Handle)]
-		if w.leaked(a) {
-			u.candidates = 1
-			h.leaks = append(h.leaks, leak{b.CIDR(), a})
-		} else {
+		h := s.handles[handleKey(a)]
+		if f := w.fateOf(a); f == kept {
 			h.inUse = true
+			s.keeps[node]++
+		} else {
+			u.candidates = 1
+			h.leaks = append(h.leaks, leak{b.CIDR(), a, f})
 		}
-		if a.Handle != "" {
-			s.handles[handleName(a.Handle)] = h
-		}
+		s.handles[handleKey(a)] = h
 		s.count(place{pool, node}, u)
 	}
 	s.blocks = append(s.blocks, seenBlock{
@@ -163,6 +204,15 @@ func (s *survey) unowned() []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// handleKey names what an address is released with: its handle, or nothing else
+// when it has none. No object has a blank in its name.
+func handleKey(a ipam.Allocation) string {
+	if a.Handle == "" {
+		return "address " + a.Addr.String()
+	}
+	return handleName(a.Handle)
 }
 
 // handleName is the name of the object behind a handle. What follows a carriage
