@@ -37,9 +37,20 @@ type node struct {
 // start runs an allocator until the test or stop ends.
 func start(t testing.TB, s *ipamtest.Store, name model.NodeName, faults func(string) ipamtest.Fault, pools ...model.Pool) *node {
 	t.Helper()
-	c := s.Client(faults)
+	return run(t, s.Client(faults), name, nil, pools...)
+}
+
+// startLive runs an allocator on a node with these endpoints.
+func startLive(t testing.TB, s *ipamtest.Store, name model.NodeName, eps []ipam.Live, pools ...model.Pool) *node {
+	t.Helper()
+	return run(t, s.Client(nil), name, eps, pools...)
+}
+
+func run(t testing.TB, c *ipamtest.Client, name model.NodeName, eps []ipam.Live, pools ...model.Pool) *node {
+	t.Helper()
 	a := ipam.NewAllocator(name, c)
 	a.SetPools(pools)
+	a.SetLive(eps)
 	a.SetNode(model.Node{Name: name, Labels: map[string]string{"kubernetes.io/hostname": string(name)}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -324,10 +335,11 @@ func TestBorrowAndReturn(t *testing.T) {
 	sound(t, s, 8)
 	n3.stop()
 	n3 = start(t, s, "n3", nil, p)
-	n3.Adopt("n3.x", []netip.Addr{got})
+	n3.SetLive([]ipam.Live{{Addr: got, Handle: "n3.x"}})
 	if len(n3.Borrowed()) != 1 {
 		t.Errorf("adopted address is not borrowed: %v", n3.Borrowed())
 	}
+	n3.SetLive(nil)
 	n3.release(t, "n3.x")
 	if len(n3.Borrowed()) != 0 {
 		t.Errorf("still borrowed: %v", n3.Borrowed())

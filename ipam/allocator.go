@@ -62,6 +62,12 @@ type Allocator struct {
 	debts    map[string]time.Time // handles whose undo failed, and when to try again
 	problems []model.Problem
 	doubts   map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
+
+	live     map[netip.Addr]Live      // what endpoints have; replaced as a whole
+	given    map[netip.Addr]given     // what Assign has returned and no endpoint has yet
+	foreign  map[netip.Addr]time.Time // when a block that is not this node's was seen to have a live address
+	suspects map[string]bool          // live handles to look at anew, as the store has lost something
+	unstored map[string]unstored      // live handles that could not be stored
 }
 
 // settings is what the allocator is told; each part is replaced as a whole.
@@ -86,6 +92,11 @@ func NewAllocator(node model.NodeName, store Store) *Allocator {
 		full:    map[string]*fullness{},
 		debts:   map[string]time.Time{},
 		doubts:  map[netip.Prefix]time.Time{},
+
+		given:    map[netip.Addr]given{},
+		foreign:  map[netip.Addr]time.Time{},
+		suspects: map[string]bool{},
+		unstored: map[string]unstored{},
 	}
 }
 
@@ -144,6 +155,8 @@ func (a *Allocator) configure(change func(*settings) (same bool)) {
 	defer a.mu.Unlock()
 	if !change(&a.set) {
 		clear(a.full) // what was full may have room now
+		clear(a.unstored)
+		a.wakeRepair()
 	}
 }
 
@@ -200,15 +213,30 @@ func (a *Allocator) Borrowed() []netip.Prefix {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var out []netip.Prefix
+	for addr := range a.outside() {
+		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	slices.SortFunc(out, comparePrefix)
+	return out
+}
+
+// outside are the addresses in use on this node that no confirmed block of its
+// holds. Callers hold mu.
+func (a *Allocator) outside() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for addr := range a.live {
+		if !a.inOwnBlock(addr) {
+			out[addr] = true
+		}
+	}
 	for _, h := range a.handles {
 		for addr := range h.held {
 			if !a.inOwnBlock(addr) {
-				out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+				out[addr] = true
 			}
 		}
 	}
-	slices.SortFunc(out, comparePrefix)
-	return slices.Compact(out)
+	return out
 }
 
 // inOwnBlock reports whether a confirmed block of this node holds the address.
@@ -220,20 +248,6 @@ func (a *Allocator) inOwnBlock(addr netip.Addr) bool {
 		}
 	}
 	return false
-}
-
-// Adopt tells which addresses a workload of this node was found with at start,
-// so that those outside the node's blocks are known as borrowed again.
-func (a *Allocator) Adopt(handleID string, addrs []netip.Addr) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	h := a.handleEntry(handleID)
-	for _, addr := range addrs {
-		if _, ok := h.held[addr]; !ok {
-			h.held[addr] = netip.Prefix{}
-		}
-	}
-	a.hint()
 }
 
 // Allocations are the addresses in the node's own blocks that have an owner,
@@ -295,12 +309,8 @@ func (a *Allocator) Usage() []Usage {
 			u.InUse += p.block.InUse()
 		}
 	}
-	for _, h := range a.handles {
-		for addr := range h.held {
-			if !a.inOwnBlock(addr) {
-				entry(addr).Borrowed++
-			}
-		}
+	for addr := range a.outside() {
+		entry(addr).Borrowed++
 	}
 	var out []Usage
 	for _, u := range by {
@@ -313,11 +323,15 @@ func (a *Allocator) Usage() []Usage {
 }
 
 // Problems are what the allocator could not put right: affinities and blocks
-// that contradict each other.
+// that contradict each other, and live addresses that could not be stored.
 func (a *Allocator) Problems() []model.Problem {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.problems)
+	out := slices.Clone(a.problems)
+	for _, id := range slices.Sorted(maps.Keys(a.unstored)) {
+		out = append(out, a.unstored[id].problems...)
+	}
+	return out
 }
 
 // sortedPages lists the pages by prefix. Callers hold mu.

@@ -34,20 +34,35 @@ func (a *Allocator) Assign(ctx context.Context, req Request) ([]netip.Addr, erro
 		return nil, a.unavailable(req, err)
 	}
 	defer a.unlockHandle(h)
+	if err := a.restoreStanding(ctx, h); err != nil {
+		return nil, a.typed(req, err)
+	}
 	w := &assignment{a: a, req: req, h: h, owner: req.attribute(a.node, time.Now())}
 	w.before = a.have(h)
 	w.fresh = !h.known && len(w.before) == 0
 	addrs, err := w.run(ctx)
 	if err != nil {
 		w.undo(ctx)
-		var typed *Error
-		if errors.As(err, &typed) {
-			return nil, err
-		}
-		return nil, a.unavailable(req, err)
+		return nil, a.typed(req, err)
 	}
+	a.mu.Lock()
+	for _, addr := range addrs {
+		if _, told := a.live[addr]; !told {
+			a.given[addr] = given{req.Handle, time.Now().Add(givenFor)}
+		}
+	}
+	a.mu.Unlock()
 	a.clearDebt(req.Handle)
 	return addrs, nil
+}
+
+// typed makes an error an *Error.
+func (a *Allocator) typed(req Request, err error) error {
+	var typed *Error
+	if errors.As(err, &typed) {
+		return err
+	}
+	return a.unavailable(req, err)
 }
 
 func (a *Allocator) unavailable(req Request, err error) *Error {
@@ -65,6 +80,7 @@ type assignment struct {
 	fresh  bool                        // it had nothing and was not known
 	tried  []part                      // every part that was submitted
 	chosen chosen
+	live   *Live // not nil: it is in use, and no rule of pools keeps it from being stored
 }
 
 // run plans, writes, and looks again until the handle has what was asked for.

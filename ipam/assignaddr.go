@@ -20,13 +20,15 @@ func (w *assignment) planAddrs(ctx context.Context, have map[netip.Addr]netip.Pr
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, p)
+		if p != nil {
+			parts = append(parts, p)
+		}
 	}
 	return parts, nil
 }
 
 func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, error) {
-	cidr, err := w.blockFor(addr)
+	cidr, err := w.blockOf(addr)
 	if err != nil {
 		return nil, err
 	}
@@ -35,11 +37,18 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 		a.mu.Lock()
 		p := a.pages[cidr]
 		own := p != nil && p.own(a.node) && p.state(a.node) == model.BlockConfirmed
+		var b *Block
+		if own {
+			b = p.block
+		}
 		a.mu.Unlock()
+		if own && w.live != nil {
+			return w.foreignAddr(b, addr) // what is taken costs no write
+		}
 		if own {
 			return &part{page: p, addr: addr, n: 1}, nil
 		}
-		b, _, err := a.store.Blocks().Get(ctx, cidr)
+		b, _, err = a.getBlock(ctx, cidr)
 		if err == nil {
 			return w.foreignAddr(b, addr)
 		}
@@ -53,13 +62,17 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 	return nil, errClaimed
 }
 
-// foreignAddr plans for an address in somebody else's block.
+// foreignAddr plans for an address in a block, somebody else's as a rule; no part
+// when the live endpoint has it already, by its handle of another network.
 func (w *assignment) foreignAddr(b *Block, addr netip.Addr) (*part, error) {
 	owner, taken := b.Owner(addr)
+	taken = taken && !owner.owns(w.req.Handle)
 	switch {
-	case taken && !owner.owns(w.req.Handle):
+	case taken && w.live != nil && w.live.is(owner):
+		return nil, nil
+	case taken && !w.succeeds(owner):
 		return nil, errTaken(addr, owner)
-	case w.a.config().StrictAffinity && b.Node() != w.a.node:
+	case w.live == nil && w.a.config().StrictAffinity && b.Node() != w.a.node:
 		return nil, &Error{Code: CodeForeignBlock, Object: model.Ref{Kind: "Address", Name: addr.String()},
 			Detail: fmt.Sprintf("it lies in block %s, which belongs to %q, and borrowing is off", b.CIDR(), b.Affinity()),
 			Hint:   "ask for an address of this node's blocks, or set strictAffinity: false in IPAMConfiguration default"}
@@ -69,7 +82,32 @@ func (w *assignment) foreignAddr(b *Block, addr netip.Addr) (*part, error) {
 	return &part{page: w.a.page(b.CIDR()), addr: addr, n: 1, foreign: b.Node() != w.a.node}, nil
 }
 
-// blockFor is the block an address belongs to by its pool.
+// blockOf is the block of an address: by its pool, or for one in use wherever a
+// block with it is known to be.
+func (w *assignment) blockOf(addr netip.Addr) (netip.Prefix, error) {
+	if w.live == nil {
+		return w.blockFor(addr)
+	}
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	for _, p := range w.a.pages {
+		if p.own(w.a.node) && p.cidr.Contains(addr) {
+			return p.cidr, nil
+		}
+	}
+	for cidr := range w.h.stored.Blocks {
+		if w.h.known && cidr.Contains(addr) {
+			return cidr, nil
+		}
+	}
+	pool, ok := poolOf(w.a.set.pools, addr)
+	if !ok {
+		return netip.Prefix{}, errOutside(addr)
+	}
+	return blockIn(pool, addr), nil
+}
+
+// blockFor is the block an address belongs to by a pool that may give it.
 func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	w.a.mu.Lock()
 	pools := w.a.set.pools
@@ -79,8 +117,7 @@ func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	use := w.req.query(familyOf(addr), nil).use
 	switch {
 	case !ok:
-		return netip.Prefix{}, &Error{Code: CodeOutsidePools, Object: ref,
-			Detail: "it is in no IPPool", Hint: "ask for an address inside a pool, or create an IPPool that holds it"}
+		return netip.Prefix{}, errOutside(addr)
 	case !usable(pool):
 		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
 			Detail: fmt.Sprintf("IPPool %s is disabled, overlaps another pool or is being deleted", pool.Name), Hint: "ask for an address of another pool"}
@@ -88,5 +125,14 @@ func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
 			Detail: fmt.Sprintf("IPPool %s does not allow the use %s", pool.Name, use), Hint: "ask for an address of another pool"}
 	}
-	return netip.PrefixFrom(addr, max(blockBits(pool), pool.CIDR.Bits())).Masked(), nil
+	return blockIn(pool, addr), nil
+}
+
+func blockIn(pool model.Pool, addr netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(addr, max(blockBits(pool), pool.CIDR.Bits())).Masked()
+}
+
+func errOutside(addr netip.Addr) *Error {
+	return &Error{Code: CodeOutsidePools, Object: model.Ref{Kind: "Address", Name: addr.String()},
+		Detail: "it is in no IPPool", Hint: "ask for an address inside a pool, or create an IPPool that holds it"}
 }

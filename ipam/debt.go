@@ -38,6 +38,10 @@ func (a *Allocator) payDebt(ctx context.Context, id string) error {
 	defer a.unlockHandle(h)
 	a.mu.Lock()
 	_, owed := a.debts[id]
+	if len(a.liveOf(id)) > 0 {
+		owed = false
+		delete(a.debts, id)
+	}
 	a.mu.Unlock()
 	if !owed {
 		return nil // assigned anew, or released, meanwhile

@@ -59,8 +59,25 @@
 // the affinities and blocks. A pending affinity with a block of the node's is
 // confirmed, one without is deleted; a block without affinity gets one; a block
 // that seems about to be taken over is taken back after a while. Owners that
-// are gone are not looked for here: Allocations lists what is assigned, and the
-// agent, which knows the node's workloads, releases what none of them has.
+// are gone are not released here: Allocations lists what is assigned, and the
+// agent, which knows the cluster's pods too, releases what none of them has.
+//
+// # What is in use (live.go)
+//
+// The truth about addresses is the endpoints that are there, not the blocks:
+// objects get lost, are put back to an older version, or are restored with the
+// whole store. SetLive tells which addresses this node's endpoints have. None of
+// them is given to another owner, and whenever blocks or endpoints change, what a
+// block lacks of them is stored again: in the block, which is claimed anew if
+// there is none, or as a borrowed address if it has become another node's. Where
+// another owner has it a problem names both. A pod of this node without an
+// endpoint gives way; and a pod that asks for a certain address takes it over from
+// an older sandbox of its own, wherever that was.
+//
+// Other nodes' blocks are not watched; those with live addresses are read again
+// every minute. Revisions are compared only until the store turns out to have been
+// put back (List.Restored, or a read that is older than what was known): then
+// whatever is read next counts.
 //
 // # Beside the blocks
 //

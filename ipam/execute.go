@@ -54,10 +54,7 @@ func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Pref
 // commit has one part written.
 func (w *assignment) commit(ctx context.Context, p *part) {
 	a := w.a
-	reserved := reservedBy(a.reservations(), p.page.cidr)
-	o := &op{apply: func(b *Block, _ time.Time) bool {
-		return w.apply(p, b, reserved)
-	}}
+	o := &op{apply: func(b *Block, _ time.Time) bool { return w.apply(p, b) }}
 	if !p.foreign && !p.addr.IsValid() {
 		o.need = p.n
 	}
@@ -72,9 +69,13 @@ func (w *assignment) commit(ctx context.Context, p *part) {
 	if p.foreign && len(p.got) > 0 {
 		a.mu.Lock()
 		for _, addr := range p.got {
-			w.h.held[addr] = p.page.cidr
+			w.h.held[addr], a.foreign[addr] = p.page.cidr, time.Now()
 		}
 		a.mu.Unlock()
+	}
+	if p.gave != "" {
+		// Should it fail, the cluster's collector of garbage finds the handle.
+		_ = RecountHandle(ctx, a.store, p.gave)
 	}
 	if p.foreign {
 		a.noteRoom(p.page.cidr, len(p.got) < p.n)
@@ -83,31 +84,46 @@ func (w *assignment) commit(ctx context.Context, p *part) {
 
 // apply assigns in a copy of the block. It may run again on another copy, and
 // finds there what an earlier try has written after all.
-func (w *assignment) apply(p *part, b *Block, reserved func(netip.Addr) bool) bool {
+func (w *assignment) apply(p *part, b *Block) bool {
 	p.got, p.err = nil, nil
 	if !p.foreign && b.Node() != w.a.node {
 		return false
 	}
 	if p.addr.IsValid() {
-		before, _ := b.Owner(p.addr)
-		if p.err = b.AssignAddr(p.addr, w.owner); p.err != nil {
-			return false
-		}
-		p.got = []netip.Addr{p.addr}
-		return !before.owns(w.h.id)
+		return w.applyAddr(p, b)
 	}
 	missing := p.base + p.n - len(b.AddrsOf(w.h.id))
 	changed := false
 	if missing > 0 {
-		changed = len(b.Assign(missing, w.owner, reserved)) > 0
+		w.a.mu.Lock()
+		withheld := w.a.withheld(p.page.cidr, w.h.id)
+		w.a.mu.Unlock()
+		changed = len(b.Assign(missing, w.owner, withheld)) > 0
 	}
 	p.got = b.AddrsOf(w.h.id)
 	w.chosen.take(p, w.req.Chosen)
 	return changed
 }
 
-func (a *Allocator) reservations() []netip.Prefix {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.set.reserved
+// applyAddr assigns a certain address, unless somebody uses it.
+func (w *assignment) applyAddr(p *part, b *Block) bool {
+	w.a.mu.Lock()
+	by, used := w.a.busy(p.addr, w.h.id)
+	w.a.mu.Unlock()
+	if used {
+		p.err = errTaken(p.addr, by)
+		return false
+	}
+	before, taken := b.Owner(p.addr)
+	if taken && !before.owns(w.h.id) && w.succeeds(before) {
+		if _, p.err = b.Release([]Release{{Addr: p.addr}}, time.Time{}, 0); p.err != nil {
+			return false
+		}
+		p.gave = before.Handle
+	}
+	if p.err = b.AssignAddr(p.addr, w.owner); p.err != nil {
+		return false
+	}
+	p.got = []netip.Addr{p.addr}
+	return !before.owns(w.h.id)
 }

@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"time"
@@ -246,7 +247,7 @@ func (a *Allocator) base(ctx context.Context, p *page) (*Block, Revision, error)
 	if b != nil && !p.stale && b.Node() == a.node {
 		return b, rev, nil
 	}
-	b, rev, err := a.store.Blocks().Get(ctx, p.cidr)
+	b, rev, err := a.getBlock(ctx, p.cidr)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		a.lose(p, Revision{})
@@ -281,6 +282,7 @@ func (a *Allocator) lose(p *page, at Revision) {
 			h.held[alloc.Addr] = p.cidr
 		}
 	}
+	maps.DeleteFunc(a.foreign, func(addr netip.Addr, _ time.Time) bool { return p.cidr.Contains(addr) })
 	p.block = nil
 	a.forget(p)
 	a.hint()

@@ -16,6 +16,7 @@ type part struct {
 	base    int        // addresses of the handle in this block before
 	addr    netip.Addr // a certain address instead of n any
 	foreign bool       // not this node's block
+	gave    string     // handle that gave way for addr
 
 	got []netip.Addr
 	err error
@@ -61,7 +62,7 @@ func (w *assignment) planFamily(ctx context.Context, f Family, missing int, have
 		pools, err := selectPools(a.set.pools, w.req.query(f, a.set.labels))
 		var parts []*part
 		if err == nil {
-			parts = a.promise(pools, missing, have)
+			parts = w.promise(pools, missing, have)
 		}
 		a.mu.Unlock()
 		if err != nil {
@@ -93,7 +94,7 @@ func (w *assignment) planFamily(ctx context.Context, f Family, missing int, have
 func (w *assignment) planBorrow(ctx context.Context, pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix, why *cannotGrow) ([]*part, error) {
 	a := w.a
 	a.mu.Lock()
-	parts := a.promise(pools, missing, have)
+	parts := w.promise(pools, missing, have)
 	strict := a.set.config.StrictAffinity
 	a.mu.Unlock()
 	for _, p := range parts {
@@ -122,7 +123,8 @@ func (w *assignment) planBorrow(ctx context.Context, pools []model.Pool, missing
 
 // promise sets room aside in the node's own confirmed blocks: the pool that is
 // tried first gives first. Callers hold mu.
-func (a *Allocator) promise(pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix) []*part {
+func (w *assignment) promise(pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix) []*part {
+	a := w.a
 	var parts []*part
 	now := time.Now()
 	for _, pool := range pools {
@@ -133,7 +135,7 @@ func (a *Allocator) promise(pools []model.Pool, missing int, have map[netip.Addr
 			if !covers(pool, p.cidr) || !p.own(a.node) || p.state(a.node) != model.BlockConfirmed {
 				continue
 			}
-			n := min(a.room(p, now), missing)
+			n := min(a.room(p, w.h.id, now), missing)
 			if n <= 0 {
 				continue
 			}
@@ -145,11 +147,17 @@ func (a *Allocator) promise(pools []model.Pool, missing int, have map[netip.Addr
 	return parts
 }
 
-// room is how many addresses of a block are neither assigned nor promised.
-// Callers hold mu.
-func (a *Allocator) room(p *page, now time.Time) int {
-	n, _ := p.block.Available(reservedBy(a.set.reserved, p.cidr))
-	return n + len(p.block.cooled(now, a.set.config.cooldown())) - p.planned
+// room is how many addresses of a block the handle can get: neither assigned nor
+// promised, reserved or in use. Callers hold mu.
+func (a *Allocator) room(p *page, handle string, now time.Time) int {
+	withheld := a.withheld(p.cidr, handle)
+	n, _ := p.block.Available(withheld)
+	for _, o := range p.block.cooled(now, a.set.config.cooldown()) {
+		if withheld == nil || !withheld(p.block.addr(o)) {
+			n++
+		}
+	}
+	return n - p.planned
 }
 
 func countIn(have map[netip.Addr]netip.Prefix, cidr netip.Prefix) int {

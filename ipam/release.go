@@ -83,6 +83,7 @@ func (a *Allocator) releaseAll(ctx context.Context, h *handle) error {
 	}
 	a.mu.Lock()
 	clear(h.held)
+	maps.DeleteFunc(a.given, func(_ netip.Addr, g given) bool { return g.handle == h.id })
 	a.hint()
 	a.mu.Unlock()
 	return a.writeHandle(ctx, h, nil)
@@ -149,6 +150,9 @@ func (a *Allocator) releaseFrom(ctx context.Context, p *page, h *handle, addrs [
 	a.mu.Lock()
 	maps.DeleteFunc(h.held, func(addr netip.Addr, _ netip.Prefix) bool {
 		return p.cidr.Contains(addr) && (addrs == nil || slices.Contains(addrs, addr))
+	})
+	maps.DeleteFunc(a.given, func(addr netip.Addr, g given) bool {
+		return g.handle == h.id && p.cidr.Contains(addr) && (addrs == nil || slices.Contains(addrs, addr))
 	})
 	a.mu.Unlock()
 	if empty {

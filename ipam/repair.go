@@ -38,11 +38,13 @@ func (a *Allocator) Run(ctx context.Context) error {
 func (a *Allocator) repairLoop(ctx context.Context) {
 	tick := time.NewTicker(repairEvery)
 	defer tick.Stop()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-again:
 		case <-a.wake:
 		}
 		a.mu.Lock()
@@ -52,6 +54,10 @@ func (a *Allocator) repairLoop(ctx context.Context) {
 			continue
 		}
 		a.repair(ctx)
+		again = nil
+		if wait := a.keepLive(ctx); wait > 0 {
+			again = time.After(wait)
+		}
 		select {
 		case <-a.ready:
 		default:
@@ -108,7 +114,7 @@ func (a *Allocator) repairBlock(ctx context.Context, cidr netip.Prefix) error {
 	if affErr != nil && !errors.Is(affErr, ErrNotFound) {
 		return affErr
 	}
-	b, rev, err := a.store.Blocks().Get(ctx, cidr)
+	b, rev, err := a.getBlock(ctx, cidr)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}

@@ -11,7 +11,8 @@ import (
 // Revision is the state of an object that a write builds upon.
 type Revision struct {
 	// Number grows with every write of the object (a Kubernetes
-	// resourceVersion). Numbers of one object can be compared.
+	// resourceVersion), as long as the store is not put back to an older state.
+	// Numbers of one kind can be compared.
 	Number uint64
 	// Meta is the store's own: whatever it must carry from a read to a write.
 	Meta any
@@ -81,13 +82,21 @@ type Store interface {
 	WatchOwn(ctx context.Context, node model.NodeName, w Watcher) error
 }
 
+// List says of when a list is.
+type List struct {
+	Number uint64 // the list has every write up to this one
+	// Restored says that the store was put back to an older state since the list
+	// before, as etcd from a backup: what was known may never have happened.
+	Restored bool
+}
+
 // Watcher is told of a node's own objects. A replace stands for a list: what
 // is not in it is gone; Synced is called once both kinds have been listed.
 type Watcher interface {
-	ReplaceBlocks(blocks []*Block, at []Revision)
+	ReplaceBlocks(blocks []*Block, at []Revision, list List)
 	Block(b *Block, at Revision)
 	BlockGone(cidr netip.Prefix, at Revision)
-	ReplaceAffinities(affinities []Affinity, at []Revision)
+	ReplaceAffinities(affinities []Affinity, at []Revision, list List)
 	Affinity(a Affinity, at Revision)
 	AffinityGone(key AffinityKey, at Revision)
 	Synced()

@@ -65,6 +65,11 @@ func (t Tunnel) Request(pools []model.Pool, node model.Node) (r Request, ok bool
 	return r, len(names) > 0
 }
 
+// Live is the node's address of the tunnel, for SetLive.
+func (t Tunnel) Live(node model.NodeName, addr netip.Addr) Live {
+	return Live{Addr: addr, Handle: t.Handle(node), Attrs: map[string]string{"type": tunnelTypes[t]}}
+}
+
 // Fits reports whether an address the node has for the tunnel still is one it
 // would be given. One that does not fit is released and asked for anew.
 func (t Tunnel) Fits(addr netip.Addr, pools []model.Pool, node model.Node) bool {

@@ -1,37 +1,72 @@
 package ipam
 
 import (
+	"context"
 	"net/netip"
 )
 
 // watcher is the Allocator's face towards Store.WatchOwn.
 type watcher Allocator
 
-// ReplaceBlocks takes a list of the node's blocks.
-func (w *watcher) ReplaceBlocks(blocks []*Block, at []Revision) {
+// ReplaceBlocks takes a list of the node's blocks. It counts, but for what was
+// written after it was made.
+func (w *watcher) ReplaceBlocks(blocks []*Block, at []Revision, list List) {
 	a := (*Allocator)(w)
+	if list.Restored {
+		a.beginAnew()
+	}
+	a.mu.Lock()
 	listed := map[netip.Prefix]bool{}
 	for i, b := range blocks {
 		listed[b.CIDR()] = true
-		w.Block(b, at[i])
+		if p := a.page(b.CIDR()); p.rev.Number <= list.Number {
+			p.block, p.rev = b, at[i]
+		}
 	}
-	a.mu.Lock()
 	var gone []*page
 	for _, p := range a.pages {
-		if p.own(a.node) && !listed[p.cidr] {
+		if p.own(a.node) && !listed[p.cidr] && p.rev.Number <= list.Number {
 			gone = append(gone, p)
 		}
 	}
+	a.hint()
+	a.wakeRepair()
 	a.mu.Unlock()
 	for _, p := range gone {
-		// It may have been claimed after the list was made: repair looks.
-		a.mu.Lock()
-		claimed := p.claiming > 0
-		a.mu.Unlock()
-		if !claimed {
-			a.lose(p, Revision{})
-		}
+		a.lose(p, Revision{})
 	}
+}
+
+// beginAnew notes that the store was put back: its numbers begin anew, whatever
+// is read or written next counts, and every live address is looked for again.
+func (a *Allocator) beginAnew() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pages {
+		p.rev.Number, p.affRev.Number = 0, 0
+	}
+	for _, l := range a.live {
+		a.suspects[l.Handle] = true
+	}
+	clear(a.foreign)
+	clear(a.full)
+	a.wakeRepair()
+}
+
+// getBlock reads a block. One that is older than what was known before it was
+// asked for shows that the store was put back.
+func (a *Allocator) getBlock(ctx context.Context, cidr netip.Prefix) (*Block, Revision, error) {
+	a.mu.Lock()
+	known := uint64(0)
+	if p := a.pages[cidr]; p != nil {
+		known = p.rev.Number
+	}
+	a.mu.Unlock()
+	b, rev, err := a.store.Blocks().Get(ctx, cidr)
+	if err == nil && rev.Number < known {
+		a.beginAnew()
+	}
+	return b, rev, err
 }
 
 // Block takes a block that is new or has changed. That this node's own writes
@@ -60,18 +95,23 @@ func (w *watcher) BlockGone(cidr netip.Prefix, at Revision) {
 	}
 }
 
-// ReplaceAffinities takes a list of the node's affinities.
-func (w *watcher) ReplaceAffinities(affinities []Affinity, at []Revision) {
+// ReplaceAffinities takes a list of the node's affinities, as ReplaceBlocks.
+func (w *watcher) ReplaceAffinities(affinities []Affinity, at []Revision, list List) {
 	a := (*Allocator)(w)
+	if list.Restored {
+		a.beginAnew()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	listed := map[netip.Prefix]bool{}
 	for i, aff := range affinities {
 		listed[aff.CIDR] = true
-		a.page(aff.CIDR).takeAffinity(aff, at[i])
+		if p := a.page(aff.CIDR); p.affRev.Number <= list.Number {
+			p.aff, p.affRev = &aff, at[i]
+		}
 	}
 	for _, p := range a.sortedPages() {
-		if p.aff != nil && !listed[p.cidr] && p.claiming == 0 {
+		if p.aff != nil && !listed[p.cidr] && p.affRev.Number <= list.Number {
 			p.aff = nil
 			a.forget(p)
 		}

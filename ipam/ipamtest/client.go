@@ -257,33 +257,48 @@ func (c *Client) EachBlock(ctx context.Context, within netip.Prefix, visit func(
 	return nil
 }
 
-// WatchOwn follows the log.
+// WatchOwn lists, follows the log, and lists again when the store was put back or
+// the log is cut.
 func (c *Client) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watcher) error {
 	s := c.store
 	stop := context.AfterFunc(ctx, func() { s.mu.Lock(); defer s.mu.Unlock(); s.cond.Broadcast() })
 	defer stop()
-	next := c.list(node, w)
+	at := c.list(node, w, position{})
 	w.Synced()
 	for {
 		s.mu.Lock()
-		for len(s.log) == next && ctx.Err() == nil && !c.Crashed() {
+		for s.restored == at.restored && s.cut+len(s.log) == at.next && ctx.Err() == nil && !c.Crashed() {
 			s.cond.Wait()
 		}
-		news := s.log[next:]
+		relist := s.restored != at.restored || s.cut > at.next
+		var news []change
+		if !relist {
+			news = s.log[at.next-s.cut:]
+		}
 		s.mu.Unlock()
-		if ctx.Err() != nil || c.Crashed() {
+		switch {
+		case ctx.Err() != nil || c.Crashed():
 			<-ctx.Done()
 			return nil
+		case relist:
+			at = c.list(node, w, at)
 		}
-		next += len(news)
 		for _, e := range news {
+			at.next, at.seen = at.next+1, e.revision
 			tell(node, w, e)
 		}
 	}
 }
 
+// position is how far a watch has come.
+type position struct {
+	next     int    // entry of the log
+	restored int    // how often the store had been put back
+	seen     uint64 // revision
+}
+
 // list tells w the present state and returns where the log goes on.
-func (c *Client) list(node model.NodeName, w ipam.Watcher) int {
+func (c *Client) list(node model.NodeName, w ipam.Watcher, from position) position {
 	s := c.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,9 +315,10 @@ func (c *Client) list(node model.NodeName, w ipam.Watcher) int {
 			affs, affAt = append(affs, a), append(affAt, ipam.Revision{Number: o.revision})
 		}
 	}
-	w.ReplaceAffinities(affs, affAt)
-	w.ReplaceBlocks(blocks, at)
-	return len(s.log)
+	list := ipam.List{Number: s.revision, Restored: s.revision < from.seen}
+	w.ReplaceAffinities(affs, affAt, list)
+	w.ReplaceBlocks(blocks, at, list)
+	return position{s.cut + len(s.log), s.restored, s.revision}
 }
 
 // tell turns a change into what a watch with a selector would say of it.

@@ -51,6 +51,8 @@ type Store struct {
 	affs     map[string]*object
 	handles  map[string]*object
 	log      []change
+	cut      int // how many entries of the log are forgotten
+	restored int // how often the store was put back
 	broken   []string
 }
 
@@ -60,6 +62,10 @@ type object struct {
 	revision uint64
 	deleted  bool // a delete has begun
 }
+
+// logLength is how many changes are kept at least; a watch that is further behind
+// has to list.
+const logLength = 10_000
 
 // change is one entry of the log that watches read.
 type change struct {
@@ -124,6 +130,9 @@ func (s *Store) Affinities() []ipam.Affinity {
 func (s *Store) record(before, after any) uint64 {
 	s.revision++
 	s.log = append(s.log, change{before: before, after: after, revision: s.revision})
+	if len(s.log) >= 2*logLength {
+		s.log, s.cut = slices.Clone(s.log[logLength:]), s.cut+logLength
+	}
 	if b, ok := after.(*ipam.Block); ok {
 		old, _ := before.(*ipam.Block)
 		s.check(old, b)

@@ -12,6 +12,10 @@
 // the label that holds the hash of the node's name. Calico has no such field on
 // its own CRDs; manifests/crds have it.
 //
+// A watch begins with a list each time. resourceVersions are compared as numbers
+// until a list is older than what was seen before it: then the server's data were
+// put back, as etcd from a backup, and the list counts as it is.
+//
 // Kernel footprint: none. Wire footprint: HTTP/2 to the API server; JSON. What
 // is ours is recognised by the node's name in it.
 package kubestore

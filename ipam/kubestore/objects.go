@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +26,19 @@ type objects[K comparable, T any] struct {
 	labels         func(T) map[string]string // nil: none
 	encode         func(value T, deleted bool) any
 	decode         func(spec []byte) (value T, deleted bool, err error)
+	seen           highest
+}
+
+// highest is the highest resourceVersion of a kind that the server has told of.
+// It goes back only when the server does.
+type highest struct{ n atomic.Uint64 }
+
+func (h *highest) get() uint64    { return h.n.Load() }
+func (h *highest) reset(n uint64) { h.n.Store(n) }
+
+func (h *highest) note(n uint64) {
+	for old := h.n.Load(); n > old && !h.n.CompareAndSwap(old, n); old = h.n.Load() {
+	}
 }
 
 // Get reads an object. One whose delete has begun is deleted the rest of the
@@ -114,7 +128,9 @@ func (o *objects[K, T]) write(ctx context.Context, verb string, req *rest.Reques
 	if err := json.Unmarshal(data, &answer); err != nil {
 		return ipam.Revision{}, o.failed(verb, m.Name, err)
 	}
-	return answer.Metadata.revision()
+	rev, err := answer.Metadata.revision()
+	o.seen.note(rev.Number)
+	return rev, err
 }
 
 // Delete marks the object under its resourceVersion and deletes it under its

@@ -24,19 +24,20 @@ import (
 // so that a connection that is dead on one side is noticed.
 const watchSeconds = 300
 
-// WatchOwn lists and watches a node's blocks and affinities. It resumes after
-// an interruption and lists again only when the server asks for it.
+// WatchOwn lists and watches a node's blocks and affinities. After every
+// interruption it lists again: a watch that goes on from where it was would never
+// say that the server's data were put back to an older state.
 func (s *Store) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watcher) error {
 	var mu sync.Mutex // calls to w come one at a time
 	var listed sync.WaitGroup
 	listed.Add(2)
 	blocks := &stream{
-		store: s, mu: &mu, resource: s.blocks.resource, listed: sync.OnceFunc(listed.Done),
+		store: s, mu: &mu, resource: s.blocks.resource, seen: &s.blocks.seen, listed: sync.OnceFunc(listed.Done),
 		selector: [2]string{"fieldSelector", "spec.affinity=" + ipam.HostAffinity(node)},
 		sink:     blockSink{s.blocks, w},
 	}
 	affinities := &stream{
-		store: s, mu: &mu, resource: s.affinities.resource, listed: sync.OnceFunc(listed.Done),
+		store: s, mu: &mu, resource: s.affinities.resource, seen: &s.affinities.seen, listed: sync.OnceFunc(listed.Done),
 		selector: [2]string{"labelSelector", ipam.LabelHostnameHash + "=" + ipam.HostnameHash(node) + "," + ipam.LabelAffinityType + "=host"},
 		sink:     affinitySink{s.affinities, w, node},
 	}
@@ -62,7 +63,7 @@ func (s *Store) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watche
 
 // sink takes the objects of one kind.
 type sink interface {
-	replace(items []object) error
+	replace(items []object, list ipam.List) error
 	put(obj *object) error
 	gone(obj *object) error
 }
@@ -74,10 +75,10 @@ type stream struct {
 	resource string
 	selector [2]string // parameter and value
 	sink     sink
+	seen     *highest
 	listed   func()
 
-	version string // resourceVersion to go on from; empty: list
-	failing bool   // the last try failed: the log was told
+	failing bool // the last try failed: the log was told
 }
 
 // run lists and watches until ctx ends.
@@ -114,56 +115,67 @@ func (w *stream) report(err error) {
 	w.failing = err != nil
 }
 
-// step lists if need be and watches until the server ends it.
+// step lists and watches until the server ends it.
 func (w *stream) step(ctx context.Context) error {
-	if w.version == "" {
-		if err := w.list(ctx); err != nil {
-			return err
-		}
+	version, err := w.list(ctx)
+	if err != nil {
+		return err
 	}
-	err := w.watch(ctx)
+	err = w.watch(ctx, version)
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-		w.version = "" // too old: list again
-		return nil
+		return nil // too old: list again
 	}
 	return err
 }
 
 // list asks for the newest state, not for what a cache may hold: a predecessor
-// of this process may have written a moment ago.
-func (w *stream) list(ctx context.Context) error {
+// of this process may have written a moment ago. It returns the version to watch
+// from.
+func (w *stream) list(ctx context.Context) (version string, err error) {
+	before := w.seen.get()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	data, err := raw(w.store.client.Get().Resource(w.resource).Param(w.selector[0], w.selector[1]).Do(ctx))
 	if apierrors.IsBadRequest(err) {
-		return fmt.Errorf("list %s by %s (apply the CRDs of this release): %w", w.resource, w.selector[1], err)
+		return "", fmt.Errorf("list %s by %s (apply the CRDs of this release): %w", w.resource, w.selector[1], err)
 	}
 	if err != nil {
-		return fmt.Errorf("list %s: %w", w.resource, err)
+		return "", fmt.Errorf("list %s: %w", w.resource, err)
 	}
 	var l list
 	if err := json.Unmarshal(data, &l); err != nil {
-		return fmt.Errorf("list %s: %w", w.resource, err)
+		return "", fmt.Errorf("list %s: %w", w.resource, err)
+	}
+	version = l.Metadata.ResourceVersion
+	at, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("list %s: metadata.resourceVersion %q is not a number", w.resource, version)
+	}
+	restored := at < before
+	if restored {
+		w.store.log.Warn("the API server's data were put back to an older state; IPAM objects are read anew",
+			"resource", w.resource, "seen", before, "now", at)
+		w.seen.reset(at)
 	}
 	w.mu.Lock()
-	err = w.sink.replace(l.Items)
+	err = w.sink.replace(l.Items, ipam.List{Number: at, Restored: restored})
 	w.mu.Unlock()
 	if err != nil {
 		w.store.log.Warn("IPAM objects left out", "resource", w.resource, "error", err)
 	}
-	w.version = l.Metadata.ResourceVersion
+	w.seen.note(at)
 	w.listed()
 	w.report(nil)
-	return nil
+	return version, nil
 }
 
-// watch follows the changes after w.version. nil: the server has ended it in
-// the ordinary way.
-func (w *stream) watch(ctx context.Context) error {
+// watch follows the changes after a version. nil: the server has ended it in the
+// ordinary way.
+func (w *stream) watch(ctx context.Context, version string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	body, err := w.store.client.Get().Resource(w.resource).Param(w.selector[0], w.selector[1]).
-		Param("watch", "true").Param("resourceVersion", w.version).Param("allowWatchBookmarks", "true").
+		Param("watch", "true").Param("resourceVersion", version).Param("allowWatchBookmarks", "true").
 		Param("timeoutSeconds", strconv.Itoa(watchSeconds+rand.N(watchSeconds))).Stream(ctx)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", w.resource, err)
@@ -210,7 +222,9 @@ func (w *stream) event(kind string, data []byte) error {
 	case "DELETED":
 		err = w.sink.gone(&obj)
 	}
-	w.version = obj.Metadata.ResourceVersion
+	if at, parseErr := obj.Metadata.revision(); parseErr == nil {
+		w.seen.note(at.Number) // a bookmark has nothing else to say
+	}
 	if err != nil {
 		// One bad object does not stop the others.
 		w.store.log.Warn("IPAM object left out", "resource", w.resource, "name", obj.Metadata.Name, "error", err)
@@ -224,7 +238,7 @@ type blockSink struct {
 	w ipam.Watcher
 }
 
-func (s blockSink) replace(items []object) error {
+func (s blockSink) replace(items []object, list ipam.List) error {
 	var blocks []*ipam.Block
 	var at []ipam.Revision
 	var errs []error
@@ -236,7 +250,7 @@ func (s blockSink) replace(items []object) error {
 			blocks, at = append(blocks, b), append(at, rev)
 		}
 	}
-	s.w.ReplaceBlocks(blocks, at)
+	s.w.ReplaceBlocks(blocks, at, list)
 	return errors.Join(errs...)
 }
 
@@ -268,7 +282,7 @@ type affinitySink struct {
 	node model.NodeName
 }
 
-func (s affinitySink) replace(items []object) error {
+func (s affinitySink) replace(items []object, list ipam.List) error {
 	var affinities []ipam.Affinity
 	var at []ipam.Revision
 	var errs []error
@@ -280,7 +294,7 @@ func (s affinitySink) replace(items []object) error {
 			affinities, at = append(affinities, a), append(at, rev)
 		}
 	}
-	s.w.ReplaceAffinities(affinities, at)
+	s.w.ReplaceAffinities(affinities, at, list)
 	return errors.Join(errs...)
 }
 

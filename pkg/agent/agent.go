@@ -58,13 +58,15 @@ type agent struct {
 	sessions  hint // look again at the BGP sessions
 	started   time.Time
 	podMTU    mtu
+	telling   sync.Mutex  // one tells the allocator what is in use at a time
+	ipam      problemList // the allocator's problems, as logged
 	collector collector
 }
 
 // Run runs the agent of a node until ctx ends. It returns nil then, and leaves
 // the kernel as it is.
 func Run(ctx context.Context, cfg Config) error {
-	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry()}
+	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), ipam: problemList{log: cfg.Logger}}
 	a.owns, a.sessions, a.started = newHint(), newHint(), time.Now()
 	a.origin = newOrigin(a.log)
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
@@ -76,8 +78,10 @@ func Run(ctx context.Context, cfg Config) error {
 	g := task.Group{Logger: cfg.Logger}
 	g.Add(
 		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow, ready: make(chan struct{})},
-		a.links, a.routes, a.cluster, a.alloc,
-		task.Func("ipam inputs", a.feedAllocator),
+		a.links, a.routes, a.cluster,
+		// The allocator is ready once it has stored what running pods have and
+		// blocks lack: for that it has to know the pools.
+		task.Func("ipam inputs", a.feedAllocator), a.alloc,
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
@@ -102,7 +106,7 @@ func (a *agent) build() (err error) {
 	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Logger: a.log}); err != nil {
 		return err
 	}
-	store, err := kubestore.New(rest, kubestore.Options{})
+	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log})
 	if err != nil {
 		return err
 	}
@@ -118,9 +122,11 @@ func (a *agent) build() (err error) {
 	if err != nil {
 		return fmt.Errorf("adopt pods: %w", err)
 	}
+	a.endpoints.told = a.tellLive
+	a.tellLive()
 	a.speech = newSpeech(a)
 	a.plane, err = newPlane(a)
-	a.podCIDRs.changed = func() { a.plane.look.notify(); a.speech.look.notify() }
+	a.podCIDRs.changed = func() { a.tellLive(); a.plane.look.notify(); a.speech.look.notify() }
 	return err
 }
 
@@ -148,7 +154,6 @@ func (a *agent) snapshot() model.Snapshot {
 // the data plane and BGP to look again, whenever the cluster or the blocks
 // change. An assignment inside a block that the node has is neither.
 func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
-	var adopt sync.Once
 	blocksKnown := a.alloc.Ready()
 	for {
 		s := a.cluster.Snapshot()
@@ -161,7 +166,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		}
 		held := holdingsOf(a.alloc)
 		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
-		adopt.Do(func() { a.adoptAddresses(ctx) })
+		a.ipam.set(held.problems)
 		a.conds.pass(gateCluster)
 		ready()
 		a.plane.look.notify()

@@ -184,12 +184,3 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 		t.Error("a certain address was given")
 	}
 }
-
-func TestUnowned(t *testing.T) {
-	addrs := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.9.0.1")}
-	blocks := []model.Block{{CIDR: netip.MustParsePrefix("10.0.0.0/26")}}
-	got := unowned(addrs, blocks, map[netip.Addr]bool{addrs[0]: true})
-	if !slices.Equal(got, addrs[1:2]) {
-		t.Fatalf("got %v, want the one address that is in a block and has no owner", got)
-	}
-}

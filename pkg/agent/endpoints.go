@@ -18,6 +18,7 @@ type endpoints struct {
 	settled uint64        // the newest revision that is in the kernel
 	moved   chan struct{} // closed and replaced whenever settled grows
 	changed hint
+	told    func() // called after every change, before its caller goes on; nil: nobody
 }
 
 type endpointKey struct{ container, ifname string }
@@ -42,11 +43,15 @@ func (e *endpoints) Delete(container, ifname string) uint64 {
 
 func (e *endpoints) edit(f func()) uint64 {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	f()
 	e.rev++
+	rev := e.rev
+	e.mu.Unlock()
+	if e.told != nil {
+		e.told()
+	}
 	e.changed.notify()
-	return e.rev
+	return rev
 }
 
 // Snapshot returns every endpoint, sorted by host interface, and the revision

@@ -47,10 +47,11 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	for {
 		var retry <-chan time.Time
 		s := a.cluster.Snapshot()
-		if !a.podCIDRs.used.Load() {
-			a.claimFirst(ctx, s)
-		}
+		// Without a Node object what this node claims is taken from it at once.
 		if self, ok := findNode(s, a.cfg.Node); ok {
+			if !a.podCIDRs.used.Load() {
+				a.claimFirst(ctx, s)
+			}
 			for _, end := range tunnelEnds {
 				wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
 				if err != nil && ctx.Err() == nil {
@@ -133,17 +134,21 @@ type tunnelBook struct {
 	mu     sync.Mutex
 	wanted felix.TunnelAddresses
 	up     felix.TunnelAddresses
-	look   hint // of whoever makes the devices
-	said   hint // of whoever tells the other nodes
+	look   hint   // of whoever makes the devices
+	told   func() // of whoever knows the addresses in use
+	said   hint   // of whoever tells the other nodes
 }
 
 // want records an address that the node has for a tunnel, the zero one that it
 // has none.
 func (b *tunnelBook) want(end tunnelEnd, addr netip.Addr) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if place := end.of(&b.wanted); *place != addr {
-		*place = addr
+	place := end.of(&b.wanted)
+	news := *place != addr
+	*place = addr
+	b.mu.Unlock()
+	if news {
+		b.told()
 		b.look.notify()
 	}
 }

@@ -52,7 +52,7 @@ type plane struct {
 
 func newPlane(a *agent) (*plane, error) {
 	p := &plane{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
-	p.tunnelBook.look, p.tunnelBook.said = p.look, a.owns
+	p.tunnelBook.look, p.tunnelBook.said, p.tunnelBook.told = p.look, a.owns, a.tellLive
 	var err error
 	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -27,48 +26,12 @@ func (a *agent) sweep(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// adoptAddresses tells the allocator which addresses the pods have that an
-// earlier process wired. One that lies in a block of this node and has no owner
-// there was wired by a process that did not live to store it: it is stored now,
-// so that nobody else gets it while the wire is there. The runtime's DEL gives
-// it back.
-func (a *agent) adoptAddresses(ctx context.Context) {
-	owned := map[netip.Addr]bool{}
-	for _, al := range a.alloc.Allocations() {
-		owned[al.Addr] = true
-	}
-	blocks := a.alloc.Blocks()
-	for _, ep := range byIPAM(a.endpoints.List()) {
-		handle := model.HandlePrefix + ep.ContainerID
-		if lost := unowned(ep.Addresses, blocks, owned); len(lost) > 0 {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			_, err := a.alloc.Assign(ctx, ipam.Request{
-				Handle: handle, Addrs: ep.Addresses, Attrs: map[string]string{"namespace": ep.Namespace, "pod": ep.Pod},
-			})
-			cancel()
-			a.log.Info("address of an adopted pod stored", "handle", handle, "addresses", lost, "error", err)
-		}
-		a.alloc.Adopt(handle, ep.Addresses)
-	}
-}
-
 // byIPAM are the pods whose addresses IPAM gave. The others' are kept and counted
 // nowhere: to adopt one would announce it as borrowed.
 func byIPAM(pods []model.Endpoint) (out []model.Endpoint) {
 	for _, ep := range pods {
 		if ep.WithoutIPAM == "" {
 			out = append(out, ep)
-		}
-	}
-	return out
-}
-
-// unowned are the addresses that lie in one of the blocks and have no owner.
-func unowned(addrs []netip.Addr, blocks []model.Block, owned map[netip.Addr]bool) []netip.Addr {
-	var out []netip.Addr
-	for _, addr := range addrs {
-		if !owned[addr] && slices.ContainsFunc(blocks, func(b model.Block) bool { return b.CIDR.Contains(addr) }) {
-			out = append(out, addr)
 		}
 	}
 	return out
