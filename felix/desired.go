@@ -17,6 +17,7 @@ import (
 // word.
 func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
+	c.setAside()
 	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
 	routes := c.prioritised(c.routes())
 	s := State{
@@ -28,7 +29,7 @@ func Desired(in Input) (State, []model.Problem) {
 		Sysctls: c.sysctls(),
 		Tunnels: c.tunnels(),
 		Routes:  routes,
-		Strange: c.strange(),
+		Strange: c.strange,
 	}
 	slices.SortFunc(c.problems, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),
@@ -48,7 +49,8 @@ type casefile struct {
 	own      map[netip.Addr]bool // the node's addresses
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
-	namedMTU int          // of the links that mtuIfacePattern names; 0: none
+	strange  []StrangeRoute
+	namedMTU int // of the links that mtuIfacePattern names; 0: none
 	problems []model.Problem
 }
 
@@ -175,12 +177,12 @@ func (c *casefile) sysctls() []Sysctl {
 // keepAdvertised has links whose routes come from router advertisements go on
 // listening to them: a host that forwards does not unless accept_ra is 2, and
 // loses its default route. Where somebody else than the kernel listens
-// (accept_ra is 0) nothing is to be done.
+// (accept_ra is 0) nothing is to be done. A pod is no router of the node's.
 func (c *casefile) keepAdvertised() []Sysctl {
-	const fromAdvertisement = 9 // RTPROT_RA
 	var out []Sysctl
 	for _, r := range c.Host.Routes {
-		if name := c.links[r.LinkIndex].Name; r.Protocol == fromAdvertisement && name != "" {
+		l := c.links[r.LinkIndex]
+		if name := l.Name; r.Protocol == protocolRA && name != "" && !c.isOurs(l) {
 			out = append(out, Sysctl{Key: "net/ipv6/conf/" + name + "/accept_ra", Value: "2", If: "1"})
 		}
 	}

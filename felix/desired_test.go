@@ -168,7 +168,7 @@ var cases = map[string]func(in *Input){
 	},
 	"speaking-pods": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", ToHost: "Drop"}}
-		in.Speakers, in.BGPPort = []Speaker{{ip("10.65.0.5"), ip("169.254.0.179")}, {ip("fd65::5"), ip("fd12::179")}, {ip("10.65.0.9"), ip("169.254.0.179")}}, 179
+		in.Speakers = []Speaker{{ip("10.65.0.5"), ip("169.254.0.179")}, {ip("fd65::5"), ip("fd12::179")}, {ip("10.65.0.9"), ip("169.254.0.179")}}
 		in.Learned = []model.Learned{
 			learned("10.123.0.0/26", "10.65.0.5"), learned("10.123.0.64/26", "10.65.0.5"), learned("10.123.1.0/26", "10.65.0.5", "10.1.0.2"),
 			learned("10.123.2.0/26", "10.65.0.6"), // does not speak: the default route
@@ -224,6 +224,21 @@ var cases = map[string]func(in *Input){
 	"felix-settings": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{
 			{Name: "default", MTU: 1300, RouteRefreshSeconds: 30, IPForwardingDisabled: true, ToHost: "Drop"}}
+	},
+	// A pod's advertisements and redirects, where the kernel took them already:
+	// also where routes of others may stay.
+	"advertising-pod": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", KeepExternalRoutes: true}}
+		in.Host.Routes = append(in.Host.Routes,
+			model.HostRoute{Prefix: pfx("::/0"), Gateways: ips("fe80::bad"), LinkIndex: podA, Protocol: protocolRA, Metric: 1024},
+			model.HostRoute{Prefix: pfx("fd66::1/128"), Gateways: ips("fe80::bad"), LinkIndex: podA, Protocol: protocolRedirect, Metric: 1024},
+			model.HostRoute{Prefix: pfx("fd67::/64"), Gateways: ips("fe80::7"), LinkIndex: podB, Protocol: 3, Metric: 1024})
+		slices.SortFunc(in.Host.Routes, func(a, b model.HostRoute) int { return ComparePrefix(a.Prefix, b.Prefix) })
+	},
+	// A BGPPeer has the address of a pod, and BGP listens elsewhere.
+	"peer-is-a-pod": func(in *Input) {
+		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ListenPort: 1790}, {Name: "node.b", ListenPort: 1791}}
+		in.Snapshot.Peers = []model.BGPPeer{{Name: "p", PeerIP: ip("10.65.0.6")}, {Name: "q", PeerIP: ip("10.1.0.254")}}
 	},
 	"router-advertisements": func(in *Input) { in.Host.Routes[2].Protocol, in.Host.Routes[3].Protocol = 9, 9 },
 	"services": func(in *Input) {

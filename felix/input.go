@@ -32,8 +32,6 @@ type Input struct {
 	PeerWays []PeerWay
 	// Speakers are pods of this node that BGP is spoken with.
 	Speakers []Speaker
-	// BGPPort is where the node listens for them (TCP).
-	BGPPort int
 }
 
 // Speaker is an address of a pod that speaks BGP with the node, and the node's

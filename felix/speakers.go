@@ -1,8 +1,11 @@
 package felix
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // peering are the node's addresses of the sessions with a pod, sorted.
@@ -16,6 +19,30 @@ func (c *casefile) peering(pod []netip.Addr) []netip.Addr {
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
 }
+
+// speaks says whether a pod may send to the node's BGP port: the node speaks with
+// it, or a BGPPeer has its address.
+func (c *casefile) speaks(pod []netip.Addr) bool {
+	return len(c.peering(pod)) > 0 || slices.ContainsFunc(c.Snapshot.Peers, func(p model.BGPPeer) bool {
+		return slices.Contains(pod, p.PeerIP.WithZone("").Unmap())
+	})
+}
+
+// bgpPort is where the node listens for BGP (Calico BGPConfiguration listenPort,
+// of the node before that of all).
+func (c *casefile) bgpPort() int {
+	port := 0
+	for _, name := range []string{"default", "node." + string(c.Self)} {
+		for _, b := range c.Snapshot.BGP {
+			if b.Name == name {
+				port = cmp.Or(b.ListenPort, port)
+			}
+		}
+	}
+	return cmp.Or(port, defaultBGPPort)
+}
+
+const defaultBGPPort = 179
 
 // withSpeakers adds the ways to pods that BGP is spoken with: what they announce
 // has them as next hop. The gateway is on the link, whatever order the routes are

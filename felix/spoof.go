@@ -22,7 +22,7 @@ func (c *casefile) spoofing(routes []Route) Spoofing {
 	}
 	s := Spoofing{
 		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
-		ToHost: cmp.Or(c.config.ToHost, "Accept"),
+		ToHost: cmp.Or(c.config.ToHost, "Accept"), BGPPort: c.bgpPort(),
 	}
 	g := c.guard()
 	s.NoIPIP = g.IPIP && !c.config.IPIPFromPods
@@ -40,9 +40,7 @@ func (c *casefile) spoofing(routes []Route) Spoofing {
 			p.Sources = append(p.Sources, e.SourcePrefixes...)
 		}
 		p.Sources = cover(append(p.Sources, announced[e.HostInterface]...))
-		if p.Speaks = len(c.peering(e.Addresses)) > 0; p.Speaks {
-			s.BGPPort = c.BGPPort
-		}
+		p.Speaks = c.speaks(e.Addresses)
 		s.Pods = append(s.Pods, p)
 	}
 	slices.SortFunc(s.Pods, func(a, b PodSource) int { return strings.Compare(a.Interface, b.Interface) })

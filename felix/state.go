@@ -140,8 +140,8 @@ type Spoofing struct {
 	// ToHost says what becomes of packets from pods to the node itself (Calico
 	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
 	ToHost string
-	// BGPPort is open to pods that speak BGP, also where ToHost is "Drop"; 0: no
-	// pod does.
+	// BGPPort is where the node listens for BGP: open to pods that speak it, also
+	// where ToHost is "Drop", and to no other.
 	BGPPort int
 	// NoIPIP and NoVXLAN drop tunnelled packets of the kinds that are guarded
 	// when pods send them: masqueraded, they would pass for a node's.

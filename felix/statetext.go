@@ -229,9 +229,20 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)
 }
 
-// SpeakersOnly says that pods may not send to the node, but for those that speak
+// Port is a port of a transport protocol.
+type Port struct {
+	Protocol string // tcp or udp
+	Port     int
+}
+
+// portBFD is where control packets of BFD go (RFC 5881 section 4).
+const portBFD = 3784
+
+// SpeakersPorts are the node's ports that no pod may send to but those that speak
 // BGP with it.
-func (s Spoofing) SpeakersOnly() bool { return s.Prefix != "" && s.ToHost == "Drop" && s.BGPPort > 0 }
+func (s Spoofing) SpeakersPorts() []Port {
+	return []Port{{"tcp", s.BGPPort}, {"udp", portBFD}}
+}
 
 func (s Spoofing) sets(b *strings.Builder) {
 	if s.Prefix == "" {
@@ -258,20 +269,20 @@ func (s Spoofing) sets(b *strings.Builder) {
 		writeSet(b, "pod-source"+suffix, kind, "", one)
 		writeSet(b, "pod-source-net"+suffix, kind, "interval", net)
 	}
-	if s.SpeakersOnly() {
-		var speakers []string
-		for _, p := range s.Pods {
-			if p.Speaks {
-				speakers = append(speakers, `"`+p.Interface+`"`)
-			}
+	var speakers []string
+	for _, p := range s.Pods {
+		if p.Speaks {
+			speakers = append(speakers, `"`+p.Interface+`"`)
 		}
-		writeSet(b, "pod-speakers", "ifname", "", speakers)
 	}
+	writeSet(b, "pod-speakers", "ifname", "", speakers)
 }
 
 // fromPod has one comparison for a packet that is not from a pod. It comes before
 // connection tracking, for every packet: a connection that is known says nothing
-// about who sends.
+// about who sends. A pod is no router to anybody: advertisements and redirects,
+// which for IPv6 count from link-local addresses alone (RFC 4861 sections 6.1.2
+// and 8.1), end here.
 func (r Ruleset) fromPod(b *strings.Builder) {
 	s := r.Spoofing
 	if s.Prefix == "" {
@@ -287,13 +298,16 @@ func (r Ruleset) fromPod(b *strings.Builder) {
 	if s.NoIPIP {
 		b.WriteString("\t\tip protocol 4 drop\n")
 	}
-	b.WriteString("\t\tiifname . ip saddr @pod-source4 accept\n" +
+	b.WriteString("\t\ticmp type redirect counter drop\n" +
+		"\t\tiifname . ip saddr @pod-source4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source6 accept\n" +
+		"\t\ticmpv6 type nd-router-advert counter drop\n" +
+		"\t\ticmpv6 type nd-redirect counter drop\n" +
 		"\t\tip6 saddr :: accept\n" +
 		"\t\tip6 saddr fe80::/10 accept\n" +
 		"\t\tiifname . ip saddr @pod-source-net4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source-net6 accept\n" +
-		"\t\tdrop\n\t}\n")
+		"\t\tcounter drop\n\t}\n")
 }
 
 func (g ServiceGuard) sets(b *strings.Builder) {
@@ -356,8 +370,8 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 // input is passed by what is for the node itself: tunnelled packets among it, and
 // none of what one pod sends another.
 func (r Ruleset) input(b *strings.Builder) {
-	drop := r.Spoofing.Prefix != "" && r.Spoofing.ToHost == "Drop"
-	if !drop && !r.Tunnels.Any() {
+	pods := r.Spoofing.Prefix != ""
+	if !pods && !r.Tunnels.Any() {
 		return
 	}
 	fmt.Fprintf(b, "\tchain input {\n\t\ttype filter hook input priority %d; policy accept;\n", PriorityFilter)
@@ -367,20 +381,35 @@ func (r Ruleset) input(b *strings.Builder) {
 	if r.Tunnels.IPIP {
 		b.WriteString("\t\tip protocol 4 jump tunnelled\n")
 	}
-	if drop {
-		b.WriteString("\t\tct state established,related accept\n" +
-			"\t\tip6 saddr :: accept\n" +
-			"\t\tip6 saddr fe80::/10 accept\n")
-		if r.Spoofing.SpeakersOnly() {
-			fmt.Fprintf(b, "\t\tiifname @pod-speakers tcp dport %d accept\n", r.Spoofing.BGPPort)
-		}
-		fmt.Fprintf(b, "\t\tiifname \"%s*\" drop\n", r.Spoofing.Prefix)
+	if pods {
+		fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod-to-node\n", r.Spoofing.Prefix)
 	}
 	b.WriteString("\t}\n")
+	if pods {
+		r.Spoofing.toNode(b)
+	}
 	if r.Tunnels.Any() {
 		from4, from6 := r.Tunnels.strangers()
 		b.WriteString("\tchain tunnelled {\n\t\t" + from4 + "drop\n\t\t" + from6 + "drop\n\t}\n")
 	}
+}
+
+// toNode leaves BGP and BFD to the pods that the node speaks BGP with. Where
+// ToHost is "Drop" the others have nothing but neighbour discovery.
+func (s Spoofing) toNode(b *strings.Builder) {
+	b.WriteString("\tchain from-pod-to-node {\n")
+	for _, p := range s.SpeakersPorts() {
+		fmt.Fprintf(b, "\t\t%s dport %d iifname != @pod-speakers counter drop\n", p.Protocol, p.Port)
+	}
+	if s.ToHost == "Drop" {
+		b.WriteString("\t\tct state established,related accept\n" +
+			"\t\ticmpv6 type 133-136 accept\n")
+		for _, p := range s.SpeakersPorts() {
+			fmt.Fprintf(b, "\t\t%s dport %d accept\n", p.Protocol, p.Port)
+		}
+		b.WriteString("\t\tcounter drop\n")
+	}
+	b.WriteString("\t}\n")
 }
 
 // strangers match sources that are neither nodes nor allowed beside them.

@@ -15,30 +15,33 @@ const (
 	protocolRA       = 9
 )
 
-// strange are the routes of others over the links of this node's pods, unless
-// FelixConfiguration removeExternalRoutes is false. What the kernel made itself
-// stays.
-func (c *casefile) strange() []StrangeRoute {
-	if c.config.KeepExternalRoutes {
-		return nil
-	}
+// setAside takes the routes out of Host that are to go, so that nothing else is
+// decided by them, and keeps them as State.Strange has them: routes of others over
+// the links of this node's pods, unless
+// FelixConfiguration removeExternalRoutes is false. What the kernel made itself of
+// addresses stays; what a pod made it take by router advertisements or redirects
+// goes in any case.
+func (c *casefile) setAside() {
 	pods := make(map[int]string, len(c.Endpoints))
 	for _, e := range c.Endpoints {
 		if l, ok := c.names[e.HostInterface]; ok {
 			pods[l.Index] = l.Name
 		}
 	}
-	var out []StrangeRoute
+	stay := make([]model.HostRoute, 0, len(c.Host.Routes))
 	for _, r := range c.Host.Routes {
 		device, isPod := pods[r.LinkIndex]
-		if isPod && !slices.Contains([]int{protocolRedirect, protocolKernel, protocolRA}, r.Protocol) {
-			out = append(out, StrangeRoute{Prefix: r.Prefix, Metric: r.Metric, Protocol: r.Protocol, Link: r.LinkIndex, Device: device})
+		if isPod && (r.Protocol == protocolRA || r.Protocol == protocolRedirect || r.Protocol != protocolKernel && !c.config.KeepExternalRoutes) {
+			c.strange = append(c.strange, StrangeRoute{Prefix: r.Prefix, Metric: r.Metric, Protocol: r.Protocol, Link: r.LinkIndex, Device: device})
+		} else {
+			stay = append(stay, r)
 		}
 	}
-	slices.SortFunc(out, func(a, b StrangeRoute) int {
+	c.Host.Routes = stay
+	slices.SortFunc(c.strange, func(a, b StrangeRoute) int {
 		return cmp.Or(ComparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Link, b.Link))
 	})
-	return slices.Compact(out)
+	c.strange = slices.Compact(c.strange)
 }
 
 // prioritised gives the routes the metrics of FelixConfiguration

@@ -19,6 +19,7 @@ import (
 	"github.com/muslin-net/muslin/felix/link"
 	"github.com/muslin-net/muslin/felix/nft"
 	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/felix/podlink"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/sysctl"
 	"github.com/muslin-net/muslin/felix/tunnel"
@@ -31,10 +32,13 @@ type node struct {
 	ns         *nstest.NS
 	pod        *nstest.NS
 	endpoint   model.Endpoint
+	others     []model.Endpoint // beside endpoint
 	blocks     []netip.Prefix
 	kernel     *netlink.Handle // to ask it what it does
 
 	links   *link.Watcher
+	pods    *podlink.Reconciler
+	plugger *pod.Plugger
 	tunnels *tunnel.Reconciler
 	nft     *nft.Reconciler
 	routes  *route.Reconciler
@@ -71,12 +75,12 @@ func newNode(t *testing.T, i int, name model.NodeName, subnet int) *node {
 		look: make(chan struct{}, 1),
 	}
 	n.open(t)
-	plugger, err := pod.New(pod.Options{NetNS: n.ns.Path})
-	if err != nil {
+	var err error
+	if n.plugger, err = pod.New(pod.Options{NetNS: n.ns.Path}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { plugger.Close() })
-	n.endpoint, err = plugger.Attach(t.Context(), pod.Spec{
+	t.Cleanup(func() { n.plugger.Close() })
+	n.endpoint, err = n.plugger.Attach(t.Context(), pod.Spec{
 		ContainerID: fmt.Sprintf("%064d", i), Interface: "eth0", NetNS: n.pod.Path,
 		Namespace: "default", Pod: "pod", HostInterface: pod.HostInterface("default", "pod"),
 		Addresses: []netip.Addr{
@@ -94,7 +98,7 @@ func newNode(t *testing.T, i int, name model.NodeName, subnet int) *node {
 func (n *node) open(t *testing.T) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.Name)
-	var errs [5]error
+	var errs [6]error
 	n.links, errs[0] = link.New(link.Options{NetNS: n.ns.Path, Logger: log})
 	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log, Overlap: overlap, Linger: linger})
 	n.nft, errs[2] = nft.New(nft.Options{NetNS: n.ns.Path, Logger: log})
@@ -105,6 +109,7 @@ func (n *node) open(t *testing.T) {
 	}
 	defer in.Close()
 	n.kernel, errs[4] = in.Handle()
+	n.pods, errs[5] = podlink.New(podlink.Options{NetNS: n.ns.Path, Logger: log})
 	n.knobs = sysctl.New(sysctl.Options{NetNS: n.ns.Path, Logger: log})
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
@@ -116,7 +121,7 @@ func (n *node) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup
-	for _, task := range []func(context.Context) error{n.links.Run, n.tunnels.Run, n.nft.Run, n.routes.Run, n.loop} {
+	for _, task := range []func(context.Context) error{n.links.Run, n.tunnels.Run, n.nft.Run, n.pods.Run, n.routes.Run, n.loop} {
 		tasks.Go(func() {
 			if err := task(ctx); err != nil {
 				t.Errorf("node %s: %v", n.Name, err)
@@ -127,7 +132,7 @@ func (n *node) run(t *testing.T) {
 		cancel()
 		tasks.Wait()
 		n.kernel.Close()
-		for _, c := range []interface{ Close() error }{n.links, n.tunnels, n.nft, n.routes} {
+		for _, c := range []interface{ Close() error }{n.links, n.tunnels, n.nft, n.pods, n.routes} {
 			if err := c.Close(); err != nil {
 				t.Errorf("node %s: %v", n.Name, err)
 			}
@@ -150,6 +155,7 @@ func (n *node) loop(ctx context.Context) error {
 		case <-n.links.Changed():
 		case <-n.tunnels.Changed():
 		case <-n.nft.Changed():
+		case <-n.pods.Changed():
 		case <-n.routes.Changed():
 		}
 	}
@@ -160,18 +166,20 @@ func (n *node) step(ctx context.Context) {
 	n.mu.Lock()
 	in := felix.Input{
 		Self: n.Name, Snapshot: n.snapshot, Learned: n.learned, LearnedSynced: true, Host: host, HostSynced: true,
-		Endpoints: []model.Endpoint{n.endpoint}, EndpointsSynced: true,
+		Endpoints: append([]model.Endpoint{n.endpoint}, n.others...), EndpointsSynced: true,
 	}
 	n.mu.Unlock()
 	state, problems := felix.Desired(in)
 	var errs []error
-	for _, apply := range []func(context.Context, felix.State) error{n.knobs.Apply, n.tunnels.Apply, n.nft.Apply, n.routes.Apply} {
+	for _, apply := range []func(context.Context, felix.State) error{n.knobs.Apply, n.tunnels.Apply, n.nft.Apply, n.pods.Apply, n.routes.Apply} {
 		errs = append(errs, apply(ctx, state))
 	}
 	n.mu.Lock()
 	n.failure, n.problems = errors.Join(errs...), problems
 	n.mu.Unlock()
-	n.stepped(host)
+	if n.stepped != nil {
+		n.stepped(host)
+	}
 }
 
 // tell gives the node another view of the cluster.

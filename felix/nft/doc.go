@@ -5,8 +5,8 @@
 // which pools are masqueraded and what a pod may send is in the Ruleset.
 //
 // Kernel footprint: the table "inet muslin" with the chains prerouting (raw
-// priority: the pods' check, before every packet), from-pod, input (the tunnels'
-// guard, and what pods may send the node), tunnelled, services
+// priority: the pods' check, before every packet), from-pod, input (for what is
+// for the node), from-pod-to-node (what pods may send it), tunnelled, services
 // or, to reject, forward (service ranges that nobody serves), postrouting (NAT,
 // right after srcnat), and floating-prerouting and floating-output (floating
 // addresses, right before dstnat), each only when it has something to do, their

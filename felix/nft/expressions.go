@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix"
 )
 
 // The small words that rules are made of, each as `nft` itself compiles it.
@@ -81,15 +83,39 @@ func linkLocal() []expr.Any {
 		equal(value)...)
 }
 
-func isVXLAN(port int) []expr.Any {
-	return slices.Concat(isL4(unix.IPPROTO_UDP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-		equal(binaryutil.BigEndian.PutUint16(uint16(port))))
+// isPort matches a destination port.
+func isPort(p felix.Port) []expr.Any {
+	proto := byte(unix.IPPROTO_UDP)
+	if p.Protocol == "tcp" {
+		proto = unix.IPPROTO_TCP
+	}
+	return slices.Concat(isL4(proto), payload(expr.PayloadBaseTransportHeader, 2, 2),
+		equal(binaryutil.BigEndian.PutUint16(uint16(p.Port))))
 }
 
-func isTCP(port int) []expr.Any {
-	return slices.Concat(isL4(unix.IPPROTO_TCP), payload(expr.PayloadBaseTransportHeader, 2, 2),
-		equal(binaryutil.BigEndian.PutUint16(uint16(port))))
+// Types of ICMP (RFC 792) and of ICMPv6 (RFC 4861 section 4).
+const (
+	icmpRedirect     = 5
+	ndRouterSolicit  = 133
+	ndRouterAdvert   = 134
+	ndNeighborAdvert = 136
+	ndRedirect       = 137
+)
+
+func isICMP() []expr.Any   { return append(isIPv4(), isL4(unix.IPPROTO_ICMP)...) }
+func isICMPv6() []expr.Any { return append(isIPv6(), isL4(unix.IPPROTO_ICMPV6)...) }
+
+// icmpType matches a type of whichever ICMP it is.
+func icmpType(t byte) []expr.Any {
+	return append(payload(expr.PayloadBaseTransportHeader, 0, 1), equal([]byte{t})...)
 }
+
+func icmpTypes(low, high byte) []expr.Any {
+	return append(payload(expr.PayloadBaseTransportHeader, 0, 1),
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{low}}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{high}})
+}
+
+func count() []expr.Any { return []expr.Any{&expr.Counter{}} }
 
 func isIPIP() []expr.Any {
 	return slices.Concat(isIPv4(), payload(expr.PayloadBaseNetworkHeader, 9, 1), equal([]byte{unix.IPPROTO_IPIP}))

@@ -20,6 +20,7 @@ import (
 const (
 	chainGeneration = "generation"
 	chainFromPod    = "from-pod"
+	chainToNode     = "from-pod-to-node"
 	chainTunnelled  = "tunnelled"
 )
 
@@ -194,9 +195,6 @@ func (p *program) podSets(s felix.Spoofing) {
 		p.set("pod-source"+suffix, key, false, true, one)
 		p.set("pod-source-net"+suffix, key, true, true, net)
 	}
-	if !s.SpeakersOnly() {
-		return
-	}
 	var speakers []nftables.SetElement
 	for _, pod := range s.Pods {
 		if pod.Speaks {
@@ -263,49 +261,63 @@ func (p *program) fromPod(r felix.Ruleset) {
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 	if s.NoVXLAN {
 		for _, port := range r.Tunnels.VXLANPorts {
-			c.add(isVXLAN(port), drop)
+			c.add(isPort(felix.Port{Protocol: "udp", Port: port}), drop)
 		}
 	}
 	if s.NoIPIP {
 		c.add(isIPIP(), drop)
 	}
+	c.add(isICMP(), icmpType(icmpRedirect), count(), drop)
 	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), accept)
 	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), accept)
+	c.add(isICMPv6(), icmpType(ndRouterAdvert), count(), drop)
+	c.add(isICMPv6(), icmpType(ndRedirect), count(), drop)
 	c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
 	c.add(isIPv6(), source(false), linkLocal(), accept)
 	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), accept)
 	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), accept)
-	c.add(drop)
+	c.add(count(), drop)
 }
 
 func (p *program) input(r felix.Ruleset) {
 	s := r.Spoofing
-	noPods := s.Prefix != "" && s.ToHost == "Drop"
-	if !noPods && !r.Tunnels.Any() {
+	pods := s.Prefix != ""
+	if !pods && !r.Tunnels.Any() {
 		return
 	}
 	c := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
 	for _, port := range r.Tunnels.VXLANPorts {
-		c.add(isVXLAN(port), to(expr.VerdictJump, chainTunnelled))
+		c.add(isPort(felix.Port{Protocol: "udp", Port: port}), to(expr.VerdictJump, chainTunnelled))
 	}
 	if r.Tunnels.IPIP {
 		c.add(isIPIP(), to(expr.VerdictJump, chainTunnelled))
 	}
-	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
-	if noPods {
-		c.add(establishedOrRelated(), accept)
-		c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
-		c.add(isIPv6(), source(false), linkLocal(), accept)
-		if s.SpeakersOnly() {
-			c.add(meta(expr.MetaKeyIIFNAME), p.lookup("pod-speakers", false), isTCP(s.BGPPort), accept)
-		}
-		c.add(fromInterface(s.Prefix), drop)
+	if pods {
+		c.add(fromInterface(s.Prefix), to(expr.VerdictGoto, chainToNode))
+		p.toNode(s)
 	}
 	if r.Tunnels.Any() {
-		c := p.chain(chainTunnelled, nil)
+		c, drop := p.chain(chainTunnelled, nil), verdict(expr.VerdictDrop)
 		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), drop)
 		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), drop)
 	}
+}
+
+func (p *program) toNode(s felix.Spoofing) {
+	c := p.chain(chainToNode, nil)
+	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	for _, port := range s.SpeakersPorts() {
+		c.add(isPort(port), meta(expr.MetaKeyIIFNAME), p.lookup("pod-speakers", true), count(), drop)
+	}
+	if s.ToHost != "Drop" {
+		return
+	}
+	c.add(establishedOrRelated(), accept)
+	c.add(isICMPv6(), icmpTypes(ndRouterSolicit, ndNeighborAdvert), accept)
+	for _, port := range s.SpeakersPorts() {
+		c.add(isPort(port), accept)
+	}
+	c.add(count(), drop)
 }
 
 func (p *program) serviceSets(g felix.ServiceGuard) {

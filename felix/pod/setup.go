@@ -31,13 +31,17 @@ func (p *Plugger) setHost(s Spec, index int) error {
 			return err
 		}
 	}
+	// Before it is up: the pod must not be a router to the node for a moment.
+	if err := p.ns.IgnoreRouters(p.procSys, s.HostInterface); err != nil {
+		return err
+	}
 	var r nl.Requests
 	r.Name("set alias", unix.RTM_NEWLINK, 0, func(b []byte) []byte {
 		return nl.AppendAttr(nl.LinkHeader(b, index, 0, 0), unix.IFLA_IFALIAS, []byte(alias))
 	})
 	// proxy_arp answers a pod that has lost its neighbour entry; redirects
 	// would tell a pod that talks to itself through a service not to.
-	r.Settings(index, map[uint16]uint32{nl.ConfForwarding: 1, nl.ConfProxyARP: 1, nl.ConfSendRedirects: 0})
+	r.Settings(index, map[uint16]uint32{nl.ConfForwarding: 1, nl.ConfProxyARP: 1, nl.ConfSendRedirects: 0, nl.ConfAcceptRedirects: 0})
 	r.NoProxyDelay(index)
 	if v6 {
 		r.NoAutoLinkLocal(index)

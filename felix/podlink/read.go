@@ -18,7 +18,9 @@ type link struct {
 	peer       int // index of the other end, in its namespace
 	nsid       int32
 	elsewhere  bool                  // nsid is valid
+	listens    bool                  // to router advertisements or redirects
 	addresses  map[netip.Addr]int    // prefix lengths, bits
+	learned    []netip.Prefix        // addresses made of router advertisements
 	neighbours map[netip.Addr]string // permanent ones: hardware address
 }
 
@@ -34,6 +36,8 @@ func (r *Reconciler) read() (map[int]link, error) {
 				have.peer = int(nl.Uint32(data))
 			case unix.IFLA_LINK_NETNSID:
 				have.nsid, have.elsewhere = int32(nl.Uint32(data)), true
+			case unix.IFLA_AF_SPEC:
+				have.listens = listens(data)
 			}
 		})
 		out[l.Index] = have
@@ -45,6 +49,10 @@ func (r *Reconciler) read() (map[int]link, error) {
 		if l, there := out[int(nl.Uint32(b[4:]))]; there {
 			p := nl.ParseAddress(b)
 			l.addresses[p.Addr()] = p.Bits()
+			if flags := b[2]; p.Addr().Is6() && flags&unix.IFA_F_PERMANENT == 0 {
+				l.learned = append(l.learned, p)
+				out[int(nl.Uint32(b[4:]))] = l
+			}
 		}
 	})
 	if err != nil {
@@ -68,4 +76,21 @@ func (r *Reconciler) read() (map[int]link, error) {
 		})
 		l.neighbours[dst] = mac.String()
 	})
+}
+
+// listens reads IFLA_AF_SPEC: does the link take router advertisements or
+// redirects of IPv6?
+func listens(spec []byte) (yes bool) {
+	const inet6Conf, acceptRA, acceptRedirects = 2, 3, 4 // IFLA_INET6_CONF, DEVCONF_*: places in an array of int32
+	nl.Attrs(spec, func(family uint16, data []byte) {
+		if family != unix.AF_INET6 {
+			return
+		}
+		nl.Attrs(data, func(kind uint16, conf []byte) {
+			if kind == inet6Conf && len(conf) >= 4*(acceptRedirects+1) {
+				yes = nl.Uint32(conf[4*acceptRA:]) != 0 || nl.Uint32(conf[4*acceptRedirects:]) != 0
+			}
+		})
+	})
+	return yes
 }

@@ -1,6 +1,7 @@
 package podlink
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ var Namespaces = []string{"/run/netns", "/var/run/netns"}
 type Options struct {
 	NetNS      string        // path of the node's network namespace; empty: the process's own
 	Namespaces []string      // folders with the pods' namespaces; empty: Namespaces
+	ProcSys    string        // where /proc/sys can be written; empty: /proc/sys
 	Resync     time.Duration // 0: DefaultResync
 	Logger     *slog.Logger  // nil: slog.Default()
 }
@@ -37,6 +39,7 @@ type Reconciler struct {
 
 	log     *slog.Logger
 	folders []string
+	procSys string
 	resync  time.Duration
 	ns      *nl.NS
 	conn    *nl.Conn
@@ -60,7 +63,7 @@ func New(o Options) (*Reconciler, error) {
 		return nil, err
 	}
 	r := &Reconciler{
-		log: o.Logger, folders: o.Namespaces, resync: o.Resync, ns: ns,
+		log: o.Logger, folders: o.Namespaces, procSys: cmp.Or(o.ProcSys, "/proc/sys"), resync: o.Resync, ns: ns,
 		Watch: nl.NewWatch(),
 		stale: true, dirty: map[int]bool{}, known: map[int]felix.PodLink{},
 	}
@@ -154,8 +157,8 @@ func (r *Reconciler) repair(s felix.State, all bool, dirty map[int]bool) error {
 	return errors.Join(errs...)
 }
 
-// restore puts back what is missing of a link, and takes peering addresses away
-// that it is to have no more.
+// restore puts back what is missing of a link, and takes away peering addresses
+// that it is to have no more and what its pod gave it by router advertisements.
 func (r *Reconciler) restore(p felix.PodLink, have link, prune bool) error {
 	var q nl.Requests
 	if !have.up {
@@ -181,6 +184,15 @@ func (r *Reconciler) restore(p felix.PodLink, have link, prune bool) error {
 				q.Neighbour(p.Link, a, mac)
 			}
 		}
+	}
+	for _, a := range have.learned {
+		q.DeleteAddress(p.Link, a)
+	}
+	if have.listens {
+		if err := r.ns.IgnoreRouters(r.procSys, p.Device); err != nil {
+			return err
+		}
+		r.log.Warn("pod link took router advertisements or redirects, and does no more", "device", p.Device, "addresses", have.learned)
 	}
 	if q.Len() == 0 {
 		return nil

@@ -213,3 +213,31 @@ func TestPeeringAddressesComeAndGo(t *testing.T) {
 		t.Errorf("another's address is gone:\n%s", got)
 	}
 }
+
+// TestAdvertisedToTheNode adopts the link of a pod that has made itself the node's
+// router: the kernel listens no more, and what it made of it goes.
+func TestAdvertisedToTheNode(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	l.apply(t, r, 1400)
+	l.node.IP("-6 addr add 2001:db8:bad::1/64 dev " + device + " valid_lft 1800 preferred_lft 1800 nodad")
+	for _, name := range []string{"accept_ra", "accept_redirects"} {
+		if now := l.node.Run("sysctl", "-n", "net.ipv6.conf."+device+"."+name); now != "0\n" {
+			t.Errorf("%s of a link that was kept is %s", name, now)
+		}
+		l.node.Run("sysctl", "-qw", "net.ipv6.conf."+device+"."+name+"=1")
+	}
+	fresh := l.open(t)
+	l.apply(t, fresh, 1400)
+	for _, name := range []string{"accept_ra", "accept_redirects"} {
+		if now := l.node.Run("sysctl", "-n", "net.ipv6.conf."+device+"."+name); now != "0\n" {
+			t.Errorf("%s of an adopted link is %s", name, now)
+		}
+	}
+	if left := l.node.IP("-6 -o addr show dev " + device + " scope global"); left != "" {
+		t.Errorf("the address that the pod gave the node's end is left: %s", left)
+	}
+	if !strings.Contains(l.show(), "fe80::ecee:eeff:feee:eeee") {
+		t.Error("the gateway's address is gone, too")
+	}
+}

@@ -60,7 +60,7 @@ func newPlane(a *agent) (*plane, error) {
 	if p.tunnels, err = tunnel.New(tunnel.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open tunnels: %w", err)
 	}
-	if p.podLinks, err = podlink.New(podlink.Options{Logger: a.log}); err != nil {
+	if p.podLinks, err = podlink.New(podlink.Options{ProcSys: a.cfg.ProcSys, Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open pod links: %w", err)
 	}
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
@@ -127,13 +127,13 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 		p.workloads = snapshot.Workloads
 		p.a.speech.look.notify()
 	}
-	speakers, port := p.a.speech.speakers()
+	speakers := p.a.speech.speakers(snapshot)
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: snapshot,
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
 		Host: host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Speakers: speakers, BGPPort: port,
+		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Speakers: speakers,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)

@@ -31,17 +31,18 @@ func (a *agent) workloads(s model.Snapshot) []model.Workload {
 	return out
 }
 
-// speakers are the pods that BGP is told to speak with, and where the node
-// listens for them.
-func (s *speech) speakers() (out []felix.Speaker, port int) {
+// speakers are the pods that BGP is told to speak with, or will be once it
+// starts: what they have in the kernel stays while the agent does.
+func (s *speech) speakers(snap model.Snapshot) (out []felix.Speaker) {
 	config := s.asked.Load()
 	if config == nil {
-		return nil, 0
+		first, _ := bgp.DesiredOn(snap, s.a.cfg.Node, s.ways.get())
+		config = &first
 	}
 	for _, p := range config.Peers {
 		if p.IsPod() {
 			out = append(out, felix.Speaker{Pod: p.Address, Node: p.LocalAddress})
 		}
 	}
-	return out, config.ListenPort
+	return out
 }

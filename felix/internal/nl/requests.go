@@ -12,10 +12,11 @@ import (
 
 // Indexes of per-interface IPv4 settings (IPV4_DEVCONF_*, linux/ip.h).
 const (
-	ConfForwarding    = 1
-	ConfProxyARP      = 3
-	ConfSendRedirects = 6
-	ConfRPFilter      = 8
+	ConfForwarding      = 1
+	ConfProxyARP        = 3
+	ConfAcceptRedirects = 4
+	ConfSendRedirects   = 6
+	ConfRPFilter        = 8
 )
 
 const addrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE
