@@ -63,12 +63,13 @@ type builder struct {
 	interfaces bool
 	// unnumbered are the peers with a link-local address.
 	unnumbered []netip.Addr
-	policies   map[policyKey]Policy
+	inMesh     []netip.Addr // see meshNodes
+	policies   []Policy
 	problems   []model.Problem
 }
 
 func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
-	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}, policies: map[policyKey]Policy{}}
+	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}}
 	found := false
 	for _, n := range snap.Nodes {
 		if n.Name == self {

@@ -4,42 +4,17 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// policyKey is everything the rules of a policy depend on besides the node.
-type policyKey struct {
-	direction Direction
-	name      string
-}
-
-// attachPolicies gives a session its two policies. Sessions whose policies
-// would read the same share them.
+// attachPolicies gives a session its two policies.
 func (b *builder) attachPolicies(p *Peer, own []Path) {
 	o := b.objectOf(*p)
-	p.Import = b.policy(*p, o, Import, importTraits(*p), func() []Rule { return b.importRules(*p, o) })
-	traits := ""
-	if mode := nextHopMode(o, *p); mode != "" {
-		traits += "+next-hop-" + string(mode)
-	}
-	if linkLocal(p.Address) {
-		traits += "+unnumbered"
-	} else if len(p.Families) > 1 {
-		traits += "+" + p.Families[0].String() + "-session"
-	}
-	var silent []netip.Addr // whose prefixes are theirs alone to tell this peer
-	switch {
-	case p.External() && p.Kind == KindMesh:
-		traits += "+mesh"
-		silent = b.addresses(func(n model.Node) bool { return !isReflector(n) })
-	case p.External() && (p.InCluster || p.IsPod() || b.reExportAll(o)):
-		traits += "+all-nodes"
-	case p.External():
-		silent = b.addresses(func(n model.Node) bool { return b.external[n.Name] })
-	}
-	p.Export = b.policy(*p, o, Export, traits, func() []Rule { return b.exportRules(*p, o, own, silent) })
+	p.Import = b.share(*p, o, Import, b.importRules(*p, o))
+	p.Export = b.share(*p, o, Export, b.exportRules(*p, o, own))
 }
 
 // objectOf finds the BGPPeer behind a session; a mesh session has none.
@@ -54,8 +29,11 @@ func (b *builder) objectOf(p Peer) model.BGPPeer {
 	return model.BGPPeer{}
 }
 
-// policy names a policy after what its rules depend on, and makes it once.
-func (b *builder) policy(p Peer, o model.BGPPeer, d Direction, traits string, rules func() []Rule) string {
+// share gives the name of the policy with these rules. Sessions whose rules read
+// the same share one: GoBGP walks the rules of all policies for each route. The
+// name says what kind of peer it is for and which filters are in it, and a number
+// tells apart those that differ in anything else.
+func (b *builder) share(p Peer, o model.BGPPeer, d Direction, rules []Rule) string {
 	name := "internal"
 	if p.External() {
 		name = "external"
@@ -63,26 +41,30 @@ func (b *builder) policy(p Peer, o model.BGPPeer, d Direction, traits string, ru
 	if p.LocalASN != b.asn {
 		name += "-as" + p.LocalASN.String()
 	}
-	name += traits
-	if len(o.Filters) > 0 {
+	if slices.ContainsFunc(rules, func(r Rule) bool { return strings.HasPrefix(r.From, fromFilter) }) {
 		name += "+filters:" + strings.Join(o.Filters, ",")
 	}
-	key := policyKey{d, name}
-	if _, ok := b.policies[key]; !ok {
-		b.policies[key] = Policy{Direction: d, Name: name, External: p.External(), LocalASN: p.LocalASN, Rules: rules()}
+	made := Policy{Direction: d, External: p.External(), LocalASN: p.LocalASN, Rules: rules}
+	stem, taken := name, 1
+	for _, have := range b.policies {
+		switch {
+		case have.readsAs(made):
+			return have.Name
+		case have.Direction == d && have.Name == name:
+			taken++
+			name = stem + "#" + strconv.Itoa(taken)
+		}
 	}
+	made.Name = name
+	b.policies = append(b.policies, made)
 	return name
 }
 
 func (b *builder) policyList() []Policy {
-	out := make([]Policy, 0, len(b.policies))
-	for _, p := range b.policies {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(x, y Policy) int {
+	slices.SortFunc(b.policies, func(x, y Policy) int {
 		return cmp.Or(cmp.Compare(x.Direction, y.Direction), cmp.Compare(x.Name, y.Name))
 	})
-	return out
+	return b.policies
 }
 
 // nextHopMode is that of a session: nextHopMode, else keepOriginalNextHop,
@@ -132,7 +114,7 @@ const ownRule = "own"
 
 // exportRules are in Calico's order: filters, pools that are not exported,
 // communities, own blocks, services, pools, nothing else.
-func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, silent []netip.Addr) []Rule {
+func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
 	out := append(b.nextHopRules(p, o), b.filterRules(p, o, Export)...)
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
@@ -145,7 +127,7 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path, silent []neti
 	if r := b.reflectedServices(); len(r) > 0 {
 		out = append(out, Rule{From: "services, as reflector", Match: Match{Prefixes: r}, Action: Accept})
 	}
-	if len(silent) > 0 {
+	if silent := b.silent(p, o); len(silent) > 0 {
 		out = append(out, Rule{From: speakForThemselves(p), Match: Match{NextHops: silent}, Action: Reject})
 	}
 	if r := b.poolRanges(exported); len(r) > 0 {
@@ -214,6 +196,26 @@ func (b *builder) reflectedServices() []PrefixRange {
 		out = append(out, Inside(p.Masked()))
 	}
 	return out
+}
+
+// silent are the nodes whose prefixes are theirs alone to tell a peer.
+func (b *builder) silent(p Peer, o model.BGPPeer) []netip.Addr {
+	switch {
+	case p.External() && p.Kind == KindMesh:
+		return b.meshNodes()
+	case p.External() && !p.InCluster && !p.IsPod() && !b.reExportAll(o):
+		return b.addresses(func(n model.Node) bool { return b.external[n.Name] })
+	}
+	return nil
+}
+
+// meshNodes are the addresses of the other nodes of the mesh, which each session
+// of it asks for.
+func (b *builder) meshNodes() []netip.Addr {
+	if b.inMesh == nil {
+		b.inMesh = b.addresses(func(n model.Node) bool { return !isReflector(n) })
+	}
+	return b.inMesh
 }
 
 // speakForThemselves names the rule that leaves out what other nodes tell a

@@ -9,6 +9,9 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
+// fromFilter begins Rule.From of what a BGPFilter says.
+const fromFilter = "filter "
+
 // filterRules translates the BGPFilters of a BGPPeer for one session and
 // direction, in the order they are named. A rule that cannot be translated is
 // a problem and left out; a filter that is missing is a problem, and the
@@ -30,7 +33,7 @@ func (b *builder) filterRules(p Peer, o model.BGPPeer, d Direction) []Rule {
 					continue
 				}
 				for k := range rules {
-					rules[k].From = "filter " + name + " " + field
+					rules[k].From = fromFilter + name + " " + field
 				}
 				out = append(out, rules...)
 			}

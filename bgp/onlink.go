@@ -96,15 +96,6 @@ func waysToPeers(w Ways, peers []Peer) Ways {
 	return w
 }
 
-// importTraits is what the import rules of a session depend on besides its
-// filters: an unnumbered peer's link and address, a pod's address.
-func importTraits(p Peer) string {
-	if linkLocal(p.Address) || p.IsPod() {
-		return "+" + p.Address.String()
-	}
-	return ""
-}
-
 // linkLocalNextHop has routes of an unnumbered peer carry its address as next
 // hop where they have none: a router without a global address may send "::",
 // and its link-local one as a second next hop (RFC 2545 section 3), which
@@ -120,14 +111,13 @@ func linkLocalNextHop(p Peer) []Rule {
 }
 
 // confusable says where two unnumbered peers have the same address, each on its
-// own link, and filters have to tell them apart: neither a session nor a next
-// hop says on which link it is when a policy sees it. (Their import policies
-// differ in name alone when nothing asks for the link.)
+// own link, and rules have to tell them apart: neither a session nor a next hop
+// says on which link it is when a policy sees it.
 func (b *builder) confusable(peers []Peer) {
 	for i, p := range peers {
 		for _, q := range peers[:i] {
 			if linkLocal(p.Address) && p.Address.WithZone("") == q.Address.WithZone("") &&
-				(b.interfaces || p.Export != q.Export) {
+				(b.interfaces || p.Import != q.Import || p.Export != q.Export) {
 				b.problem(p.Object, "spec.filters", "SameLinkLocalAddress",
 					"%s and %s are one address on two links, which filters cannot tell apart; give one router another link-local address", q.Address, p.Address)
 			}

@@ -250,26 +250,21 @@ func (b *builder) restartTime(o model.Ref, field string, d time.Duration) time.D
 	return min(max(d, time.Second), most)
 }
 
-// fillFamilies decides what each session carries: the family of its address,
-// and towards the outside also the node's other family, unless another session
-// with the outside carries that already.
+// fillFamilies decides what each session carries, where no annotation says it: the
+// family of its address, and towards the outside also the node's other family. That
+// another peer has an address of that family is no reason to leave it out: nothing
+// tells whether both are one router. A router that has both families on both of its
+// sessions gets the same routes twice.
 func (b *builder) fillFamilies(ps []Peer) {
-	both := b.node.IPv4.IsValid() && b.node.IPv6.IsValid()
-	outside := map[Family]bool{}
-	for _, p := range ps {
-		if !p.InCluster && !p.IsPod() && !linkLocal(p.Address) {
-			outside[FamilyOf(p.Address)] = true
-		}
-	}
 	for i := range ps {
 		p := &ps[i]
+		if len(p.Families) > 0 {
+			continue
+		}
 		f := FamilyOf(p.Address)
-		if len(p.Families) == 0 {
-			p.Families = []Family{f}
-			if o := otherFamily(f); linkLocal(p.Address) && addrOf(b.node, o).IsValid() ||
-				both && !p.InCluster && !(outside[IPv4] && outside[IPv6]) {
-				p.Families = append(p.Families, o)
-			}
+		p.Families = []Family{f}
+		if o := otherFamily(f); !p.InCluster && addrOf(b.node, o).IsValid() {
+			p.Families = append(p.Families, o)
 		}
 	}
 }

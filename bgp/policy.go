@@ -114,6 +114,13 @@ func SamePolicies(x, y Policy) bool {
 	return x.External == y.External && x.LocalASN == y.LocalASN && slices.EqualFunc(x.Rules, y.Rules, Rule.same)
 }
 
+// readsAs reports whether two policies are one, whatever it is called: they decide
+// alike, and for reasons of the same names.
+func (p Policy) readsAs(o Policy) bool {
+	from := func(x, y Rule) bool { return x.From == y.From }
+	return p.Direction == o.Direction && SamePolicies(p, o) && slices.EqualFunc(p.Rules, o.Rules, from)
+}
+
 // same reports whether two rules do the same, wherever they come from.
 func (r Rule) same(o Rule) bool {
 	return r.Action == o.Action && r.Match.same(o.Match) && r.Set.same(o.Set)
