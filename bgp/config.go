@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -124,6 +125,7 @@ type Peer struct {
 	ReflectorClient bool
 	ClusterID       netip.Addr // of this node; set when ReflectorClient is
 	ReachableBy     netip.Addr // gateway through which the peer's address is reached
+	Link            Link       // the one on whose subnet the peer is; zero: none, or not known
 
 	PrefixLimit int // prefixes a family the peer may announce; 0: any number
 	BFD         *BFD
@@ -131,8 +133,23 @@ type Peer struct {
 	Import, Export string // names of policies
 }
 
+// Link is an interface of the node.
+type Link struct {
+	Name string
+	Nets []netip.Prefix // its addresses, with the length of their subnets
+}
+
+// Holds reports whether an address lies on a subnet of the link.
+func (l Link) Holds(a netip.Addr) bool {
+	return slices.ContainsFunc(l.Nets, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // External reports an eBGP session.
 func (p Peer) External() bool { return p.ASN != p.LocalASN }
+
+// Outside reports a session with the world outside the cluster: neither a node nor
+// a pod.
+func (p Peer) Outside() bool { return !p.InCluster && !p.IsPod() }
 
 // BFD asks for a bidirectional forwarding detection session (RFC 5880, 5881).
 type BFD struct {

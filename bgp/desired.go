@@ -40,6 +40,7 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 	}
 	c.Peers = b.peers()
 	b.ways, b.unnumbered = waysToPeers(ways, c.Peers), unnumbered(c.Peers)
+	findLinks(ways, c.Peers)
 	for i := range c.Peers {
 		b.attachPolicies(&c.Peers[i], c.Paths)
 	}
@@ -91,7 +92,7 @@ func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
 		b.filters[f.Name] = f
 	}
 	b.asn = b.asnOf(b.node)
-	b.interfaces = AsksForInterfaces(snap)
+	b.interfaces = asksForInterfaces(snap)
 	b.external = b.nodesWithExternalPeers()
 	return b
 }

@@ -136,28 +136,45 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
 	return b.drained(p, append(out, Rule{From: "default", Action: Reject}))
 }
 
-// nextHopRules go first, because they change a route and decide nothing. The
-// family that is not the session's needs an address by name: the session has
-// none of that family.
+// nextHopRules go first, because they change a route and decide nothing. The next
+// hop is the node's address, which own paths carry, unless the session is not from
+// that address: then it is the session's (RFC 4271 section 5.1.3), for the router
+// may know no way to the other.
 func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 	mode := nextHopMode(o, p)
-	var out []Rule
-	if mode == NextHopKeep {
+	switch {
+	case mode == NextHopKeep:
 		return []Rule{{From: "next hop mode", Action: Continue, Set: Set{NextHop: NextHopKeep}}}
-	}
-	if linkLocal(p.Address) {
+	case linkLocal(p.Address):
 		return []Rule{{From: "unnumbered peer", Action: Continue, Set: Set{NextHop: NextHopSelf}}}
 	}
+	elsewhere := p.External() && p.Outside() && !p.LocalAddress.IsValid()
+	var out []Rule
 	for _, f := range p.Families {
-		m := Match{Family: f, Source: SourcePeers}
-		switch a := addrOf(b.node, f); {
+		switch {
 		case f != FamilyOf(p.Address) && (mode == NextHopSelf || p.External()):
-			out = append(out, Rule{From: "next hop of the other family", Match: m, Action: Continue, Set: Set{NextHop: NextHopSelf, NextHopAddr: a}})
+			out = append(out, b.otherNextHop(p, f, elsewhere))
 		case mode == NextHopSelf:
 			out = append(out, Rule{From: "next hop mode", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
+		case f == FamilyOf(p.Address) && elsewhere:
+			out = append(out, Rule{From: "source address", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
 		}
 	}
 	return out
+}
+
+// otherNextHop is the rule of the family that is not the session's. It needs an
+// address by name: the session has none of that family. On a session from another
+// address than the node's it is one of the link on which the router is.
+func (b *builder) otherNextHop(p Peer, f Family, elsewhere bool) Rule {
+	own := addrOf(b.node, f)
+	r := Rule{From: "next hop of the other family", Match: Match{Family: f, Source: SourcePeers}, Action: Continue,
+		Set: Set{NextHop: NextHopSelf, NextHopAddr: own}}
+	has := func(q netip.Prefix) bool { return FamilyOf(q.Addr()) == f }
+	if i := slices.IndexFunc(p.Link.Nets, has); elsewhere && i >= 0 && !p.Link.Holds(own) {
+		r.Match.Source, r.Set.NextHopAddr = "", p.Link.Nets[i].Addr()
+	}
+	return r
 }
 
 // exported pools are passed on from peers to peers; a disabled pool still is.

@@ -7,9 +7,9 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// AsksForInterfaces reports whether any filter in force has a rule on an
-// interface, so that DesiredOn depends on the ways of the node.
-func AsksForInterfaces(snap model.Snapshot) bool {
+// asksForInterfaces reports whether any filter in force has a rule on an
+// interface.
+func asksForInterfaces(snap model.Snapshot) bool {
 	return slices.ContainsFunc(snap.Peers, func(o model.BGPPeer) bool {
 		return slices.ContainsFunc(snap.Filters, func(f model.BGPFilter) bool {
 			return slices.Contains(o.Filters, f.Name) &&
@@ -25,12 +25,19 @@ func namesInterface(r model.FilterRule) bool { return r.Interface != "" }
 // hop, not by a tunnel that packets may take there; an own path by the pod it
 // leads to. Blocks and services lead to no interface.
 func (b *builder) onInterface(rule Rule, pattern string, d Direction, p Peer) []Rule {
+	if d == Import && linkLocal(p.Address) {
+		// whichever of its addresses the router puts there (RFC 2545 section 3)
+		if matchesName(pattern, p.Address.Zone()) {
+			return []Rule{rule}
+		}
+		return nil
+	}
 	var out []Rule
 	learned := rule
 	if d == Export {
 		learned.Match.Source = SourcePeers
 	}
-	learned.Match.NextHopIn = append(b.ways.behind(pattern), b.linkLocalHops(pattern, d, p)...)
+	learned.Match.NextHopIn = append(b.ways.behind(pattern), b.linkLocalHops(pattern, d)...)
 	if len(learned.Match.NextHopIn) > 0 {
 		out = append(out, learned)
 	}
@@ -57,14 +64,10 @@ func (m Match) speaksOf(p netip.Prefix) bool {
 	return Match{Family: m.Family, Prefixes: m.Prefixes, NotPrefixes: m.NotPrefixes}.matches(Route{Prefix: p})
 }
 
-// linkLocalHops are the link-local next hops on interfaces that match. What is
-// imported from an unnumbered peer comes from its link; what is exported is
-// known by the peer's address alone.
-func (b *builder) linkLocalHops(pattern string, d Direction, p Peer) []netip.Prefix {
+// linkLocalHops are the next hops of what unnumbered peers on interfaces that match
+// told and is exported: known by the peers' addresses alone.
+func (b *builder) linkLocalHops(pattern string, d Direction) []netip.Prefix {
 	if d == Import {
-		if linkLocal(p.Address) && matchesName(pattern, p.Address.Zone()) {
-			return []netip.Prefix{linkLocals}
-		}
 		return nil
 	}
 	var out []netip.Prefix
@@ -84,6 +87,15 @@ func unnumbered(peers []Peer) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// findLinks notes on which link each peer outside the cluster is.
+func findLinks(w Ways, peers []Peer) {
+	for i := range peers {
+		if p := &peers[i]; p.Outside() {
+			p.Link = w.link(p.Address)
+		}
+	}
 }
 
 // waysToPeers adds the peers that are reached through a gateway (reachableBy).

@@ -144,15 +144,85 @@ func TestInterfaceOfAnUnnumberedPeer(t *testing.T) {
 	}
 }
 
-func TestAsksForInterfaces(t *testing.T) {
+// What nothing asks for is not read, and does not matter when it changes.
+func TestAsks(t *testing.T) {
 	s := cluster()
+	h, pods := links()
+	h.Links[0].Addresses = []netip.Prefix{prefix("10.0.1.1/24")}
+	ways := func() bgp.Ways { return bgp.AsksOf(s).Ways(h, pods) }
+	if bgp.AsksOf(s) != (bgp.Asks{}) || !ways().Equal(bgp.Ways{}) {
+		t.Error("a mesh asks for the kernel's routes")
+	}
 	onInterfaces(&s, model.FilterRule{Interface: "eth1"})
-	if !bgp.AsksForInterfaces(s) {
+	if !ways().Equal(bgp.NewWays(h, pods)) {
 		t.Error("a filter in use is not seen")
 	}
 	s.Peers[0].Filters = nil
-	if bgp.AsksForInterfaces(s) {
-		t.Error("a filter that no peer uses is seen")
+	if before := ways(); !before.Equal(bgp.AsksOf(s).Ways(h, nil)) {
+		t.Error("a pod matters though no peer uses a filter")
+	} else if h.Links[0].Addresses = nil; before.Equal(ways()) {
+		t.Error("the links of a router are not seen")
+	}
+}
+
+// uplinks is a node with a second uplink, whose subnets are none of the node's
+// address.
+func uplinks() bgp.Ways {
+	return bgp.NewWays(model.Host{Links: []model.Link{
+		{Index: 1, Name: "lo", Addresses: []netip.Prefix{prefix("127.0.0.1/8"), prefix("::1/128")}},
+		{Index: 2, Name: "eth0", Addresses: []netip.Prefix{prefix("10.0.1.1/24"), prefix("fd00:1::1/64"), prefix("fe80::a/64")}},
+		{Index: 3, Name: "eth1", Addresses: []netip.Prefix{prefix("10.8.0.1/24"), prefix("fd08::1/64"), prefix("fe80::b/64")}},
+		{Index: 4, Name: "eth2", Addresses: []netip.Prefix{prefix("10.7.0.1/30")}},
+	}}, nil)
+}
+
+// A router is told a next hop that it can reach: the address that its session is
+// from, or one of the same link.
+func TestNextHopOfTheSession(t *testing.T) {
+	s := cluster()
+	noMesh(&s)
+	s.Nodes[0] = dual(s.Nodes[0])
+	none := func(p *model.BGPPeer) { p.SourceAddress = "None" }
+	at := func(name, a string, change ...func(*model.BGPPeer)) {
+		s.Peers = append(s.Peers, tor(append(change, func(p *model.BGPPeer) { p.Name, p.PeerIP = name, addr(a) })...))
+	}
+	at("same-subnet", "10.0.1.254")
+	at("same-subnet-none", "10.0.1.253", none)
+	at("second", "10.8.0.254", none)
+	at("second-six", "fd08::254", none)
+	at("second-from-node", "10.8.0.253")
+	at("one-family-link", "10.7.0.2", none)
+	at("routed", "198.51.100.1", none)
+	at("keep", "10.8.0.252", none, func(p *model.BGPPeer) { p.NextHopMode = "Keep" })
+	at("inside", "10.8.0.251", none, func(p *model.BGPPeer) { p.ASN = 64512 })
+	at("unnumbered", "fe80::1%eth1")
+	c, problems := bgp.DesiredOn(s, "n1", uplinks())
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	const othersSix = "ipv6 from peers => next-hop self (fd00:1::1) continue  # next hop of the other family"
+	want := map[string][]string{
+		"same-subnet":      {othersSix},
+		"same-subnet-none": {"ipv4 => next-hop self continue  # source address", othersSix},
+		"second":           {"ipv4 => next-hop self continue  # source address", "ipv6 => next-hop self (fd08::1) continue  # next hop of the other family"},
+		"second-six":       {"ipv6 => next-hop self continue  # source address", "ipv4 => next-hop self (10.8.0.1) continue  # next hop of the other family"},
+		"second-from-node": {othersSix},
+		"one-family-link":  {"ipv4 => next-hop self continue  # source address", othersSix},
+		"routed":           {"ipv4 => next-hop self continue  # source address", othersSix},
+		"keep":             {"any => next-hop keep continue  # next hop mode"},
+		"unnumbered":       {"any => next-hop self continue  # unnumbered peer"},
+	}
+	for _, p := range c.Peers {
+		policy, _ := c.Policy(bgp.Export, p.Export)
+		var got []string
+		for _, r := range policy.Rules {
+			if r.Set.NextHop != "" {
+				got = append(got, r.String())
+			}
+		}
+		if diff := cmp.Diff(want[p.Object.Name], got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", p, diff)
+		}
 	}
 }
 

@@ -14,6 +14,57 @@ import (
 type Ways struct {
 	routes []way                 // sorted by prefix; one a prefix
 	pods   map[netip.Addr]string // addresses of this node's pods → their host interface
+	links  []Link                // those with global addresses, as the kernel numbers them
+}
+
+// Asks says what of a node's Ways DesiredOn looks at for a snapshot: what it does
+// not look at need not be read, and is no reason to compute anything again.
+type Asks struct {
+	routes bool // some filter in force names an interface
+	links  bool // some peer is outside the cluster
+}
+
+// AsksOf tells what a snapshot asks for.
+func AsksOf(snap model.Snapshot) Asks {
+	return Asks{
+		routes: asksForInterfaces(snap),
+		links:  slices.ContainsFunc(snap.Peers, func(o model.BGPPeer) bool { return o.PeerIP.IsValid() }),
+	}
+}
+
+// Ways reads what is asked for of the node's kernel and pods.
+func (a Asks) Ways(h model.Host, pods []model.Endpoint) Ways {
+	var w Ways
+	if a.routes {
+		w = routesOf(h, pods)
+	}
+	if a.links {
+		w.links = linksOf(h)
+	}
+	return w
+}
+
+// linksOf lists the links by which a peer may be reached directly.
+func linksOf(h model.Host) []Link {
+	var out []Link
+	for _, l := range h.Links {
+		nets := slices.DeleteFunc(slices.Clone(l.Addresses), func(p netip.Prefix) bool {
+			return p.Addr().IsLinkLocalUnicast() || p.Addr().IsLoopback() || p.IsSingleIP()
+		})
+		if len(nets) > 0 {
+			out = append(out, Link{l.Name, nets})
+		}
+	}
+	return out
+}
+
+// link finds the link on whose subnet an address is, or that is its zone.
+func (w Ways) link(a netip.Addr) Link {
+	zone := a.Zone()
+	if i := slices.IndexFunc(w.links, func(l Link) bool { return l.Name == zone || zone == "" && l.Holds(a) }); i >= 0 {
+		return w.links[i]
+	}
+	return Link{Name: zone}
 }
 
 // linkLocals are in use on each link: no route says which one is meant.
@@ -26,10 +77,13 @@ type way struct {
 	interfaces []string // sorted
 }
 
-// NewWays reads the node's routes and pods. What BGP itself has put into the
+// NewWays reads all that DesiredOn may look at.
+func NewWays(h model.Host, pods []model.Endpoint) Ways { return Asks{true, true}.Ways(h, pods) }
+
+// routesOf reads the node's routes and pods. What BGP itself has put into the
 // kernel is not among the routes: next hops are not resolved through what was
 // learned with next hops (BIRD keeps to the same).
-func NewWays(h model.Host, pods []model.Endpoint) Ways {
+func routesOf(h model.Host, pods []model.Endpoint) Ways {
 	names := map[int]string{}
 	for _, l := range h.Links {
 		names[l.Index] = l.Name
@@ -66,7 +120,8 @@ func compareWays(x, y way) int { return comparePrefix(x.prefix, y.prefix) }
 // Equal reports whether both say the same of every address.
 func (w Ways) Equal(o Ways) bool {
 	same := func(x, y way) bool { return x.prefix == y.prefix && slices.Equal(x.interfaces, y.interfaces) }
-	if !slices.EqualFunc(w.routes, o.routes, same) || len(w.pods) != len(o.pods) {
+	sameLink := func(x, y Link) bool { return x.Name == y.Name && slices.Equal(x.Nets, y.Nets) }
+	if !slices.EqualFunc(w.routes, o.routes, same) || !slices.EqualFunc(w.links, o.links, sameLink) || len(w.pods) != len(o.pods) {
 		return false
 	}
 	for a, name := range w.pods {
@@ -87,7 +142,7 @@ func (w Ways) through(addr, gateway netip.Addr) Ways {
 	routes := slices.DeleteFunc(slices.Clone(w.routes), func(x way) bool { return x.prefix == p })
 	routes = append(routes, way{p, w.longestFirst()[i].interfaces})
 	slices.SortFunc(routes, compareWays)
-	return Ways{routes, w.pods}
+	return Ways{routes, w.pods, w.links}
 }
 
 func (w Ways) longestFirst() []way {

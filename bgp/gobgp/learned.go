@@ -131,23 +131,24 @@ func (l *learned) update(p *apiutil.Path) {
 	l.mark(prefix)
 	hops := l.hops(prefix)
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
-	switch nh := nextHop(p); {
+	h := hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nextHop(p), stale: p.Stale}
+	switch {
 	case p.Withdrawal && i >= 0 && l.held[p.PeerAddress]:
 		hops = slices.Clone(hops)
 		hops[i].ghost, hops[i].stale = true, true
-	case p.Withdrawal || !nh.IsValid():
+	case p.Withdrawal || !usable(h.nextHop, prefix):
 		if i < 0 {
 			return
 		}
 		hops = slices.Delete(slices.Clone(hops), i, i+1)
 	case len(hops) <= 1 && i == len(hops)-1:
-		l.routes[prefix] = l.only(hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
+		l.routes[prefix] = l.only(h)
 		return
 	case i < 0:
-		hops = append(hops[:len(hops):len(hops)], hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale})
+		hops = append(hops[:len(hops):len(hops)], h)
 	default:
 		hops = slices.Clone(hops)
-		hops[i] = hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nh, stale: p.Stale}
+		hops[i] = h
 	}
 	l.put(prefix, hops)
 }
@@ -236,9 +237,8 @@ func living(hops []hop) []hop {
 	return alive
 }
 
-// nextHop is the path's next hop. One that says nothing ("::" of a router
-// without a global address) is the peer's own, where that is link-local: GoBGP
-// drops the link-local next hop that comes with it.
+// nextHop is the path's next hop. One that says nothing ("::" of a router without a
+// global address) is the peer's own, where that is link-local.
 func nextHop(p *apiutil.Path) netip.Addr {
 	for _, a := range p.Attrs {
 		switch v := a.(type) {
@@ -250,13 +250,20 @@ func nextHop(p *apiutil.Path) netip.Addr {
 			case zone == "":
 			case nh.IsUnspecified():
 				nh = p.PeerAddress
-			case nh.IsLinkLocalUnicast():
+			case nh.Is6() && nh.IsLinkLocalUnicast():
 				nh = nh.WithZone(zone)
 			}
 			return nh.Unmap()
 		}
 	}
 	return netip.Addr{}
+}
+
+// usable reports whether a next hop can lead to a prefix: the kernel has no IPv6
+// routes by way of an IPv4 neighbour, though a router may announce them
+// (::ffff:192.0.2.1).
+func usable(nh netip.Addr, prefix netip.Prefix) bool {
+	return nh.IsValid() && (prefix.Addr().Is4() || nh.Is6())
 }
 
 // snapshot lists the learned routes by prefix. The slice must not be changed.
@@ -274,9 +281,9 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 		return old
 	}
 	slices.SortFunc(changed, comparePrefixes)
-	w := writer{l: l, cfg: cfg, mesh: map[netip.Addr]bool{}, out: make([]model.Learned, 0, min(len(old)+len(changed), len(l.routes)))}
+	w := writer{l: l, cfg: cfg, peers: map[netip.Addr]bgp.Peer{}, out: make([]model.Learned, 0, min(len(old)+len(changed), len(l.routes)))}
 	for _, p := range cfg.Peers {
-		w.mesh[p.Address] = p.Kind == bgp.KindMesh
+		w.peers[p.Address] = p
 	}
 	w.merge(old, slices.Compact(changed))
 	l.list, l.forCfg, l.dirty = w.out, cfg, nil
@@ -286,10 +293,10 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 
 // writer makes a list of learned routes.
 type writer struct {
-	l    *learned
-	cfg  *bgp.Config
-	mesh map[netip.Addr]bool // peers, and whether they are of the mesh
-	out  []model.Learned
+	l     *learned
+	cfg   *bgp.Config
+	peers map[netip.Addr]bgp.Peer
+	out   []model.Learned
 }
 
 // merge takes over what old says of all prefixes but the changed ones. Both are
@@ -341,6 +348,9 @@ func (w *writer) multipath(set *pathSet) *model.Multipath {
 // that told of it.
 func (w *writer) join(hops []hop) *model.Multipath {
 	hops = slices.Clone(living(hops))
+	for i := range hops {
+		hops[i].nextHop = w.gateway(hops[i])
+	}
 	slices.SortFunc(hops, func(x, y hop) int {
 		return cmp.Or(x.nextHop.Compare(y.nextHop), x.peer.Compare(y.peer))
 	})
@@ -351,10 +361,27 @@ func (w *writer) join(hops []hop) *model.Multipath {
 	m := &model.Multipath{NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
 	for i, h := range hops {
 		m.NextHops[i], m.From[i] = h.nextHop, h.peer
-		m.Mesh = m.Mesh && w.mesh[h.peer]
+		m.Mesh = m.Mesh && w.peers[h.peer].Kind == bgp.KindMesh
 		m.Stale = m.Stale || h.stale
 	}
 	return w.l.same(m)
+}
+
+// gateway is the next hop of a path as this node gets there. An external peer known
+// by its link-local address is itself the way to what it announces, unless it names
+// somebody on the same subnet: it may put an address there that only it knows, and
+// the link-local one beside it (RFC 2545 section 3), which GoBGP drops. A link-local
+// address from a numbered neighbour is one on its link.
+func (w *writer) gateway(h hop) netip.Addr {
+	p := w.peers[h.peer]
+	switch {
+	case h.nextHop.Zone() != "":
+	case h.peer.Zone() != "" && p.External() && !p.Link.Holds(h.nextHop):
+		return h.peer
+	case h.nextHop.Is6() && h.nextHop.IsLinkLocalUnicast():
+		return h.nextHop.WithZone(p.Link.Name)
+	}
+	return h.nextHop
 }
 
 // same is the multipath that said the same before, or m.

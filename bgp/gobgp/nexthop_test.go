@@ -1,10 +1,13 @@
 package gobgp
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // IPv4 routes over an IPv6 session, with IPv6 next hops where the peer sends
@@ -25,14 +28,22 @@ protocol bgp node { local fd09::2 as 65001; neighbor fd09::1 as 64512; connect d
 	bgptest.Eventually(t, "told", bgptest.Contains(bird.Routes, own, "BGP.next_hop: 10.9.0.1", "fd44::40/122", "BGP.next_hop: fd09::1"))
 }
 
-// A router known by its link-local address alone.
+// A router known by its link-local address alone. One that has a global address on
+// the link too sends both as next hop (RFC 2545 section 3), and nobody but itself
+// knows a way to the global one.
 func TestUnnumbered(t *testing.T) {
+	t.Run("no global address", func(t *testing.T) { unnumbered(t, "true") })
+	t.Run("global address of its own", func(t *testing.T) { unnumbered(t, "ip addr add 2001:db8:9::2/64 dev e0 nodad") })
+}
+
+func unnumbered(t *testing.T, setUp string) {
 	t.Parallel()
 	n := bgptest.New(t)
 	a, b := n.Host(1), n.Host(2)
 	for _, h := range []*bgptest.Host{a, b} { // addresses on the loopback, none on the link
 		h.Run("ip addr flush dev e0 scope global; ip addr add " + h.V4 + "/32 dev lo; ip addr add " + h.V6 + "/128 dev lo")
 	}
+	b.Run(setUp)
 	ll := func(h *bgptest.Host) string {
 		return strings.TrimSpace(h.Run(`ip -6 -o addr show dev e0 scope link | sed "s|.*inet6 \([^/]*\)/.*|\1|"`))
 	}
@@ -69,4 +80,114 @@ interface e0
 	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26 via ["+peer+"]", "fd44:50::/64 via ["+peer+"]"))
 	bgptest.Eventually(t, "v4 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv4 unicast 10.244.1.0/26") }, "valid", ll(a)))
 	bgptest.Eventually(t, "v6 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv6 unicast fd44::40/122") }, "valid", ll(a)))
+}
+
+// uplink joins two hosts by a cable of its own, with addresses of subnets that
+// nobody else knows; the second host loses the net.
+func uplink(a, b *bgptest.Host) {
+	b.Run("ip link set e0 down")
+	a.Run("ip link add e1 type veth peer name e1 netns " + b.NS)
+	for h, last := range map[*bgptest.Host]string{a: "1", b: "254"} {
+		h.Run("ip addr add 10.8.0." + last + "/24 dev e1; ip addr add fd08::" + last + "/64 dev e1 nodad; ip link set e1 up")
+	}
+}
+
+// waysOf is what the kernel of a host has on its two uplinks.
+func waysOf(a *bgptest.Host) bgp.Ways {
+	return bgp.NewWays(model.Host{Links: []model.Link{
+		{Index: 2, Name: "e0", Addresses: prefixes(a.V4+"/24", a.V6+"/64")},
+		{Index: 3, Name: "e1", Addresses: prefixes("10.8.0.1/24", "fd08::1/64")},
+	}}, nil)
+}
+
+// A router on the node's second uplink, which knows no way to the node's address.
+func TestSecondUplink(t *testing.T) {
+	none := func(p *model.BGPPeer) { p.SourceAddress = "None" }
+	own := []string{"10.244.1.0/26", "fd44::40/122"}
+	for name, far := range map[string]string{"IPv4": "10.8.0.254", "IPv6": "fd08::254"} {
+		near := map[string]string{"IPv4": "10.8.0.1", "IPv6": "fd08::1"}[name]
+		t.Run("FRR over "+name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b := n.Host(1), n.Host(2)
+			uplink(a, b)
+			conf := bgptest.FRRPeer(65001, "10.8.0.254", near, 64512, "", "10.244.50.0/26", "fd44:50::/64")
+			frr := b.StartFRR(strings.Replace(conf, " neighbor "+near+" ebgp-multihop 255\n", " neighbor "+near+" capability extended-nexthop\n", 1))
+			s := startSpeaker(t, a, "")
+			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), waysOf(a)))
+			s.established(far)
+			for family, prefix := range map[string]string{"ipv4": own[0], "ipv6": own[1]} {
+				bgptest.Eventually(t, "usable at FRR", func() string {
+					got := frr.Ask("show bgp " + family + " unicast " + prefix)
+					if strings.Contains(got, "inaccessible") || !strings.Contains(got, "valid, external") {
+						return got
+					}
+					return ""
+				})
+			}
+			bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26 via [", "fd44:50::/64 via ["))
+		})
+		t.Run("BIRD over "+name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b := n.Host(1), n.Host(2)
+			uplink(a, b)
+			bird := b.StartBIRD("protocol bgp node { local " + far + " as 65001; neighbor " + near + ` as 64512; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 { extended next hop on; import all; export all; }; ipv6 { import all; export all; }; }
+`)
+			s := startSpeaker(t, a, "")
+			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), waysOf(a)))
+			s.established(far)
+			for prefix, nh := range map[string]string{own[0]: "BGP.next_hop: 10.8.0.1", own[1]: "BGP.next_hop: fd08::1"} {
+				bgptest.Eventually(t, "reachable at BIRD", func() string {
+					got := bird.Route(prefix)
+					if strings.Contains(got, "unreachable") || !strings.Contains(got, "dev e1") && !strings.Contains(got, "on e1") || !strings.Contains(got, nh) {
+						return got
+					}
+					return ""
+				})
+			}
+		})
+	}
+}
+
+// IPv6 over an IPv4 session, with routers that have no IPv6 address on the link but
+// the link-local one, or that name none.
+func TestIPv6OverIPv4(t *testing.T) {
+	for name, tc := range map[string]struct {
+		setUp, options string
+		via            string // LL: the router's link-local address on the node's link; empty: refused
+	}{
+		"no global address":     {setUp: "ip addr flush dev e0 scope global; ip addr add 10.9.0.2/24 dev e0", via: "LL%e0"},
+		"address of the node's": {setUp: "true", via: "fd09::2"},
+		"mapped address":        {setUp: "true", options: "set ipv6 next-hop global ::ffff:10.9.0.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := bgptest.New(t)
+			a, b := n.Host(1), n.Host(2)
+			b.Run(tc.setUp)
+			conf := bgptest.FRRPeer(65001, b.V4, a.V4, 64512, "", "10.244.50.0/26", "fd44:50::/64")
+			if tc.options != "" {
+				conf = strings.Replace(conf, "address-family ipv6 unicast\n", "address-family ipv6 unicast\n  neighbor "+a.V4+" route-map out out\n", 1) +
+					"route-map out permit 10\n " + tc.options + "\n"
+			}
+			b.StartFRR(conf)
+			s := startSpeaker(t, a, "")
+			s.apply(desiredOn(t, withPeer(clusterOf(a), b.V4, 65001), bgp.NewWays(model.Host{Links: []model.Link{
+				{Index: 2, Name: "e0", Addresses: []netip.Prefix{pfx(a.V4 + "/24"), pfx(a.V6 + "/64")}},
+			}}, nil)))
+			s.established(b.V4)
+			bgptest.Eventually(t, "IPv4", bgptest.Contains(s.learned, "10.244.50.0/26 via ["+b.V4+"]"))
+			if tc.via == "" {
+				bgptest.Eventually(t, "refused", bgptest.Contains(s.refused, "fd44:50::/64: unusable next hop"))
+				if bad := bgptest.Lacks(s.learned, "fd44:50::")(); bad != "" {
+					t.Error(bad)
+				}
+				return
+			}
+			via := strings.Replace(tc.via, "LL", linkLocalOf(b), 1)
+			bgptest.Eventually(t, "IPv6", bgptest.Contains(s.learned, "fd44:50::/64 via ["+via+"]"))
+		})
+	}
 }

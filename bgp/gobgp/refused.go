@@ -16,6 +16,10 @@ import (
 // reasonLoop is the reason of a path that has been here before.
 const reasonLoop = "as path loop"
 
+// reasonNextHop is the reason of a path that cannot be followed: an IPv6 prefix by
+// way of an IPv4 address, or no next hop at all.
+const reasonNextHop = "unusable next hop"
+
 // Refused lists the prefixes that peers announce and that are not used, each
 // with the reason: the rule that rejects it, or a loop in its AS path. It walks
 // every peer's table, so it is for status, every half minute at most.
@@ -76,6 +80,10 @@ func refusal(path *apiutil.Path, p bgp.Peer, policy bgp.Policy) (bgp.Refusal, bo
 	}
 	action, from := policy.Decide(route)
 	out.Reason = from
+	if action != bgp.Reject && !usable(out.NextHop, out.Prefix) {
+		out.Reason = reasonNextHop
+		return out, true
+	}
 	return out, action == bgp.Reject
 }
 

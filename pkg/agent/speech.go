@@ -43,9 +43,9 @@ type told struct {
 
 func newSpeech(a *agent) *speech {
 	s := &speech{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{})}
-	s.ways.read = func() bgp.Ways {
+	s.ways.read = func(asks bgp.Asks) bgp.Ways {
 		pods, _ := a.endpoints.Snapshot()
-		return bgp.NewWays(a.links.Host(), pods)
+		return asks.Ways(a.links.Host(), pods)
 	}
 	return s
 }

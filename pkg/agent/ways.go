@@ -7,31 +7,31 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// waysBook has the node's ways as BGP was told of them, for as long as any
-// filter asks for interfaces; until then it costs nothing.
+// waysBook has the node's ways as BGP was told of them, as far as the cluster's
+// objects ask for them; until then it costs nothing.
 type waysBook struct {
-	read func() bgp.Ways
+	read func(bgp.Asks) bgp.Ways
 
-	mu    sync.Mutex
-	asked bool
-	told  bgp.Ways
+	mu   sync.Mutex
+	asks bgp.Asks
+	told bgp.Ways
 }
 
-// ask gives the ways that a snapshot's filters are to be decided with.
+// ask gives the ways that a snapshot's objects are to be decided with.
 func (b *waysBook) ask(snap model.Snapshot) bgp.Ways {
-	asked, told := bgp.AsksForInterfaces(snap), bgp.Ways{}
-	b.set(asked, told) // before the reading, which what comes after makes stale
-	if asked {
-		told = b.read()
-		b.set(asked, told)
+	asks, told := bgp.AsksOf(snap), bgp.Ways{}
+	b.set(asks, told) // before the reading, which what comes after makes stale
+	if asks != (bgp.Asks{}) {
+		told = b.read(asks)
+		b.set(asks, told)
 	}
 	return told
 }
 
-func (b *waysBook) set(asked bool, told bgp.Ways) {
+func (b *waysBook) set(asks bgp.Asks, told bgp.Ways) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked, b.told = asked, told
+	b.asks, b.told = asks, told
 }
 
 // get gives what ask gave last.
@@ -44,7 +44,7 @@ func (b *waysBook) get() bgp.Ways {
 // stale reports whether ask would give something else.
 func (b *waysBook) stale(host model.Host, pods []model.Endpoint) bool {
 	b.mu.Lock()
-	asked, told := b.asked, b.told
+	asks, told := b.asks, b.told
 	b.mu.Unlock()
-	return asked && !told.Equal(bgp.NewWays(host, pods))
+	return asks != (bgp.Asks{}) && !told.Equal(asks.Ways(host, pods))
 }
