@@ -37,6 +37,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/pkg/agent"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -77,7 +78,7 @@ func run(ctx context.Context, verb string, args []string) error {
 	case "status":
 		return status(ctx, cfg.HTTPAddr)
 	case "version":
-		fmt.Println(version)
+		fmt.Printf("%s, GoBGP %s\n", version, gobgp.Release())
 		return nil
 	}
 	return fmt.Errorf("unknown command %q: want run, install, uninstall, cleanup, status or version", verb)

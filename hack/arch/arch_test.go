@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -43,6 +45,36 @@ func TestNoGrabBags(t *testing.T) {
 		case "util", "utils", "common", "helper", "helpers", "manager", "constants", "misc":
 			t.Errorf("%s: a package is named after what it holds", p.ImportPath)
 		}
+	}
+}
+
+// go install …@version refuses a module that replaces another, and what is not
+// ours comes as a module, with at most patches of it here.
+func TestDependenciesAreModules(t *testing.T) {
+	root := filepath.Join("..", "..")
+	out, err := exec.Command("go", "mod", "edit", "-json", filepath.Join(root, "go.mod")).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mod struct {
+		Replace []struct{ Old struct{ Path string } }
+	}
+	if err := json.Unmarshal(out, &mod); err != nil || len(mod.Replace) > 0 {
+		t.Errorf("go.mod replaces %v, %v", mod.Replace, err)
+	}
+	err = filepath.WalkDir(filepath.Join(root, "third_party"), func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), "patched"): // made by hack/thirdparty, ignored by git
+			return fs.SkipDir
+		case strings.HasSuffix(path, ".go"):
+			t.Errorf("%s: code that is not ours", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

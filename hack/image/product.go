@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/muslin-net/muslin/hack/thirdparty"
 )
 
 // Program is one of Muslin's binaries: where its source is and where the image
@@ -54,7 +56,7 @@ type BuildOptions struct {
 
 // Build compiles the programs, static and stripped, and returns them as files of
 // an image. The flags keep the machine's paths, the time and the state of the
-// checkout out of the bytes.
+// checkout out of the bytes. GoBGP is the patched one (hack/thirdparty), whoever calls.
 func Build(ctx context.Context, o BuildOptions, programs []Program) ([]File, error) {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return nil, fmt.Errorf("make output directory: %w", err)
@@ -66,10 +68,14 @@ func Build(ctx context.Context, o BuildOptions, programs []Program) ([]File, err
 	if err != nil {
 		return nil, fmt.Errorf("output directory %s: %w", o.Out, err)
 	}
+	modfile, err := thirdparty.Make(ctx, o.Root)
+	if err != nil {
+		return nil, err
+	}
 	files := make([]File, 0, len(programs))
 	for _, p := range programs {
 		bin := filepath.Join(out, filepath.Base(p.Path))
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-modfile="+modfile,
 			"-ldflags", "-s -w -buildid= -X main.version="+o.Version+" "+p.Link, "-o", bin, "./"+p.Package)
 		cmd.Dir = o.Root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")

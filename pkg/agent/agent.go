@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/felix/link"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/ipam"
@@ -91,7 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 		task.Func("memory", a.collector.release),
 	)
 	g.Add(a.cniTasks()...)
-	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version)
+	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version, "gobgp", gobgp.Release())
 	err := g.Run(ctx)
 	a.log.Info("agent stopped; routes stay")
 	return err

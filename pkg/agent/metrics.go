@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -64,6 +65,7 @@ var (
 	descRefused   = prometheus.NewDesc("muslin_bgp_origin_refused", "Learned next hops that IPAM does not confirm now.", nil, nil)
 	descPolicy    = prometheus.NewDesc("muslin_bgp_refused_prefixes", "Prefixes that a peer announces and that are not used, by reason.", []string{"peer", "reason"}, nil)
 	descProblems  = prometheus.NewDesc("muslin_problems", "Objects or fields that could not be honoured.", nil, nil)
+	descBuild     = prometheus.NewDesc("muslin_build_info", "1; of which version the agent and the GoBGP in it are.", []string{"version", "gobgp"}, nil)
 )
 
 // statusCollector turns a Status into metrics when it is scraped.
@@ -71,7 +73,7 @@ type statusCollector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems} {
+	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems, descBuild} {
 		ch <- d
 	}
 }
@@ -97,6 +99,7 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descPolicy, prometheus.GaugeValue, float64(r.Count), r.Peer.String(), r.Reason)
 	}
 	ch <- prometheus.MustNewConstMetric(descProblems, prometheus.GaugeValue, float64(len(s.Problems)))
+	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version, gobgp.Release())
 }
 
 func collectPeer(ch chan<- prometheus.Metric, p model.PeerStatus) {

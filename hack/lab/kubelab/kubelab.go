@@ -82,7 +82,7 @@ func Build(ctx context.Context, source, dir string, note Note) (path string, err
 		return path, nil
 	}
 	note("from source, the first time takes some minutes")
-	if err := GoBuild(ctx, sources, note, "-mod=readonly", "-ldflags", ldflags(), "-o", path+".new", "."); err != nil {
+	if err := GoBuild(ctx, sources, note, "-modfile=", "-mod=readonly", "-ldflags", ldflags(), "-o", path+".new", "."); err != nil {
 		return "", fmt.Errorf("build kubelab: %w", err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {

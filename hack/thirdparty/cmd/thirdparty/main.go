@@ -1,8 +1,9 @@
-// Command thirdparty writes third_party/gobgp anew from the release and the
-// patches, or with -source the whole patched release, whose own tests can be run
-// there. See package thirdparty.
+// Command thirdparty brings the patched GoBGP of a checkout up to date and prints
+// the path of the go.mod that takes it, or with -source writes the patched release
+// into a directory, to work on the patches or to run its own tests. See package
+// thirdparty.
 //
-//	go run ./hack/thirdparty/cmd/thirdparty
+//	go build -modfile="$(go run ./hack/thirdparty/cmd/thirdparty)" ./cmd/agent
 //	go run ./hack/thirdparty/cmd/thirdparty -source /tmp/gobgp
 package main
 
@@ -12,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 
 	"github.com/muslin-net/muslin/hack/thirdparty"
 )
@@ -29,12 +29,17 @@ func run(args []string) error {
 	defer stop()
 	fs := flag.NewFlagSet("thirdparty", flag.ContinueOnError)
 	root := fs.String("root", ".", "checkout of the module")
-	source := fs.String("source", "", "write the whole patched release into this directory instead, which must not be there")
+	source := fs.String("source", "", "write the patched release into this directory instead, which must not be there")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
 	if *source != "" {
 		return thirdparty.Source(ctx, *root, *source)
 	}
-	return thirdparty.Make(ctx, *root, filepath.Join(*root, thirdparty.Dir))
+	modfile, err := thirdparty.Make(ctx, *root)
+	if err != nil {
+		return err
+	}
+	fmt.Println(modfile)
+	return nil
 }
