@@ -48,6 +48,9 @@ var (
 	configAnnotations = []string{AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier, AnnotationMaxPaths, AnnotationOriginCheck}
 )
 
+// annotationsOfAddresses are read by package nodeaddr, before anything gets here.
+var annotationsOfAddresses = []string{"muslin.io/ip-autodetection-method", "muslin.io/ip6-autodetection-method"}
+
 // annotations applies those of a BGPPeer to its session.
 func (b *builder) annotations(o model.BGPPeer, p *Peer) {
 	ref := peerRef(o)
@@ -117,7 +120,7 @@ func (b *builder) reExportAll(o model.BGPPeer) bool {
 // next hops.
 func (b *builder) maxPaths() int {
 	ref := model.Ref{Kind: "BGPConfiguration", Name: "default"}
-	b.unknownAnnotations(ref, b.defaults.Annotations, configAnnotations)
+	b.unknownAnnotations(ref, b.defaults.Annotations, append(slices.Clip(configAnnotations), annotationsOfAddresses...))
 	switch v, ok := b.defaults.Annotations[AnnotationOriginCheck]; OriginMode(v) {
 	case OriginOff, OriginWarn, OriginEnforce:
 	default:

@@ -47,6 +47,7 @@ var Rules = []Rule{
 	{From: "pkg/model", Allow: []string{}, Ban: outsidePure, Reason: "the nouns are shared by every room and depend on none"},
 	{From: "pkg/selector", Allow: []string{"pkg/model"}, Ban: outsidePure, Reason: "a selector is a pure value"},
 	{From: "pkg/validate", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "validation is pure, so that every door gives the same answer"},
+	{From: "pkg/nodeaddr", Allow: []string{"pkg/model"}, Ban: outsidePure, Reason: "which address a node has is decided from values, the same by every reader"},
 	{From: "bgp", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "bgp decides; it does not act"},
 	{From: "ipam", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "block algebra and allocator know no API server"},
 	{From: "felix", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "felix decides; its reconcilers act"},
@@ -54,7 +55,7 @@ var Rules = []Rule{
 	{From: "felix/...", Except: []string{"felix/cleanup"}, Allow: []string{"felix", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
 	{From: "felix/cleanup", Allow: []string{"felix/..."}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "it asks each reconciler to remove its own, and does without any other room"},
 	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
-	{From: "pkg/kube", Allow: []string{"pkg/model", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
+	{From: "pkg/kube", Allow: []string{"pkg/model", "pkg/nodeaddr", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
 	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
 	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }

@@ -55,6 +55,8 @@ type agent struct {
 	wires     wires
 	podCIDRs  *podCIDRs
 	origin    *origin
+	address   addressKeeper
+	own       *ownProblems
 	owns      hint // look again at the node's own block and tunnel addresses
 	sessions  hint // look again at the BGP sessions
 	started   time.Time
@@ -70,7 +72,9 @@ func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), ipam: problemList{log: cfg.Logger}}
 	a.owns, a.sessions, a.started = newHint(), newHint(), time.Now()
 	a.origin = newOrigin(a.log)
+	a.address = addressKeeper{look: newHint(), writers: map[string]string{}}
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
+	a.own = newOwnProblems(a.log, a.conds.changed)
 	a.metrics = newMetrics(a.registry, a.status)
 	if err := a.build(); err != nil {
 		return err
@@ -84,6 +88,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// blocks lack: for that it has to know the pools.
 		task.Func("ipam inputs", a.feedAllocator), a.alloc,
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
+		task.Func("node address", a.keepAddress),
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
 		task.Func("own addresses", a.ownAddresses),
@@ -173,6 +178,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.plane.look.notify()
 		a.speech.look.notify()
 		a.conds.changed.notify()
+		a.address.look.notify()
 		a.owns.notify()
 		for same := true; same; {
 			select {
@@ -232,7 +238,7 @@ func (a *agent) status() Status {
 // problems are everything that could not be honoured, from every room.
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get()} {
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.own.get()} {
 		all = append(all, list...)
 	}
 	return all

@@ -10,6 +10,7 @@ import (
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -17,7 +18,7 @@ import (
 // cniTasks are the CNI server and, after it answers, the node's CNI files.
 func (a *agent) cniTasks() []task.Task {
 	server := cniserver.New(cniserver.Options{
-		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
+		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI,
 	})
@@ -46,6 +47,7 @@ type addresses struct {
 	alloc    *ipam.Allocator
 	cluster  *kube.Cluster
 	podCIDRs *podCIDRs
+	node     model.NodeName
 }
 
 func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]netip.Addr, error) {
@@ -53,9 +55,15 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 		got, err := d.podCIDRs.assign(r)
 		return got, asCNI(err)
 	}
+	v4, v6 := d.count(r.IPv4, netip.Addr.Is4), d.count(r.IPv6, netip.Addr.Is6)
+	if v4+v6+len(r.Addresses) == 0 && (r.IPv4 == cniserver.NeedAuto || r.IPv6 == cniserver.NeedAuto) {
+		return nil, asCNI(&ipam.Error{
+			Code: ipam.CodeNoPool, Object: model.Ref{Kind: "Node", Name: string(d.node)}, Detail: "has no address of a family that there are pools of",
+			Hint: "give kubelet a --node-ip of the pools' family, or make an IPPool of the node's",
+		})
+	}
 	got, err := d.alloc.Assign(ctx, ipam.Request{
-		Handle: r.Handle, Attrs: r.Attributes,
-		V4: d.count(r.IPv4, netip.Addr.Is4), V6: d.count(r.IPv6, netip.Addr.Is6),
+		Handle: r.Handle, Attrs: r.Attributes, V4: v4, V6: v6,
 		PoolsV4: r.PoolsV4, PoolsV6: r.PoolsV6,
 		NamespaceLabels: r.NamespaceLabels, Addrs: r.Addresses, Chosen: r.Chosen,
 	})
@@ -63,7 +71,7 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 }
 
 // count is how many addresses of a family to ask for: with NeedAuto one if
-// there is any pool of the family.
+// there is any pool of the family, and the node can be reached by that family.
 func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 	switch n {
 	case cniserver.NeedYes:
@@ -71,7 +79,11 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 	case cniserver.NeedNo:
 		return 0
 	}
-	for _, p := range d.cluster.Snapshot().Pools {
+	s := d.cluster.Snapshot()
+	if self, ok := findNode(s, d.node); ok && unreachable(self, family) {
+		return 0
+	}
+	for _, p := range s.Pools {
 		if family(p.CIDR.Addr()) && !p.Disabled && !p.Deleting && p.Allocatable {
 			return 1
 		}
@@ -80,6 +92,19 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 		return 1
 	}
 	return 0
+}
+
+// unreachable tells whether a node has an address, but none of this family: no
+// other node could be told a next hop for its blocks.
+func unreachable(self model.Node, family func(netip.Addr) bool) bool {
+	some := false
+	for _, p := range []netip.Prefix{self.IPv4, self.IPv6} {
+		if p.IsValid() && family(p.Addr()) {
+			return false
+		}
+		some = some || p.IsValid()
+	}
+	return some
 }
 
 // Release asks the API server only for what did not come from the node's

@@ -178,10 +178,11 @@ func (b *tunnelBook) isUp(end tunnelEnd, addr netip.Addr) bool {
 }
 
 // claimFirst sees to it that this node has a block of each family it has pools
-// of, so that the first pod need not wait for one.
+// and an address of, so that the first pod need not wait for one.
 func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
+	self, known := findNode(s, a.cfg.Node)
 	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
-		if !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
+		if known && unreachable(self, is) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

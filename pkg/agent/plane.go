@@ -118,7 +118,10 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	learned, heard := p.a.speech.learned()
 	own := p.tunnelBook.get()
 	host, version := p.a.links.Look()
-	p.seen = version
+	if version != p.seen {
+		p.seen = version
+		p.a.address.look.notify()
+	}
 	if p.a.speech.ways.stale(host, pods) {
 		p.a.speech.look.notify()
 	}

@@ -23,6 +23,7 @@ func readBGPConfiguration(obj any) reading[model.BGPConfiguration] {
 		ServiceLBAggregation: r.oneOf("spec.serviceLoadBalancerAggregation", string(deref(spec.ServiceLoadBalancerAggregation)), "Enabled", "Disabled"),
 		Annotations:          ours(o.Annotations),
 	}
+	r.detection(out.Annotations)
 	if d := spec.NodeMeshMaxRestartTime; d != nil {
 		out.MeshMaxRestartTime = d.Duration
 	}

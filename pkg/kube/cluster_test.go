@@ -16,6 +16,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 )
@@ -365,7 +366,7 @@ func TestNodeStatus(t *testing.T) {
 	set(false, "MuslinIsUp", "the agent has set up the node")
 	annotate := func(v string) {
 		t.Helper()
-		if err := c.AnnotateNode(t.Context(), map[string]string{kube.AnnotationIPv4Address: v}); err != nil {
+		if err := c.AnnotateNode(t.Context(), map[string]string{nodeaddr.IPv4.Address: v}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,14 +5,13 @@ import (
 	"unique"
 
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Node annotations of Calico; the values of the address ones are as their names
-// say, IPv4Address and IPv6Address with a prefix length.
+// Node annotations of Calico; those with the node's addresses are package
+// nodeaddr's.
 const (
-	AnnotationIPv4Address   = "projectcalico.org/IPv4Address"
-	AnnotationIPv6Address   = "projectcalico.org/IPv6Address"
 	AnnotationASNumber      = "projectcalico.org/ASNumber"
 	AnnotationClusterID     = "projectcalico.org/RouteReflectorClusterID"
 	AnnotationIPIPTunnel    = "projectcalico.org/IPv4IPIPTunnelAddr"
@@ -61,8 +60,14 @@ func readNode(obj any) reading[model.Node] {
 		Deleting:                n.DeletionTimestamp != nil,
 		Unschedulable:           n.Spec.Unschedulable,
 	}
-	out.IPv4 = r.nodeAddress(n, AnnotationIPv4Address, netip.Addr.Is4)
-	out.IPv6 = r.nodeAddress(n, AnnotationIPv6Address, netip.Addr.Is6)
+	for _, a := range n.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			out.InternalIPs = append(out.InternalIPs, addr.Unmap())
+		}
+	}
+	out.IPv4 = r.nodeAddress(n, nodeaddr.IPv4, out.InternalIPs)
+	out.IPv6 = r.nodeAddress(n, nodeaddr.IPv6, out.InternalIPs)
+	r.detection(n.Annotations)
 	if text := n.Annotations[AnnotationASNumber]; text != "" {
 		asn, err := model.ParseASN(text)
 		if err != nil {
@@ -86,25 +91,29 @@ func readNode(obj any) reading[model.Node] {
 	return reading[model.Node]{value: out, ok: true, problems: r.problems}
 }
 
-// nodeAddress is the annotation when it holds an address of the family, else
-// the first InternalIP of the family with the length of a host prefix.
-func (r *reader) nodeAddress(n *corev1.Node, annotation string, family func(netip.Addr) bool) netip.Prefix {
-	if text := n.Annotations[annotation]; text != "" {
+// nodeAddress is the annotation when it holds an address of the family, else an
+// InternalIP.
+func (r *reader) nodeAddress(n *corev1.Node, f nodeaddr.Family, internal []netip.Addr) netip.Prefix {
+	text := n.Annotations[f.Address]
+	var annotated netip.Prefix
+	if text != "" {
 		p, err := parseAddrOrPrefix(text)
-		if err == nil && family(p.Addr()) {
-			return p
-		}
-		r.warn(annotationField(annotation), "%q is not an address with a prefix length, as in 192.0.2.1/24; the node's InternalIP is used", text)
-	}
-	for _, a := range n.Status.Addresses {
-		if a.Type != corev1.NodeInternalIP {
-			continue
-		}
-		if addr, err := netip.ParseAddr(a.Address); err == nil && family(addr.Unmap()) {
-			return netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		if err == nil && f.Is(p.Addr()) {
+			annotated = p
+		} else {
+			r.warn(annotationField(f.Address), "%q is not an address with a prefix length, as in 192.0.2.1/24; the node's InternalIP is used", text)
 		}
 	}
-	return netip.Prefix{}
+	return nodeaddr.Known(f, annotated, text, n.Annotations[f.Mark], internal)
+}
+
+// detection reports methods of finding a node's address that cannot be read.
+func (r *reader) detection(annotations map[string]string) {
+	for _, f := range nodeaddr.Families {
+		if _, err := nodeaddr.ParseMethod(annotations[f.Method]); err != nil {
+			r.warn(annotationField(f.Method), "%v; nodes keep the address that they have", err)
+		}
+	}
 }
 
 func (r *reader) tunnel(n *corev1.Node, annotation string) netip.Addr {

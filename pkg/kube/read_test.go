@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -121,12 +122,14 @@ func TestReadNodeAddresses(t *testing.T) {
 		wantV4, wantV6 string
 		problems       string
 	}{
-		"InternalIP":          {nil, internal, "192.0.2.1/32", "2001:db8::1/128", ""},
-		"annotations":         {map[string]string{AnnotationIPv4Address: "10.0.0.1/24", AnnotationIPv6Address: "fd00::1/64"}, internal, "10.0.0.1/24", "fd00::1/64", ""},
-		"without a length":    {map[string]string{AnnotationIPv4Address: "10.0.0.1"}, nil, "10.0.0.1/32", "invalid Prefix", ""},
-		"of the wrong family": {map[string]string{AnnotationIPv4Address: "fd00::1/64"}, internal, "192.0.2.1/32", "2001:db8::1/128", "Node n1: metadata.annotations[projectcalico.org/IPv4Address]: "},
-		"nonsense":            {map[string]string{AnnotationIPv4Address: "x", AnnotationASNumber: "y", AnnotationIPIPTunnel: "z"}, internal, "192.0.2.1/32", "2001:db8::1/128", "Node n1: metadata.annotations[projectcalico.org/IPv4Address]: "},
-		"none":                {nil, nil, "invalid Prefix", "invalid Prefix", ""},
+		"InternalIP":               {nil, internal, "192.0.2.1/32", "2001:db8::1/128", ""},
+		"annotations":              {map[string]string{nodeaddr.IPv4.Address: "10.0.0.1/24", nodeaddr.IPv6.Address: "fd00::1/64"}, internal, "10.0.0.1/24", "fd00::1/64", ""},
+		"without a length":         {map[string]string{nodeaddr.IPv4.Address: "10.0.0.1"}, nil, "10.0.0.1/32", "invalid Prefix", ""},
+		"of the wrong family":      {map[string]string{nodeaddr.IPv4.Address: "fd00::1/64"}, internal, "192.0.2.1/32", "2001:db8::1/128", "Node n1: metadata.annotations[projectcalico.org/IPv4Address]: "},
+		"nonsense":                 {map[string]string{nodeaddr.IPv4.Address: "x", AnnotationASNumber: "y", AnnotationIPIPTunnel: "z"}, internal, "192.0.2.1/32", "2001:db8::1/128", "Node n1: metadata.annotations[projectcalico.org/IPv4Address]: "},
+		"another InternalIP since": {map[string]string{nodeaddr.IPv4.Address: "192.0.2.9/24", nodeaddr.IPv4.Mark: "kubernetes-internal-ip 192.0.2.9/24"}, internal, "192.0.2.1/24", "2001:db8::1/128", ""},
+		"no such method":           {map[string]string{nodeaddr.IPv6.Method: "eth0"}, internal, "192.0.2.1/32", "2001:db8::1/128", "Node n1: metadata.annotations[muslin.io/ip6-autodetection-method]: "},
+		"none":                     {nil, nil, "invalid Prefix", "invalid Prefix", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: c.annotations}, Status: corev1.NodeStatus{Addresses: c.addresses}}

@@ -29,6 +29,16 @@ func (c *Cluster) SetReflectorPressure(ctx context.Context, pressed bool, reason
 	return c.setCondition(ctx, condition(ReflectorPressure, pressed, reason, message), pressed)
 }
 
+// NodeProblem is the condition of a node whose agent cannot do what is asked of
+// this node itself: its address, its files, its ports.
+const NodeProblem corev1.NodeConditionType = "MuslinProblem"
+
+// SetNodeProblem sets that condition of this node; a node that never had it does
+// not get it as false.
+func (c *Cluster) SetNodeProblem(ctx context.Context, is bool, reason, message string) error {
+	return c.setCondition(ctx, condition(NodeProblem, is, reason, cut(message, 1024)), is)
+}
+
 func condition(kind corev1.NodeConditionType, on bool, reason, message string) corev1.NodeCondition {
 	out := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message}
 	if on {
@@ -94,6 +104,30 @@ func (c *Cluster) AnnotateNode(ctx context.Context, annotations map[string]strin
 		return err
 	}
 	return c.patchNode(ctx, types.MergePatchType, body, "annotate")
+}
+
+// AnnotationWriter asks the server which field manager wrote an annotation of
+// this node, as `kubectl get node --show-managed-fields` tells; empty when none
+// is known. An agent is known by its Options.Component.
+func (c *Cluster) AnnotationWriter(ctx context.Context, annotation string) (string, error) {
+	node, err := c.ownNode(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range node.ManagedFields {
+		var set struct {
+			Metadata struct {
+				Annotations map[string]any `json:"f:annotations"`
+			} `json:"f:metadata"`
+		}
+		if m.FieldsV1 == nil || json.Unmarshal(m.FieldsV1.Raw, &set) != nil {
+			continue // of an API server with another notation: nobody is known
+		}
+		if _, ok := set.Metadata.Annotations["f:"+annotation]; ok {
+			return m.Manager, nil
+		}
+	}
+	return "", nil
 }
 
 func (c *Cluster) ownNode(ctx context.Context) (*corev1.Node, error) {

@@ -45,8 +45,10 @@ type Node struct {
 
 	// Address with the length of its subnet when it is known
 	// (projectcalico.org/IPv4Address, IPv6Address), else from the InternalIP
-	// with the length of a host prefix. The zero value means: no such family.
-	IPv4, IPv6 netip.Prefix
+	// with the length of a host prefix (package nodeaddr has the rule). The zero
+	// value means: no such family.
+	IPv4, IPv6  netip.Prefix
+	InternalIPs []netip.Addr // status.addresses, in kubelet's order
 
 	ASN                     ASN    // projectcalico.org/ASNumber; 0 means the cluster's
 	RouteReflectorClusterID string // projectcalico.org/RouteReflectorClusterID; empty means: no reflector
