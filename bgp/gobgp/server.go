@@ -51,7 +51,7 @@ func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config, heard fu
 		Families:         []uint32{0, 1}, // GoBGP's numbers of ipv4-unicast and ipv6-unicast
 	}})
 	if err != nil {
-		_ = s.bgp.StopBgp(ctx, &api.StopBgpRequest{})
+		s.bgp.Stop()
 		return nil, fmt.Errorf("start bgp as %s on port %d: %w", cfg.ASN, cfg.ListenPort, err)
 	}
 	return s, nil
@@ -79,19 +79,25 @@ func globalChanged(old, cfg bgp.Config) bool {
 	return old.ASN != 0 && (old.ASN != cfg.ASN || old.RouterID != cfg.RouterID || old.ListenPort != cfg.ListenPort || !slices.Equal(old.Listen, cfg.Listen))
 }
 
-// stop ends all sessions with a Cease.
-func (s *server) stop(ctx context.Context) { s.end(ctx, false) }
+// stop ends all sessions with a Cease, and every goroutine of the server's: those
+// of BFD are left over by StopBgp alone.
+func (s *server) stop() {
+	s.unwatch()
+	s.bgp.Stop()
+}
 
-// stopGracefully ends them by closing the connections.
-func (s *server) stopGracefully(ctx context.Context) { s.end(ctx, true) }
+// stopGracefully ends them by closing the connections, for a process that ends.
+func (s *server) stopGracefully(ctx context.Context) {
+	s.unwatch()
+	if err := s.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: true}); err != nil {
+		s.log.Error("bgp could not be stopped", "error", err)
+	}
+}
 
-func (s *server) end(ctx context.Context, graceful bool) {
+func (s *server) unwatch() {
 	for _, cancel := range []context.CancelFunc{s.ribCancel, s.evCancel} {
 		if cancel != nil {
 			cancel()
 		}
-	}
-	if err := s.bgp.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: graceful}); err != nil {
-		s.log.Error("bgp could not be stopped", "error", err)
 	}
 }

@@ -200,7 +200,7 @@ func (s *Speaker) restarting() bool {
 func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 	if s.server != nil {
 		s.log.Info("bgp identity changed, every session restarts", "as", cfg.ASN, "router-id", cfg.RouterID, "port", cfg.ListenPort)
-		s.server.stop(ctx)
+		s.server.stop()
 		s.setServer(nil)
 		s.setConfig(bgp.Config{})
 		s.rib.clear()
@@ -211,7 +211,7 @@ func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 		return err
 	}
 	if err := srv.watch(s.rib, s.sessions); err != nil {
-		srv.stop(ctx)
+		srv.stop()
 		return err
 	}
 	s.setServer(srv)
