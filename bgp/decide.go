@@ -12,6 +12,7 @@ type Route struct {
 	Prefix      netip.Prefix
 	NextHop     netip.Addr // as received
 	Local       bool       // one of the node's own paths
+	External    bool       // learned over eBGP
 	Communities []string   // plain and large, as ParseCommunity spells them
 	ASPath      []model.ASN
 	LocalPref   uint32
@@ -43,7 +44,7 @@ func (m Match) matches(r Route) bool {
 		return false
 	case len(m.Prefixes) > 0 && !m.matchesPrefix(r.Prefix):
 		return false
-	case m.Source != "" && (m.Source == SourceLocal) != r.Local:
+	case !m.Source.made(r):
 		return false
 	case len(m.NextHops) > 0 && !slices.Contains(m.NextHops, r.NextHop):
 		return false
@@ -55,6 +56,20 @@ func (m Match) matches(r Route) bool {
 		return false
 	case m.LocalPref != nil && *m.LocalPref != r.LocalPref:
 		return false
+	}
+	return true
+}
+
+func (s Source) made(r Route) bool {
+	switch s {
+	case SourceLocal:
+		return r.Local
+	case SourcePeers:
+		return !r.Local
+	case SourceInternal:
+		return !r.Local && !r.External
+	case SourceExternal:
+		return !r.Local && r.External
 	}
 	return true
 }

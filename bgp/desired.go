@@ -40,6 +40,11 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 	}
 	c.Peers = b.peers()
 	b.ways, b.unnumbered = waysToPeers(ways, c.Peers), unnumbered(c.Peers)
+	for _, p := range c.Peers {
+		if p.IsPod() {
+			b.pods = append(b.pods, p.Address)
+		}
+	}
 	findLinks(ways, c.Peers)
 	for i := range c.Peers {
 		b.attachPolicies(&c.Peers[i], c.Paths)
@@ -64,6 +69,7 @@ type builder struct {
 	interfaces bool
 	// unnumbered are the peers with a link-local address.
 	unnumbered []netip.Addr
+	pods       []netip.Addr // of this node, that speak BGP
 	inMesh     []netip.Addr // see meshNodes
 	policies   []Policy
 	problems   []model.Problem

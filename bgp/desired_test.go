@@ -23,6 +23,14 @@ func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
 func ptr[T any](v T) *T            { return &v }
 
+func addrs(list ...string) []netip.Addr {
+	out := make([]netip.Addr, len(list))
+	for i, s := range list {
+		out[i] = addr(s)
+	}
+	return out
+}
+
 func sel(t *testing.T, s string) model.Selector {
 	t.Helper()
 	x, err := selector.Parse(s)

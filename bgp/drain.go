@@ -62,7 +62,7 @@ func (b *builder) drained(p Peer, rules []Rule) []Rule {
 	gone := false // every own path has met its rule
 	for _, r := range rules {
 		switch {
-		case r.Action != Accept || !toUs && (gone || r.Match.Source == SourcePeers):
+		case r.Action != Accept || !toUs && (gone || r.Match.Source != "" && r.Match.Source != SourceLocal):
 			out = append(out, r)
 		case toUs || r.Match.Source == SourceLocal:
 			out = append(out, lastResort(r, p))

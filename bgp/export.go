@@ -124,16 +124,8 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
 	if r := insideOwnBlocks(own); len(r) > 0 {
 		out = append(out, Rule{From: "inside own blocks", Match: Match{Prefixes: r}, Action: Reject})
 	}
-	if r := b.reflectedServices(); len(r) > 0 {
-		out = append(out, Rule{From: "services, as reflector", Match: Match{Prefixes: r}, Action: Accept})
-	}
-	if silent := b.silent(p, o); len(silent) > 0 {
-		out = append(out, Rule{From: speakForThemselves(p), Match: Match{NextHops: silent}, Action: Reject})
-	}
-	if r := b.poolRanges(exported); len(r) > 0 {
-		out = append(out, Rule{From: "pools", Match: Match{Prefixes: r}, Action: Accept})
-	}
-	return b.drained(p, append(out, Rule{From: "default", Action: Reject}))
+	out = append(out, b.passOnServices(p, o)...)
+	return b.drained(p, append(append(out, b.passOn(p, o)...), Rule{From: "default", Action: Reject}))
 }
 
 // nextHopRules go first, because they change a route and decide nothing. The next
@@ -202,28 +194,77 @@ func insideOwnBlocks(own []Path) []PrefixRange {
 	return out
 }
 
-// reflectedServices: a reflector passes service addresses on, so that its
+// passOn decides on what other nodes and peers told, out of pools.
+//
+// A mesh node with another AS number hears of a node's blocks from the node itself
+// and needs nothing passed on: it would see a block once from its owner and once
+// from every other node, with the same AS path length, and spread it over nodes that
+// do not own it.
+//
+// A router outside the cluster is told the prefixes of nodes that have no router of
+// their own (orphans), and of pods. With those of others, two racks' routers would
+// send packets in circles; with what another router said, the node would be a way
+// from one to the other, which no server should be.
+func (b *builder) passOn(p Peer, o model.BGPPeer) []Rule {
+	pools := b.poolRanges(exported)
+	switch {
+	case len(pools) == 0:
+		return nil
+	case p.External() && p.Kind == KindMesh:
+		return []Rule{
+			{From: "nodes of the mesh", Match: Match{NextHops: b.meshNodes()}, Action: Reject},
+			{From: "pools", Match: Match{Prefixes: pools}, Action: Accept},
+		}
+	case !p.Outside() || p.ReflectorClient || b.reExportAll(o):
+		return []Rule{{From: "pools", Match: Match{Prefixes: pools}, Action: Accept}}
+	}
+	inside, outside := b.orphans()
+	for _, r := range pools { // pods, behind whatever node
+		inside = append(inside, r.Prefix)
+	}
+	out := []Rule{{From: "pools, of orphans and pods", Match: Match{Prefixes: pools, Source: SourceInternal, NextHopIn: inside}, Action: Accept}}
+	if len(outside) > 0 {
+		out = append(out, Rule{From: "pools, of orphans and pods", Match: Match{Prefixes: pools, Source: SourceExternal, NextHopIn: outside}, Action: Accept})
+	}
+	return append(out, Rule{From: "pools, of routers and nodes that have one", Match: Match{Prefixes: pools}, Action: Reject})
+}
+
+// orphans are the addresses of the nodes that no BGPPeer gives a router, and of
+// this node's pods that speak BGP: those that this node hears over iBGP, and those
+// over eBGP.
+func (b *builder) orphans() (inside, outside []netip.Prefix) {
+	of := func(same bool) []netip.Prefix {
+		var out []netip.Prefix
+		for _, a := range b.addresses(func(n model.Node) bool { return !b.external[n.Name] && (b.asnOf(n) == b.asn) == same }) {
+			out = append(out, host(a))
+		}
+		return out
+	}
+	inside, outside = of(true), of(false)
+	for _, a := range b.pods {
+		outside = append(outside, host(a))
+	}
+	return inside, outside
+}
+
+// passOnServices: a reflector passes service addresses of the nodes on, so that its
 // clients and the world beyond it reach them.
-func (b *builder) reflectedServices() []PrefixRange {
+func (b *builder) passOnServices(p Peer, o model.BGPPeer) []Rule {
 	if !isReflector(b.node) {
 		return nil
 	}
-	var out []PrefixRange
-	for _, p := range append(slices.Clone(b.defaults.ServiceLoadBalancers), b.defaults.ServiceExternalIPs...) {
-		out = append(out, Inside(p.Masked()))
+	var ranges []PrefixRange
+	for _, q := range append(slices.Clone(b.defaults.ServiceLoadBalancers), b.defaults.ServiceExternalIPs...) {
+		ranges = append(ranges, Inside(q.Masked()))
 	}
-	return out
-}
-
-// silent are the nodes whose prefixes are theirs alone to tell a peer.
-func (b *builder) silent(p Peer, o model.BGPPeer) []netip.Addr {
-	switch {
-	case p.External() && p.Kind == KindMesh:
-		return b.meshNodes()
-	case p.External() && !p.InCluster && !p.IsPod() && !b.reExportAll(o):
-		return b.addresses(func(n model.Node) bool { return b.external[n.Name] })
+	m := Match{Prefixes: ranges}
+	if p.Outside() && !p.ReflectorClient && !b.reExportAll(o) {
+		m.NextHops = b.addresses(func(model.Node) bool { return true })
 	}
-	return nil
+	if len(ranges) == 0 {
+		return nil
+	}
+	return []Rule{{From: "services, as reflector", Match: m, Action: Accept}}
 }
 
 // meshNodes are the addresses of the other nodes of the mesh, which each session
@@ -233,19 +274,6 @@ func (b *builder) meshNodes() []netip.Addr {
 		b.inMesh = b.addresses(func(n model.Node) bool { return !isReflector(n) })
 	}
 	return b.inMesh
-}
-
-// speakForThemselves names the rule that leaves out what other nodes tell a
-// peer themselves. It would see a block once from its owner and once from every
-// other node, with the same AS path length. Two racks' routers would send
-// packets in circles, and a node of the mesh with an AS number of its own would
-// spread them over nodes that do not own the block. Nodes without a peer
-// outside the cluster depend on being passed on to routers.
-func speakForThemselves(p Peer) string {
-	if p.Kind == KindMesh {
-		return "nodes of the mesh"
-	}
-	return "nodes with external peers"
 }
 
 // addresses are those of the other nodes that want picks, sorted.

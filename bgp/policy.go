@@ -53,8 +53,10 @@ type Source string
 
 // The sources. Empty means any.
 const (
-	SourceLocal Source = "local" // this node's own paths
-	SourcePeers Source = "peers" // learned over BGP
+	SourceLocal    Source = "local"    // this node's own paths
+	SourcePeers    Source = "peers"    // learned over BGP
+	SourceInternal Source = "internal" // learned over iBGP
+	SourceExternal Source = "external" // learned over eBGP
 )
 
 // Match is a conjunction; zero fields match every route.

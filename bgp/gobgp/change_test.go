@@ -177,6 +177,45 @@ func TestReflector(t *testing.T) {
 	bgptest.Eventually(t, "own block stays", bgptest.Contains(client.Routes, "10.244.1.0/26"))
 }
 
+// What one router says is not told another, BIRD or FRR: a server that is a way from
+// one to the other carries a rack's traffic when an uplink fails. Nor is it when the
+// router names a node without a router as next hop.
+func TestNoTransit(t *testing.T) {
+	t.Parallel()
+	n := bgptest.New(t)
+	a, b, c, orphan := n.Host(1), n.Host(2), n.Host(3), n.Host(4)
+	bird := b.StartBIRD(`protocol static { ipv4; route 10.244.77.0/26 blackhole; route 10.244.78.0/26 via 10.9.0.4; }
+protocol static { ipv6; route fd44:0:0:77::/64 blackhole; }
+protocol bgp node { local 10.9.0.2 as 65001; neighbor 10.9.0.1 as 64512; connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 { import all; export all; }; ipv6 { import all; export all; }; }
+`)
+	frr := c.StartFRR(bgptest.FRRPeer(65002, c.V4, a.V4, 64512, "", "10.244.79.0/26", "fd44:0:0:79::/64"))
+	snap := withPeer(withPeer(withNode(clusterOf(a), "orphan", orphan), b.V4, 65001), c.V4, 65002)
+	snap.BGP[0].MeshEnabled = off()
+	for i := range snap.Peers {
+		snap.Peers[i].Node = "a"
+	}
+	s := startSpeaker(t, a, "")
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned,
+		"10.244.77.0/26 via [10.9.0.2]", "10.244.78.0/26 via [10.9.0.4] from [10.9.0.2]", "fd44:0:0:77::/64", "10.244.79.0/26 via [10.9.0.3]", "fd44:0:0:79::/64"))
+	atFRR := func() string { return frr.Ask("show bgp ipv4 unicast") + frr.Ask("show bgp ipv6 unicast") }
+	bgptest.Eventually(t, "own at BIRD", bgptest.Contains(bird.Routes, own, "fd44::40/122"))
+	bgptest.Eventually(t, "own at FRR", bgptest.Contains(atFRR, own, "fd44::40/122"))
+	if bad := bgptest.Lacks(atFRR, "10.244.77.0", "10.244.78.0", "fd44:0:0:77::")(); bad != "" {
+		t.Error(bad)
+	}
+	if bad := bgptest.Lacks(bird.Routes, "10.244.79.0", "fd44:0:0:79::")(); bad != "" {
+		t.Error(bad)
+	}
+	for i := range snap.Peers {
+		snap.Peers[i].Annotations = map[string]string{"muslin.io/re-export": "All"}
+	}
+	s.apply(desired(t, snap))
+	bgptest.Eventually(t, "all at FRR", bgptest.Contains(atFRR, "10.244.77.0", "10.244.78.0", "fd44:0:0:77::"))
+	bgptest.Eventually(t, "all at BIRD", bgptest.Contains(bird.Routes, "10.244.79.0", "fd44:0:0:79::"))
+}
+
 // What a node learns in the cluster it tells a router only for nodes that do
 // not tell it themselves.
 func TestReExport(t *testing.T) {

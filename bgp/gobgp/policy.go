@@ -193,6 +193,10 @@ func routeTypes(s bgp.Source) []api.Conditions_RouteType {
 	switch s {
 	case bgp.SourceLocal:
 		return []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_LOCAL}
+	case bgp.SourceInternal:
+		return []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_INTERNAL}
+	case bgp.SourceExternal:
+		return []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_EXTERNAL}
 	case bgp.SourcePeers:
 		return []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_INTERNAL, api.Conditions_ROUTE_TYPE_EXTERNAL}
 	}

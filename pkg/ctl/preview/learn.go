@@ -151,6 +151,7 @@ func accepts(policy bgp.Policy, r bgp.Route) bool {
 // accepted adds what a node's import policy accepts.
 func accepted(list []heard, c bgp.Config, from bgp.Peer, h heard) []heard {
 	policy, ok := c.Policy(bgp.Import, from.Import)
+	h.External = from.External()
 	if ok && accepts(policy, h.Route) && !slices.ContainsFunc(list, func(x heard) bool { return x.Prefix == h.Prefix && x.from == h.from }) {
 		list = append(list, h)
 	}
