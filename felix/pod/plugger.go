@@ -66,8 +66,9 @@ func (p *Plugger) Close() error {
 }
 
 // Attach plugs a pod in. It may be repeated for the same container: what is as
-// it should be stays, what is missing is put back. A link of the same name that
-// belongs to another container is replaced. After an error nothing is left.
+// it should be stays, what is missing is put back. What an older sandbox of the
+// pod left is replaced; a link of the same name that is another pod's stays, and
+// the error is ErrNameTaken. After an error nothing is left.
 func (p *Plugger) Attach(ctx context.Context, s Spec) (model.Endpoint, error) {
 	e, err := p.attach(ctx, s)
 	if err != nil {
@@ -125,6 +126,9 @@ func (p *Plugger) pair(ctx context.Context, s Spec, inside *podSide) (int, error
 		if old.Alias == want && missing == nil {
 			return old.Index, nil
 		}
+		if !p.mayReplace(old, s) {
+			return 0, fmt.Errorf("%w: link %s is of %s", ErrNameTaken, s.HostInterface, cmp.Or(old.Alias, "somebody who left no alias"))
+		}
 		if err := p.remove(ctx, old.Index); err != nil {
 			return 0, fmt.Errorf("remove old link %s: %w", s.HostInterface, err)
 		}
@@ -136,6 +140,25 @@ func (p *Plugger) pair(ctx context.Context, s Spec, inside *podSide) (int, error
 	}
 	link, err := p.conn.GetLink(s.HostInterface)
 	return link.Index, err
+}
+
+// ErrNameTaken says that the node's end would have the name of another pod's.
+// Names are short enough for somebody who chooses a pod's name to find one that
+// collides (44 bits of SHA-1), and must not cost the other its link.
+var ErrNameTaken = errors.New("host interface name collides")
+
+// mayReplace says whether a link is what an older sandbox of the same pod, or of
+// the container, left behind, or what nobody came to own. An alias that is cut
+// does not say whose it is.
+func (p *Plugger) mayReplace(l model.Link, s Spec) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.Alias == "" {
+		return !l.AdminUp && p.making[l.Name] == 1 // by whoever asks
+	}
+	e, ours := parseAlias(l.Alias, l.Name)
+	samePod := s.Pod != "" && e.Namespace == s.Namespace && e.Pod == s.Pod && !strings.HasSuffix(l.Alias, cut)
+	return ours && (samePod || e.ContainerID == s.ContainerID)
 }
 
 // podSide is the pod's namespace with a socket in it.

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -202,6 +203,49 @@ func TestAttachAgain(t *testing.T) {
 		if got := one.IP("-o addr"); strings.Count(got, "\n") != strings.Count(pod, "\n") {
 			t.Errorf("addresses before:\n%s\nafter:\n%s", pod, got)
 		}
+	})
+	t.Run("another pod whose name collides", func(t *testing.T) {
+		for name, other := range map[string]Spec{
+			"pod":       {Namespace: "tenant", Pod: "bad"},
+			"container": {},
+			"namesake":  {Namespace: "tenant", Pod: s.Pod},
+		} {
+			bad := spec(9, two)
+			bad.HostInterface, bad.Namespace, bad.Pod = s.HostInterface, other.Namespace, other.Pod
+			if _, err := p.Attach(t.Context(), bad); !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), s.Pod) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := p.Detach(t.Context(), bad.ContainerID, bad.Interface, bad.HostInterface); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.Check(t.Context(), s); err != nil {
+			t.Errorf("the pod that was there first: %v", err)
+		}
+		node.IP("addr add 10.1.0.1/32 dev lo")
+		route(node, s.endpoint())
+		node.Run("ping", "-c", "1", "-W", "5", "10.65.0.1")
+	})
+	t.Run("a link of somebody else's", func(t *testing.T) {
+		node.IP("link add cali0000other type bridge")
+		node.IP("link set cali0000other up")
+		foreign := spec(8, two)
+		foreign.HostInterface = "cali0000other"
+		if _, err := p.Attach(t.Context(), foreign); !errors.Is(err, ErrNameTaken) {
+			t.Errorf("attach: %v", err)
+		}
+		node.IP("link show dev cali0000other")
+	})
+	t.Run("a name that is cut", func(t *testing.T) {
+		long := spec(7, nstest.New(t))
+		long.Pod = strings.Repeat("long", 60)
+		attach(t, p, long)
+		next := long
+		next.ContainerID, next.Pod = "next", long.Pod[:len(long.Pod)-1]+"x"
+		if _, err := p.Attach(t.Context(), next); !errors.Is(err, ErrNameTaken) {
+			t.Errorf("attach: %v", err)
+		}
+		attach(t, p, long)
 	})
 	t.Run("other container of the same name", func(t *testing.T) {
 		s2 := spec(1, two)

@@ -47,6 +47,7 @@ const (
 	aliasPrefix = "muslin:"
 	aliasMax    = 255 // bytes, IFALIASZ less the end
 	nameMax     = 15  // bytes, IFNAMSIZ less the end
+	cut         = "~" // ends an alias that did not fit; no name of a pod has it
 )
 
 // HostInterface is Calico's name for the node's end of a pod's veth.
@@ -150,7 +151,7 @@ func (s Spec) alias() (string, error) {
 	}
 	out := b.String() + " " + s.Namespace + "/" + s.Pod
 	if len(out) > aliasMax {
-		out = out[:aliasMax-1] + "~"
+		out = out[:aliasMax-len(cut)] + cut
 	}
 	return out, nil
 }

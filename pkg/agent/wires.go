@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"github.com/muslin-net/muslin/felix/pod"
 	"github.com/muslin-net/muslin/pkg/cniinstall"
 	"github.com/muslin-net/muslin/pkg/cniserver"
@@ -19,6 +21,9 @@ type wires struct {
 func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
 	spec := w.spec(s)
 	ep, err := w.Plugger.Attach(ctx, spec)
+	if errors.Is(err, pod.ErrNameTaken) {
+		err = types.NewError(types.ErrTryAgainLater, err.Error(), "give the pod another name, or run it on another node")
+	}
 	if err != nil {
 		return cniserver.WireResult{}, err
 	}

@@ -181,8 +181,8 @@ func (s *Server) goBack(ctx context.Context, back undo) error {
 }
 
 // makeRoom looks at what stands already: it reports whether this very
-// attachment does, refuses a second interface in the same sandbox, and takes
-// down older sandboxes of the same pod, whose host interface has the same name.
+// attachment does, refuses a second interface in the same sandbox and a host
+// interface that another pod has, and takes down older sandboxes of the same pod.
 func (s *Server) makeRoom(ctx context.Context, a attachment) (stands bool, err error) {
 	for _, ep := range s.o.Endpoints.List() {
 		switch {
@@ -195,6 +195,9 @@ func (s *Server) makeRoom(ctx context.Context, a attachment) (stands bool, err e
 			if err := s.replaceOld(ctx, of(a.network, ep)); err != nil {
 				return false, err
 			}
+		case ep.HostInterface == a.hostInterface:
+			return false, types.NewError(types.ErrTryAgainLater, fmt.Sprintf("host interface name %s collides with that of %s",
+				ep.HostInterface, of(a.network, ep)), "give the pod another name, or run it on another node")
 		}
 	}
 	return stands, nil

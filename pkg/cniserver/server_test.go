@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
 	"github.com/muslin-net/muslin/pkg/cniserver"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // node is a running server over fake rooms, on a real socket.
@@ -583,6 +585,26 @@ func TestSecondInterfaceOfASandboxIsRefused(t *testing.T) {
 	wantCode(t, err, types.ErrInvalidNetworkConfig, "eth0")
 	n.del(t, r)
 	n.wantLeft(t, standing("c1")...)
+}
+
+// TestHostInterfaceOfAnotherPod has a pod whose name was chosen so that its host
+// interface has the name of another's.
+func TestHostInterfaceOfAnotherPod(t *testing.T) {
+	n := start(t, newRooms())
+	victim := model.Endpoint{
+		ContainerID: "victim", Interface: "eth0", Namespace: "ns", Pod: "b",
+		HostInterface: cniserver.HostInterface("", "ns", "a", ""), Addresses: []netip.Addr{netip.MustParseAddr("10.244.0.9")},
+	}
+	n.Put(victim)
+	n.takeCalls()
+	_, err := n.call(t, client.Add, request("c1", "a"))
+	wantCode(t, err, types.ErrTryAgainLater, "collides with that of pod ns/b")
+	if got := n.List(); len(got) != 1 || got[0].ContainerID != "victim" {
+		t.Errorf("endpoints: %v", got)
+	}
+	if calls := n.takeCalls(); slices.Contains(calls, "Detach") || slices.Contains(calls, "Attach") {
+		t.Errorf("calls: %v", calls)
+	}
 }
 
 func TestPreviousResultIsKept(t *testing.T) {
