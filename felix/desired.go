@@ -2,6 +2,7 @@ package felix
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -78,10 +79,20 @@ func newCase(in Input) *casefile {
 			}
 		}
 	}
+	c.Endpoints = c.byAge(c.Endpoints)
 	c.self.IPIPTunnel = cmp.Or(in.OwnTunnels.IPIP, c.self.IPIPTunnel)
 	c.self.VXLANTunnel = cmp.Or(in.OwnTunnels.VXLAN, c.self.VXLANTunnel)
 	c.self.VXLANTunnelV6 = cmp.Or(in.OwnTunnels.VXLANV6, c.self.VXLANTunnelV6)
 	return c
+}
+
+// byAge sorts pods by when their links were made, those without one last: where
+// two want the same the older keeps it, whatever they are called.
+func (c *casefile) byAge(pods []model.Endpoint) []model.Endpoint {
+	out := slices.Clone(pods)
+	made := func(e model.Endpoint) int { return cmp.Or(c.names[e.HostInterface].Index, math.MaxInt) }
+	slices.SortStableFunc(out, func(a, b model.Endpoint) int { return cmp.Compare(made(a), made(b)) })
+	return out
 }
 
 func (c *casefile) problem(object model.Ref, field, reason, message string) {

@@ -98,6 +98,17 @@ func base() Input {
 	}
 }
 
+// floatingPools are pools for floating addresses.
+func floatingPools() []model.Pool {
+	return []model.Pool{{Name: "f4", CIDR: pfx("10.99.0.0/24"), AssignmentMode: "Manual"}, {Name: "f6", CIDR: pfx("fd99::/64"), AssignmentMode: "Manual"}}
+}
+
+// noNamespace is a selector.
+type noNamespace struct{}
+
+func (noNamespace) Matches(map[string]string) bool { return false }
+func (noNamespace) String() string                 { return "team == 'theirs'" }
+
 // twoUplinks gives the node a second way out.
 func twoUplinks(in *Input) {
 	in.Host.Links = append(in.Host.Links, link(eth1, "eth1", "", 9000, "10.9.0.1/24"))
@@ -295,8 +306,28 @@ var cases = map[string]func(in *Input){
 	},
 	"floating": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
-		in.Endpoints[0].FloatingIPs = ips("10.65.99.2", "10.65.99.1", "fd65::99:1", "192.168.3.3", "10.65.0.6")
-		in.Endpoints[1].FloatingIPs = ips("10.65.99.1", "10.65.99.3", "fd65::99:2")
+		in.Snapshot.Pools = append(in.Snapshot.Pools, floatingPools()...)
+		in.Endpoints[0].FloatingIPs = ips("10.99.0.2", "10.99.0.1", "fd99::1", "10.65.0.6")
+		in.Endpoints[1].FloatingIPs = ips("10.99.0.1", "10.99.0.3", "fd99::2")
+	},
+	// What whoever may annotate a pod might like to have.
+	"floating-theft": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
+		in.Snapshot.Pools = append(in.Snapshot.Pools, floatingPools()...)
+		in.Snapshot.Pools = append(in.Snapshot.Pools,
+			model.Pool{Name: "everything", CIDR: pfx("0.0.0.0/0"), AssignmentMode: "Manual"}, model.Pool{Name: "everything6", CIDR: pfx("::/0"), AssignmentMode: "Manual"},
+			model.Pool{Name: "lb", CIDR: pfx("10.98.0.0/24"), AssignmentMode: "Manual", AllowedUses: []string{"LoadBalancer"}},
+			model.Pool{Name: "theirs", CIDR: pfx("10.97.0.0/24"), AssignmentMode: "Manual", NamespaceSelector: noNamespace{}})
+		in.Snapshot.Services = []model.Service{{Namespace: "kube-system", Name: "dns", ClusterIPs: ips("10.200.0.10"), ExternalIPs: ips("192.0.2.80"), LoadBalancerIPs: ips("192.0.2.81")}}
+		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.120.0.0/16")}, LocalWorkloadPeerIPv4: ip("192.0.2.179")}}
+		in.Snapshot.Peers = []model.BGPPeer{{Name: "tor", PeerIP: ip("10.1.0.253"), ReachableBy: ip("10.1.0.252")}}
+		in.Snapshot.Nodes[1].VXLANTunnel = ip("10.65.1.60")
+		in.Snapshot.Blocks = append(in.Snapshot.Blocks, model.Block{CIDR: pfx("10.99.0.64/26"), Node: "b", State: model.BlockConfirmed})
+		in.Endpoints[1].FloatingIPs = ips("10.200.0.10", "10.120.0.1", "192.0.2.80", "192.0.2.81", "192.0.2.179", // services, BGP's
+			"10.1.0.1", "10.2.0.3", "10.65.1.60", "10.1.0.254", "10.1.0.253", "10.1.0.252", // nodes, routers
+			"10.65.0.5", "10.65.7.7", "10.99.0.65", // pods, a pool for pods
+			"10.98.0.1", "10.97.0.1")
+		in.Endpoints[0].FloatingIPs = ips("fd02::3", "fd01::254")
 	},
 	"floating-disabled": func(in *Input) { in.Endpoints[0].FloatingIPs = ips("10.65.99.2") },
 	"ipip-always":       func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },

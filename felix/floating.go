@@ -14,55 +14,88 @@ const annotationFloating = "metadata.annotations[cni.projectcalico.org/floatingI
 
 // FloatingIP is an address beside the pod's own by which it is reached.
 type FloatingIP struct {
-	Address  netip.Addr
-	Pod      netip.Addr // the pod's address of the same family
-	Device   string     // the node's end of the pod's link
-	Announce bool       // by BGP: an IPPool contains it
+	Address netip.Addr
+	Pod     netip.Addr // the pod's address of the same family
+	Device  string     // the node's end of the pod's link
 }
 
 // floating are the floating addresses of this node's pods, if
-// FelixConfiguration floatingIPs is Enabled. Of two pods with the same one the
-// first keeps it.
+// FelixConfiguration floatingIPs is Enabled. Whoever may annotate a pod chooses
+// them: only an IPPool that is for that, and for the pod's namespace, makes one
+// the pod's, and nobody's address is taken from him. Of two pods with the same one
+// the older keeps it.
 func (c *casefile) floating() []FloatingIP {
 	owner := map[netip.Addr]string{}
+	asked := false
 	for _, e := range c.Endpoints {
 		for _, a := range e.Addresses {
 			owner[a] = e.Namespace + "/" + e.Pod
+		}
+		asked = asked || len(e.FloatingIPs) > 0
+	}
+	if !asked {
+		return nil
+	}
+	var out []FloatingIP
+	held := c.holders()
+	for _, e := range c.Endpoints {
+		for _, a := range e.FloatingIPs {
+			if reason, why := c.mayFloat(a, e, owner[a], held); reason != "" {
+				c.problem(model.Ref{Kind: "Pod", Namespace: e.Namespace, Name: e.Pod}, annotationFloating, reason, "floating address "+a.String()+" "+why)
+				continue
+			}
+			owner[a] = e.Namespace + "/" + e.Pod
+			out = append(out, FloatingIP{Address: a, Pod: ofFamily(e, a), Device: e.HostInterface})
+		}
+	}
+	slices.SortFunc(out, func(a, b FloatingIP) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// ofFamily is the pod's address of the family of another; the zero value without
+// one.
+func ofFamily(e model.Endpoint, a netip.Addr) netip.Addr {
+	for _, own := range e.Addresses {
+		if own.Is4() == a.Is4() {
+			return own
+		}
+	}
+	return netip.Addr{}
+}
+
+// mayFloat says why a pod cannot have a floating address; no reason: it can.
+func (c *casefile) mayFloat(a netip.Addr, e model.Endpoint, taken string, held holders) (reason, why string) {
+	const remedy = "has no effect: "
+	switch whose := held.of(a); {
+	case !c.config.FloatingIPs:
+		return "FloatingIPsDisabled", remedy + "set floatingIPs of FelixConfiguration default to Enabled"
+	case !ofFamily(e, a).IsValid():
+		return "NoAddressOfFamily", remedy + "the pod has no address of its family"
+	case taken != "":
+		return "AddressInUse", "is an address of pod " + taken + ", which keeps it"
+	case whose != "":
+		return "AddressInUse", remedy + "it is " + whose
+	}
+	for _, b := range c.Snapshot.Blocks {
+		if b.CIDR.Contains(a) && b.Node != c.Self {
+			return "AddressInUse", remedy + "it lies in block " + b.CIDR.String() + " of node " + string(b.Node) + ", from which pods have their addresses"
 		}
 	}
 	var pools prefixSet
 	for i, p := range c.Snapshot.Pools {
 		pools.add(p.CIDR, i)
 	}
-	var out []FloatingIP
-	for _, e := range c.Endpoints {
-		for _, a := range e.FloatingIPs {
-			why, reason := "", ""
-			i := slices.IndexFunc(e.Addresses, func(own netip.Addr) bool { return own.Is4() == a.Is4() })
-			switch taken, known := owner[a]; {
-			case !c.config.FloatingIPs:
-				why, reason = "has no effect: set floatingIPs of FelixConfiguration default to Enabled", "FloatingIPsDisabled"
-			case i < 0:
-				why, reason = "has no effect: the pod has no address of its family", "NoAddressOfFamily"
-			case known:
-				why, reason = "is an address of pod "+taken+", which keeps it", "AddressInUse"
-			}
-			ref := model.Ref{Kind: "Pod", Namespace: e.Namespace, Name: e.Pod}
-			if reason != "" {
-				c.problem(ref, annotationFloating, reason, "floating address "+a.String()+" "+why)
-				continue
-			}
-			owner[a] = e.Namespace + "/" + e.Pod
-			_, _, inPool := pools.covering(hostPrefix(a))
-			if !inPool {
-				c.problem(ref, annotationFloating, "OutsidePools",
-					"floating address "+a.String()+" is in no IPPool: it works on this node and is not announced; make a pool for it, with assignmentMode Manual")
-			}
-			out = append(out, FloatingIP{Address: a, Pod: e.Addresses[i], Device: e.HostInterface, Announce: inPool})
-		}
+	_, i, inPool := pools.covering(hostPrefix(a))
+	if !inPool {
+		return "OutsidePools", remedy + "it is in no IPPool; make a pool for it, with assignmentMode Manual"
 	}
-	slices.SortFunc(out, func(a, b FloatingIP) int { return a.Address.Compare(b.Address) })
-	return out
+	switch p := c.Snapshot.Pools[i]; {
+	case p.AssignmentMode != "Manual" || len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, "Workload"):
+		return "PoolUnusable", remedy + "IPPool " + p.Name + " is not for it: its assignmentMode must be Manual and its allowedUses have Workload"
+	case p.NamespaceSelector != nil && !p.NamespaceSelector.Matches(c.Snapshot.Namespaces[e.Namespace]):
+		return "PoolUnusable", remedy + "namespaceSelector " + p.NamespaceSelector.String() + " of IPPool " + p.Name + " does not select namespace " + e.Namespace
+	}
+	return "", ""
 }
 
 // floatingRoutes lead to the pods, too, as in Calico. Packets do not follow
@@ -87,14 +120,11 @@ type Floating struct {
 	IPs     []FloatingIP // sorted by address
 }
 
-// Announced are the floating addresses that BGP has to tell of, as host
-// prefixes.
+// Announced are the floating addresses as host prefixes, which BGP has to tell of.
 func (f Floating) Announced() []netip.Prefix {
 	var out []netip.Prefix
 	for _, ip := range f.IPs {
-		if ip.Announce {
-			out = append(out, hostPrefix(ip.Address))
-		}
+		out = append(out, hostPrefix(ip.Address))
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -226,9 +227,43 @@ func TestHostilePod(t *testing.T) {
 			for _, x := range attacks() {
 				a.suffer(t, x)
 			}
-			a.content(t)
+			a.steal(t)
 		})
 	}
+}
+
+// steal has the tenant ask for what is others': their addresses as floating ones,
+// and the name of their interface.
+func (a *attacker) steal(t *testing.T) {
+	t.Helper()
+	before := a.state()
+	a.mu.Lock()
+	s, greedy := a.snapshot, a.others[0]
+	s.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
+	s.Pools = append(slices.Clone(s.Pools), model.Pool{Name: "any", CIDR: netip.MustParsePrefix("0.0.0.0/0"), AssignmentMode: "Manual"})
+	greedy.FloatingIPs = []netip.Addr{a.victim, gateway4, a.IPv4.Addr()}
+	a.others = []model.Endpoint{greedy}
+	a.mu.Unlock()
+	a.tell(s, nil)
+	eventually(t, "floating addresses are on, and the attacker has none", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.failure == nil && len(a.problems) == len(greedy.FloatingIPs)
+	})
+	if text := a.ns.Run("nft", "list", "map", "inet", felix.TableName, "floating4"); strings.Contains(text, "elements") {
+		t.Errorf("the attacker has floating addresses: %s", text)
+	}
+	_, err := a.plugger.Attach(t.Context(), pod.Spec{
+		ContainerID: strings.Repeat("b", 64), Interface: "eth1", NetNS: a.pod.Path, Namespace: "tenant", Pod: "chosen",
+		HostInterface: a.endpoint.HostInterface, Addresses: []netip.Addr{netip.MustParseAddr("10.65.1.12")},
+	})
+	if !errors.Is(err, pod.ErrNameTaken) {
+		t.Errorf("attach by a name that collides: %v", err)
+	}
+	if diff := cmp.Diff(before, a.state()); diff != "" {
+		t.Errorf("the node is another one (-before +after):\n%s", diff)
+	}
+	a.ns.Run("ping", "-c", "1", "-W", "5", a.victim.String())
 }
 
 func (a *attacker) suffer(t *testing.T, x attack) {

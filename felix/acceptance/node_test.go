@@ -32,7 +32,6 @@ type node struct {
 	ns         *nstest.NS
 	pod        *nstest.NS
 	endpoint   model.Endpoint
-	others     []model.Endpoint // beside endpoint
 	blocks     []netip.Prefix
 	kernel     *netlink.Handle // to ask it what it does
 
@@ -49,7 +48,8 @@ type node struct {
 	mu       sync.Mutex // guards what follows
 	snapshot model.Snapshot
 	learned  []model.Learned
-	failure  error // of the last step
+	others   []model.Endpoint // beside endpoint
+	failure  error            // of the last step
 	problems []model.Problem
 }
 
