@@ -21,6 +21,7 @@
 //	                   is there, else /proc/sys
 //	MUSLIN_CNI_BIN     default /host/opt/cni/bin
 //	MUSLIN_CNI_CONF    default /host/etc/cni/net.d; "none": leave it to others
+//	MUSLIN_CNI_EXCLUSIVE  true: move CNI configurations that sort before ours away
 package main
 
 import (
@@ -34,6 +35,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -70,7 +72,7 @@ func run(ctx context.Context, verb string, args []string) error {
 		}
 		return agent.Run(ctx, cfg)
 	case "install":
-		return agent.Install(cfg)
+		return agent.Install(ctx, cfg)
 	case "uninstall":
 		return agent.Uninstall(cfg)
 	case "cleanup":
@@ -93,13 +95,17 @@ func config() (agent.Config, error) {
 	if conf == "none" {
 		conf = ""
 	}
+	exclusive, err := strconv.ParseBool(cmp.Or(os.Getenv("MUSLIN_CNI_EXCLUSIVE"), "false"))
+	if err != nil {
+		return agent.Config{}, fmt.Errorf("MUSLIN_CNI_EXCLUSIVE: %q is neither true nor false", os.Getenv("MUSLIN_CNI_EXCLUSIVE"))
+	}
 	return agent.Config{
 		Node:       model.NodeName(os.Getenv("NODE_NAME")),
 		Kubeconfig: os.Getenv("KUBECONFIG"),
 		Socket:     os.Getenv("MUSLIN_SOCKET"),
 		HTTPAddr:   cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
 		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
-		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf},
+		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
 		Version:    version,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil

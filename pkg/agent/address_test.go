@@ -39,7 +39,7 @@ func (n *crowdedNode) internalIP(name, address string) {
 // renumber moves the node's address on its uplink, and the router to it.
 func (n *crowdedNode) renumber(from, to string) {
 	n.t.Helper()
-	n.inside("sh", "-c", "ip addr add "+to+"/24 dev eth0 && ip addr del "+from+"/24 dev eth0 && ip route replace default via 10.1.0.254")
+	n.inside("sh", "-c", "ip addr del "+from+"/24 dev eth0 && ip addr add "+to+"/24 dev eth0 && ip route replace default via 10.1.0.254")
 	conf := filepath.Join(n.server.Dir, "bird.conf")
 	text, err := os.ReadFile(conf)
 	if err != nil {
@@ -106,7 +106,9 @@ func TestNodeIsRenumbered(t *testing.T) {
 
 	n.renumber("10.1.0.5", "10.1.0.77") // two nodes swap
 	n.internalIP("bench", "10.1.0.77")
-	n.await("sees that another has its address", func() bool { return strings.Contains(n.problems(), "nodes bench and beside both have the address 10.1.0.77") })
+	n.await("sees that another has its address", func() bool {
+		return strings.Contains(n.problems(), "nodes bench and beside both have the address 10.1.0.77")
+	})
 	n.internalIP("beside", "10.1.0.5")
 	follows("10.1.0.77", "10.1.0.5")
 
@@ -144,10 +146,10 @@ func TestNodeAddressOfAnInterface(t *testing.T) {
 		t.Helper()
 		n.server.MustKubectl(t, "", "annotate", "--overwrite", kind, name, "muslin.io/ip-autodetection-method"+value)
 	}
-	n.inside("sh", "-c", "ip link add storage type dummy && ip addr add 10.8.0.1/24 dev storage && ip link set storage up")
+	n.inside("sh", "-c", "ip link add storage type veth peer name storage-peer && ip addr add 10.8.0.1/24 dev storage && ip link set storage up && ip link set storage-peer up")
 	annotate("bgpconfigurations.projectcalico.org", "default", "=interface=stor.*")
 	n.await("has the interface's", func() bool { return n.node(addressPath) == "10.8.0.1/24" })
-	n.inside("sh", "-c", "ip addr add 10.8.0.2/24 dev storage && ip addr del 10.8.0.1/24 dev storage")
+	n.inside("sh", "-c", "ip addr del 10.8.0.1/24 dev storage && ip addr add 10.8.0.2/24 dev storage")
 	n.await("follows the interface", func() bool { return n.node(addressPath) == "10.8.0.2/24" })
 	annotate("bgpconfigurations.projectcalico.org", "default", "=interfce=eth0")
 	n.await("names object and field", func() bool {

@@ -36,7 +36,11 @@ type Config struct {
 
 // CNIConfig says where the node keeps CNI's files. With an empty ConfDir the
 // configuration is left to somebody else.
-type CNIConfig struct{ BinDir, ConfDir string }
+type CNIConfig struct {
+	BinDir, ConfDir string
+	Exclusive       bool   // configurations of others that sort before ours are moved away
+	Source          string // of the plugin; default that of the image
+}
 
 // agent holds the rooms while they run.
 type agent struct {
@@ -82,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer a.close()
 	g := task.Group{Logger: cfg.Logger}
 	g.Add(
-		&httpServer{addr: cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow, ready: make(chan struct{})},
+		task.Func("http", a.httpServer().run),
 		a.links, a.routes, a.cluster,
 		// The allocator is ready once it has stored what running pods have and
 		// blocks lack: for that it has to know the pools.
@@ -101,6 +105,16 @@ func Run(ctx context.Context, cfg Config) error {
 	err := g.Run(ctx)
 	a.log.Info("agent stopped; routes stay")
 	return err
+}
+
+func (a *agent) httpServer() *httpServer {
+	return &httpServer{
+		addr: a.cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow,
+		heard: func(err error) {
+			a.own.http.setOne(err, a.nodeProblem("MUSLIN_HTTP_ADDR", "PortTaken",
+				fmt.Sprintf("%v: free %s, or set another MUSLIN_HTTP_ADDR and the same port in the DaemonSet's probes", err, a.cfg.HTTPAddr)))
+		},
+	}
 }
 
 // build opens what the rooms need. Nothing runs yet.

@@ -12,6 +12,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
+	"google.golang.org/grpc"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
@@ -20,10 +21,11 @@ func (a *agent) cniTasks() []task.Task {
 	server := cniserver.New(cniserver.Options{
 		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
-		Observe: a.metrics.observeCNI,
+		Observe:  a.metrics.observeCNI,
+		Register: []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
 	})
 	return []task.Task{
-		server,
+		cniServer{server, a},
 		task.Func("cni socket", func(ctx context.Context, ready func()) error {
 			a.conds.pass(gateSocket)
 			ready()
@@ -34,12 +36,30 @@ func (a *agent) cniTasks() []task.Task {
 	}
 }
 
+// cniServer tries again when the socket cannot be had: pods that run need none.
+type cniServer struct {
+	*cniserver.Server
+	a *agent
+}
+
+func (s cniServer) Run(ctx context.Context) error {
+	for {
+		err := s.Server.Run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		s.a.own.socket.setOne(err, s.a.nodeProblem("MUSLIN_SOCKET", "SocketNotOpen", err.Error()+": no pod can start on this node until it can be opened"))
+		s.a.conds.waitFirst(gateSocket, err.Error())
+		pause(ctx, retryAfter)
+	}
+}
+
 // cniStatus answers CNI's STATUS: could an ADD succeed now?
 func (a *agent) cniStatus(context.Context) error {
 	if waiting := a.conds.waiting(gateCluster, gateKernel); len(waiting) > 0 {
 		return fmt.Errorf("the agent waits: %v", waiting)
 	}
-	return nil
+	return a.inPlace()
 }
 
 // addresses gives the CNI server what the allocators have.

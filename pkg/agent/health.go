@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -75,7 +74,8 @@ func (c *conditions) waiting(gates ...string) []string {
 }
 
 // httpServer serves /healthz, /readyz, /metrics and /status on a loopback
-// address.
+// address. Nothing waits for it: a node whose port another process has still
+// speaks BGP.
 type httpServer struct {
 	addr   string
 	logger *slog.Logger
@@ -83,7 +83,7 @@ type httpServer struct {
 	reg    *prometheus.Registry
 	status func() Status
 	show   func(*http.ServeMux) // adds handlers
-	ready  chan struct{}
+	heard  func(error)          // told of each try to listen
 }
 
 // Status is the agent's own view, as /status and `muslin-agent status` show it.
@@ -98,24 +98,30 @@ type Status struct {
 	Problems []string           `json:"problems,omitempty"`
 }
 
-func (s *httpServer) String() string         { return "http" }
-func (s *httpServer) Ready() <-chan struct{} { return s.ready }
+// run serves until ctx ends, and tries again when it cannot.
+func (s *httpServer) run(ctx context.Context, ready func()) error {
+	ready()
+	for {
+		err := s.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.heard(err)
+		pause(ctx, retryAfter)
+	}
+}
 
-// Run listens until ctx ends.
-func (s *httpServer) Run(ctx context.Context) error {
+func (s *httpServer) serve(ctx context.Context) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", s.addr)
 	if err != nil {
 		return fmt.Errorf("listen for health and metrics: %w", err)
 	}
+	s.heard(nil)
 	srv := &http.Server{Handler: s.mux(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	close(s.ready)
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return fmt.Errorf("serve health and metrics: %w", srv.Serve(l))
 }
 
 func (s *httpServer) mux() *http.ServeMux {

@@ -3,11 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/muslin-net/muslin/felix/pod"
-	"github.com/muslin-net/muslin/pkg/cniinstall"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -68,38 +66,4 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 		a.podCIDRs.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
 	}
 	return newEndpoints(adopted), nil
-}
-
-// Install copies the CNI plugin to the node. The configuration is written later,
-// by the agent, once it answers.
-func Install(c Config) error {
-	changed, err := cniinstall.Binary(c.cniOptions())
-	if err != nil {
-		return err
-	}
-	c.Logger.Info("cni plugin installed", "dir", c.CNI.BinDir, "changed", changed)
-	return nil
-}
-
-// Uninstall removes the CNI configuration and the plugin.
-func Uninstall(c Config) error { return cniinstall.Uninstall(c.cniOptions()) }
-
-func (c Config) cniOptions() cniinstall.Options {
-	return cniinstall.Options{BinDir: c.CNI.BinDir, ConfDir: c.CNI.ConfDir, Socket: c.Socket}
-}
-
-// installCNI writes the CNI configuration: kubelet takes the node for ready
-// from then on.
-func (a *agent) installCNI(ctx context.Context, ready func()) error {
-	if a.cfg.CNI.ConfDir != "" {
-		changed, err := cniinstall.Config(a.cfg.cniOptions())
-		if err != nil {
-			return fmt.Errorf("install CNI configuration: %w", err)
-		}
-		a.log.Info("cni configuration installed", "dir", a.cfg.CNI.ConfDir, "changed", changed)
-	}
-	a.conds.pass(gateConfig)
-	ready()
-	<-ctx.Done()
-	return nil
 }

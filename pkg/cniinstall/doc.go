@@ -10,10 +10,12 @@
 // one and never half of one, and a running plugin keeps its text. What is right
 // already is not touched: the runtime watches the directory.
 //
-// It never restarts anything, never reads or orders other networks'
-// configurations, and never makes the directories' parents other than with 0755.
+// A runtime takes the first configuration by name. InPlace names those before
+// ours; only MoveAway, for who asks for it, renames them. It never restarts
+// anything and never makes the directories' parents other than with 0755.
 //
 // Kernel footprint: BinDir/muslin and ConfDir/10-muslin.conflist; while it
-// works, .muslin-new-* beside them. A fresh process recognises its files by
-// these names, which nobody else uses.
+// works, .muslin-new-* beside them; *.muslin-backup of what was moved away. A
+// fresh process recognises its files by these names, which nobody else uses. In
+// the configuration only our plugin's entry is ours.
 package cniinstall

@@ -2,11 +2,13 @@ package cniinstall
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -18,6 +20,7 @@ const (
 	DefaultNetwork = "k8s-pod-network"
 
 	temporary = ".muslin-new-"
+	backup    = ".muslin-backup"
 )
 
 // Options say what is installed and where. The zero value of each has a
@@ -47,7 +50,8 @@ func (o Options) withDefaults() Options {
 }
 
 // Binary copies the plugin into BinDir, mode 0755, and reports whether it had
-// to: the same content with the same mode stays as it is.
+// to: the same content with the same mode stays as it is. After an error the one
+// that was there is as it was; Usable tells whether it will do.
 func Binary(o Options) (changed bool, err error) {
 	o = o.withDefaults()
 	b, err := os.ReadFile(o.Source)
@@ -61,19 +65,43 @@ func Binary(o Options) (changed bool, err error) {
 	return changed, nil
 }
 
+// Usable tells whether the plugin in BinDir is one of ours that runs here: nil
+// if so. What plugin and agent say to each other has been the same since the
+// first release, so any of them will do until this one can be written.
+func Usable(ctx context.Context, o Options) error {
+	path := filepath.Join(o.withDefaults().BinDir, BinaryName)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path) // without a verb it says what it is
+	cmd.Env = []string{}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("run cni plugin: %w", err)
+	}
+	if !bytes.HasPrefix(out, []byte("CNI plugin "+BinaryName+" ")) {
+		return fmt.Errorf("run cni plugin: %s is not Muslin's", path)
+	}
+	return nil
+}
+
 // Config writes the network configuration into ConfDir, mode 0644, and reports
-// whether it had to. Call it when the agent serves and not before. It fails when
+// whether it had to. Plugins that others appended to it stay. Call it when the agent serves and not before. It fails when
 // the plugin is not in BinDir: the node would be ready and no pod could start.
 func Config(o Options) (changed bool, err error) {
 	o = o.withDefaults()
 	if !executable(filepath.Join(o.BinDir, BinaryName)) {
 		return false, fmt.Errorf("write cni configuration: no plugin at %s", filepath.Join(o.BinDir, BinaryName))
 	}
-	b, err := Conflist(o, executable(filepath.Join(o.BinDir, "portmap")))
+	path := filepath.Join(o.ConfDir, ConfigName)
+	present, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("write cni configuration: %w", err)
+	}
+	b, err := Conflist(o, present, func(plugin string) bool { return executable(filepath.Join(o.BinDir, plugin)) })
 	if err != nil {
 		return false, err
 	}
-	changed, err = put(filepath.Join(o.ConfDir, ConfigName), b, 0o644)
+	changed, err = put(path, b, 0o644)
 	if err != nil {
 		return false, fmt.Errorf("write cni configuration: %w", err)
 	}
@@ -86,12 +114,13 @@ func RemoveConfig(o Options) error {
 	return remove(o.withDefaults().ConfDir, ConfigName)
 }
 
-// Uninstall takes both files away, the configuration first, and what an
-// interrupted installation may have left.
+// Uninstall takes both files away, the configuration first, puts back what was
+// moved out of its way, and takes away what an interrupted installation may have
+// left.
 func Uninstall(o Options) error {
 	o = o.withDefaults()
 	return errors.Join(
-		remove(o.ConfDir, ConfigName), remove(o.BinDir, BinaryName),
+		remove(o.ConfDir, ConfigName), putBack(o.ConfDir), remove(o.BinDir, BinaryName),
 		sweep(o.ConfDir, 0), sweep(o.BinDir, 0))
 }
 

@@ -260,3 +260,143 @@ func TestErrorsNameTheFile(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestOthersPluginsStay has a service mesh append its plugin and somebody change
+// one of ours: both stay as they are, and chained plugins come and go with their
+// binaries.
+func TestOthersPluginsStay(t *testing.T) {
+	o := setup(t)
+	changed, err := cniinstall.Binary(o)
+	must(t, changed, err, true)
+	write(t, filepath.Join(o.BinDir, "portmap"), "p", 0o755)
+	changed, err = cniinstall.Config(o)
+	must(t, changed, err, true)
+	path := filepath.Join(o.ConfDir, "10-muslin.conflist")
+	types := func() (out []string) {
+		t.Helper()
+		list, err := libcni.ConfListFromFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list.Plugins {
+			out = append(out, p.Network.Type)
+		}
+		return out
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(b), `"snat": true`, `"snat": false`, 1)
+	text = strings.Replace(text, "    }\n  ]", `    },
+    {"type": "linkerd-cni", "log_level": "<info>", "policy": {"type": "k8s"}}, {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}
+  ]`, 1)
+	write(t, path, text, 0o644)
+	changed, err = cniinstall.Config(o) // written in its own form, once
+	must(t, changed, err, true)
+	changed, err = cniinstall.Config(o)
+	must(t, changed, err, false)
+	if d := cmp.Diff([]string{"muslin", "portmap", "linkerd-cni", "tuning"}, types()); d != "" {
+		t.Errorf("plugins (-want +got):\n%s", d)
+	}
+	if b, _ := os.ReadFile(path); !strings.Contains(string(b), `"snat": false`) || !strings.Contains(string(b), "somaxconn") {
+		t.Errorf("what others set is gone:\n%s", b)
+	}
+
+	write(t, filepath.Join(o.BinDir, "bandwidth"), "b", 0o755)
+	o.Socket = "/elsewhere"
+	changed, err = cniinstall.Config(o)
+	must(t, changed, err, true)
+	if d := cmp.Diff([]string{"muslin", "portmap", "bandwidth", "linkerd-cni", "tuning"}, types()); d != "" {
+		t.Errorf("plugins (-want +got):\n%s", d)
+	}
+	if b, _ := os.ReadFile(path); !strings.Contains(string(b), "/elsewhere") || !strings.Contains(string(b), `"bandwidth": true`) {
+		t.Errorf("ours is not as it should be:\n%s", b)
+	}
+	if err := os.Remove(filepath.Join(o.BinDir, "portmap")); err != nil {
+		t.Fatal(err)
+	}
+	changed, err = cniinstall.Config(o)
+	must(t, changed, err, true)
+	if d := cmp.Diff([]string{"muslin", "bandwidth", "linkerd-cni", "tuning"}, types()); d != "" {
+		t.Errorf("plugins (-want +got):\n%s", d)
+	}
+	write(t, path, "{half", 0o644)
+	changed, err = cniinstall.Config(o)
+	must(t, changed, err, true)
+	if d := cmp.Diff([]string{"muslin", "bandwidth"}, types()); d != "" {
+		t.Errorf("plugins (-want +got):\n%s", d)
+	}
+}
+
+// TestWhatTheRuntimeTakesInPlace asks libcni for the order, and has what comes
+// before ours named, moved away and put back.
+func TestWhatTheRuntimeTakesInPlace(t *testing.T) {
+	o := setup(t)
+	if got, err := cniinstall.InPlace(o); err != nil || got != nil {
+		t.Fatalf("without a directory: %v, %v", got, err)
+	}
+	const bridge = `{"cniVersion": "1.0.0", "name": "b", "plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}`
+	for name, text := range map[string]string{
+		"05-bridge.conf":      `{"cniVersion": "0.4.0", "name": "b", "type": "bridge"}`,
+		"10-calico.conflist":  bridge,
+		"1-k8s.json":          bridge,
+		"10-broken.conflist":  "{",
+		"00-multus.conf":      `{"cniVersion": "1.0.0", "name": "m", "type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/10-muslin.conflist"}`,
+		"00-hands-on.conf":    `{"cniVersion": "1.0.0", "name": "d", "type": "delegator", "delegates": [{"plugins": [{"type": "muslin"}]}]}`,
+		"00-readme.txt":       "no configuration",
+		"10-muslin.conflist":  bridge,
+		"20-after.conflist":   bridge,
+		"10-old.conflist.bak": bridge,
+	} {
+		write(t, filepath.Join(o.ConfDir, name), text, 0o644)
+	}
+	want := []string{"05-bridge.conf", "1-k8s.json", "10-broken.conflist", "10-calico.conflist"}
+	slices.Sort(want)
+	got, err := cniinstall.InPlace(o)
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Fatalf("%v (-want +got):\n%s", err, d)
+	}
+	moved, err := cniinstall.MoveAway(o)
+	if d := cmp.Diff(want, moved); err != nil || d != "" {
+		t.Fatalf("%v (-want +got):\n%s", err, d)
+	}
+	files, err := libcni.ConfFiles(o.ConfDir, []string{".conf", ".conflist", ".json"})
+	if err != nil || len(files) != 4 { // those that hand on, ours, the one after
+		t.Errorf("a runtime sees %v, error %v", files, err)
+	}
+	write(t, filepath.Join(o.ConfDir, "05-bridge.conf"), "written anew", 0o644)
+	if err := cniinstall.Uninstall(o); err != nil {
+		t.Fatal(err)
+	}
+	left := names(t, o.ConfDir)
+	for _, name := range want {
+		if !slices.Contains(left, name) {
+			t.Errorf("%s was not put back: %v", name, left)
+		}
+	}
+	if b, _ := os.ReadFile(filepath.Join(o.ConfDir, "05-bridge.conf")); string(b) != "written anew" {
+		t.Errorf("what stood there was overwritten: %s", b)
+	}
+}
+
+// TestUsable: an older plugin of ours will do, another program does not.
+func TestUsable(t *testing.T) {
+	o := setup(t)
+	path := filepath.Join(o.BinDir, "muslin")
+	if err := cniinstall.Usable(t.Context(), o); err == nil {
+		t.Error("there is none")
+	}
+	for text, want := range map[string]bool{
+		"#!/bin/sh\necho 'CNI plugin muslin v0.1' >&2\n":       true,
+		"#!/bin/sh\necho 'CNI bridge plugin version x' >&2\n":  false,
+		"#!/bin/sh\necho 'CNI plugin muslin v0.1'; exit 139\n": false,
+		"half": false,
+	} {
+		_ = os.Remove(path)
+		write(t, path, text, 0o755)
+		if err := cniinstall.Usable(t.Context(), o); (err == nil) != want {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
