@@ -177,13 +177,13 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 	blocksKnown := a.alloc.Ready()
 	for {
 		s := a.cluster.Snapshot()
-		a.alloc.SetPools(s.Pools)
-		a.alloc.SetReservations(s.Reserved)
-		a.alloc.SetConfig(ipamConfig(s.IPAM))
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
 			a.learnPodCIDRs(self, s.Pools)
 		}
+		a.alloc.SetReservations(s.Reserved)
+		a.alloc.SetConfig(ipamConfig(s.IPAM))
+		a.alloc.SetPools(s.Pools) // last: with them it stores what running pods have
 		held := holdingsOf(a.alloc)
 		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
 		a.ipam.set(held.problems)

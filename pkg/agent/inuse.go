@@ -14,11 +14,7 @@ import (
 func (a *agent) tellLive() {
 	a.telling.Lock() // who comes last tells the latest
 	defer a.telling.Unlock()
-	var prefixes []netip.Prefix
-	if a.podCIDRs.used.Load() {
-		prefixes = a.podCIDRs.Prefixes()
-	}
-	live := liveAddresses(a.endpoints.List(), prefixes)
+	live := liveAddresses(a.endpoints.List(), a.podCIDRs.foreign())
 	if a.plane != nil {
 		live = append(live, liveTunnels(a.cfg.Node, a.plane.tunnelBook.get())...)
 	}

@@ -16,7 +16,39 @@ import (
 type podCIDRs struct {
 	*ipam.PodCIDRs
 	used    atomic.Bool
-	changed func() // tells the data plane and BGP to look again
+	outside atomic.Pointer[[]netip.Prefix] // those that no pool gives addresses out of
+	changed func()                         // tells IPAM, the data plane and BGP to look again
+}
+
+// foreign are the prefixes whose addresses are not IPAM's to store.
+func (p *podCIDRs) foreign() []netip.Prefix {
+	if p.used.Load() {
+		return p.Prefixes()
+	}
+	if outside := p.outside.Load(); outside != nil {
+		return *outside
+	}
+	return nil
+}
+
+// given tells which of the node's prefixes pools give addresses out of. The rest
+// is not IPAM's, whether a pod has an address of it yet or not.
+func (p *podCIDRs) given(prefixes []netip.Prefix, pools []model.Pool) {
+	var outside []netip.Prefix
+	for _, prefix := range prefixes {
+		if !inPool(prefix, pools) {
+			outside = append(outside, prefix)
+		}
+	}
+	was := p.outside.Swap(&outside)
+	if was == nil && len(outside) > 0 || was != nil && !slices.Equal(*was, outside) {
+		p.changed()
+	}
+}
+
+// inPool reports whether a pool gives addresses out of a prefix.
+func inPool(prefix netip.Prefix, pools []model.Pool) bool {
+	return slices.ContainsFunc(pools, func(p model.Pool) bool { return !p.Disabled && p.CIDR.Overlaps(prefix) })
 }
 
 func newPodCIDRs() *podCIDRs { return &podCIDRs{PodCIDRs: ipam.NewPodCIDRs(), changed: func() {}} }
@@ -52,6 +84,7 @@ func (p *podCIDRs) use() {
 // earlier process whether they are in use.
 func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 	a.podCIDRs.SetPrefixes(self.Name, self.PodCIDRs)
+	a.podCIDRs.given(self.PodCIDRs, pools)
 	select {
 	case <-a.alloc.Ready():
 	default:
@@ -67,7 +100,7 @@ func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 // nothing: the address may be borrowed from another node's block.
 func inPodCIDRs(prefixes []netip.Prefix, pools []model.Pool, blocks []model.Block, pods []model.Endpoint) bool {
 	for _, prefix := range prefixes {
-		if slices.ContainsFunc(pools, func(p model.Pool) bool { return !p.Disabled && p.CIDR.Overlaps(prefix) }) {
+		if inPool(prefix, pools) {
 			continue
 		}
 		for _, pod := range pods {

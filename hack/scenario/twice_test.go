@@ -1,0 +1,307 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// twice is what TestNeverTwice tells in chapters: the pods that run, whatever
+// the API server thinks of them.
+type twice struct {
+	*LightCluster
+	mu   sync.Mutex
+	pods map[string]runningPod // by name
+}
+
+type runningPod struct {
+	node string
+	ip   netip.Addr
+}
+
+// TestNeverTwice: Muslin's objects are taken away and put back, Nodes are deleted
+// and made again, etcd is restored to a backup, all under running pods; no
+// address is given to two of them, and they lose no packet. Four agents.
+func TestNeverTwice(t *testing.T) {
+	t.Parallel() // mostly waits; beside other labs
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
+	defer cancel()
+	c := &twice{LightCluster: lightCluster(t, ctx, "twice", "testdata/four-light.yaml"), pods: map[string]runningPod{}}
+	if err := c.StartAgents(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AwaitFullTables(ctx, 2*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	c.startController(t, "a1")
+	c.addPods(t, ctx, "first", 40)
+	tellChapters(t, ctx, []chapter{
+		{"nodes made again", c.nodesMadeAgain}, {"etcd restored", c.etcdRestored}, {"installed again", c.installedAgain},
+	})
+}
+
+// addPods makes pods in turn on every node, plugs them, and reports their
+// addresses as kubelets would.
+func (c *twice) addPods(t *testing.T, ctx context.Context, prefix string, count int) {
+	t.Helper()
+	nodes := c.allNodes()
+	var objects []string
+	for i := range count {
+		objects = append(objects, lightPodObject(nodes[i%len(nodes)], fmt.Sprintf("%s-%d", prefix, i)))
+	}
+	if err := c.eventually(ctx, time.Minute, func() error {
+		_, err := c.Kubectl(ctx, strings.Join(objects, "---\n"), "apply", "-f", "-")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var group errgroup.Group
+	group.SetLimit(8)
+	for i := range count {
+		node, name := nodes[i%len(nodes)], fmt.Sprintf("%s-%d", prefix, i)
+		group.Go(func() error {
+			return c.eventually(ctx, time.Minute, func() error {
+				ip, err := c.AddPod(ctx, node, "default", name)
+				if err != nil {
+					return err
+				}
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				c.pods[name] = runningPod{node, ip}
+				return nil
+			})
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	c.reportAddresses(t, ctx, prefix)
+	c.noneTwice(t)
+}
+
+// reportAddresses writes the status of the pods whose name begins so.
+func (c *twice) reportAddresses(t *testing.T, ctx context.Context, prefix string) {
+	t.Helper()
+	var status []string
+	for name, p := range c.pods {
+		if strings.HasPrefix(name, prefix+"-") {
+			status = append(status, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: default}, `+
+				`status: {phase: Running, podIP: %s, podIPs: [{ip: %s}]}}`, name, p.ip, p.ip))
+		}
+	}
+	c.kubectl(t, ctx, strings.Join(status, "\n---\n"), "apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "-")
+}
+
+// noneTwice: no two running pods have one address.
+func (c *twice) noneTwice(t *testing.T) {
+	t.Helper()
+	owner := map[netip.Addr]string{}
+	for name, p := range c.pods {
+		if other, taken := owner[p.ip]; taken {
+			t.Errorf("%s is the address of %s on %s and of %s on %s", p.ip, other, c.pods[other].node, name, p.node)
+		}
+		owner[p.ip] = name
+	}
+}
+
+// stored waits until IPAM has every running pod's address, for that pod.
+func (c *twice) stored(t *testing.T, ctx context.Context) {
+	t.Helper()
+	if err := c.eventually(ctx, 90*time.Second, func() error {
+		names, err := c.storedOwners(ctx)
+		if err != nil {
+			return err
+		}
+		for name, p := range c.pods {
+			if names[p.ip] != name {
+				return fmt.Errorf("%s of %s on %s is %q's in IPAM", p.ip, name, p.node, names[p.ip])
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// storedOwners are the pods that IPAM's blocks name, by address.
+func (c *twice) storedOwners(ctx context.Context) (map[netip.Addr]string, error) {
+	out, err := c.Kubectl(ctx, "", "get", "ipamblocks.projectcalico.org", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var blocks struct {
+		Items []struct {
+			Spec struct {
+				CIDR        netip.Prefix
+				Allocations []*int
+				Attributes  []struct{ Secondary map[string]string }
+			}
+		}
+	}
+	if err := json.Unmarshal(out, &blocks); err != nil {
+		return nil, err
+	}
+	names := map[netip.Addr]string{}
+	for _, b := range blocks.Items {
+		ip := b.Spec.CIDR.Addr()
+		for _, at := range b.Spec.Allocations {
+			if at != nil {
+				names[ip] = b.Spec.Attributes[*at].Secondary["pod"]
+			}
+			ip = ip.Next()
+		}
+	}
+	return names, nil
+}
+
+// underPing pings a pod of each rack from the other, and nothing may be lost
+// while do runs.
+func (c *twice) underPing(t *testing.T, ctx context.Context, do func()) {
+	t.Helper()
+	type flow struct{ from, to string }
+	stops := map[flow]func() pingResult{}
+	for _, f := range []flow{{"first-0", "first-2"}, {"first-3", "first-1"}, {"first-4", "first-5"}} {
+		stops[f] = c.pingBetween(t, ctx, f.from, f.to)
+	}
+	do()
+	for f, stop := range stops {
+		r := stop()
+		t.Logf("%s to %s: %d sent, %d lost, longest %.1f ms", f.from, f.to, r.Sent, r.Lost, r.MaxMs)
+		if r.Lost != 0 || r.Failed != 0 || r.Sent == 0 {
+			t.Errorf("%s on %s to %s on %s: %+v, want none lost", f.from, c.pods[f.from].node, f.to, c.pods[f.to].node, r)
+		}
+	}
+}
+
+// nodesMadeAgain: every Node is deleted and made again after a time of its own,
+// its agent and its pods alive; the pods that the API server forgot meanwhile
+// end, as their kubelet would have them, and new ones come.
+func (c *twice) nodesMadeAgain(t *testing.T, ctx context.Context) {
+	absent := map[string]time.Duration{"a2": time.Second, "b1": 8 * time.Second, "b2": 30 * time.Second}
+	c.underPing(t, ctx, func() {
+		var group errgroup.Group
+		for node, pause := range absent {
+			group.Go(func() error { return c.makeNodeAgain(ctx, node, pause) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		c.addPods(t, ctx, "after-nodes", 12)
+		c.stored(t, ctx)
+	})
+}
+
+// makeNodeAgain deletes a Node and registers it as its kubelet would.
+func (c *twice) makeNodeAgain(ctx context.Context, name string, pause time.Duration) error {
+	out, err := c.Kubectl(ctx, "", "get", "node", name, "-o", "json")
+	if err != nil {
+		return err
+	}
+	var n struct {
+		APIVersion string         `json:"apiVersion"`
+		Kind       string         `json:"kind"`
+		Metadata   map[string]any `json:"metadata"`
+		Spec       map[string]any `json:"spec"`
+		Status     map[string]any `json:"status"`
+	}
+	if err := json.Unmarshal(out, &n); err != nil {
+		return err
+	}
+	status := map[string]any{"status": map[string]any{"addresses": n.Status["addresses"], "conditions": n.Status["conditions"]}}
+	n.Metadata = map[string]any{"name": name, "labels": n.Metadata["labels"]} // no annotation: kubelets have none of ours
+	n.Status = nil
+	object, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(status)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Kubectl(ctx, "", "delete", "node", name); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+	}
+	if _, err := c.Kubectl(ctx, string(object), "create", "-f", "-"); err != nil {
+		return err
+	}
+	_, err = c.Kubectl(ctx, "", "patch", "node", name, "--subresource=status", "--type=merge", "-p", string(patch))
+	return err
+}
+
+// etcdRestored: the control plane goes back to a backup that is 200 pods older,
+// while those pods run on.
+func (c *twice) etcdRestored(t *testing.T, ctx context.Context) {
+	machine := c.Topology().ControlPlane.Name
+	data := filepath.Join(c.Dir(), "machines", machine, "etcd")
+	if _, err := os.Stat(data); err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(t.TempDir(), "etcd")
+	restart := func(offline func() error) {
+		t.Helper()
+		if err := c.PowerOff(ctx, machine); err != nil {
+			t.Fatal(err)
+		}
+		if err := offline(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PowerOn(ctx, machine); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(func() error { return os.CopyFS(backup, os.DirFS(data)) })
+	c.underPing(t, ctx, func() {
+		c.addPods(t, ctx, "forgotten", 200)
+		restart(func() error {
+			if err := os.RemoveAll(filepath.Join(data, "member")); err != nil {
+				return err
+			}
+			return os.CopyFS(data, os.DirFS(backup))
+		})
+		c.addPods(t, ctx, "after-etcd", 40)
+		c.stored(t, ctx)
+	})
+}
+
+// installedAgain: agents and controller end, every object of Muslin's is taken
+// away with its kind and put back, agents start, and as many pods as run come.
+func (c *twice) installedAgain(t *testing.T, ctx context.Context) {
+	crds := filepath.Join(c.Source, "manifests/crds")
+	c.underPing(t, ctx, func() {
+		for _, n := range c.allNodes() {
+			if err := c.KillAgent(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.kubectl(t, ctx, "", "delete", "-k", crds, "--wait=true")
+		c.kubectl(t, ctx, "", "apply", "-k", crds)
+		c.kubectl(t, ctx, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+		c.kubectl(t, ctx, lightObjects+"---\n"+c.routerPeers(), "apply", "-f", "-")
+		if err := c.StartAgents(); err != nil {
+			t.Fatal(err)
+		}
+		c.addPods(t, ctx, "after-install", 40)
+		c.stored(t, ctx)
+	})
+}
+
+// pingBetween pings one pod from another at 100 packets a second, until the
+// returned function is called.
+func (c *twice) pingBetween(t *testing.T, ctx context.Context, from, to string) func() pingResult {
+	t.Helper()
+	return c.pingFrom(t, ctx, c.pods[from].node, "default-"+from, c.pods[to].ip.String())
+}
