@@ -26,6 +26,8 @@ type speech struct {
 	told     atomic.Pointer[told]
 
 	leaving departure              // owned by loop's goroutine
+	failure error                  // of the last apply; owned by loop's goroutine
+	said    string                 // what of it was logged
 	drained atomic.Pointer[string] // the step of a drain that all peers were told of
 
 	refusedNow refusedCounts
@@ -111,12 +113,19 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.
 		s.told.Store(&told{config, start})
 	}
 	s.a.sessions.notify()
+	s.failure = err
+	taken := s.a.portsTaken(config, err)
+	s.a.own.bgp.set(taken)
 	if err != nil && ctx.Err() == nil {
-		s.a.log.Warn("bgp apply failed", "error", err)
+		s.complain(err)
 		return time.After(retryAfter)
 	}
 	if err == nil {
+		s.said = ""
 		s.noteDrain(snap)
+	}
+	if len(taken) > 0 {
+		return time.After(retryAfter) // to see it free
 	}
 	if next > 0 {
 		return time.After(next)
@@ -140,10 +149,22 @@ func (s *speech) noteDrain(snap model.Snapshot) {
 	}
 }
 
+// complain logs a failure when it is another one than before.
+func (s *speech) complain(err error) {
+	if s.said != err.Error() {
+		s.said = err.Error()
+		s.a.log.Warn("bgp apply failed", "error", err)
+	}
+}
+
 // gate passes once a first session is established, or when there is none to
 // wait for. It does not close again: a lost session is no reason to take the
 // node out of service.
 func (s *speech) gate(speaker *gobgp.Speaker) {
+	if s.failure != nil {
+		s.a.conds.waitFirst(gateBGP, s.failure.Error())
+		return
+	}
 	if up, configured := speaker.Established(); up > 0 || configured == 0 {
 		s.a.conds.pass(gateBGP)
 		return
