@@ -69,8 +69,10 @@ type builder struct {
 	interfaces bool
 	// unnumbered are the peers with a link-local address.
 	unnumbered []netip.Addr
-	pods       []netip.Addr // of this node, that speak BGP
-	inMesh     []netip.Addr // see meshNodes
+	pods       []netip.Addr  // of this node, that speak BGP
+	inMesh     []netip.Addr  // see meshNodes
+	nodesTell  []Rule        // see nodeRules
+	nodeHosts  []PrefixRange // see nodeAddresses
 	policies   []Policy
 	problems   []model.Problem
 }

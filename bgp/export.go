@@ -79,36 +79,6 @@ func nextHopMode(o model.BGPPeer, p Peer) NextHopMode {
 	return ""
 }
 
-// importRules: never what no peer can rightly announce, then the filters, then
-// everything (Calico: "import all" behind the filters).
-func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
-	out := append(linkLocalNextHop(p), Rule{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject})
-	var own []PrefixRange
-	for _, f := range []Family{IPv4, IPv6} {
-		if a := addrOf(b.node, f); a.IsValid() {
-			own = append(own, Exactly(host(a)))
-		}
-	}
-	out = append(out, Rule{From: "node address", Match: Match{Prefixes: own}, Action: Reject}, shunRule())
-	out = append(out, b.podRules(p)...)
-	return append(out, onlyFromItself(p, append(b.filterRules(p, o, Import), Rule{From: "default", Action: Accept}))...)
-}
-
-// martians are ranges that are not routed anywhere: "this network", loopback,
-// link-local, multicast and the reserved class E (RFC 6890), and their IPv6
-// kin. A default route (length 0) is not among them.
-func martians() []PrefixRange {
-	var out []PrefixRange
-	for _, s := range []string{
-		"127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4",
-		"::1/128", "fe80::/10", "ff00::/8",
-	} {
-		out = append(out, Inside(netip.MustParsePrefix(s)))
-	}
-	zero := netip.MustParsePrefix("0.0.0.0/8")
-	return append(out, PrefixRange{zero, 8, 32})
-}
-
 // ownRule is where every own path is decided on that no rule before was about.
 const ownRule = "own"
 

@@ -182,6 +182,24 @@ type decided struct {
 	wanted bool
 }
 
+// fewest are the fewest prefixes that hold the addresses of a list and no others.
+func fewest(list []netip.Prefix) []netip.Prefix {
+	var four, six []decided
+	masked := make([]netip.Prefix, len(list))
+	for i, p := range list {
+		masked[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked()
+	}
+	slices.SortFunc(masked, comparePrefix)
+	for _, p := range slices.Compact(masked) {
+		if d := (decided{p, true}); p.Addr().Is4() {
+			four = append(four, d)
+		} else {
+			six = append(six, d)
+		}
+	}
+	return append(cover(netip.MustParsePrefix("0.0.0.0/0"), false, four), cover(netip.MustParsePrefix("::/0"), false, six)...)
+}
+
 // cover lists what is wanted of p. in are the prefixes inside it, sorted;
 // wanted is what holds where none of them lies.
 func cover(p netip.Prefix, wanted bool, in []decided) []netip.Prefix {

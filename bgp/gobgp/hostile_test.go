@@ -222,20 +222,25 @@ func TestHostilePeer(t *testing.T) {
 // router outside the cluster, and as a node of it. What the import rules refuse
 // never gets as far as the check.
 func TestClaims(t *testing.T) {
-	claims := "0.0.0.0/0 10.9.0.1/32 127.0.0.0/8 224.0.0.0/4 10.244.1.0/26 10.244.2.0/26 10.244.2.0/27 10.244.77.0/26 198.51.100.0/24"
+	claims := "0.0.0.0/0 10.9.0.1/32 127.0.0.0/8 224.0.0.0/4 10.244.1.0/26 10.244.2.0/26 10.244.2.0/27 10.244.77.0/26 198.51.100.0/24 0.0.0.0/1 128.0.0.0/1 10.9.0.2/32"
 	const byBoth = "10.244.2.0/26 via [10.9.0.2 10.9.0.66]\n"
 	for name, tc := range map[string]struct {
 		node     bool
 		near     bool     // the owner is on our own subnet
 		refused  []string // by the check, in warn and enforce
 		enforced string   // what is left to be installed
+		told     []string // what the import rules refuse beside what nobody may announce
 	}{
 		// the owner of a block may be behind a router, of a part of it not
-		"router": {false, false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n" + byBoth + "198.51.100.0/24 via [10.9.0.66]\n"},
+		"router": {false, false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n0.0.0.0/1 via [10.9.0.66]\n10.9.0.2/32 via [10.9.0.66]\n" + byBoth + "128.0.0.0/1 via [10.9.0.66]\n198.51.100.0/24 via [10.9.0.66]\n", nil},
 		"router beside the owner": {false, true, []string{"10.244.2.0/26: NotBehind", "10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"},
-			"0.0.0.0/0 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n198.51.100.0/24 via [10.9.0.66]\n"},
+			"0.0.0.0/0 via [10.9.0.66]\n0.0.0.0/1 via [10.9.0.66]\n10.9.0.2/32 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n128.0.0.0/1 via [10.9.0.66]\n198.51.100.0/24 via [10.9.0.66]\n", nil},
+		// a node tells of pods and services, and of nothing else
 		"node": {true, true, []string{"10.244.2.0/26: WrongOwner", "10.244.2.0/27: WrongOwner", "10.244.77.0/26: NoBlock"},
-			"0.0.0.0/0 via [10.9.0.66]\n10.244.2.0/26 via [10.9.0.2]\n198.51.100.0/24 via [10.9.0.66]\n"},
+			"10.244.2.0/26 via [10.9.0.2]\n", []string{
+				"0.0.0.0/0: not a node's to announce", "0.0.0.0/1: not a node's to announce", "128.0.0.0/1: not a node's to announce",
+				"198.51.100.0/24: not a node's to announce", "10.9.0.2/32: node address",
+			}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -256,8 +261,12 @@ func TestClaims(t *testing.T) {
 			s.apply(desired(t, snap))
 			s.established(b.V4)
 			evil.Start("env", hostileEnv+"=claim "+claims, os.Args[0])
-			bgptest.Eventually(t, "claims", bgptest.Contains(s.learned, "0.0.0.0/0 via", "10.244.2.0/26 via [10.9.0.2 10.9.0.66]", "10.244.2.0/27", "10.244.77.0/26", "198.51.100.0/24"))
-			bgptest.Eventually(t, "refused by the import rules", bgptest.Contains(s.refused, "10.9.0.1/32: node address", "127.0.0.0/8: martians", "224.0.0.0/4: martians"))
+			bgptest.Eventually(t, "claims", bgptest.Contains(s.learned, "10.244.2.0/26 via [10.9.0.2 10.9.0.66]", "10.244.2.0/27", "10.244.77.0/26"))
+			bgptest.Eventually(t, "refused by the import rules", bgptest.Contains(s.refused,
+				append(tc.told, "10.9.0.1/32: node address", "127.0.0.0/8: martians", "224.0.0.0/4: martians")...))
+			if tc.told == nil {
+				bgptest.Eventually(t, "a router's", bgptest.Contains(s.learned, "0.0.0.0/0 via", "0.0.0.0/1 via", "128.0.0.0/1 via", "198.51.100.0/24", "10.9.0.2/32"))
+			}
 			learned := s.state().Learned
 			all := installable(learned)
 			if bad := bgptest.Lacks(func() string { return all }, "10.9.0.1/32", "127.", "224.", "10.244.1.0")(); bad != "" {
