@@ -19,6 +19,8 @@ GO_PATCHED    = GOFLAGS="$$($(GO) env GOFLAGS) -modfile=$(CURDIR)/third_party/go
 # make test runs the tests of bgp/gobgp with the release, too, but for these: half of the time, and of the parser alone.
 PATCHED_ONLY ?= TestHostilePeer|TestFlood
 export CGO_ENABLED := 0
+# Tests, programs and the image are compiled with the same flags: what one has compiled serves the others.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(GOFLAGS)) -trimpath)
 
 .DEFAULT_GOAL := help
 
