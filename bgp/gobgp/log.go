@@ -19,7 +19,7 @@ func quiet(l *slog.Logger, heard func(peerRecord)) *slog.Logger {
 type peerRecord struct {
 	peer          netip.Addr
 	message       string
-	err           string // of an attempt to connect
+	err           string // of an attempt to connect, or a panic
 	code, subcode uint8  // of a NOTIFICATION
 }
 
@@ -29,6 +29,7 @@ const (
 	logSent     = "sent notification"
 	logReceived = "received notification"
 	logHold     = "hold timer expired"
+	logPanic    = "recovered from a panic" // with a patch alone; without, it is the end of the process
 )
 
 type softer struct {
@@ -53,7 +54,7 @@ func (h *softer) Handle(ctx context.Context, r slog.Record) error {
 
 func (h *softer) listen(r slog.Record) {
 	switch r.Message {
-	case logConnect, logSent, logReceived, logHold:
+	case logConnect, logSent, logReceived, logHold, logPanic:
 	default:
 		return
 	}

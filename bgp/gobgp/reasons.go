@@ -36,6 +36,7 @@ const (
 	reasonIdentity     = "identity-changed"
 	reasonWaiting      = "waiting" // for the peer to connect
 	reasonAdministered = "administrative"
+	reasonInternal     = "internal-error"
 	reasonOther        = "other"
 )
 
@@ -217,6 +218,8 @@ func (v *session) whyRecorded(r peerRecord) failure {
 	switch {
 	case r.message == logConnect:
 		return whyNot(v.config, r.err)
+	case r.message == logPanic:
+		return failure{reasonInternal, "a message of the peer could not be handled, which is a fault of this node's: " + r.err}
 	case r.message == logHold:
 		return holdTimer(v.config)
 	case r.message == logReceived:
