@@ -23,8 +23,10 @@ const (
 	// AnnotationBFDMultiplier is how many packets may be missed, 1 to 255.
 	// Default 3.
 	AnnotationBFDMultiplier = "muslin.io/bfd-multiplier"
-	// AnnotationPrefixLimit is how many prefixes a family a BGPPeer may
-	// announce before its session is closed: 1 to 2^31-1. Default: no limit.
+	// AnnotationPrefixLimit is how many prefixes a family a BGPPeer, or with a
+	// BGPConfiguration "default" each node of the mesh, may announce before its
+	// session is closed: 1 to 2^31-1. Default: 100,000, and 10,000 in the mesh and of
+	// pods.
 	AnnotationPrefixLimit = "muslin.io/prefix-limit"
 	// AnnotationFamilies is what a BGPPeer's session carries: "ipv4", "ipv6"
 	// or "ipv4,ipv6".
@@ -45,7 +47,10 @@ var (
 		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
 		AnnotationPrefixLimit, AnnotationFamilies, AnnotationReExport,
 	}
-	configAnnotations = []string{AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier, AnnotationMaxPaths, AnnotationOriginCheck}
+	configAnnotations = []string{
+		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
+		AnnotationPrefixLimit, AnnotationMaxPaths, AnnotationOriginCheck,
+	}
 )
 
 // annotationsOfAddresses are read by package nodeaddr, before anything gets here.
@@ -56,19 +61,19 @@ func (b *builder) annotations(o model.BGPPeer, p *Peer) {
 	ref := peerRef(o)
 	b.unknownAnnotations(ref, o.Annotations, peerAnnotations)
 	b.timers(ref, o.Annotations, p)
-	if n, ok := b.number(ref, o.Annotations, AnnotationPrefixLimit, 1, 1<<31-1); ok {
-		p.PrefixLimit = n
-	}
 	if v, ok := o.Annotations[AnnotationFamilies]; ok {
 		b.families(ref, v, p)
 	}
 }
 
-// timers reads the annotations that a BGPPeer and the mesh share.
+// timers reads those annotations, also the prefix limit, that a BGPPeer and the mesh share.
 func (b *builder) timers(ref model.Ref, a map[string]string, p *Peer) {
 	if d, ok := b.duration(ref, a, AnnotationHoldTime, 3*time.Second, 65535*time.Second); ok {
 		p.HoldTime = d.Round(time.Second)
 		p.Keepalive = p.HoldTime / 3
+	}
+	if n, ok := b.number(ref, a, AnnotationPrefixLimit, 1, 1<<31-1); ok {
+		p.PrefixLimit = n
 	}
 	d, ok := b.duration(ref, a, AnnotationBFD, 10*time.Millisecond, time.Minute)
 	if !ok {

@@ -15,6 +15,14 @@ const (
 	DefaultRestartTime = 120 * time.Second // BIRD's default, so Calico's maxRestartTime default
 	DefaultMaxPaths    = 16                // BIRD's default of "merge paths on", as Calico uses it
 
+	// DefaultPrefixLimit is how many prefixes a family a peer may announce: more
+	// than a data centre has, less than the Internet's table, which a router that
+	// redistributes by mistake would have every node hold and install.
+	DefaultPrefixLimit = 100_000
+	// MeshPrefixLimit is that of a session of the mesh or with a pod, which tells of
+	// one node's blocks and service addresses, or of what is behind one pod.
+	MeshPrefixLimit = 10_000
+
 	// NormalPriority is the priority (kernel metric) of a route that nobody
 	// gave another one (Calico ipv4NormalRoutePriority).
 	NormalPriority = 1024
@@ -64,6 +72,11 @@ type Config struct {
 	// NoInstall are ranges whose learned prefixes are spoken of and never
 	// installed: service addresses, which every node serves itself.
 	NoInstall []netip.Prefix
+
+	// Blocks are where the cluster's blocks lie, and of which lengths they and their
+	// parts are; Origins are the AS numbers that tell of them, sorted.
+	Blocks  []PrefixRange
+	Origins []model.ASN
 
 	Paths    []Path   // sorted by prefix
 	Peers    []Peer   // sorted by address
@@ -127,10 +140,18 @@ type Peer struct {
 	ReachableBy     netip.Addr // gateway through which the peer's address is reached
 	Link            Link       // the one on whose subnet the peer is; zero: none, or not known
 
-	PrefixLimit int // prefixes a family the peer may announce; 0: any number
+	PrefixLimit int // prefixes a family the peer may announce, at least 1
 	BFD         *BFD
 
 	Import, Export string // names of policies
+}
+
+// usualPrefixLimit is the limit of a session that no annotation sets.
+func (p Peer) usualPrefixLimit() int {
+	if p.Kind == KindMesh || p.IsPod() {
+		return MeshPrefixLimit
+	}
+	return DefaultPrefixLimit
 }
 
 // Link is an interface of the node.

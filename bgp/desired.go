@@ -36,6 +36,8 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 		Listen:     b.listenAddresses(),
 		MaxPaths:   b.maxPaths(),
 		NoInstall:  b.serviceRanges(),
+		Blocks:     b.blockRanges(),
+		Origins:    b.origins(),
 		Paths:      b.paths(),
 	}
 	c.Peers = b.peers()

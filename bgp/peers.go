@@ -220,6 +220,7 @@ func (b *builder) base(p *Peer) {
 	}
 	p.HoldTime, p.RestartTime = DefaultHoldTime, DefaultRestartTime
 	p.Keepalive = p.HoldTime / 3
+	p.PrefixLimit = p.usualPrefixLimit()
 }
 
 // reflect keeps reflection to where it has a meaning: iBGP (RFC 4456).

@@ -61,7 +61,7 @@ func (p Peer) String() string {
 	when(&w, p.ReflectorClient, " client-of %s", p.ClusterID)
 	when(&w, p.ReachableBy.IsValid(), " reachable-by %s", p.ReachableBy)
 	when(&w, p.Link.Name != p.Address.Zone(), " link %s", p.Link.Name)
-	when(&w, p.PrefixLimit > 0, " prefix-limit %d", p.PrefixLimit)
+	when(&w, p.PrefixLimit != p.usualPrefixLimit(), " prefix-limit %d", p.PrefixLimit)
 	if p.BFD != nil {
 		fmt.Fprintf(&w, " bfd %s x %d", p.BFD.Interval, p.BFD.Multiplier)
 	}

@@ -28,6 +28,10 @@ type learned struct {
 	sub    *subscription   // the one whose events count
 	held   map[netip.Addr]bool
 
+	odd     map[oddity]netip.Prefix // each with an example; at most mostOdd
+	blocks  []bgp.PrefixRange       // see bgp.Config
+	origins []model.ASN
+
 	single map[hop]*pathSet            // those of one path, shared by all routes that have the same: most have
 	equal  map[string]*model.Multipath // those of several, by what they say
 }
@@ -56,7 +60,7 @@ type hop struct {
 func newLearned(hint func()) *learned {
 	return &learned{
 		hint: hint, pace: newPace(hint), routes: map[netip.Prefix]*pathSet{}, held: map[netip.Addr]bool{},
-		single: map[hop]*pathSet{}, equal: map[string]*model.Multipath{},
+		odd: map[oddity]netip.Prefix{}, single: map[hop]*pathSet{}, equal: map[string]*model.Multipath{},
 	}
 }
 
@@ -64,6 +68,7 @@ func (l *learned) clear() {
 	l.mu.Lock()
 	l.routes, l.list, l.sub = map[netip.Prefix]*pathSet{}, nil, nil
 	clear(l.single)
+	clear(l.odd)
 	l.mu.Unlock()
 	l.hint()
 }
@@ -112,6 +117,7 @@ func (s *subscription) listed(ps []*apiutil.Path) {
 	}
 	l.list, l.dirty = nil, nil
 	clear(l.single)
+	clear(l.odd)
 	l.keepGhosts()
 	for _, p := range append(ps, s.waiting...) {
 		l.update(p)
@@ -129,6 +135,7 @@ func (l *learned) update(p *apiutil.Path) {
 	}
 	prefix := nlri.Prefix
 	l.mark(prefix)
+	l.look(p, prefix)
 	hops := l.hops(prefix)
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	h := hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nextHop(p), stale: p.Stale}

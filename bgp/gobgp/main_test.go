@@ -56,6 +56,7 @@ type answer struct {
 	RSS       int64 // at its most, in KiB
 	Learned   []model.Learned
 	Refused   []bgp.Refusal
+	Odd       []bgp.Oddity
 	Peers     []model.PeerStatus
 	Converged bool
 }
@@ -105,7 +106,7 @@ func child(mode string) int {
 				a.Error = err.Error()
 			}
 		}
-		a.Learned, a.Peers = s.Learned(), s.Peers()
+		a.Learned, a.Peers, a.Odd = s.Learned(), s.Peers(), s.Odd()
 		if refused, err := s.Refused(); err != nil {
 			a.Error = err.Error()
 		} else {
@@ -273,6 +274,15 @@ func (p *process) refused() string {
 	var w strings.Builder
 	for _, r := range p.state().Refused {
 		fmt.Fprintf(&w, "%s: %s\n", r.Prefix, r.Reason)
+	}
+	return w.String()
+}
+
+// odd is what is odd about what was announced, as text.
+func (p *process) odd() string {
+	var w strings.Builder
+	for _, o := range p.state().Odd {
+		fmt.Fprintf(&w, "%s from %s by AS %s\n", o.Prefix, o.Peer, o.Origin)
 	}
 	return w.String()
 }

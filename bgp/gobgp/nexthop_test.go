@@ -181,6 +181,7 @@ func TestIPv6OverIPv4(t *testing.T) {
 			bgptest.Eventually(t, "IPv4", bgptest.Contains(s.learned, "10.244.50.0/26 via ["+b.V4+"]"))
 			if tc.via == "" {
 				bgptest.Eventually(t, "refused", bgptest.Contains(s.refused, "fd44:50::/64: unusable next hop"))
+				bgptest.Eventually(t, "told of", bgptest.Contains(s.odd, "fd44:50::/64 from "+b.V4+" by AS 0"))
 				if bad := bgptest.Lacks(s.learned, "fd44:50::")(); bad != "" {
 					t.Error(bad)
 				}

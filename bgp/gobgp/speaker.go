@@ -351,6 +351,7 @@ func (s *Speaker) config() *bgp.Config {
 }
 
 func (s *Speaker) setConfig(c bgp.Config) {
+	s.rib.expect(&c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current = &c

@@ -15,6 +15,7 @@ type reflectorLoad struct {
 	mu       sync.Mutex
 	problems []model.Problem // of the configuration
 	over     []model.Problem // of the load
+	heard    []model.Problem // of what peers announce
 	told     []model.Problem // over, as the node's condition has it
 	known    bool            // told is that: not what an earlier process wrote
 }
@@ -36,13 +37,26 @@ func (s *speech) judge(cfg bgp.Config) {
 	s.load.mu.Lock()
 	defer s.load.mu.Unlock()
 	s.load.over = bgp.ReflectorLoad(cfg, s.a.cfg.Node, routes)
-	s.problems.set(append(append([]model.Problem{}, s.load.problems...), s.load.over...))
+	s.problems.set(slices.Concat(s.load.problems, s.load.over, s.load.heard))
+}
+
+// listen looks at what peers announce.
+func (s *speech) listen(cfg bgp.Config) {
+	speaker := s.speaker.Load()
+	if speaker == nil {
+		return
+	}
+	heard := bgp.HeardProblems(cfg, speaker.Peers(), speaker.Odd())
+	s.load.mu.Lock()
+	defer s.load.mu.Unlock()
+	s.load.heard = heard
 }
 
 // tellReflector keeps the node's condition RouteReflectorPressure true to the
 // load.
 func (a *agent) tellReflector(ctx context.Context) error {
 	cfg, _ := a.speech.configured()
+	a.speech.listen(cfg)
 	a.speech.judge(cfg)
 	l := &a.speech.load
 	l.mu.Lock()
