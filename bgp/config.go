@@ -100,6 +100,8 @@ type Path struct {
 	NextHop   netip.Addr // this node's address of the prefix's family
 	LocalPref uint32     // towards iBGP peers, unless a policy says otherwise
 	Kind      PathKind
+	// LastResort marks the path with GRACEFUL_SHUTDOWN (RFC 8326): it ends soon.
+	LastResort bool
 }
 
 // PeerKind is how a peer came to be, in the words of CalicoNodeStatus.

@@ -391,10 +391,10 @@ func services(_ *testing.T, s *model.Snapshot) {
 	s.BGP[0].ServiceExternalIPs = []netip.Prefix{prefix("192.0.2.0/24"), prefix("198.51.100.7/32")}
 	s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix("172.20.0.0/16")}
 	s.Services = []model.Service{
-		{Name: "cluster", Type: "LoadBalancer", ClusterIPs: []netip.Addr{addr("10.96.0.1")}, LoadBalancerIPs: []netip.Addr{addr("172.20.0.1")}, Ready: true},
-		{Name: "local-here", Type: "LoadBalancer", LocalTraffic: true, ReadyLocal: true, Ready: true,
+		{Name: "cluster", Type: "LoadBalancer", ClusterIPs: []netip.Addr{addr("10.96.0.1")}, LoadBalancerIPs: []netip.Addr{addr("172.20.0.1")}, IPv4: model.Endpoints{Anywhere: true}},
+		{Name: "local-here", Type: "LoadBalancer", LocalTraffic: true, IPv4: model.Endpoints{Here: true, Anywhere: true},
 			ClusterIPs: []netip.Addr{addr("10.96.0.2")}, ExternalIPs: []netip.Addr{addr("192.0.2.2"), addr("203.0.113.1")}, LoadBalancerIPs: []netip.Addr{addr("172.20.0.2")}},
-		{Name: "local-elsewhere", Type: "LoadBalancer", LocalTraffic: true, Ready: true,
+		{Name: "local-elsewhere", Type: "LoadBalancer", LocalTraffic: true, IPv4: model.Endpoints{Anywhere: true},
 			ClusterIPs: []netip.Addr{addr("10.96.0.3")}, LoadBalancerIPs: []netip.Addr{addr("172.20.0.3")}},
 		{Name: "single", Type: "ClusterIP", ClusterIPs: []netip.Addr{addr("10.96.0.4")}, ExternalIPs: []netip.Addr{addr("198.51.100.7"), addr("192.0.2.9")}},
 		{Name: "not-ready", Type: "LoadBalancer", LoadBalancerIPs: []netip.Addr{addr("172.20.0.5")}},

@@ -32,8 +32,15 @@ func (b *builder) paths() []Path {
 			add(p, PathBorrowed)
 		}
 	}
-	for _, p := range b.services() {
+	services, ending := b.services()
+	for _, p := range services {
 		add(p, PathService)
+	}
+	for _, p := range ending {
+		before := len(out)
+		if add(p, PathService); len(out) > before { // nobody else serves it here
+			out[before].LocalPref, out[before].LastResort = 0, true
+		}
 	}
 	slices.SortFunc(out, func(x, y Path) int { return comparePrefix(x.Prefix, y.Prefix) })
 	return out

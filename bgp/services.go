@@ -24,50 +24,63 @@ func (b *builder) serviceRanges() []netip.Prefix {
 //     balancers; a range of one address is no range, and load balancer ranges
 //     only while serviceLoadBalancerAggregation is Enabled;
 //   - single addresses of services with externalTrafficPolicy Local, from nodes
-//     with a ready endpoint of theirs;
+//     with a ready endpoint of theirs; where none is left anywhere, from nodes with
+//     one that terminates and still serves, as ending;
 //   - of the other services, those addresses that are configured as a range of
 //     one, and load balancer addresses while aggregation is Disabled, if the
-//     service has a ready endpoint anywhere.
-func (b *builder) services() []netip.Prefix {
+//     service has an endpoint anywhere.
+//
+// What an address needs is an endpoint of its own family.
+func (b *builder) services() (out, ending []netip.Prefix) {
 	if b.node.ExcludeFromExternalLB {
-		return nil
+		return nil, nil
 	}
 	d := b.defaults
 	aggregated := d.ServiceLBAggregation != "Disabled"
-	out := ranges(d.ServiceClusterIPs)
-	out = append(out, ranges(d.ServiceExternalIPs)...)
+	out = append(ranges(d.ServiceClusterIPs), ranges(d.ServiceExternalIPs)...)
 	if aggregated {
 		out = append(out, ranges(d.ServiceLoadBalancers)...)
 	}
 	for _, s := range b.snap.Services {
-		out = append(out, b.serviceAddresses(s, aggregated)...)
+		if s.LocalTraffic {
+			out = append(out, b.addressesOf(s, func(e model.Endpoints) bool { return e.Here })...)
+			ending = append(ending, b.addressesOf(s, func(e model.Endpoints) bool { return e.LastHere && !e.Anywhere })...)
+			continue
+		}
+		out = append(out, within(s.ExternalIPs, d.ServiceExternalIPs, func(h netip.Prefix) bool { return slices.Contains(d.ServiceExternalIPs, h) })...)
+		out = append(out, within(s.LoadBalancerIPs, d.ServiceLoadBalancers, func(h netip.Prefix) bool {
+			e := endpoints(s, h)
+			return slices.Contains(d.ServiceLoadBalancers, h) || !aggregated && (e.Anywhere || e.LastAnywhere)
+		})...)
+	}
+	return out, ending
+}
+
+// addressesOf are the addresses of a service that may be announced, of families
+// whose endpoints are as wanted.
+func (b *builder) addressesOf(s model.Service, wanted func(model.Endpoints) bool) []netip.Prefix {
+	served := func(h netip.Prefix) bool { return wanted(endpoints(s, h)) }
+	return slices.Concat(within(s.ClusterIPs, b.defaults.ServiceClusterIPs, served), within(s.ExternalIPs, b.defaults.ServiceExternalIPs, served),
+		within(s.LoadBalancerIPs, b.defaults.ServiceLoadBalancers, served))
+}
+
+// within gives those of some addresses that lie in allowed ranges and are wanted.
+func within(as []netip.Addr, allowed []netip.Prefix, wanted func(netip.Prefix) bool) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range as {
+		if h := host(a); insideAny(allowed, h) && wanted(h) {
+			out = append(out, h)
+		}
 	}
 	return out
 }
 
-func (b *builder) serviceAddresses(s model.Service, aggregated bool) []netip.Prefix {
-	d := b.defaults
-	var out []netip.Prefix
-	add := func(as []netip.Addr, allowed []netip.Prefix, wanted func(netip.Prefix) bool) {
-		for _, a := range as {
-			h := host(a)
-			if insideAny(allowed, h) && wanted(h) {
-				out = append(out, h)
-			}
-		}
+// endpoints are those of a service in the family of an address.
+func endpoints(s model.Service, h netip.Prefix) model.Endpoints {
+	if FamilyOf(h.Addr()) == IPv6 {
+		return s.IPv6
 	}
-	if s.LocalTraffic {
-		local := func(netip.Prefix) bool { return s.ReadyLocal }
-		add(s.ClusterIPs, d.ServiceClusterIPs, local)
-		add(s.ExternalIPs, d.ServiceExternalIPs, local)
-		add(s.LoadBalancerIPs, d.ServiceLoadBalancers, local)
-		return out
-	}
-	add(s.ExternalIPs, d.ServiceExternalIPs, func(h netip.Prefix) bool { return slices.Contains(d.ServiceExternalIPs, h) })
-	add(s.LoadBalancerIPs, d.ServiceLoadBalancers, func(h netip.Prefix) bool {
-		return slices.Contains(d.ServiceLoadBalancers, h) || !aggregated && s.Ready
-	})
-	return out
+	return s.IPv4
 }
 
 // ranges drops ranges of a single address.

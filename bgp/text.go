@@ -18,6 +18,7 @@ func (c Config) String() string {
 	for _, p := range c.Paths {
 		fmt.Fprintf(&w, "path %s via %s %s", p.Prefix, p.NextHop, p.Kind)
 		when(&w, p.LocalPref != LocalPref, " local-pref %d", p.LocalPref)
+		when(&w, p.LastResort, " graceful-shutdown")
 		fmt.Fprintln(&w)
 	}
 	for _, p := range c.Peers {

@@ -133,8 +133,12 @@ var fields = []field{
 		}},
 	{name: "serviceClusterIPs", change: func(s *model.Snapshot, _ *model.BGPPeer) {
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
-		s.Services = []model.Service{{Name: "x", LocalTraffic: true, ReadyLocal: true, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.3.4")}}}
+		s.Services = []model.Service{{Name: "x", LocalTraffic: true, IPv4: model.Endpoints{Here: true}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.3.4")}}}
 	}, at: []string{"10.96.0.0/12", "10.96.3.4/32"}},
+	{name: "service-that-ends", change: func(s *model.Snapshot, _ *model.BGPPeer) {
+		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
+		s.Services = []model.Service{{Name: "x", LocalTraffic: true, IPv4: model.Endpoints{LastHere: true, LastAnywhere: true}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.3.4")}}}
+	}, at: []string{"10.96.0.0/12", "10.96.3.4/32", "BGP.community: (65535,0)"}},
 	{name: "no-install-of-services", static: "route 10.96.7.7/32 blackhole; route 10.244.50.0/26 blackhole;", change: func(s *model.Snapshot, _ *model.BGPPeer) {
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
 	}, learned: []string{"10.244.50.0/26"}, refused: []string{"10.96.7.7/32"}},

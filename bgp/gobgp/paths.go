@@ -78,6 +78,9 @@ func apiPath(p bgp.Path, withdraw bool) (*apiutil.Path, error) {
 		packet.NewPathAttributeOrigin(packet.BGP_ORIGIN_ATTR_TYPE_IGP),
 		packet.NewPathAttributeLocalPref(p.LocalPref),
 	}}
+	if p.LastResort {
+		a.Attrs = append(a.Attrs, packet.NewPathAttributeCommunities([]uint32{uint32(packet.COMMUNITY_PLANNED_SHUT)}))
+	}
 	var nh packet.PathAttributeInterface
 	if bgp.FamilyOf(p.Prefix.Addr()) == bgp.IPv6 {
 		a.Family = packet.RF_IPv6_UC

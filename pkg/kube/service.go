@@ -18,11 +18,16 @@ type services struct {
 	list   []model.Service // nil: has to be built
 }
 
-// sliceReadiness is all that is kept of an EndpointSlice.
+// sliceReadiness is all that is kept of an EndpointSlice, which has endpoints of one
+// family.
 type sliceReadiness struct {
+	of        serviceFamily
+	endpoints model.Endpoints
+}
+
+type serviceFamily struct {
 	service string // namespace/name
-	here    bool   // a ready endpoint on this node
-	ready   bool   // a ready endpoint anywhere
+	family  discovery.AddressType
 }
 
 func (s *services) init(c *Cluster, node model.NodeName) {
@@ -60,18 +65,25 @@ func (s *services) all() []model.Service {
 	if s.list != nil {
 		return s.list
 	}
-	here, ready := map[string]bool{}, map[string]bool{}
+	served := map[serviceFamily]model.Endpoints{}
 	for _, r := range s.slices.rows {
-		here[r.value.service] = here[r.value.service] || r.value.here
-		ready[r.value.service] = ready[r.value.service] || r.value.ready
+		served[r.value.of] = either(served[r.value.of], r.value.endpoints)
 	}
 	s.list = s.table.values()
 	for i := range s.list {
 		v := &s.list[i]
 		key := v.Namespace + "/" + v.Name
-		v.ReadyLocal, v.Ready = here[key], ready[key]
+		v.IPv4, v.IPv6 = served[serviceFamily{key, discovery.AddressTypeIPv4}], served[serviceFamily{key, discovery.AddressTypeIPv6}]
 	}
 	return s.list
+}
+
+// either joins what two slices say.
+func either(a, b model.Endpoints) model.Endpoints {
+	return model.Endpoints{
+		Here: a.Here || b.Here, Anywhere: a.Anywhere || b.Anywhere,
+		LastHere: a.LastHere || b.LastHere, LastAnywhere: a.LastAnywhere || b.LastAnywhere,
+	}
 }
 
 // readService translates a Service. One without addresses that BGP could
@@ -111,13 +123,16 @@ func addresses(texts []string) []netip.Addr {
 func readSlice(node model.NodeName) func(any) reading[sliceReadiness] {
 	return func(obj any) reading[sliceReadiness] {
 		o := obj.(*discovery.EndpointSlice)
-		out := sliceReadiness{service: o.Namespace + "/" + o.Labels[discovery.LabelServiceName]}
+		out := sliceReadiness{of: serviceFamily{o.Namespace + "/" + o.Labels[discovery.LabelServiceName], o.AddressType}}
 		for _, e := range o.Endpoints {
-			if e.Conditions.Ready != nil && !*e.Conditions.Ready { // unset means ready
-				continue
+			here := e.NodeName != nil && *e.NodeName == string(node)
+			c := e.Conditions
+			switch {
+			case c.Ready == nil || *c.Ready: // unset means ready
+				out.endpoints = either(out.endpoints, model.Endpoints{Here: here, Anywhere: true})
+			case deref(c.Terminating) && deref(c.Serving):
+				out.endpoints = either(out.endpoints, model.Endpoints{LastHere: here, LastAnywhere: true})
 			}
-			out.ready = true
-			out.here = out.here || e.NodeName != nil && *e.NodeName == string(node)
 		}
 		return reading[sliceReadiness]{value: out, ok: true}
 	}

@@ -28,15 +28,17 @@ metadata: {name: elsewhere, namespace: default}
 spec: {type: ExternalName, externalName: example.com}
 `
 
-func slice(name, endpoints string) string {
+func slice(name, endpoints string) string { return sliceOf("IPv4", name, endpoints) }
+
+func sliceOf(family, name, endpoints string) string {
 	return fmt.Sprintf(`apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: %s, namespace: default, labels: {kubernetes.io/service-name: web}}
-addressType: IPv4
+addressType: %s
 ports: [{port: 80}]
 endpoints: %s
 ---
-`, name, endpoints)
+`, name, family, endpoints)
 }
 
 // web gives the service of that name, and what is wrong with asking for it.
@@ -77,23 +79,30 @@ func TestServicesAreWatchedWhenAskedFor(t *testing.T) {
 
 	for _, step := range []struct {
 		name, slice string
-		here, any   bool
+		four, six   model.Endpoints
 	}{
-		{"not ready here", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false}}]`), false, false},
-		{"ready elsewhere", slice("web-2", `[{addresses: [10.244.0.2], nodeName: n2, conditions: {ready: true}}]`), false, true},
-		{"ready here, by default", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1}]`), true, true},
+		{"not ready here", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false}}]`), model.Endpoints{}, model.Endpoints{}},
+		{"ready elsewhere", slice("web-2", `[{addresses: [10.244.0.2], nodeName: n2, conditions: {ready: true}}]`), model.Endpoints{Anywhere: true}, model.Endpoints{}},
+		{"ready here, by default", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1}]`), model.Endpoints{Here: true, Anywhere: true}, model.Endpoints{}},
+		{"ending here", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false, serving: true, terminating: true}}]`),
+			model.Endpoints{Anywhere: true, LastHere: true, LastAnywhere: true}, model.Endpoints{}},
+		{"ending here, not serving", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1, conditions: {ready: false, serving: false, terminating: true}}]`),
+			model.Endpoints{Anywhere: true}, model.Endpoints{}},
+		{"IPv6 here", sliceOf("IPv6", "web-3", `[{addresses: ["fd44::1"], nodeName: n1, conditions: {ready: true}}]`),
+			model.Endpoints{Anywhere: true}, model.Endpoints{Here: true, Anywhere: true}},
+		{"IPv4 here again", slice("web-1", `[{addresses: [10.244.0.1], nodeName: n1}]`), model.Endpoints{Here: true, Anywhere: true}, model.Endpoints{Here: true, Anywhere: true}},
 	} {
 		apply(t, step.slice)
 		eventually(t, c, func() string {
-			if s, _ := web(c); s.ReadyLocal != step.here || s.Ready != step.any {
-				return fmt.Sprintf("%s: local %v, anywhere %v", step.name, s.ReadyLocal, s.Ready)
+			if s, _ := web(c); s.IPv4 != step.four || s.IPv6 != step.six {
+				return fmt.Sprintf("%s: %+v %+v", step.name, s.IPv4, s.IPv6)
 			}
 			return ""
 		})
 	}
 	server.MustKubectl(t, "", "delete", "endpointslice", "web-1")
 	eventually(t, c, func() string {
-		if s, _ := web(c); s.ReadyLocal || !s.Ready {
+		if s, _ := web(c); s.IPv4.Here || !s.IPv4.Anywhere {
 			return fmt.Sprintf("after the local endpoint has gone: %+v", s)
 		}
 		return ""

@@ -121,9 +121,16 @@ type Service struct {
 	Type            string // ClusterIP, NodePort, LoadBalancer
 	LocalTraffic    bool   // externalTrafficPolicy: Local
 	InternalLocal   bool   // internalTrafficPolicy: Local
-	ReadyLocal      bool   // a ready endpoint on this node
-	Ready           bool   // a ready endpoint anywhere
+	IPv4, IPv6      Endpoints
 	Annotations     map[string]string
+}
+
+// Endpoints say where a service is served in one address family.
+type Endpoints struct {
+	Here, Anywhere bool // a ready endpoint on this node; on any node
+	// An endpoint that terminates and still serves, which kube-proxy uses when no
+	// other is left (KEP-1669): on this node; on any node.
+	LastHere, LastAnywhere bool
 }
 
 // FelixConfiguration holds the data plane's settings that are in force for a
