@@ -16,34 +16,60 @@ type Route struct {
 	Communities []string   // plain and large, as ParseCommunity spells them
 	ASPath      []model.ASN
 	LocalPref   uint32
+
+	// Partial: nothing is known but Prefix and Local.
+	Partial bool
 }
 
 // Decide runs a route through the policy and tells what becomes of it and
 // which rule says so (Rule.From): the answer to "why is it not there". The
-// speaker's own evaluation is a translation of the same rules.
+// speaker's own evaluation is a translation of the same rules. Of a partial route it
+// is Unknown where a rule that may match would decide otherwise than the first that
+// does; then that rule is named.
 func (p Policy) Decide(r Route) (Action, string) {
 	r.Communities, r.ASPath = slices.Clone(r.Communities), slices.Clone(r.ASPath)
+	action, from := Accept, "default"
+	if p.Direction == Export {
+		action = Reject
+	}
+	var doubts []Rule
 	for _, rule := range p.Rules {
 		if !rule.Match.matches(r) {
 			continue
 		}
+		if r.Partial && rule.Match.looksFurther() {
+			doubts = append(doubts, rule)
+			continue
+		}
 		r.apply(rule.Set)
 		if rule.Action != Continue {
-			return rule.Action, rule.From
+			action, from = rule.Action, rule.From
+			break
 		}
 	}
-	if p.Direction == Export {
-		return Reject, "default"
+	for _, d := range doubts {
+		if d.Action != Continue && d.Action != action {
+			return Unknown, d.From
+		}
 	}
-	return Accept, "default"
+	return action, from
 }
 
+// looksFurther reports whether a match depends on what a partial route lacks.
+func (m Match) looksFurther() bool {
+	return m.Source == SourceInternal || m.Source == SourceExternal ||
+		len(m.NextHops)+len(m.NextHopIn)+len(m.ASPathPrefix) > 0 || m.Community != "" || m.LocalPref != nil
+}
+
+// matches reports whether a route matches, and of a partial one whether it may.
 func (m Match) matches(r Route) bool {
 	switch {
 	case m.Family != 0 && m.Family != FamilyOf(r.Prefix.Addr()):
 		return false
 	case len(m.Prefixes) > 0 && !m.matchesPrefix(r.Prefix):
 		return false
+	case r.Partial:
+		return m.Source == "" || (m.Source == SourceLocal) == r.Local
 	case !m.Source.made(r):
 		return false
 	case len(m.NextHops) > 0 && !slices.Contains(m.NextHops, r.NextHop):

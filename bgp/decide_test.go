@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/muslin-net/muslin/bgp"
@@ -58,5 +59,47 @@ func TestDecide(t *testing.T) {
 	}
 	if _, ok := c.Policy(bgp.Import, "none"); ok {
 		t.Error("found a policy that is not there")
+	}
+}
+
+// Of a route of which only the prefix is known, a rule that looks at more is neither
+// passed over nor taken to match.
+func TestDecidePartial(t *testing.T) {
+	inside := bgp.Match{Prefixes: []bgp.PrefixRange{bgp.Inside(prefix("10.244.0.0/16"))}}
+	rule := func(from string, a bgp.Action, change func(*bgp.Match)) bgp.Rule {
+		m := inside
+		if change != nil {
+			change(&m)
+		}
+		return bgp.Rule{From: from, Match: m, Action: a}
+	}
+	further := map[string]func(*bgp.Match){
+		"next hop":   func(m *bgp.Match) { m.NextHops = addrs("10.0.1.2") },
+		"interface":  func(m *bgp.Match) { m.NextHopIn = []netip.Prefix{prefix("10.0.1.0/24")} },
+		"community":  func(m *bgp.Match) { m.Community = "65000:1" },
+		"path":       func(m *bgp.Match) { m.ASPathPrefix = []model.ASN{65001} },
+		"preference": func(m *bgp.Match) { m.LocalPref = ptr(uint32(7)) },
+		"external":   func(m *bgp.Match) { m.Source = bgp.SourceExternal },
+	}
+	for name, look := range further {
+		for _, tc := range []struct {
+			rules  []bgp.Rule
+			route  bgp.Route
+			action bgp.Action
+			from   string
+		}{
+			{[]bgp.Rule{rule("maybe", bgp.Reject, look)}, bgp.Route{Prefix: prefix("10.244.1.0/26")}, bgp.Unknown, "maybe"},
+			{[]bgp.Rule{rule("maybe", bgp.Reject, look)}, bgp.Route{Prefix: prefix("192.0.2.0/24")}, bgp.Accept, "default"},
+			{[]bgp.Rule{rule("maybe", bgp.Accept, look)}, bgp.Route{Prefix: prefix("10.244.1.0/26")}, bgp.Accept, "default"},
+			{[]bgp.Rule{rule("maybe", bgp.Accept, look), rule("sure", bgp.Reject, nil)}, bgp.Route{Prefix: prefix("10.244.1.0/26")}, bgp.Unknown, "maybe"},
+			{[]bgp.Rule{rule("sure", bgp.Reject, nil), rule("maybe", bgp.Accept, look)}, bgp.Route{Prefix: prefix("10.244.1.0/26")}, bgp.Reject, "sure"},
+			{[]bgp.Rule{rule("maybe", bgp.Continue, look), rule("sure", bgp.Reject, nil)}, bgp.Route{Prefix: prefix("10.244.1.0/26")}, bgp.Reject, "sure"},
+		} {
+			tc.route.Partial = true
+			p := bgp.Policy{Direction: bgp.Import, Rules: tc.rules}
+			if action, from := p.Decide(tc.route); action != tc.action || from != tc.from {
+				t.Errorf("%s: %v: %s by %q, want %s by %q", name, tc.rules, action, from, tc.action, tc.from)
+			}
+		}
 	}
 }

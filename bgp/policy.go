@@ -38,6 +38,8 @@ const (
 	Accept   Action = "accept"
 	Reject   Action = "reject"
 	Continue Action = "continue" // apply Set and go on with the next rule
+
+	Unknown Action = "unknown" // only of Decide: it depends on what is not known of the route
 )
 
 // Rule is one line of a policy.

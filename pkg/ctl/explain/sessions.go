@@ -147,40 +147,25 @@ func announces(c bgp.Config, prefix netip.Prefix) bool {
 	return false
 }
 
-// rejects runs a prefix through a policy and names the rule that rejects it.
-// Rules that look at what is not known here, such as communities, are passed
-// over.
+// rejects runs a prefix through a policy and names the rule that rejects it. Of
+// what was not learned nothing but the prefix is known, and what might be decided
+// otherwise by a community, say, is not held against a rule.
 func rejects(c bgp.Config, policy string, prefix netip.Prefix, export bool) (rule string, rejected bool) {
-	for _, p := range c.Policies {
-		if p.Name != policy || (p.Direction == bgp.Export) != export {
-			continue
-		}
-		for _, r := range p.Rules {
-			if r.Action == bgp.Continue || !applies(r.Match, prefix, export) {
-				continue
+	direction, route := bgp.Import, bgp.Route{Prefix: prefix, Partial: true}
+	if export {
+		direction, route.Local = bgp.Export, true
+		for _, p := range c.Paths {
+			if p.Prefix == prefix {
+				route = bgp.Route{Prefix: prefix, NextHop: p.NextHop, Local: true, LocalPref: p.LocalPref}
 			}
-			return r.From, r.Action == bgp.Reject
 		}
 	}
-	return "", false
-}
-
-func applies(m bgp.Match, prefix netip.Prefix, local bool) bool {
-	switch {
-	case m.Family != 0 && m.Family != bgp.FamilyOf(prefix.Addr()):
-		return false
-	case m.Source == bgp.SourceLocal && !local, m.Source == bgp.SourcePeers && local:
-		return false
-	case len(m.NextHops) > 0, m.Community != "", len(m.ASPathPrefix) > 0, m.LocalPref != nil:
-		return false
-	case len(m.Prefixes) == 0:
-		return true
+	p, ok := c.Policy(direction, policy)
+	if !ok {
+		return "", false
 	}
-	in := false
-	for _, r := range m.Prefixes {
-		in = in || r.Prefix.Contains(prefix.Addr()) && prefix.Bits() >= r.Min && prefix.Bits() <= r.Max
-	}
-	return in != m.NotPrefixes
+	action, from := p.Decide(route)
+	return from, action == bgp.Reject
 }
 
 // filterObject turns "filter f exportV4[0]" into the object and field.
