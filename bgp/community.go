@@ -8,6 +8,13 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
+// Well-known communities (IANA).
+const (
+	noExport          = "65535:65281" // RFC 1997
+	noAdvertise       = "65535:65282" // RFC 1997
+	noExportSubconfed = "65535:65283" // RFC 1997
+)
+
 // ParseCommunity brings a community into its one spelling: "aa:nn" with two
 // 16 bit numbers (RFC 1997), or "aa:nn:mm" with three 32 bit numbers
 // (RFC 8092).

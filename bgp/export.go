@@ -85,7 +85,8 @@ const ownRule = "own"
 // exportRules are in Calico's order: filters, pools that are not exported,
 // communities, own blocks, services, pools, nothing else.
 func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
-	out := append(b.nextHopRules(p, o), b.filterRules(p, o, Export)...)
+	out := append(wellKnown(p), b.nextHopRules(p, o)...)
+	out = append(out, b.filterRules(p, o, Export)...)
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
 	}
@@ -96,6 +97,20 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
 	}
 	out = append(out, b.passOnServices(p, o)...)
 	return b.drained(p, append(append(out, b.passOn(p, o)...), Rule{From: "default", Action: Reject}))
+}
+
+// wellKnown are the communities by which a peer forbids to tell others what it told
+// (RFC 1997). They stand before all that adds communities: what this node marks
+// itself is for its peers to obey.
+func wellKnown(p Peer) []Rule {
+	rule := func(name, community string) Rule {
+		return Rule{From: name + " (RFC 1997)", Match: Match{Community: community}, Action: Reject}
+	}
+	out := []Rule{rule("no-advertise", noAdvertise)}
+	if p.External() {
+		out = append(out, rule("no-export", noExport), rule("no-export-subconfed", noExportSubconfed))
+	}
+	return out
 }
 
 // nextHopRules go first, because they change a route and decide nothing. The next
