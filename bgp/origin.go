@@ -41,18 +41,22 @@ type Refusal struct {
 type OriginCheck struct {
 	Mode   OriginMode
 	pools  []netip.Prefix
+	manual []netip.Prefix // pools whose addresses are given by hand
 	blocks map[netip.Prefix]model.NodeName
-	starts []netip.Addr // of blocks, sorted
-	bits   []int        // lengths of blocks, longest first
-	nodes  map[netip.Addr]model.NodeName
-	near   map[neighbour]bool
+	lent   map[netip.Addr]model.NodeName // addresses out of others' blocks → who has them
+	// lentKnown: a host route that is not in lent is nobody's but the block's owner's.
+	lentKnown bool
+	starts    []netip.Addr // of blocks, sorted
+	bits      []int        // lengths of blocks, longest first
+	nodes     map[netip.Addr]model.NodeName
+	near      map[neighbour]bool
 }
 
 // NewOriginCheck prepares the check of a node from all blocks of the cluster;
 // the snapshot has to hold other nodes' blocks too.
 func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
 	c := OriginCheck{
-		Mode: OriginOff, blocks: map[netip.Prefix]model.NodeName{}, nodes: map[netip.Addr]model.NodeName{},
+		Mode: OriginOff, blocks: map[netip.Prefix]model.NodeName{}, lent: map[netip.Addr]model.NodeName{}, nodes: map[netip.Addr]model.NodeName{},
 		near: neighbours(snap.Nodes, self),
 	}
 	for _, g := range snap.BGP {
@@ -60,8 +64,15 @@ func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
 			c.Mode = m
 		}
 	}
+	c.lentKnown = snap.LentKnown
+	for _, l := range snap.Lent {
+		c.lent[l.Addr] = l.Node
+	}
 	for _, p := range snap.Pools {
 		c.pools = append(c.pools, p.CIDR.Masked())
+		if p.AssignmentMode == "Manual" {
+			c.manual = append(c.manual, p.CIDR.Masked())
+		}
 	}
 	for _, b := range snap.Blocks {
 		c.blocks[b.CIDR.Masked()] = b.Node
@@ -152,12 +163,23 @@ func (c OriginCheck) refuse(l model.Learned) []Refusal {
 	if !known && c.coversBlocks(l.Prefix) {
 		return nil
 	}
-	borrowed := l.Prefix.IsSingleIP() && block != l.Prefix
+	whole, borrowed := block == l.Prefix, false
+	if l.Prefix.IsSingleIP() && !whole {
+		user, lent := c.lent[l.Prefix.Addr()]
+		switch {
+		case lent:
+			owner, whole = user, true
+		case insideAny(c.manual, l.Prefix):
+			return nil // a floating address, or one that a pod asked for without IPAM
+		case known && !c.lentKnown:
+			borrowed = true // maybe
+		}
+	}
 	var out []Refusal
 	for i, nh := range l.NextHops {
 		node, isNode := c.nodes[nh]
 		switch {
-		case !known, !isNode && !borrowed && block != l.Prefix: // no node announces a part of a block
+		case !known, !isNode && !borrowed && !whole: // no node announces a part of a block
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNoBlock})
 		case isNode && node != owner && !borrowed:
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonWrongOwner})

@@ -136,3 +136,53 @@ func TestOriginCheck(t *testing.T) {
 		})
 	}
 }
+
+// With the allocations of blocks known, a host route is its user's alone: 64 of them
+// would take a whole block by the longest match.
+func TestOriginOfHostRoutes(t *testing.T) {
+	const node2, node10, router = "10.0.1.2", "10.0.2.10", "10.0.1.254"
+	snap := cluster()
+	snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: "Enforce"}
+	snap.Pools = append(snap.Pools, model.Pool{Name: "by-hand", CIDR: prefix("10.250.0.0/24"), AssignmentMode: "Manual"})
+	snap.Blocks = []model.Block{
+		{CIDR: prefix("10.244.1.0/26"), Node: "n1", State: model.BlockConfirmed},
+		{CIDR: prefix("10.244.2.0/26"), Node: "n2", State: model.BlockConfirmed},
+		{CIDR: prefix("10.244.8.0/26"), State: model.BlockConfirmed},
+		{CIDR: prefix("10.244.10.0/26"), Node: "n10", State: model.BlockConfirmed},
+		{CIDR: prefix("10.244.11.5/32"), Node: "n2", State: model.BlockConfirmed},
+		{CIDR: prefix("10.250.0.0/26"), Node: "n2", State: model.BlockConfirmed},
+	}
+	snap.LentKnown = true
+	snap.Lent = []model.Lease{{Addr: addr("10.244.2.9"), Node: "n10"}, {Addr: addr("10.244.8.9"), Node: "n2"}, {Addr: addr("10.250.0.9"), Node: "n10"}}
+	for _, tc := range []struct{ prefix, nextHop, reason string }{
+		{"10.244.2.9/32", node10, ""},
+		{"10.244.2.9/32", node2, bgp.ReasonWrongOwner},
+		{"10.244.2.9/32", router, ""}, // n10 is on another subnet
+		{"10.244.2.10/32", node10, bgp.ReasonWrongOwner},
+		{"10.244.2.10/32", node2, ""}, // as good as its block
+		{"10.244.2.10/32", router, bgp.ReasonNoBlock},
+		{"10.244.1.7/32", node2, bgp.ReasonWrongOwner}, // out of this node's block
+		{"10.244.1.7/32", router, bgp.ReasonNoBlock},
+		{"10.244.8.9/32", node2, ""},
+		{"10.244.8.9/32", node10, bgp.ReasonWrongOwner},
+		{"10.244.8.9/32", router, bgp.ReasonNotBehind},
+		{"10.244.8.10/32", node10, bgp.ReasonWrongOwner},
+		{"10.244.10.9/32", node2, bgp.ReasonWrongOwner},
+		{"10.244.11.5/32", node2, ""},
+		{"10.244.11.5/32", node10, bgp.ReasonWrongOwner},
+		{"10.250.0.7/32", node10, ""}, // given by hand
+		{"10.250.0.200/32", router, ""},
+		{"10.250.0.9/32", node10, ""},
+		{"10.250.0.9/32", node2, bgp.ReasonWrongOwner},
+		{"10.250.0.0/26", node10, bgp.ReasonWrongOwner},
+	} {
+		_, refused := bgp.NewOriginCheck(snap, "n1").Apply([]model.Learned{heard(tc.prefix, tc.nextHop)}, nil)
+		got := ""
+		for _, r := range refused {
+			got += r.Reason
+		}
+		if got != tc.reason {
+			t.Errorf("%s via %s: refused %q, want %q", tc.prefix, tc.nextHop, got, tc.reason)
+		}
+	}
+}

@@ -65,6 +65,7 @@ func (o *origin) learn(s model.Snapshot, self model.NodeName, own []model.Block,
 				s.Blocks = append(s.Blocks, b)
 			}
 		}
+		s.Lent, s.LentKnown = all.Lent, all.Listed
 		check = bgp.NewOriginCheck(s, self)
 	}
 	o.mu.Lock()

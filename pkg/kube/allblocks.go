@@ -3,19 +3,19 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 
 	"github.com/muslin-net/muslin/pkg/model"
-	"k8s.io/apimachinery/pkg/fields"
 )
 
-// allBlocks are the BlockAffinities of every node, and the blocks that have none,
-// watched only while somebody asks for them: the route origin check does. Its
-// fields are guarded by the cluster's mu.
+// allBlocks are the BlockAffinities of every node, and of the blocks what other
+// nodes than their owners have out of them, watched only while somebody asks for
+// them: the route origin check does. Its fields are guarded by the cluster's mu.
 type allBlocks struct {
 	*demand
 	table   *table[model.Block]
-	unowned *table[model.Block] // in use by addresses alone, each a node's own (borrowed)
-	failing bool                // the last request to the server failed
+	lent    *table[lentBlock]
+	failing bool // the last request to the server failed
 }
 
 func (b *allBlocks) init(c *Cluster, while func([]model.BGPConfiguration) bool) {
@@ -31,56 +31,83 @@ func (b *allBlocks) init(c *Cluster, while func([]model.BGPConfiguration) bool) 
 	}
 	var s source
 	b.table, s = newTable(c, f, stripObject, readAffinity)
-	free := c.kind("IPAMBlock")
-	free.fields = fields.OneTermEqualSelector("spec.affinity", "").String()
-	var u source
-	b.unowned, u = newTable(c, free, stripBlock, readUnownedBlock)
-	b.sources = []source{s, u}
+	var l source
+	b.lent, l = newTable(c, c.kind("IPAMBlock"), stripBlock, readLent)
+	b.sources = []source{s, l}
 	b.clear = func() {
 		b.failing = false
 		b.table.clear()
-		b.unowned.clear()
+		b.lent.clear()
 	}
 }
 
-// blockIdentity is the part of an IPAMBlock's spec that is kept.
-type blockIdentity struct {
-	CIDR    string `json:"cidr"`
-	Deleted bool   `json:"deleted,omitempty"`
+// lentBlock is what is kept of an IPAMBlock's spec.
+type lentBlock struct {
+	CIDR     string        `json:"cidr"`
+	Affinity string        `json:"affinity,omitempty"`
+	Deleted  bool          `json:"deleted,omitempty"`
+	Lent     []model.Lease `json:"lent,omitempty"`
 }
 
-// stripBlock leaves of a block only what says which one it is.
+// stripBlock leaves of a block which one it is, whose, and which of its addresses
+// other nodes have: they are few, and what changes with each pod goes.
 func stripBlock(obj any) (any, error) {
 	o, ok := obj.(*object)
 	if !ok {
 		return obj, nil
 	}
-	var spec blockIdentity
-	if err := json.Unmarshal(o.Spec, &spec); err == nil { // one that is not readable is reported when it is read
-		if o.Spec, err = json.Marshal(spec); err != nil {
-			return nil, fmt.Errorf("strip %s: %w", o.Name, err)
+	var spec struct {
+		lentBlock
+		Allocations []*int `json:"allocations"`
+		Attributes  []struct {
+			Secondary map[string]string `json:"secondary"`
+		} `json:"attributes"`
+	}
+	if err := json.Unmarshal(o.Spec, &spec); err != nil {
+		return stripObject(o) // it is reported when it is read
+	}
+	cidr, _ := netip.ParsePrefix(spec.CIDR)
+	a := cidr.Masked().Addr()
+	for _, slot := range spec.Allocations {
+		if slot != nil && *slot >= 0 && *slot < len(spec.Attributes) {
+			node := spec.Attributes[*slot].Secondary["node"]
+			if node != "" && "host:"+node != spec.Affinity {
+				spec.Lent = append(spec.Lent, model.Lease{Addr: a, Node: model.NodeName(node)})
+			}
 		}
+		a = a.Next()
+	}
+	var err error
+	if o.Spec, err = json.Marshal(spec.lentBlock); err != nil {
+		return nil, fmt.Errorf("strip %s: %w", o.Name, err)
 	}
 	return stripObject(o)
 }
 
-// readUnownedBlock translates an IPAMBlock without affinity. One that is being
-// deleted counts as absent.
-func readUnownedBlock(obj any) reading[model.Block] {
+// readLent translates an IPAMBlock as stripBlock leaves it.
+func readLent(obj any) reading[lentBlock] {
 	o := obj.(*object)
 	r := newReader("IPAMBlock", &o.ObjectMeta)
-	var spec blockIdentity
+	var spec lentBlock
 	r.spec(o, &spec)
-	out := model.Block{CIDR: r.prefix("spec.cidr", spec.CIDR), State: model.BlockConfirmed}
-	if spec.Deleted {
+	r.prefix("spec.cidr", spec.CIDR)
+	return finish(r, spec)
+}
+
+// unowned is a block that has no affinity.
+func (b lentBlock) unowned() model.Block {
+	cidr, _ := netip.ParsePrefix(b.CIDR) // readLent has
+	out := model.Block{CIDR: cidr.Masked(), State: model.BlockConfirmed}
+	if b.Deleted {
 		out.State = model.BlockPendingDeletion
 	}
-	return finish(r, out)
+	return out
 }
 
 // Blocks are the blocks of all nodes as they were last heard of.
 type Blocks struct {
 	List   []model.Block // sorted by prefix
+	Lent   []model.Lease // addresses of blocks that other nodes than the block's have
 	Listed bool          // the server has named them all at least once
 	Stale  bool          // the server cannot be reached at present: there may be newer ones
 }
@@ -93,6 +120,12 @@ func (c *Cluster) AllBlocks() Blocks {
 	if c.all.demand == nil || !c.all.known() {
 		return Blocks{}
 	}
-	list := append(c.all.table.values(), c.all.unowned.values()...)
-	return Blocks{List: sortedBlocks(list), Listed: true, Stale: c.all.failing}
+	list, lent := c.all.table.values(), []model.Lease(nil)
+	for _, b := range c.all.lent.values() {
+		lent = append(lent, b.Lent...)
+		if b.Affinity == "" {
+			list = append(list, b.unowned())
+		}
+	}
+	return Blocks{List: sortedBlocks(list), Lent: lent, Listed: true, Stale: c.all.failing}
 }

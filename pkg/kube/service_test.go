@@ -149,6 +149,14 @@ func TestAllBlocksWhileAskedFor(t *testing.T) {
 		}
 		return ""
 	})
+	if got := c.AllBlocks().Lent; len(got) != 0 {
+		t.Errorf("nothing is lent: %+v", got)
+	}
+	const used = `{cidr: 10.244.1.0/30, affinity: 'host:n1', allocations: [0, 1, null, 1], unallocated: [2], strictAffinity: false,
+  attributes: [{handle_id: a, secondary: {node: n1}}, {handle_id: b, secondary: {node: n2}}]}`
+	apply(t, v3("IPAMBlock", "10-244-1-0-30", used))
+	want := []model.Lease{{Addr: netip.MustParseAddr("10.244.1.1"), Node: "n2"}, {Addr: netip.MustParseAddr("10.244.1.3"), Node: "n2"}}
+	eventually(t, c, func() string { return cmp.Diff(want, c.AllBlocks().Lent, comparers) })
 	if got := c.Snapshot().Blocks; len(got) != 0 {
 		t.Errorf("the blocks of others are in the snapshot: %+v", got)
 	}

@@ -11,15 +11,19 @@ type Snapshot struct {
 	// word of a snapshot that is not synced.
 	Synced bool
 
-	Nodes      []Node
-	Pools      []Pool
-	BGP        []BGPConfiguration // "default" and "node.<name>"
-	Peers      []BGPPeer
-	Filters    []BGPFilter
-	Services   []Service
-	Felix      []FelixConfiguration // "default" and "node.<name>"
-	Blocks     []Block              // every block this node knows: its own, and others' when the origin check asks for them
-	Borrowed   []netip.Prefix       // host prefixes (/32, /128) this node uses out of other nodes' blocks
+	Nodes    []Node
+	Pools    []Pool
+	BGP      []BGPConfiguration // "default" and "node.<name>"
+	Peers    []BGPPeer
+	Filters  []BGPFilter
+	Services []Service
+	Felix    []FelixConfiguration // "default" and "node.<name>"
+	Blocks   []Block              // every block this node knows: its own, and others' when the origin check asks for them
+	// Lent are the addresses of all blocks that other nodes than the block's have, as
+	// far as LentKnown: when the origin check asks for them.
+	Lent       []Lease
+	LentKnown  bool
+	Borrowed   []netip.Prefix // host prefixes (/32, /128) this node uses out of other nodes' blocks
 	Namespaces map[string]map[string]string
 	IPAM       IPAM
 	// Workloads are the pods of this node, as long as a BGPPeer selects any by
@@ -110,6 +114,12 @@ type Block struct {
 	CIDR  netip.Prefix
 	Node  NodeName // empty: affine to no node
 	State BlockState
+}
+
+// Lease is an address out of a block of another node, or of none.
+type Lease struct {
+	Addr netip.Addr `json:"addr"`
+	Node NodeName   `json:"node"` // the one that uses it
 }
 
 // Service is a Kubernetes service, reduced to what BGP announces.
