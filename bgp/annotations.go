@@ -25,8 +25,7 @@ const (
 	AnnotationBFDMultiplier = "muslin.io/bfd-multiplier"
 	// AnnotationPrefixLimit is how many prefixes a family a BGPPeer, or with a
 	// BGPConfiguration "default" each node of the mesh, may announce before its
-	// session is closed: 1 to 2^31-1. Default: 100,000, and 10,000 in the mesh and of
-	// pods.
+	// session is closed: 1 to 2^31-1. Default: 100,000, and 10,000 of pods.
 	AnnotationPrefixLimit = "muslin.io/prefix-limit"
 	// AnnotationFamilies is what a BGPPeer's session carries: "ipv4", "ipv6"
 	// or "ipv4,ipv6".

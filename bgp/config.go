@@ -19,9 +19,10 @@ const (
 	// than a data centre has, less than the Internet's table, which a router that
 	// redistributes by mistake would have every node hold and install.
 	DefaultPrefixLimit = 100_000
-	// MeshPrefixLimit is that of a session of the mesh or with a pod, which tells of
-	// one node's blocks and service addresses, or of what is behind one pod.
-	MeshPrefixLimit = 10_000
+	// PodPrefixLimit is that of a session with a pod, which tells of what is behind it.
+	// A mesh session has the same as one with a reflector, whose limit it takes over
+	// without a Cease.
+	PodPrefixLimit = 10_000
 
 	// NormalPriority is the priority (kernel metric) of a route that nobody
 	// gave another one (Calico ipv4NormalRoutePriority).
@@ -150,8 +151,8 @@ type Peer struct {
 
 // usualPrefixLimit is the limit of a session that no annotation sets.
 func (p Peer) usualPrefixLimit() int {
-	if p.Kind == KindMesh || p.IsPod() {
-		return MeshPrefixLimit
+	if p.IsPod() {
+		return PodPrefixLimit
 	}
 	return DefaultPrefixLimit
 }

@@ -65,7 +65,7 @@ func TestPrefixLimits(t *testing.T) {
 		}
 		return out
 	}
-	want := map[string]int{"BGPPeer red": 10_000, "BGPPeer blue": 10_000, "BGPPeer tor": 100_000, "BGPPeer seven": 7, "BGPPeer inside": 100_000, "Node n2": 10_000}
+	want := map[string]int{"BGPPeer red": 10_000, "BGPPeer blue": 10_000, "BGPPeer tor": 100_000, "BGPPeer seven": 7, "BGPPeer inside": 100_000, "Node n2": 100_000}
 	if diff := cmp.Diff(want, limits()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
