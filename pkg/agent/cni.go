@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/kube"
@@ -21,7 +23,7 @@ func (a *agent) cniTasks() []task.Task {
 	server := cniserver.New(cniserver.Options{
 		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
-		Observe:  a.metrics.observeCNI,
+		Observe: a.metrics.observeCNI, Holder: a.holder,
 		Register: []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
 	})
 	return []task.Task{
@@ -52,6 +54,20 @@ func (s cniServer) Run(ctx context.Context) error {
 		s.a.conds.waitFirst(gateSocket, err.Error())
 		pause(ctx, retryAfter)
 	}
+}
+
+// holder says whose an address is, as far as this node knows: somebody's of the
+// network, or one that IPAM gave out.
+func (a *agent) holder(addr netip.Addr) string {
+	if whose := felix.Holder(felix.Input{Self: a.cfg.Node, Snapshot: a.snapshot(), Host: a.links.Host()}, addr); whose != "" {
+		return whose
+	}
+	for _, al := range a.alloc.Allocations() {
+		if al.Addr == addr {
+			return strings.TrimSpace("allocated by IPAM " + strings.Trim(al.Owner["namespace"]+"/"+al.Owner["pod"], "/"))
+		}
+	}
+	return ""
 }
 
 // cniStatus answers CNI's STATUS: could an ADD succeed now?

@@ -86,21 +86,38 @@ func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo
 
 // standsAs decides whether IPAM gives the addresses. An attachment that stands
 // keeps those that it has, whatever its pod's annotations say now. Addresses
-// without IPAM must not be those of another pod here; on other nodes that is for
-// whoever chose them to see to.
+// without IPAM must be nobody's as far as this node knows; on other nodes that is
+// for whoever chose them to see to.
 func (s *Server) standsAs(a *attachment, w *wishes) error {
-	if ep, ok := s.endpoint(*a); ok {
+	ep, stands := s.endpoint(*a)
+	if stands {
 		if w.given = nil; ep.WithoutIPAM != "" {
 			w.given = ep.Addresses
 		}
 	}
 	a.withoutIPAM = len(w.given) > 0
+	if !stands {
+		if err := s.nobodys(w.given); err != nil {
+			return err
+		}
+	}
 	for _, ep := range s.o.Endpoints.List() {
 		for _, addr := range w.given {
 			if ep.ContainerID != a.containerID && slices.Contains(ep.Addresses, addr) {
 				return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("metadata.annotations[%s]: %s is the address of pod %s/%s on this node",
 					annotationAddrsNoIPAM, addr, ep.Namespace, ep.Pod), "choose another address, or delete that pod")
 			}
+		}
+	}
+	return nil
+}
+
+// nobodys refuses addresses that somebody else has.
+func (s *Server) nobodys(given []netip.Addr) error {
+	for _, addr := range given {
+		if whose := s.o.Holder(addr); whose != "" {
+			return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("metadata.annotations[%s]: %s is %s",
+				annotationAddrsNoIPAM, addr, whose), "choose another address")
 		}
 	}
 	return nil

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containernetworking/cni/libcni"
@@ -257,4 +259,33 @@ func TestAgentKilledAtEachStepWithoutIPAM(t *testing.T) {
 			m.wantNothing()
 		})
 	}
+}
+
+// TestWithoutIPAMTakesNobodysAddress has pods ask for what is others'. A pod that
+// stands keeps what it has.
+func TestWithoutIPAMTakesNobodysAddress(t *testing.T) {
+	held := map[string]string{"192.0.2.1": "a gateway of this node", "10.96.0.10": "in the service range 10.96.0.0/12", "fd00::1": "an address of node b"}
+	var known atomic.Bool
+	known.Store(true)
+	n := start(t, newRooms(), func(o *cniserver.Options) {
+		o.Holder = func(a netip.Addr) string {
+			if !known.Load() {
+				return ""
+			}
+			return held[a.String()]
+		}
+	})
+	for addr, whose := range held {
+		_, err := n.call(t, client.Add, given(n.rooms, "c1", "a", `["192.0.2.77","`+addr+`"]`))
+		if strings.Contains(addr, ".") {
+			_, err = n.call(t, client.Add, given(n.rooms, "c1", "a", `["`+addr+`"]`))
+		}
+		wantCode(t, err, types.ErrTryAgainLater, addr+" is "+whose)
+		n.wantLeft(t)
+	}
+	known.Store(false)
+	r := given(n.rooms, "c1", "a", `["192.0.2.1"]`)
+	out := n.must(t, client.Add, r)
+	known.Store(true)
+	sameJSON(t, out, n.must(t, client.Add, r))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -32,6 +33,11 @@ type Options struct {
 	// error is "plugin not available" (50) unless it carries another code,
 	// such as "limited connectivity" (51). Without it the answer is yes.
 	Status func(ctx context.Context) error
+
+	// Holder says who has an address, as "an address of node a", and is empty
+	// when this node knows of nobody. Pods of the node are looked at besides.
+	// Without it nobody has any.
+	Holder func(netip.Addr) string
 
 	// Register adds services to the same socket.
 	Register []func(*grpc.Server)
@@ -81,6 +87,9 @@ func New(o Options) *Server {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, uint) {}
+	}
+	if o.Holder == nil {
+		o.Holder = func(netip.Addr) string { return "" }
 	}
 	if o.Now == nil {
 		o.Now = time.Now
