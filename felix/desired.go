@@ -51,7 +51,8 @@ type casefile struct {
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
 	strange  []StrangeRoute
-	namedMTU int // of the links that mtuIfacePattern names; 0: none
+	out      map[bool][]model.Link // by which the node is left, for IPv4 (true) and IPv6; see uplinks
+	namedMTU int                   // of the links that mtuIfacePattern names; 0: none
 	problems []model.Problem
 }
 
@@ -61,6 +62,7 @@ func newCase(in Input) *casefile {
 		links: make(map[int]model.Link, len(in.Host.Links)),
 		names: make(map[string]model.Link, len(in.Host.Links)),
 		own:   map[netip.Addr]bool{},
+		out:   map[bool][]model.Link{},
 		nodes: make(map[netip.Addr]model.Node, len(in.Snapshot.Nodes)),
 	}
 	for _, l := range in.Host.Links {
@@ -199,16 +201,4 @@ func (c *casefile) keepAdvertised() []Sysctl {
 	}
 	slices.SortFunc(out, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
 	return slices.Compact(out)
-}
-
-// uplink is the link that carries addr; false while there is none.
-func (c *casefile) uplink(addr netip.Addr) (model.Link, bool) {
-	for _, l := range c.Host.Links {
-		for _, p := range l.Addresses {
-			if p.Addr() == addr {
-				return l, true
-			}
-		}
-	}
-	return model.Link{}, false
 }

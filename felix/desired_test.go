@@ -116,6 +116,29 @@ func twoUplinks(in *Input) {
 	slices.SortFunc(in.Host.Routes, func(a, b model.HostRoute) int { return ComparePrefix(a.Prefix, b.Prefix) })
 }
 
+// addressOn moves the node's addresses to another link, and gives the node two more
+// uplinks, unnumbered ones, and tunnels.
+func addressOn(in *Input, l model.Link) {
+	tunnelEnds(in)
+	in.Snapshot.Pools[0].VXLAN, in.Snapshot.Pools[1].VXLAN = model.EncapAlways, model.EncapAlways
+	in.Host.Links[1].Addresses = []netip.Prefix{pfx("192.168.1.2/24"), pfx("fd09::2/64")}
+	l.Addresses = append(l.Addresses, pfx("10.1.0.1/32"), pfx("fd01::1/128"))
+	in.Host.Links = slices.DeleteFunc(in.Host.Links, func(o model.Link) bool { return o.Index == l.Index })
+	down := link(eth1+1, "eth2", "", 1280)
+	down.Up = false
+	in.Host.Links = append(in.Host.Links, l, link(eth1, "eth1", "", 1400, "fe80::2/64"), down)
+	slices.SortFunc(in.Host.Links, func(a, b model.Link) int { return a.Index - b.Index })
+	in.Host.Routes = []model.HostRoute{
+		{Prefix: pfx("0.0.0.0/0"), Gateways: ips("192.168.1.1"), LinkIndex: eth0, Protocol: 3},
+		{Prefix: pfx("192.168.1.0/24"), LinkIndex: eth0, Protocol: 2},
+		{Prefix: pfx("::/0"), Gateways: ips("fd09::1"), LinkIndex: eth0, Protocol: 3},
+	}
+	in.Learned = []model.Learned{
+		learned("10.1.0.2/32", "fe80::9%eth1", "fe80::9%eth2"), learned("10.65.1.0/26", "10.1.0.2"),
+		learned("10.65.2.0/26", "192.168.1.7"), learned("fd65::1:0/122", "fd09::9"),
+	}
+}
+
 // tunnelEnds gives every node the addresses of its tunnels, and node a the
 // devices.
 func tunnelEnds(in *Input) {
@@ -289,6 +312,17 @@ var cases = map[string]func(in *Input){
 				Raw: map[string]string{"vxlanEnabled": "true", "floatingIPs": "Disabled"}},
 		}
 		in.Host.Routes = append(in.Host.Routes, model.HostRoute{Prefix: pfx("10.77.0.0/24"), LinkIndex: podB, Protocol: 4})
+	},
+	// The address is on the loopback, and the routers are reached by several
+	// links: one by a default route, one without IPv4 at all, one without carrier.
+	"node-address-on-lo": func(in *Input) { addressOn(in, in.Host.Links[0]) },
+	"node-address-on-dummy": func(in *Input) {
+		addressOn(in, link(40, "stable", "dummy", 65000))
+		in.Host.Routes = slices.DeleteFunc(in.Host.Routes, func(r model.HostRoute) bool { return r.Prefix.Bits() == 0 })
+	},
+	"node-address-on-lo-no-way-out": func(in *Input) {
+		addressOn(in, in.Host.Links[0])
+		in.Host.Routes, in.Learned = nil, nil
 	},
 	"mtu-of-named-links": func(in *Input) {
 		tunnelEnds(in)

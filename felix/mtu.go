@@ -9,7 +9,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// mtu is what fits through the node's uplink, less what the widest tunnel of any
+// mtu is what fits through the node's uplinks, less what the widest tunnel of any
 // pool adds. FelixConfiguration mtu wins.
 func (c *casefile) mtu() MTU {
 	if c.config.MTU > 0 {
@@ -37,15 +37,20 @@ func (c *casefile) mtu() MTU {
 	return MTU{Pod: out}
 }
 
-// linkMTU is the MTU of the link that carries the node's address, or that of the
-// links that FelixConfiguration mtuIfacePattern names; 0 while the node has no
-// such address.
+// linkMTU is the smallest MTU of the links by which the node is left, or of those
+// that FelixConfiguration mtuIfacePattern names; 0 while the node has no such
+// address, or no way out.
 func (c *casefile) linkMTU(node netip.Prefix) int {
-	l, there := c.uplink(node.Addr())
-	if there && c.namedMTU > 0 {
+	if _, there := c.carrier(node.Addr()); there && c.namedMTU > 0 {
 		return c.namedMTU
 	}
-	return l.MTU
+	smallest := 0
+	for _, l := range c.uplinks(node.Addr()) {
+		if smallest == 0 || l.MTU < smallest {
+			smallest = l.MTU
+		}
+	}
+	return smallest
 }
 
 func (c *casefile) tunnelMTU(configured, base, overhead int) int {
@@ -57,7 +62,7 @@ func (c *casefile) tunnelMTU(configured, base, overhead int) int {
 
 // findNamedMTU is the smallest MTU of the links with a carrier whose names match
 // FelixConfiguration mtuIfacePattern, 0 without one. Pods' links and tunnels,
-// whose MTU follows from it, do not count.
+// whose MTU follows from it, do not count, nor does the loopback.
 func (c *casefile) findNamedMTU() int {
 	if c.config.MTUInterfaces == "" || !c.HostSynced {
 		return 0
@@ -71,13 +76,13 @@ func (c *casefile) findNamedMTU() int {
 	}
 	smallest := 0
 	for _, l := range c.Host.Links {
-		if l.Up && pattern.MatchString(l.Name) && !c.isOurs(l) && (smallest == 0 || l.MTU < smallest) {
+		if l.Up && pattern.MatchString(l.Name) && l.Name != loopback && !c.isOurs(l) && (smallest == 0 || l.MTU < smallest) {
 			smallest = l.MTU
 		}
 	}
 	if smallest == 0 {
 		c.problem(ref, field, "NoSuchInterface",
-			"no interface of this node that is up matches "+c.config.MTUInterfaces+"; the MTU is that of the link that carries the node's address")
+			"no interface of this node that is up matches "+c.config.MTUInterfaces+"; the MTU is that of the links by which the node is left")
 	}
 	return smallest
 }

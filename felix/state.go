@@ -76,11 +76,11 @@ type Tunnel struct {
 	Name    string
 	Address netip.Addr // the device's own, with a host prefix
 	Local   netip.Addr // this node's address: the outer source
-	Parent  int        // interface index of the link that carries Local; 0 for IPIP
-	MTU     int
-	MAC     string // VXLAN only
-	VNI     int    // VXLAN only
-	Port    int    // VXLAN only, UDP
+	Parent  int        // interface index of the link that packets leave by; 0: the route decides
+	MTU     int        // 0: not known yet
+	MAC     string     // VXLAN only
+	VNI     int        // VXLAN only
+	Port    int        // VXLAN only, UDP
 	Peers   []TunnelPeer
 }
 

@@ -72,7 +72,7 @@ func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
 func (c *casefile) tunnels() []Tunnel {
 	ipip, v4, v6 := c.encapsulations()
 	var out []Tunnel
-	if _, ok := c.uplink(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
+	if _, ok := c.carrier(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
 		out = append(out, Tunnel{
 			Kind: IPIP, Name: IPIPDevice, Address: c.self.IPIPTunnel, Local: c.self.IPv4.Addr(),
 			MTU: c.tunnelMTU(c.config.IPIPMTU, c.linkMTU(c.self.IPv4), ipipOverhead),
@@ -89,13 +89,13 @@ func (c *casefile) tunnels() []Tunnel {
 
 func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mtu, overhead int) []Tunnel {
 	v4 := name == VXLANDevice
-	l, ok := c.uplink(local.Addr())
+	_, ok := c.carrier(local.Addr())
 	address, mac := vxlanEnd(c.self, v4)
 	if !ok || !address.IsValid() {
 		return out
 	}
 	t := Tunnel{
-		Kind: VXLAN, Name: name, Address: address, Local: local.Addr(), Parent: l.Index,
+		Kind: VXLAN, Name: name, Address: address, Local: local.Addr(), Parent: c.parent(local.Addr()),
 		MTU: c.tunnelMTU(mtu, c.linkMTU(local), overhead), MAC: mac,
 		VNI: cmp.Or(c.config.VXLANVNI, DefaultVXLANVNI), Port: c.vxlanPort(),
 	}

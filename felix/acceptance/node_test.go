@@ -50,6 +50,7 @@ type node struct {
 	learned  []model.Learned
 	others   []model.Endpoint // beside endpoint
 	failure  error            // of the last step
+	mtu      int              // of pods, likewise
 	problems []model.Problem
 }
 
@@ -175,7 +176,7 @@ func (n *node) step(ctx context.Context) {
 		errs = append(errs, apply(ctx, state))
 	}
 	n.mu.Lock()
-	n.failure, n.problems = errors.Join(errs...), problems
+	n.failure, n.problems, n.mtu = errors.Join(errs...), problems, state.MTU.Pod
 	n.mu.Unlock()
 	if n.stepped != nil {
 		n.stepped(host)
