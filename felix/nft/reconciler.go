@@ -92,8 +92,8 @@ func (r *Reconciler) dial() error {
 			r.mu.Lock()
 			r.socket, r.port = c, c.PID()
 			r.mu.Unlock()
-			// Room for the answers to one transaction.
-			return c.SetReadBuffer(4 << 20)
+			// Room for one transaction, which is sent whole, and for the answers.
+			return errors.Join(c.SetWriteBuffer(64<<20), c.SetReadBuffer(4<<20))
 		}))
 	if err != nil {
 		return fmt.Errorf("open nftables socket: %w", err)
