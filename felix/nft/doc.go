@@ -11,11 +11,13 @@
 // right after srcnat), and floating-prerouting and floating-output (floating
 // addresses, right before dstnat), each only when it has something to do, their
 // sets, and a chain "generation" that no packet passes. What only the first
-// packet of a connection needs is in chains of the type nat. The table is
-// replaced in one transaction; pods come and go as elements of sets.
+// packet of a connection needs is in chains of the type nat. What is
+// to be written is one transaction: chains whose rules differ, elements of sets
+// (pods come and go as such), or the whole table where it has other sets.
 //
-// How does a fresh process recognise this as ours? By the table's name. The
-// comment of the rule in "generation" is a digest of the rules, and each rule
-// carries it with its place as user data: where these, the chains and the sets
-// agree with what is wanted, nothing is written.
+// How does a fresh process recognise this as ours? By the table's name. Each
+// rule carries as user data a digest of its chain, over the expressions as the
+// kernel gets them, with its place; the comment of the rule in "generation" is a
+// digest of the kinds of sets. Where these, the hooks and the elements agree with
+// what is wanted, nothing is written, whichever version wrote it.
 package nft

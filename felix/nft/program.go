@@ -3,6 +3,7 @@ package nft
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -27,7 +28,6 @@ const (
 // program is a Ruleset in the library's words.
 type program struct {
 	table  *nftables.Table
-	digest string
 	sets   []*set
 	chains []*chain
 }
@@ -35,22 +35,20 @@ type program struct {
 type set struct {
 	*nftables.Set
 	elements []nftables.SetElement
-	// live sets change with the pods, without the table being replaced.
+	// live sets change element by element, the others as a whole.
 	live bool
 }
 
 type chain struct {
 	*nftables.Chain
-	rules []*nftables.Rule
+	rules  []*nftables.Rule
+	digest string // of the rules
 }
 
 // compile turns rules into a program. It is the twin of felix.Ruleset.String:
 // the tests load both and compare what the kernel then lists.
-func compile(r felix.Ruleset) *program {
-	p := &program{
-		table:  &nftables.Table{Family: nftables.TableFamilyINet, Name: felix.TableName},
-		digest: digest(r),
-	}
+func compile(r felix.Ruleset) (*program, error) {
+	p := &program{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: felix.TableName}}
 	p.natSets(r.NAT)
 	p.podSets(r.Spoofing)
 	p.nodeSets(r.Tunnels)
@@ -64,31 +62,55 @@ func compile(r felix.Ruleset) *program {
 	g := p.chain(chainGeneration, nil)
 	g.rules = append(g.rules, &nftables.Rule{
 		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
-		UserData: userdata.AppendString(nil, userdata.TypeComment, p.digest),
+		UserData: userdata.AppendString(nil, userdata.TypeComment, p.schema()),
 	})
-	p.mark()
-	return p
+	return p, p.mark()
 }
 
 // typeMark is the kind of user data that a rule's mark is. nft knows comments
 // (0) and leaves what it does not know alone.
 const typeMark userdata.Type = 0x6d
 
-// mark signs each rule with the digest and its place, so that one that somebody
-// else wrote in its stead is seen.
-func (p *program) mark() {
+// mark signs each rule with the digest of its chain and its place, so that one
+// that somebody else wrote in its stead is seen, and one that another version of
+// ours wrote otherwise.
+func (p *program) mark() error {
 	for _, c := range p.chains {
-		for i, rule := range c.rules {
-			rule.UserData = userdata.Append(rule.UserData, typeMark, []byte(p.digest+" "+strconv.Itoa(i)))
+		if err := c.sign(); err != nil {
+			return fmt.Errorf("chain %s: %w", c.Name, err)
 		}
 	}
+	return nil
 }
 
-// digest is over everything but the pods, which are compared one by one.
-func digest(r felix.Ruleset) string {
-	r.Spoofing.Pods, r.Floating.IPs = nil, nil
-	sum := sha256.Sum256([]byte(r.String()))
-	return hex.EncodeToString(sum[:8])
+// sign takes the digest over what is written.
+func (c *chain) sign() error {
+	sum := sha256.New()
+	for _, rule := range c.rules {
+		for _, e := range rule.Exprs {
+			b, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(sum, "%d %s", len(b), b)
+		}
+		fmt.Fprintf(sum, "rule %d %s", len(rule.UserData), rule.UserData)
+	}
+	c.digest = hex.EncodeToString(sum.Sum(nil)[:8])
+	for i, rule := range c.rules {
+		rule.UserData = userdata.Append(rule.UserData, typeMark, []byte(c.digest+" "+strconv.Itoa(i)))
+	}
+	return nil
+}
+
+// schema is a digest of what kinds of sets there are, without their elements: a
+// set cannot be changed, only made anew with all that refers to it.
+func (p *program) schema() string {
+	sum := sha256.New()
+	for _, s := range p.sets {
+		fmt.Fprintf(sum, "%q %s %s %t %t %t\n", s.Name, s.KeyType.Name, s.DataType.Name, s.IsMap, s.Interval, s.Concatenation)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:8])
 }
 
 func (p *program) chain(name string, base *nftables.Chain) *chain {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -12,82 +13,87 @@ import (
 	"github.com/muslin-net/muslin/felix"
 )
 
-// unknown is the digest of a table that is there and is not what its own digest
-// says, or has none.
-const unknown = "?"
+// kernel is what the kernel has of the table: the digests of its chains and the
+// elements of its sets. Without the chain "generation" of a program its sets are
+// not those of the program, and the table has to be written anew.
+type kernel struct {
+	there  bool
+	chains map[string]string // "": other rules than ours
+	sets   map[string]map[string]nftables.SetElement
+}
 
-// read returns the digest and the live elements of the table: "" when there is
-// none, unknown when its chains, rules and fixed sets are not those of want.
-func (r *Reconciler) read(want *program) (string, map[string]map[string]nftables.SetElement, error) {
+// read asks for what want has, too.
+func (r *Reconciler) read(want *program) (kernel, error) {
 	if _, err := r.conn.ListTableOfFamily(felix.TableName, nftables.TableFamilyINet); err != nil {
 		if absent(err) {
-			return "", nil, nil
+			return kernel{}, nil
 		}
-		return "", nil, err
+		return kernel{}, err
 	}
-	same, err := r.sameChains(want)
-	if err != nil {
-		return "", nil, err
+	have := kernel{there: true, sets: map[string]map[string]nftables.SetElement{}}
+	var err error
+	if have.chains, err = r.readChains(want); err != nil || !have.shaped(want) {
+		return have, err
 	}
-	if !same {
-		return unknown, nil, nil
-	}
-	live := map[string]map[string]nftables.SetElement{}
 	for _, s := range want.sets {
 		elements, err := r.conn.GetSetElements(s.Set)
 		if absent(err) {
-			return unknown, nil, nil
+			return kernel{there: true}, nil
 		}
 		if err != nil {
-			return "", nil, err
+			return kernel{}, err
 		}
-		have := index(elements)
-		if s.live {
-			live[s.Name] = have
-		} else if !sameElements(have, index(s.elements)) {
-			return unknown, nil, nil
-		}
+		have.sets[s.Name] = index(elements)
 	}
-	return want.digest, live, nil
+	return have, nil
+}
+
+// shaped reports whether the table has the sets of a program.
+func (k kernel) shaped(p *program) bool {
+	g := p.chains[len(p.chains)-1] // "generation"
+	return k.there && k.chains[g.Name] == g.digest
 }
 
 func absent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT) }
 
-// sameChains reports whether the table has the chains of want and no others,
-// each with its hook, its policy and its rules. A rule cannot be changed, only
-// replaced: one with our mark is ours as it was written.
-func (r *Reconciler) sameChains(want *program) (bool, error) {
+// readChains gives the digests of the table's chains, as far as they are those of
+// want. A rule cannot be changed, only replaced: one with our mark is ours as it
+// was written. A chain with another hook or policy than wanted makes the whole
+// table another one.
+func (r *Reconciler) readChains(want *program) (map[string]string, error) {
 	all, err := r.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	have := map[string]*nftables.Chain{}
+	hooks, out := map[string]*nftables.Chain{}, map[string]string{}
 	for _, c := range all {
 		if c.Table.Name == felix.TableName {
-			have[c.Name] = c
+			hooks[c.Name], out[c.Name] = c, ""
 		}
 	}
-	if len(have) != len(want.chains) {
-		return false, nil
-	}
 	for _, c := range want.chains {
-		if h := have[c.Name]; h == nil || !sameHook(h, c.Chain) {
-			return false, nil
+		h, there := hooks[c.Name]
+		switch {
+		case !there:
+			continue
+		case !sameHook(h, c.Chain):
+			return nil, nil
 		}
 		rules, err := r.conn.GetRules(want.table, c.Chain)
 		if err != nil && !absent(err) {
-			return false, err
+			return nil, err
 		}
-		if len(rules) != len(c.rules) {
-			return false, nil
-		}
-		for i, rule := range rules {
-			if !bytes.Equal(userdata.Get(rule.UserData, typeMark), userdata.Get(c.rules[i].UserData, typeMark)) {
-				return false, nil
-			}
+		if sameRules(rules, c.rules) {
+			out[c.Name] = c.digest
 		}
 	}
-	return true, nil
+	return out, nil
+}
+
+func sameRules(have, want []*nftables.Rule) bool {
+	return slices.EqualFunc(have, want, func(a, b *nftables.Rule) bool {
+		return bytes.Equal(userdata.Get(a.UserData, typeMark), userdata.Get(b.UserData, typeMark))
+	})
 }
 
 func sameHook(a, b *nftables.Chain) bool {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,6 +33,7 @@ type Options struct {
 // Stats counts what was written since the start.
 type Stats struct {
 	Replaced int // times the whole table was written
+	Chains   int // chains written and deleted besides
 	Elements int // elements of sets added and removed besides
 	Drift    int // notifications that somebody else changed the table
 }
@@ -52,10 +55,8 @@ type Reconciler struct {
 	mu    sync.Mutex // guards what follows
 	port  uint32     // netlink address of conn
 	stale bool       // the kernel has to be read before it is believed
-	// digest and live are what the kernel has, as long as it is not stale.
-	digest string
-	live   map[string]map[string]nftables.SetElement
-	stats  Stats
+	have  kernel     // as long as it is not stale
+	stats Stats
 }
 
 // New opens the sockets. Call Run to have drift noticed, Close at the end.
@@ -123,7 +124,8 @@ func (r *Reconciler) Stats() Stats {
 	return r.stats
 }
 
-// Apply makes the table that of s.Rules, in one transaction. As long as
+// Apply makes the table that of s.Rules, in one transaction: chains whose rules
+// and sets whose elements differ, or the whole table where it has other sets. As long as
 // s.Rules.Complete is false a table that is there stays as it is.
 func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	r.apply.Lock()
@@ -134,21 +136,23 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	if err := r.events.Drain(r.event); err != nil {
 		r.markStale()
 	}
-	want := compile(s.Rules)
+	want, err := compile(s.Rules)
+	if err != nil {
+		return fmt.Errorf("compile table inet %s: %w", felix.TableName, err)
+	}
 	if err := r.refresh(want); err != nil {
 		return r.failed(fmt.Errorf("read table inet %s: %w", felix.TableName, err))
 	}
 	r.mu.Lock()
-	digest, live := r.digest, r.live
+	have := r.have
 	r.mu.Unlock()
-	if digest != "" && !s.Rules.Complete {
+	if have.there && !s.Rules.Complete {
 		return nil
 	}
-	var err error
-	if digest != want.digest {
-		err = r.replace(want)
+	if have.shaped(want) {
+		err = r.update(want, have)
 	} else {
-		err = r.update(want, live)
+		err = r.replace(want)
 	}
 	if err != nil {
 		return r.failed(fmt.Errorf("write table inet %s: %w", felix.TableName, err))
@@ -173,25 +177,26 @@ func (r *Reconciler) markStale() {
 // replace writes the whole table. The deletion and the new table are one
 // transaction: no packet meets neither.
 func (r *Reconciler) replace(p *program) error {
-	if err := r.write(p); err != nil {
+	if err := r.write(p, p.fill); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.digest, r.live = p.digest, p.elements()
+	r.have = p.written()
 	r.stats.Replaced++
 	return nil
 }
 
-func (r *Reconciler) write(p *program) error {
+// write makes what fill adds of a program one transaction.
+func (r *Reconciler) write(p *program, fill func(*nftables.Conn) error) error {
 	standIns := p.standIns()
 	if len(standIns) == 0 {
-		if err := p.fill(r.conn); err != nil {
+		if err := fill(r.conn); err != nil {
 			return err
 		}
 		return r.conn.Flush()
 	}
-	messages, err := capture(p.fill)
+	messages, err := capture(fill)
 	if err != nil {
 		return err
 	}
@@ -213,27 +218,33 @@ func (p *program) fill(c *nftables.Conn) error {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
-	for _, ch := range p.chains {
+	p.fillChains(c, p.chains)
+	return nil
+}
+
+// fillChains adds chains that are empty or not there.
+func (p *program) fillChains(c *nftables.Conn, chains []*chain) {
+	for _, ch := range chains {
 		c.AddChain(ch.Chain)
 	}
-	for _, ch := range p.chains {
+	for _, ch := range chains {
 		for _, rule := range ch.rules {
 			rule.Table, rule.Chain = p.table, ch.Chain
 			c.AddRule(rule)
 		}
 	}
-	return nil
 }
 
-// elements are those of the live sets, by set and key.
-func (p *program) elements() map[string]map[string]nftables.SetElement {
-	out := map[string]map[string]nftables.SetElement{}
+// written is what the kernel has once a program is.
+func (p *program) written() kernel {
+	k := kernel{there: true, chains: map[string]string{}, sets: map[string]map[string]nftables.SetElement{}}
 	for _, s := range p.sets {
-		if s.live {
-			out[s.Name] = index(s.elements)
-		}
+		k.sets[s.Name] = index(s.elements)
 	}
-	return out
+	for _, c := range p.chains {
+		k.chains[c.Name] = c.digest
+	}
+	return k
 }
 
 func index(elements []nftables.SetElement) map[string]nftables.SetElement {
@@ -248,40 +259,104 @@ func index(elements []nftables.SetElement) map[string]nftables.SetElement {
 	return out
 }
 
-// update adds and removes the elements of live sets that differ.
-func (r *Reconciler) update(p *program, have map[string]map[string]nftables.SetElement) error {
-	count := 0
-	want := p.elements()
-	for _, s := range p.sets {
-		if !s.live {
-			continue
-		}
-		d := compare(have[s.Name], want[s.Name])
-		count += len(d.Add) + len(d.Remove)
-		// All of it is one transaction: no packet misses an element of a map that
-		// gets another value.
-		if len(d.Remove) > 0 {
-			if err := r.conn.SetDeleteElements(s.Set, values(d.Remove)); err != nil {
-				return fmt.Errorf("set %s: %w", s.Name, err)
-			}
-		}
-		if len(d.Add) > 0 {
-			if err := r.conn.SetAddElements(s.Set, values(d.Add)); err != nil {
-				return fmt.Errorf("set %s: %w", s.Name, err)
-			}
-		}
+// update writes the chains and the elements that differ. All of it is one
+// transaction: no packet misses a rule, nor an element of a map that gets another
+// value.
+func (r *Reconciler) update(p *program, have kernel) error {
+	want := p.written()
+	chains, elements := 0, 0
+	fill := func(c *nftables.Conn) (err error) {
+		chains = p.changeChains(c, have)
+		elements, err = p.changeElements(c, have.sets, want.sets)
+		return err
 	}
-	if count == 0 {
+	if p.same(have, want) {
 		return nil
 	}
-	if err := r.conn.Flush(); err != nil {
+	if err := r.write(p, fill); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.live = want
-	r.stats.Elements += count
+	r.have = want
+	r.stats.Chains += chains
+	r.stats.Elements += elements
 	return nil
+}
+
+// same reports whether there is nothing to write.
+func (p *program) same(have, want kernel) bool {
+	if !maps.Equal(have.chains, want.chains) {
+		return false
+	}
+	for _, s := range p.sets {
+		if s.differs(have.sets[s.Name], want.sets[s.Name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// changeChains empties those that differ before it deletes any: one may lead to
+// another.
+func (p *program) changeChains(c *nftables.Conn, have kernel) (count int) {
+	var write []*chain
+	wanted := map[string]bool{}
+	for _, ch := range p.chains {
+		wanted[ch.Name] = true
+		digest, there := have.chains[ch.Name]
+		if there && digest == ch.digest {
+			continue
+		}
+		if there {
+			c.FlushChain(ch.Chain)
+		}
+		write = append(write, ch)
+	}
+	gone := slices.DeleteFunc(slices.Sorted(maps.Keys(have.chains)), func(name string) bool { return wanted[name] })
+	for _, name := range gone {
+		c.FlushChain(&nftables.Chain{Name: name, Table: p.table})
+	}
+	for _, name := range gone {
+		c.DelChain(&nftables.Chain{Name: name, Table: p.table})
+	}
+	p.fillChains(c, write)
+	return len(write) + len(gone)
+}
+
+// changeElements writes the sets whose elements differ.
+func (p *program) changeElements(c *nftables.Conn, have, want map[string]map[string]nftables.SetElement) (count int, err error) {
+	for _, s := range p.sets {
+		if !s.differs(have[s.Name], want[s.Name]) {
+			continue
+		}
+		d := compare(have[s.Name], want[s.Name])
+		remove, add := values(d.Remove), values(d.Add)
+		if !s.live {
+			c.FlushSet(s.Set)
+			remove, add = nil, s.elements
+		}
+		count += len(remove) + len(add)
+		if len(remove) > 0 {
+			err = errors.Join(err, c.SetDeleteElements(s.Set, remove))
+		}
+		if len(add) > 0 {
+			err = errors.Join(err, c.SetAddElements(s.Set, add))
+		}
+		if err != nil {
+			return count, fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	return count, nil
+}
+
+// differs compares a set with what it is to be.
+func (s *set) differs(have, want map[string]nftables.SetElement) bool {
+	if !s.live {
+		return !sameElements(have, want)
+	}
+	d := compare(have, want)
+	return len(d.Add)+len(d.Remove) > 0
 }
 
 // refresh reads the table when what we know of it is not to be believed.
@@ -294,13 +369,13 @@ func (r *Reconciler) refresh(want *program) error {
 	if !stale {
 		return nil
 	}
-	digest, live, err := r.read(want)
+	have, err := r.read(want)
 	if err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.digest, r.live = digest, live
+	r.have = have
 	return nil
 }
 
