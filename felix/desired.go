@@ -18,6 +18,7 @@ import (
 // word.
 func Desired(in Input) (State, []model.Problem) {
 	c := newCase(in)
+	c.findPrefixes()
 	c.setAside()
 	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
 	routes := c.prioritised(c.routes())
@@ -51,6 +52,7 @@ type casefile struct {
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
 	strange  []StrangeRoute
+	prefixes []string              // of the names of pods' links, that of new ones first
 	out      map[bool][]model.Link // by which the node is left, for IPv4 (true) and IPv6; see uplinks
 	namedMTU int                   // of the links that mtuIfacePattern names; 0: none
 	problems []model.Problem

@@ -274,6 +274,14 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ListenPort: 1790}, {Name: "node.b", ListenPort: 1791}}
 		in.Snapshot.Peers = []model.BGPPeer{{Name: "p", PeerIP: ip("10.65.0.6")}, {Name: "q", PeerIP: ip("10.1.0.254")}}
 	},
+	// One pod has the name of before, one that of now.
+	"interface-prefix": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", InterfacePrefix: "pod,tap"}}
+		in.Host.Links[2].Name, in.Endpoints[0].HostInterface = "pod000000000aa", "pod000000000aa"
+	},
+	"interface-prefix-too-long": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", InterfacePrefix: "calico"}}
+	},
 	"router-advertisements": func(in *Input) { in.Host.Routes[2].Protocol, in.Host.Routes[3].Protocol = 9, 9 },
 	"services": func(in *Input) {
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.96.0.0/12"), pfx("fd96::/112")},

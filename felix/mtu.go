@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"regexp"
-	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -89,6 +88,5 @@ func (c *casefile) findNamedMTU() int {
 
 // isOurs tells pods' links and tunnels from the node's own links.
 func (c *casefile) isOurs(l model.Link) bool {
-	return strings.HasPrefix(l.Name, cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix)) ||
-		isTunnel(l.Name)
+	return c.isPods(l.Name) || isTunnel(l.Name)
 }

@@ -7,10 +7,6 @@ import (
 	"strings"
 )
 
-// DefaultInterfacePrefix is how the names of pod interfaces start (Calico
-// interfacePrefix).
-const DefaultInterfacePrefix = "cali"
-
 // spoofing lets each pod send from its addresses, from what it announces by BGP
 // and, when it asks for them and FelixConfiguration workloadSourceSpoofing is Any,
 // from its source prefixes.
@@ -21,7 +17,7 @@ func (c *casefile) spoofing(routes []Route) Spoofing {
 		return Spoofing{}
 	}
 	s := Spoofing{
-		Prefix: cmp.Or(c.config.InterfacePrefix, DefaultInterfacePrefix),
+		Prefix: c.prefixes[0], OtherPrefixes: c.prefixes[1:],
 		ToHost: cmp.Or(c.config.ToHost, "Accept"), BGPPort: c.bgpPort(),
 	}
 	g := c.guard()
@@ -29,7 +25,7 @@ func (c *casefile) spoofing(routes []Route) Spoofing {
 	s.NoVXLAN = len(g.VXLANPorts) > 0 && !c.config.VXLANFromPods
 	announced := c.announced(routes)
 	for _, e := range c.Endpoints {
-		if e.HostInterface == "" || !strings.HasPrefix(e.HostInterface, s.Prefix) {
+		if !c.isPods(e.HostInterface) {
 			continue
 		}
 		p := PodSource{Interface: e.HostInterface}

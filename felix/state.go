@@ -134,6 +134,9 @@ type Spoofing struct {
 	// Prefix is how the names of pod interfaces start ("cali"); empty turns the
 	// whole check off.
 	Prefix string
+	// OtherPrefixes are those of pods that were attached under another
+	// configuration, and of links that must be no pod's.
+	OtherPrefixes []string
 	// Pods are the interfaces that are known. A packet from an interface with
 	// the prefix that is not among them is dropped.
 	Pods []PodSource

@@ -229,6 +229,9 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 	fmt.Fprintf(b, "%s%s fully-random\n", match, verb)
 }
 
+// Prefixes are all that the names of pod interfaces start with.
+func (s Spoofing) Prefixes() []string { return append([]string{s.Prefix}, s.OtherPrefixes...) }
+
 // Port is a port of a transport protocol.
 type Port struct {
 	Protocol string // tcp or udp
@@ -289,7 +292,10 @@ func (r Ruleset) fromPod(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "\tchain prerouting {\n\t\ttype filter hook prerouting priority %d; policy accept;\n", PriorityPods)
-	fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod\n\t}\n\tchain from-pod {\n", s.Prefix)
+	for _, p := range s.Prefixes() {
+		fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod\n", p)
+	}
+	b.WriteString("\t}\n\tchain from-pod {\n")
 	if s.NoVXLAN {
 		for _, port := range r.Tunnels.VXLANPorts {
 			fmt.Fprintf(b, "\t\tudp dport %d drop\n", port)
@@ -382,7 +388,9 @@ func (r Ruleset) input(b *strings.Builder) {
 		b.WriteString("\t\tip protocol 4 jump tunnelled\n")
 	}
 	if pods {
-		fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod-to-node\n", r.Spoofing.Prefix)
+		for _, p := range r.Spoofing.Prefixes() {
+			fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod-to-node\n", p)
+		}
 	}
 	b.WriteString("\t}\n")
 	if pods {

@@ -278,7 +278,9 @@ func (p *program) fromPod(r felix.Ruleset) {
 		return
 	}
 	in := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityPods))
-	in.add(fromInterface(s.Prefix), to(expr.VerdictGoto, chainFromPod))
+	for _, prefix := range s.Prefixes() {
+		in.add(fromInterface(prefix), to(expr.VerdictGoto, chainFromPod))
+	}
 	c := p.chain(chainFromPod, nil)
 	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
 	if s.NoVXLAN {
@@ -315,7 +317,9 @@ func (p *program) input(r felix.Ruleset) {
 		c.add(isIPIP(), to(expr.VerdictJump, chainTunnelled))
 	}
 	if pods {
-		c.add(fromInterface(s.Prefix), to(expr.VerdictGoto, chainToNode))
+		for _, prefix := range s.Prefixes() {
+			c.add(fromInterface(prefix), to(expr.VerdictGoto, chainToNode))
+		}
 		p.toNode(s)
 	}
 	if r.Tunnels.Any() {

@@ -62,6 +62,7 @@ func rulesets() map[string]felix.Ruleset {
 		"nat address6":     {NAT: address6},
 		"no pods":          {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
 		"pods":             {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"pods of before":   {Spoofing: felix.Spoofing{Prefix: "pod", OtherPrefixes: []string{"cali", "x"}, ToHost: "Drop", Pods: pods()}},
 		"speaking pods":    {Spoofing: speaking},
 		"floating":         {Floating: floating("10.99.0.1 10.65.0.1", "10.99.0.2 10.65.0.1", "fd99::1 fd65::1")},
 		"floating, none":   {Floating: felix.Floating{Enabled: true}, NAT: nat},

@@ -24,7 +24,8 @@ func (a *agent) cniTasks() []task.Task {
 		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI, Holder: a.holder,
-		Register: []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
+		Register:        []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
+		InterfacePrefix: func() string { return felix.InterfacePrefix(a.cluster.Snapshot(), a.cfg.Node) },
 	})
 	return []task.Task{
 		cniServer{server, a},

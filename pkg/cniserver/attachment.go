@@ -40,7 +40,10 @@ func (s *Server) parse(r *cnirpc.Request) (attachment, error) {
 		return a, types.NewError(types.ErrInvalidEnvironmentVariables,
 			"CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME go together", "")
 	}
-	a.hostInterface = HostInterface(s.o.InterfacePrefix, a.namespace, a.pod, a.containerID)
+	a.hostInterface = HostInterface(s.o.InterfacePrefix(), a.namespace, a.pod, a.containerID)
+	if ep, stands := s.endpoint(a); stands {
+		a.hostInterface = ep.HostInterface // maybe of another prefix
+	}
 	return a, nil
 }
 

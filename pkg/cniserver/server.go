@@ -25,9 +25,11 @@ type Options struct {
 	Pods      Pods
 	Node      model.NodeName
 
-	Socket          string // default client.DefaultSocket
-	Spool           string // default record.DefaultDir
-	InterfacePrefix string // Felix's interfacePrefix; default cali
+	Socket string // default client.DefaultSocket
+	Spool  string // default record.DefaultDir
+	// InterfacePrefix is how the host interfaces of pods to come are to be called
+	// (Felix's interfacePrefix), at most 4 bytes; default cali.
+	InterfacePrefix func() string
 
 	// Status answers the verb STATUS: nil when an ADD could succeed now. An
 	// error is "plugin not available" (50) unless it carries another code,
@@ -87,6 +89,9 @@ func New(o Options) *Server {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, uint) {}
+	}
+	if o.InterfacePrefix == nil {
+		o.InterfacePrefix = func() string { return "" }
 	}
 	if o.Holder == nil {
 		o.Holder = func(netip.Addr) string { return "" }

@@ -587,6 +587,24 @@ func TestSecondInterfaceOfASandboxIsRefused(t *testing.T) {
 	n.wantLeft(t, standing("c1")...)
 }
 
+// TestInterfacePrefix changes the prefix: pods to come have it, and one that stands
+// keeps its name.
+func TestInterfacePrefix(t *testing.T) {
+	var prefix atomic.Value
+	prefix.Store("cali")
+	n := start(t, newRooms(), func(o *cniserver.Options) { o.InterfacePrefix = func() string { return prefix.Load().(string) } })
+	out := n.must(t, client.Add, request("c1", "a"))
+	prefix.Store("pod")
+	sameJSON(t, out, n.must(t, client.Add, request("c1", "a")))
+	n.must(t, client.Add, request("c2", "b"))
+	for i, want := range []string{cniserver.HostInterface("cali", "ns", "a", ""), cniserver.HostInterface("pod", "ns", "b", "")} {
+		c := []string{"c1", "c2"}[i]
+		if key := [2]string{c, "eth0"}; n.endpoints[key].HostInterface != want || n.wires[key].HostInterface != want {
+			t.Errorf("%s has %s and %s, want %s", c, n.endpoints[key].HostInterface, n.wires[key].HostInterface, want)
+		}
+	}
+}
+
 // TestHostInterfaceOfAnotherPod has a pod whose name was chosen so that its host
 // interface has the name of another's.
 func TestHostInterfaceOfAnotherPod(t *testing.T) {
