@@ -194,6 +194,10 @@ var cases = map[string]func(in *Input){
 		in.Host.Routes = in.Host.Routes[1:]
 		in.Learned = append(in.Learned, learned("10.65.4.0/26", "10.2.0.3"), learned("fd65::9:0/122", "fe80::9"))
 	},
+	"mapped-next-hop": func(in *Input) {
+		in.Learned = append(in.Learned, learned("10.66.0.0/24", "10.1.0.2"), learned("fd66::/64", "10.1.0.2"), learned("fd67::/64", "10.1.0.2"), learned("fd68::/64", "fd01::2", "10.1.0.2"))
+		in.PeerWays = []PeerWay{{Peer: ip("fd77::1"), Gateway: ip("10.1.0.2")}}
+	},
 	"onlink-gateway": func(in *Input) {
 		in.Host.Routes[0].Gateways = ips("172.31.1.1")
 	},
@@ -323,6 +327,12 @@ var cases = map[string]func(in *Input){
 	},
 	// The address is on the loopback, and the routers are reached by several
 	// links: one by a default route, one without IPv4 at all, one without carrier.
+	// Its pods and the others' are spoken with from the address that is stable.
+	"source-address": func(in *Input) {
+		addressOn(in, in.Host.Links[0])
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", DeviceRouteSource: ip("10.1.0.1"), DeviceRouteSourceV6: ip("fd01::1")}}
+		in.Learned = append(in.Learned, learned("10.66.0.0/24", "192.168.1.7", "192.168.1.8"), learned("10.67.0.0/24", "fe80::9%eth1"), learned("fd67::/64", "fe80::9%eth1"))
+	},
 	"node-address-on-lo": func(in *Input) { addressOn(in, in.Host.Links[0]) },
 	"node-address-on-dummy": func(in *Input) {
 		addressOn(in, link(40, "stable", "dummy", 65000))

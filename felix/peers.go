@@ -1,6 +1,9 @@
 package felix
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // PeerWay is the way to a BGP peer whose address is on no link, as a loopback of
 // a router: by a gateway that is (Calico BGPPeer reachableBy, which is a static
@@ -21,7 +24,7 @@ func (c *casefile) peerWays() map[netip.Addr][]NextHop {
 			continue
 		}
 		hops := r.resolve(gateway, depth)
-		if len(hops) == 0 {
+		if len(hops) == 0 || peer.Is6() && slices.ContainsFunc(hops, func(h NextHop) bool { return h.Gateway.Is4() }) {
 			c.problem(routeRef(hostPrefix(peer)), "nextHop", "NextHopUnreachable",
 				"no way to "+gateway.String()+", by which the BGP peer is reached; its session cannot come up (BGPPeer reachableBy)")
 			continue

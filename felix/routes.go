@@ -11,7 +11,12 @@ import (
 // BGP learned.
 func (c *casefile) routes() []Route {
 	ways := c.peerWays()
-	local := slices.Concat(c.sourced(slices.Concat(c.podRoutes(), c.floatingRoutes())), c.tunnelPeerRoutes(), peerRoutes(ways))
+	src := c.sources()
+	pods := slices.Concat(c.podRoutes(), c.floatingRoutes())
+	for i, r := range pods {
+		pods[i].Way = src.on(r.Way, r.Prefix)
+	}
+	local := slices.Concat(pods, c.tunnelPeerRoutes(), peerRoutes(ways))
 	taken := make(map[netip.Prefix]bool, len(local))
 	for _, r := range local {
 		taken[r.Prefix] = true
@@ -30,7 +35,7 @@ func (c *casefile) routes() []Route {
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
-	return c.withLearned(local, &blocks, c.withSpeakers(ways))
+	return c.withLearned(local, &blocks, c.withSpeakers(ways), src)
 }
 
 // podRoutes lead to the pods of this node. A pod whose link the kernel does not
@@ -83,7 +88,7 @@ func (c *casefile) tunnelPeerRoutes() []Route {
 // withLearned merges the sorted local routes with what BGP chose, less what
 // would take the ground from under the node. It makes one pass and one
 // allocation, since there may be many thousands.
-func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.Addr][]NextHop) []Route {
+func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.Addr][]NextHop, src *sources) []Route {
 	learned := c.Learned
 	if !slices.IsSortedFunc(learned, compareLearned) {
 		learned = slices.Clone(learned)
@@ -107,7 +112,7 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 		if len(local) > 0 && local[0].Prefix == l.Prefix || !plain && !c.admit(l.Prefix, blocks, r) {
 			continue
 		}
-		way := r.way(l)
+		way := c.passable(l, r.way(l), r)
 		if way == nil {
 			continue
 		}
@@ -117,9 +122,31 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 				continue
 			}
 		}
-		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: way})
+		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: src.on(way, l.Prefix)})
 	}
 	return append(out, local...)
+}
+
+// passable leaves IPv4 neighbours out of the way of an IPv6 prefix (as
+// ::ffff:10.0.0.2): the kernel has no such routes. It is nil when nothing is left.
+// One problem stands for all of a next hop.
+func (c *casefile) passable(l *model.Learned, way *Way, r *resolver) *Way {
+	isIPv4 := func(h NextHop) bool { return h.Gateway.Is4() }
+	if way == nil || l.Prefix.Addr().Is4() || !slices.ContainsFunc(way.NextHops, isIPv4) {
+		return way
+	}
+	for _, h := range way.NextHops {
+		if isIPv4(h) && !r.complained[h.Gateway] {
+			r.complained[h.Gateway] = true
+			c.problem(routeRef(l.Prefix), "nextHop", "NextHopFamily",
+				"next hop "+h.Gateway.String()+" is an IPv4 address, by which no IPv6 prefix is reached; it is left out of this route and others: have the router announce its IPv6 address")
+		}
+	}
+	rest := slices.DeleteFunc(slices.Clone(way.NextHops), isIPv4)
+	if len(rest) == 0 {
+		return nil
+	}
+	return &Way{NextHops: rest}
 }
 
 // sweep goes along with a walk over prefixes in ascending order.

@@ -2,7 +2,6 @@ package felix
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -55,32 +54,6 @@ func (c *casefile) prioritised(routes []Route) []Route {
 		routes[i].Metric = v6
 		if routes[i].Prefix.Addr().Is4() {
 			routes[i].Metric = v4
-		}
-	}
-	return routes
-}
-
-// sourced gives the routes to pods the source that the node prefers
-// (FelixConfiguration deviceRouteSourceAddress, deviceRouteSourceAddressIPv6).
-func (c *casefile) sourced(routes []Route) []Route {
-	ref := model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}
-	v4, v6 := c.config.DeviceRouteSource, c.config.DeviceRouteSourceV6
-	if v4.IsValid() && !c.own[v4] {
-		c.problem(ref, "spec.deviceRouteSourceAddress", "AddressNotOnNode", v4.String()+" is no address of this node; the kernel chooses the source")
-		v4 = netip.Addr{}
-	}
-	if v6.IsValid() && !c.own[v6] {
-		c.problem(ref, "spec.deviceRouteSourceAddressIPv6", "AddressNotOnNode", v6.String()+" is no address of this node; the kernel chooses the source")
-		v6 = netip.Addr{}
-	}
-	for i := range routes {
-		source := v6
-		if routes[i].Prefix.Addr().Is4() {
-			source = v4
-		}
-		if source.IsValid() && source.Is4() == routes[i].Prefix.Addr().Is4() {
-			way := *routes[i].Way
-			way.Source, routes[i].Way = source, &way
 		}
 	}
 	return routes

@@ -100,6 +100,8 @@ func TestApplyWritesEveryKindOfRoute(t *testing.T) {
 	pod.LinkScope = true
 	src := unicast("10.65.3.0/26", l.hop("10.1.0.254", "eth0"))
 	src.Source = netip.MustParseAddr("10.2.0.1")
+	src6 := unicast("fd65:3::/122", l.hop("fd01::254", "eth0"), l.hop("fd02::254", "eth1"))
+	src6.Source = netip.MustParseAddr("fd02::1")
 	apply(t, r, state(true,
 		blackhole("10.65.0.0/26"), pod,
 		unicast("10.65.1.0/26", l.hop("10.1.0.254", "eth0")),
@@ -111,6 +113,7 @@ func TestApplyWritesEveryKindOfRoute(t *testing.T) {
 		unicast("fd65::5/128", l.hop("", "eth1")),
 		unicast("fd65:1::/122", l.hop("fd01::254", "eth0")),
 		unicast("fd65:2::/122", l.hop("fd01::254", "eth0"), l.hop("fd02::254", "eth1")),
+		src6,
 	))
 	wantOurs(t, l,
 		"blackhole 10.65.0.0/26 scope global metric 1024",
@@ -124,7 +127,13 @@ func TestApplyWritesEveryKindOfRoute(t *testing.T) {
 		"blackhole fd65::/122 dev lo scope global metric 1024 pref medium",
 		"unicast fd65:1::/122 via fd01::254 dev eth0 scope global metric 1024 pref medium",
 		"unicast fd65:2::/122 scope global metric 1024 pref medium nexthop via fd01::254 dev eth0 weight 1 nexthop via fd02::254 dev eth1 weight 1",
+		"unicast fd65:3::/122 scope global src fd02::1 metric 1024 pref medium nexthop via fd01::254 dev eth0 weight 1 nexthop via fd02::254 dev eth1 weight 1",
 	)
+	fresh := open(t, l)
+	apply(t, fresh, state(true, src, src6))
+	if s := fresh.Stats(); s.Changed != 0 || s.Added != 0 {
+		t.Errorf("routes with a source are not taken for what they are: %+v", s)
+	}
 }
 
 // run has the reconciler listen until the test ends.

@@ -163,7 +163,7 @@ type FelixConfiguration struct {
 	FloatingIPs                 bool // Enabled
 	IPIPDisabled, VXLANDisabled bool // ipipEnabled, vxlanEnabled: false
 	// DeviceRouteSource and DeviceRouteSourceV6 are the source that the node
-	// prefers towards its pods (deviceRouteSourceAddress, -IPv6).
+	// prefers towards its pods and learned prefixes (deviceRouteSourceAddress, -IPv6).
 	DeviceRouteSource, DeviceRouteSourceV6 netip.Addr
 	KeepExternalRoutes                     bool           // removeExternalRoutes: false
 	ExternalNodes                          []netip.Prefix // externalNodesList
