@@ -327,6 +327,7 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		"pod down":   {func(_, pod *nstest.NS, _ *Spec) { pod.IP("link set eth0 down") }, "link eth0 is down"},
 		"host down":  {func(n, _ *nstest.NS, s *Spec) { n.IP("link set " + s.HostInterface + " down") }, "is down"},
 		"gone":       {func(n, _ *nstest.NS, s *Spec) { n.IP("link del " + s.HostInterface) }, "no such device"},
+		"mac":        {func(_, pod *nstest.NS, _ *Spec) { pod.IP("link set eth0 address 02:00:00:00:00:99") }, "annotation cni.projectcalico.org/hwAddr"},
 		"other pod":  {func(_, _ *nstest.NS, s *Spec) { s.ContainerID = "x" }, "belongs to"},
 		"other addr": {func(_, _ *nstest.NS, s *Spec) { s.Addresses = s.Addresses[:1] }, "is set up for addresses"},
 	} {

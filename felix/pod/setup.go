@@ -129,30 +129,33 @@ func (p *Plugger) Check(ctx context.Context, s Spec) error {
 		return fmt.Errorf("check pod %s: %w", s, err)
 	}
 	defer inside.Close()
-	if err := errors.Join(p.checkHost(s), checkPod(s, inside)); err != nil {
+	mac, err := p.checkHost(s)
+	if err := errors.Join(err, checkPod(s, mac, inside)); err != nil {
 		return fmt.Errorf("check pod %s: %w", s, err)
 	}
 	return nil
 }
 
-func (p *Plugger) checkHost(s Spec) error {
+// checkHost returns the hardware address that the node knows the pod by; empty
+// where it does not.
+func (p *Plugger) checkHost(s Spec) (mac string, err error) {
 	l, err := p.conn.GetLink(s.HostInterface)
 	if err != nil {
-		return err
+		return "", err
 	}
 	e, ours := parseAlias(l.Alias, l.Name)
 	switch {
 	case !ours || e.ContainerID != s.ContainerID || e.Interface != s.Interface:
-		return fmt.Errorf("link %s belongs to %q", l.Name, l.Alias)
+		return "", fmt.Errorf("link %s belongs to %q", l.Name, l.Alias)
 	case !slices.Equal(e.Addresses, s.Addresses):
-		return fmt.Errorf("link %s is set up for addresses %v, not %v", l.Name, e.Addresses, s.Addresses)
+		err = fmt.Errorf("link %s is set up for addresses %v, not %v", l.Name, e.Addresses, s.Addresses)
 	case !l.AdminUp:
-		return fmt.Errorf("link %s is down", l.Name)
+		err = fmt.Errorf("link %s is down", l.Name)
 	}
-	return nil
+	return e.MAC, err
 }
 
-func checkPod(s Spec, inside *podSide) error {
+func checkPod(s Spec, mac string, inside *podSide) error {
 	l, err := inside.conn.GetLink(s.Interface)
 	if err != nil {
 		return fmt.Errorf("in the pod: %w", err)
@@ -160,6 +163,10 @@ func checkPod(s Spec, inside *podSide) error {
 	var errs []error
 	if !l.AdminUp {
 		errs = append(errs, fmt.Errorf("in the pod: link %s is down", l.Name))
+	}
+	if mac != "" && l.MAC != mac {
+		errs = append(errs, fmt.Errorf("in the pod: link %s has hardware address %s, and the node sends to %s: a plugin that comes after this one, or the pod, changed it; "+
+			"ask for it by the annotation cni.projectcalico.org/hwAddr instead", l.Name, l.MAC, mac))
 	}
 	have := map[netip.Addr]bool{}
 	gateways := map[netip.Addr]bool{}
