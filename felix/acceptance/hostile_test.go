@@ -102,7 +102,8 @@ func (a *attacker) dropped(t *testing.T, words string) (n int) {
 }
 
 // state is what no pod may change of the node: routes, addresses and whose
-// hardware address is whose. Who asks by ARP in another's name has the kernel note
+// hardware address is whose. A link-local address that is made of its hardware
+// address comes and goes with who speaks. Who asks by ARP in another's name has the kernel note
 // that for the attacker's own link, over which nothing of the other's goes.
 func (a *attacker) state() []string {
 	var out []string
@@ -111,7 +112,7 @@ func (a *attacker) state() []string {
 			if _, rest, ok := strings.Cut(line, " lladdr "); ok {
 				line = line[:len(line)-len(rest)] + strings.Fields(rest)[0] // less the states, which go round
 			}
-			if to := strings.Fields(line); len(to) > 3 && to[3] == "lladdr" && to[2] == a.link && to[0] != a.own.String() && strings.Contains(to[0], ".") {
+			if to := strings.Fields(line); len(to) > 4 && to[3] == "lladdr" && (itself(to[0], to[4]) || to[2] == a.link && to[0] != a.own.String() && strings.Contains(to[0], ".")) {
 				continue
 			}
 			out = append(out, strings.TrimSpace(line))
@@ -119,6 +120,12 @@ func (a *attacker) state() []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// itself says whether an address is the link-local one of a hardware address.
+func itself(addr, mac string) bool {
+	m, err := net.ParseMAC(mac)
+	return err == nil && len(m) == 6 && nl.LinkLocal(m).String() == addr
 }
 
 // attack is what a pod sends, and the rule that it meets.
