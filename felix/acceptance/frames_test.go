@@ -52,11 +52,11 @@ func checksum(parts ...[]byte) uint16 {
 
 // upper is a packet whose payload has its checksum, over addresses too, at a place.
 func upper(from, to netip.Addr, proto byte, at int, payload []byte) []byte {
-	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), []byte{0, byte(len(payload) >> 8), byte(len(payload)), 0, proto})
+	pseudo := slices.Concat(from.AsSlice(), to.AsSlice(), []byte{byte(len(payload) >> 8), byte(len(payload)), 0, proto})
 	if proto == unix.IPPROTO_ICMP {
 		pseudo = nil
 	}
-	binary.BigEndian.PutUint16(payload[at:], checksum(pseudo, make([]byte, len(pseudo)%2), payload))
+	binary.BigEndian.PutUint16(payload[at:], checksum(pseudo, payload))
 	return packet(from, to, proto, payload)
 }
 
