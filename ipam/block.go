@@ -43,19 +43,21 @@ type Block struct {
 	seq      uint64
 	slotSeq  []uint64 // by ordinal: seq when it was assigned
 	deleted  bool
+	unknown  Unknown // keys of the spec
 }
 
 // Attribute is what is known of the owner of one or more addresses.
 type Attribute struct {
 	Handle     string            // empty: none
 	Owner      map[string]string // Calico "secondary": pod, namespace, node, type, timestamp
-	Alternate  map[string]string // the next owner during a live migration
+	Alternate  map[string]string // Calico "alternateOwnerAttrs": the next owner during a live migration
 	ReleasedAt time.Time         // set: the address has no owner and cools down
+	Unknown    Unknown           // other keys
 }
 
 func (a Attribute) equal(b Attribute) bool {
 	return a.Handle == b.Handle && a.ReleasedAt.Equal(b.ReleasedAt) &&
-		maps.Equal(a.Owner, b.Owner) && maps.Equal(a.Alternate, b.Alternate)
+		maps.Equal(a.Owner, b.Owner) && maps.Equal(a.Alternate, b.Alternate) && a.Unknown.equal(b.Unknown)
 }
 
 // Allocation is one address that has an owner.
@@ -188,6 +190,17 @@ func (b *Block) Available(reserved func(netip.Addr) bool) (available, held int) 
 		}
 	}
 	return available, held
+}
+
+// room is the number of addresses that could be assigned after a Collect.
+func (b *Block) room(now time.Time, cooldown time.Duration, withheld func(netip.Addr) bool) int {
+	n, _ := b.Available(withheld)
+	for _, o := range b.cooled(now, cooldown) {
+		if withheld == nil || !withheld(b.addr(o)) {
+			n++
+		}
+	}
+	return n
 }
 
 // Allocations yields the addresses that have an owner, in ascending order.

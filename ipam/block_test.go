@@ -194,7 +194,7 @@ func TestCalicoJSON(t *testing.T) {
 	const text = `{"cidr":"10.244.1.0/30","affinity":"host:node1","affinityClaimTime":"2026-08-22T10:00:00Z",` +
 		`"allocations":[0,null,1,2],"unallocated":[1],` +
 		`"attributes":[{"handle_id":"ipip-tunnel-addr-node1","secondary":{"node":"node1","type":"ipipTunnelAddress"}},` +
-		`{"handle_id":"k8s-pod-network.c","secondary":{"namespace":"default","node":"node1","pod":"a"},"alternate":{"pod":"b"}},` +
+		`{"handle_id":"k8s-pod-network.c","secondary":{"namespace":"default","node":"node1","pod":"a"},"alternateOwnerAttrs":{"pod":"b"}},` +
 		`{"releasedAt":"2026-08-22T09:00:00Z"}],` +
 		`"sequenceNumber":1787392800000000001,"sequenceNumberForAllocation":{"0":1787392800000000000,"2":1787392800000000000},` +
 		`"deleted":false,"strictAffinity":false}`
@@ -232,7 +232,7 @@ func TestCalicoNulls(t *testing.T) {
 	for text, want := range map[string]string{
 		nobodys: nobodys,
 		`{"cidr":"10.0.0.0/31","affinity":null,"affinityClaimTime":null,"allocations":[null,null],"unallocated":[1,0],"attributes":null,"sequenceNumber":7,"sequenceNumberForAllocation":null,"strictAffinity":true}`: nobodys,
-		`{"allocations":[0],"attributes":[{"handle_id":null,"secondary":null,"alternate":null}],"cidr":"fd00::/128","affinity":"virtual:load-balancer","unallocated":null,"sequenceNumber":9,"deleted":true}`: `{"cidr":"fd00::/128","affinity":"virtual:load-balancer","allocations":[0],"unallocated":[],"attributes":[{}],` +
+		`{"allocations":[0],"attributes":[{"handle_id":null,"secondary":null,"alternateOwnerAttrs":null}],"cidr":"fd00::/128","affinity":"virtual:load-balancer","unallocated":null,"sequenceNumber":9,"deleted":true}`: `{"cidr":"fd00::/128","affinity":"virtual:load-balancer","allocations":[0],"unallocated":[],"attributes":[{}],` +
 			`"sequenceNumber":9,"sequenceNumberForAllocation":{},"deleted":true,"strictAffinity":false}`,
 	} {
 		b := new(ipam.Block)
@@ -246,6 +246,38 @@ func TestCalicoNulls(t *testing.T) {
 		if b.Node() != "" {
 			t.Errorf("%s is node %q's", text, b.Node())
 		}
+	}
+}
+
+// TestUnknownKeys: what a newer release or Calico has written beside the known keys
+// is kept as it is, wherever it stands, and stays with its owner.
+func TestUnknownKeys(t *testing.T) {
+	const text = `{"cidr":"10.0.0.0/30","allocations":[0,1,null,null],"unallocated":[2,3],"sequenceNumber":7,` +
+		`"sequenceNumberForAllocation":{},"deleted":false,"strictAffinity":false,` +
+		`"attributes":[{"handle_id":"a","alternateOwnerAttrs":{"pod":"x"},"alternate":{"pod":"b"},"future":[1.50,{"deep":null}]},{"handle_id":"b"}],` +
+		`"hostAffinity":"node1","later":{"big":123456789012345678901234567890}}`
+	b := new(ipam.Block)
+	if err := json.Unmarshal([]byte(text), b); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := json.Marshal(b); err != nil || string(got) != text {
+		t.Errorf("got  %s\nwant %s, %v", got, text, err)
+	}
+	if owner, _ := b.Owner(addr("10.0.0.0")); owner.Alternate["pod"] != "x" {
+		t.Errorf("the next owner is %v", owner.Alternate)
+	}
+	c := b.Clone()
+	c.ReleaseHandle("b", epoch, 0)
+	c.Assign(1, owner("c"), nil)
+	got, err := json.Marshal(c)
+	for _, part := range []string{`"future":[1.50,{"deep":null}]`, `"hostAffinity":"node1"`, `"big":123456789012345678901234567890`, `"handle_id":"c"`} {
+		if err != nil || !strings.Contains(string(got), part) {
+			t.Errorf("%s is not in %s, %v", part, got, err)
+		}
+	}
+	b.ReleaseHandle("a", epoch, 0)
+	if got, _ := json.Marshal(b); strings.Contains(string(got), "future") {
+		t.Errorf("they outlive their owner: %s", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -26,7 +27,7 @@ type blockSpec struct {
 type attributeSpec struct {
 	Handle     *string           `json:"handle_id,omitempty"`
 	Owner      map[string]string `json:"secondary,omitempty"`
-	Alternate  map[string]string `json:"alternate,omitempty"`
+	Alternate  map[string]string `json:"alternateOwnerAttrs,omitempty"`
 	ReleasedAt string            `json:"releasedAt,omitempty"`
 }
 
@@ -99,7 +100,45 @@ func (b *Block) MarshalJSON() ([]byte, error) {
 			s.SlotSequence[strconv.Itoa(o)] = seq
 		}
 	}
-	return json.Marshal(s)
+	out, err := b.withUnknown(s)
+	if err != nil || len(b.unknown) == 0 {
+		return out, err
+	}
+	return b.unknown.Add(out), nil
+}
+
+// withUnknown writes the spec with what the attributes have of other keys.
+func (b *Block) withUnknown(s blockSpec) ([]byte, error) {
+	if !slices.ContainsFunc(b.attrs, func(a Attribute) bool { return len(a.Unknown) > 0 }) {
+		return json.Marshal(s)
+	}
+	kept := struct {
+		blockSpec
+		Attributes []json.RawMessage `json:"attributes"`
+	}{blockSpec: s}
+	for i, a := range b.attrs {
+		text, err := json.Marshal(s.Attributes[i])
+		if err != nil {
+			return nil, err
+		}
+		kept.Attributes = append(kept.Attributes, a.Unknown.Add(text))
+	}
+	return json.Marshal(kept)
+}
+
+// readUnknown takes the keys that are not known.
+func (b *Block) readUnknown(data []byte) error {
+	b.unknown = UnknownKeys[blockSpec](data)
+	var s struct {
+		Attributes []json.RawMessage `json:"attributes"`
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	for i, text := range s.Attributes {
+		b.attrs[i].Unknown = UnknownKeys[attributeSpec](text)
+	}
+	return nil
 }
 
 // UnmarshalJSON reads IPAMBlock.spec. It refuses what cannot be worked with at
@@ -108,8 +147,12 @@ func (b *Block) MarshalJSON() ([]byte, error) {
 // mend.
 func (b *Block) UnmarshalJSON(data []byte) error {
 	var s blockSpec
-	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("block: %w", err)
+	plain := decodeStrictly(data, &s) == nil // as nearly all are
+	if !plain {
+		s = blockSpec{}
+		if err := json.Unmarshal(data, &s); err != nil {
+			return fmt.Errorf("block: %w", err)
+		}
 	}
 	out := Block{seq: s.Sequence, deleted: s.Deleted, slots: s.Allocations}
 	var err error
@@ -128,6 +171,11 @@ func (b *Block) UnmarshalJSON(data []byte) error {
 		out.readSlots(s, n),
 	); err != nil {
 		return fmt.Errorf("block %s: %w", out.cidr, err)
+	}
+	if !plain {
+		if err := out.readUnknown(data); err != nil {
+			return fmt.Errorf("block %s: %w", out.cidr, err)
+		}
 	}
 	*b = out
 	return nil

@@ -53,6 +53,11 @@
 // Releasing writes the blocks first and then deletes the handle, so that
 // whoever releases again after a crash finds the rest.
 //
+// Keys of a stored object that are not known here stay as they are when it is
+// written (unknown.go): Calico, or a newer release, has put them there. So does
+// "alternate" beside an owner, which Calico's types once had and its objects call
+// alternateOwnerAttrs: it is kept and not read.
+//
 // # Starting and repairing (watcher.go, repair.go, debt.go)
 //
 // How does a fresh process recognise what is its own? By the node's name in

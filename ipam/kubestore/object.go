@@ -21,6 +21,8 @@ type meta struct {
 	Annotations     map[string]string `json:"annotations,omitempty"`
 	Finalizers      []string          `json:"finalizers,omitempty"`
 	OwnerReferences json.RawMessage   `json:"ownerReferences,omitempty"`
+
+	unknown ipam.Unknown // keys of the spec
 }
 
 // revision makes the ipam.Revision of an object. Resource versions of one

@@ -26,6 +26,7 @@ type objects[K comparable, T any] struct {
 	labels         func(T) map[string]string // nil: none
 	encode         func(value T, deleted bool) any
 	decode         func(spec []byte) (value T, deleted bool, err error)
+	unknown        func(spec []byte) ipam.Unknown // nil: the value keeps them itself
 	seen           highest
 }
 
@@ -73,6 +74,10 @@ func (o *objects[K, T]) read(obj *object) (value T, rev ipam.Revision, deleted b
 	if rev, err = obj.Metadata.revision(); err != nil {
 		return value, rev, false, err
 	}
+	o.seen.note(rev.Number)
+	if o.unknown != nil {
+		obj.Metadata.unknown = o.unknown(obj.Spec)
+	}
 	value, deleted, err = o.decode(obj.Spec)
 	return value, rev, deleted, err
 }
@@ -115,7 +120,7 @@ func (o *objects[K, T]) update(ctx context.Context, value T, at ipam.Revision, d
 func (o *objects[K, T]) write(ctx context.Context, verb string, req *rest.Request, m meta, spec any) (ipam.Revision, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	body, err := json.Marshal(outgoing{APIVersion: apiVersion, Kind: o.kind, Metadata: outgoingMeta{meta: m}, Spec: spec})
+	body, err := o.body(m, spec)
 	if err != nil {
 		return ipam.Revision{}, fmt.Errorf("%s %s %s: %w: %w", verb, o.kind, m.Name, ipam.ErrRefused, err)
 	}
@@ -128,9 +133,22 @@ func (o *objects[K, T]) write(ctx context.Context, verb string, req *rest.Reques
 	if err := json.Unmarshal(data, &answer); err != nil {
 		return ipam.Revision{}, o.failed(verb, m.Name, err)
 	}
+	answer.Metadata.unknown = m.unknown // the answer has no spec
 	rev, err := answer.Metadata.revision()
 	o.seen.note(rev.Number)
 	return rev, err
+}
+
+// body is an object as it is written, with the keys of its spec that are not known.
+func (o *objects[K, T]) body(m meta, spec any) ([]byte, error) {
+	if len(m.unknown) > 0 {
+		text, err := json.Marshal(spec)
+		if err != nil {
+			return nil, err
+		}
+		spec = json.RawMessage(m.unknown.Add(text))
+	}
+	return json.Marshal(outgoing{APIVersion: apiVersion, Kind: o.kind, Metadata: outgoingMeta{meta: m}, Spec: spec})
 }
 
 // Delete marks the object under its resourceVersion and deletes it under its

@@ -68,11 +68,11 @@ func New(cfg *rest.Config, opt Options) (*Store, error) {
 		client: client, kind: "BlockAffinity", resource: "blockaffinities",
 		name:   func(k ipam.AffinityKey) string { return ipam.AffinityName(k.Node, k.CIDR) },
 		key:    func(a ipam.Affinity) ipam.AffinityKey { return ipam.AffinityKey{Node: a.Node, CIDR: a.CIDR} },
-		labels: ipam.AffinityLabels, encode: encodeAffinity, decode: decodeAffinity,
+		labels: ipam.AffinityLabels, encode: encodeAffinity, decode: decodeAffinity, unknown: ipam.UnknownKeys[affinitySpec],
 	}
 	s.handles = &objects[string, ipam.Handle]{
 		client: client, kind: "IPAMHandle", resource: "ipamhandles",
-		name: ipam.HandleName, key: func(h ipam.Handle) string { return h.ID }, encode: encodeHandle, decode: decodeHandle,
+		name: ipam.HandleName, key: func(h ipam.Handle) string { return h.ID }, encode: encodeHandle, decode: decodeHandle, unknown: ipam.UnknownKeys[handleSpec],
 	}
 	return s, nil
 }

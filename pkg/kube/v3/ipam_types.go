@@ -91,7 +91,9 @@ type BlockAffinity struct {
 	Spec              BlockAffinitySpec `json:"spec"`
 }
 
-// BlockAffinitySpec is Calico's, with the fields that newer releases add.
+// BlockAffinitySpec is Calico's, with the fields that newer releases add; others
+// are kept.
+// +kubebuilder:pruning:PreserveUnknownFields
 type BlockAffinitySpec struct {
 	calico.BlockAffinitySpec `json:",inline"`
 
@@ -113,7 +115,8 @@ type IPAMBlock struct {
 	Spec              IPAMBlockSpec `json:"spec"`
 }
 
-// IPAMBlockSpec has the JSON of Calico's.
+// IPAMBlockSpec has the JSON of Calico's. Fields that are not named here are kept.
+// +kubebuilder:pruning:PreserveUnknownFields
 type IPAMBlockSpec struct {
 	// CIDR of the block.
 	// +kubebuilder:validation:MaxLength=43
@@ -178,7 +181,8 @@ type IPAMHandle struct {
 	Spec              IPAMHandleSpec `json:"spec"`
 }
 
-// IPAMHandleSpec has the JSON of Calico's.
+// IPAMHandleSpec has the JSON of Calico's. Fields that are not named here are kept.
+// +kubebuilder:pruning:PreserveUnknownFields
 type IPAMHandleSpec struct {
 	HandleID string         `json:"handleID"`
 	Block    map[string]int `json:"block"`
