@@ -66,7 +66,7 @@ type Allocator struct {
 	live     map[netip.Addr]Live      // what endpoints have; replaced as a whole
 	given    map[netip.Addr]given     // what Assign has returned and no endpoint has yet
 	foreign  map[netip.Addr]time.Time // when a block that is not this node's was seen to have a live address
-	suspects map[string]bool          // live handles to look at anew, as the store has lost something
+	suspects map[string]time.Time     // live handles to look at anew, and when, as the store has lost something
 	unstored map[string]unstored      // live handles that could not be stored
 }
 
@@ -95,7 +95,7 @@ func NewAllocator(node model.NodeName, store Store) *Allocator {
 
 		given:    map[netip.Addr]given{},
 		foreign:  map[netip.Addr]time.Time{},
-		suspects: map[string]bool{},
+		suspects: map[string]time.Time{},
 		unstored: map[string]unstored{},
 	}
 }

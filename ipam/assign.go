@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -80,7 +81,8 @@ type assignment struct {
 	fresh  bool                        // it had nothing and was not known
 	tried  []part                      // every part that was submitted
 	chosen chosen
-	live   *Live // not nil: it is in use, and no rule of pools keeps it from being stored
+	wrote  atomic.Bool // of an address that was asked for, in its block
+	live   *Live       // not nil: it is in use, and no rule of pools keeps it from being stored
 }
 
 // run plans, writes, and looks again until the handle has what was asked for.

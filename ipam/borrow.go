@@ -75,14 +75,17 @@ func (a *Allocator) markFull(pools []model.Pool) {
 // paid at most every scanLife.
 func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 	a.mu.Lock()
-	config, reservations := a.set.config, a.set.reserved
+	cooldown, reservations := a.set.config.cooldown(), a.set.reserved
 	a.mu.Unlock()
 	f := fullness{at: time.Now()}
 	err := a.store.EachBlock(ctx, pool.CIDR, func(b *Block, _ Revision) bool {
 		cidr := b.CIDR()
-		n, held := b.Available(reservedBy(reservations, cidr))
-		n += len(b.cooled(f.at, config.cooldown()))
+		_, held := b.Available(reservedBy(reservations, cidr))
 		f.reserved += held
+		a.mu.Lock()
+		withheld := a.withheld(cidr, "")
+		a.mu.Unlock()
+		n := b.room(f.at, cooldown, withheld)
 		if b.Node() == a.node || b.Node() == "" && b.Affinity() != "" {
 			return true // this node's own, or set aside for something that is no node
 		}

@@ -54,7 +54,8 @@ func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Pref
 // commit has one part written.
 func (w *assignment) commit(ctx context.Context, p *part) {
 	a := w.a
-	o := &op{apply: func(b *Block, _ time.Time) bool { return w.apply(p, b) }}
+	// That a certain address is taken, or another's block full, has to be so now.
+	o := &op{insist: p.addr.IsValid() || p.foreign, apply: func(b *Block, _ time.Time) bool { return w.apply(p, b) }}
 	if !p.foreign && !p.addr.IsValid() {
 		o.need = p.n
 	}
@@ -125,5 +126,9 @@ func (w *assignment) applyAddr(p *part, b *Block) bool {
 		return false
 	}
 	p.got = []netip.Addr{p.addr}
-	return !before.owns(w.h.id)
+	if before.owns(w.h.id) {
+		return false
+	}
+	w.wrote.Store(true)
+	return true
 }

@@ -68,6 +68,7 @@ func (a *Allocator) SetLive(list []Live) {
 	}
 	a.live = live
 	now := time.Now()
+	maps.DeleteFunc(a.suspects, func(id string, _ time.Time) bool { return len(a.liveOf(id)) == 0 })
 	maps.DeleteFunc(a.given, func(addr netip.Addr, g given) bool {
 		_, told := live[addr]
 		return told || now.After(g.until)
@@ -203,15 +204,15 @@ func (a *Allocator) stored(l Live) bool {
 func (a *Allocator) toRestore() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := time.Now()
 	lacking := map[string]bool{}
 	for _, l := range a.live {
-		if !a.stored(l) || a.suspects[l.Handle] {
+		due, suspect := a.suspects[l.Handle]
+		if !a.stored(l) || suspect && !now.Before(due) {
 			lacking[l.Handle] = true
 		}
 	}
 	maps.DeleteFunc(a.unstored, func(id string, _ unstored) bool { return !lacking[id] })
-	maps.DeleteFunc(a.suspects, func(id string, _ bool) bool { return !lacking[id] })
-	now := time.Now()
 	maps.DeleteFunc(lacking, func(id string, _ bool) bool { return now.Before(a.unstored[id].again) })
 	return slices.Sorted(maps.Keys(lacking))
 }
@@ -258,10 +259,9 @@ func (a *Allocator) restore(ctx context.Context, id string) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.suspects, id)
 	delete(a.unstored, id)
 	if len(note.problems) > 0 {
-		a.unstored[id] = note
+		a.unstored[id], a.suspects[id] = note, time.Now()
 	}
 	a.hint()
 }
@@ -278,6 +278,7 @@ type failure struct {
 func (a *Allocator) restoreHeld(ctx context.Context, h *handle) []failure {
 	a.mu.Lock()
 	list := a.liveOf(h.id)
+	delete(a.suspects, h.id)
 	a.mu.Unlock()
 	h.known = false // it may have been lost with the block
 	read := a.readHandle(ctx, h)
@@ -307,6 +308,9 @@ func (a *Allocator) restoreAddr(ctx context.Context, h *handle, l Live) error {
 	_, err := w.run(ctx)
 	a.mu.Lock()
 	open := CodeOf(err) == CodeUnavailable
+	if w.wrote.Load() {
+		a.suspects[l.Handle] = time.Now().Add(foreignEvery) // its handle may still be about to be lost
+	}
 	if err == nil {
 		a.foreign[l.Addr] = time.Now()
 	} else if open && was {

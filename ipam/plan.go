@@ -150,14 +150,7 @@ func (w *assignment) promise(pools []model.Pool, missing int, have map[netip.Add
 // room is how many addresses of a block the handle can get: neither assigned nor
 // promised, reserved or in use. Callers hold mu.
 func (a *Allocator) room(p *page, handle string, now time.Time) int {
-	withheld := a.withheld(p.cidr, handle)
-	n, _ := p.block.Available(withheld)
-	for _, o := range p.block.cooled(now, a.set.config.cooldown()) {
-		if withheld == nil || !withheld(p.block.addr(o)) {
-			n++
-		}
-	}
-	return n - p.planned
+	return p.block.room(now, a.set.config.cooldown(), a.withheld(p.cidr, handle)) - p.planned
 }
 
 func countIn(have map[netip.Addr]netip.Prefix, cidr netip.Prefix) int {

@@ -3,6 +3,7 @@ package ipam
 import (
 	"context"
 	"net/netip"
+	"time"
 )
 
 // watcher is the Allocator's face towards Store.WatchOwn.
@@ -46,7 +47,7 @@ func (a *Allocator) beginAnew() {
 		p.rev.Number, p.affRev.Number = 0, 0
 	}
 	for _, l := range a.live {
-		a.suspects[l.Handle] = true
+		a.suspects[l.Handle] = time.Now()
 	}
 	clear(a.foreign)
 	clear(a.full)

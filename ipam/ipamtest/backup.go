@@ -3,8 +3,6 @@ package ipamtest
 import (
 	"maps"
 	"slices"
-
-	"github.com/muslin-net/muslin/ipam"
 )
 
 // Snapshot is the state of a store at a moment.
@@ -55,8 +53,7 @@ func (s *Store) RollBack(to Snapshot) {
 		if !ok || have.deleted || then.deleted {
 			continue
 		}
-		b := then.value.(*ipam.Block)
-		have.revision = s.record(nil, b)
-		have.value = b
+		have.revision = s.tell(have.value, then.value)
+		have.value = then.value
 	}
 }

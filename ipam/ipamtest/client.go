@@ -21,6 +21,7 @@ type Client struct {
 	mu      sync.Mutex
 	crashed bool
 	calls   map[string]int
+	seen    uint64 // the highest revision that it was told of
 }
 
 // Client makes a client whose calls suffer what faults says.
@@ -70,6 +71,14 @@ func (c *Client) call(ctx context.Context, name string) (Fault, error) {
 		}
 	}
 	return f, nil
+}
+
+// note takes a revision that the caller is told of.
+func (c *Client) note(revision uint64) ipam.Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = max(c.seen, revision)
+	return ipam.Revision{Number: revision}
 }
 
 // outcome is what the caller learns of a call that took effect.
@@ -127,7 +136,7 @@ func (o *objects[K, T]) Get(ctx context.Context, key K) (value T, rev ipam.Revis
 	if have == nil {
 		return value, rev, outcome(f, ipam.ErrNotFound)
 	}
-	return copyOf(have.value).(T), ipam.Revision{Number: have.revision}, outcome(f, nil)
+	return copyOf(have.value).(T), o.c.note(have.revision), outcome(f, nil)
 }
 
 func (o *objects[K, T]) Create(ctx context.Context, value T) (ipam.Revision, error) {
@@ -144,9 +153,9 @@ func (o *objects[K, T]) Create(ctx context.Context, value T) (ipam.Revision, err
 	} else if have != nil {
 		return ipam.Revision{}, outcome(f, ipam.ErrExists)
 	}
-	stored := copyOf(value)
+	stored := written(value)
 	o.in[name] = &object{value: stored, revision: s.record(nil, stored)}
-	return ipam.Revision{Number: s.revision}, outcome(f, nil)
+	return o.c.note(s.revision), outcome(f, nil)
 }
 
 func (o *objects[K, T]) Update(ctx context.Context, value T, at ipam.Revision) (ipam.Revision, error) {
@@ -164,10 +173,10 @@ func (o *objects[K, T]) Update(ctx context.Context, value T, at ipam.Revision) (
 	case f == Conflict || have.deleted || have.revision != at.Number:
 		return ipam.Revision{}, outcome(f, ipam.ErrConflict)
 	}
-	stored := copyOf(value)
+	stored := written(value)
 	have.revision = s.record(have.value, stored)
 	have.value = stored
-	return ipam.Revision{Number: have.revision}, outcome(f, nil)
+	return o.c.note(have.revision), outcome(f, nil)
 }
 
 // Delete takes two steps, as the delete protocol does: a client can crash
@@ -263,7 +272,7 @@ func (c *Client) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watch
 	s := c.store
 	stop := context.AfterFunc(ctx, func() { s.mu.Lock(); defer s.mu.Unlock(); s.cond.Broadcast() })
 	defer stop()
-	at := c.list(node, w, position{})
+	at := c.list(node, w)
 	w.Synced()
 	for {
 		s.mu.Lock()
@@ -281,10 +290,11 @@ func (c *Client) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watch
 			<-ctx.Done()
 			return nil
 		case relist:
-			at = c.list(node, w, at)
+			at = c.list(node, w)
 		}
 		for _, e := range news {
-			at.next, at.seen = at.next+1, e.revision
+			at.next++
+			c.note(e.revision)
 			tell(node, w, e)
 		}
 	}
@@ -292,13 +302,12 @@ func (c *Client) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watch
 
 // position is how far a watch has come.
 type position struct {
-	next     int    // entry of the log
-	restored int    // how often the store had been put back
-	seen     uint64 // revision
+	next     int // entry of the log
+	restored int // how often the store had been put back
 }
 
 // list tells w the present state and returns where the log goes on.
-func (c *Client) list(node model.NodeName, w ipam.Watcher, from position) position {
+func (c *Client) list(node model.NodeName, w ipam.Watcher) position {
 	s := c.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,10 +324,13 @@ func (c *Client) list(node model.NodeName, w ipam.Watcher, from position) positi
 			affs, affAt = append(affs, a), append(affAt, ipam.Revision{Number: o.revision})
 		}
 	}
-	list := ipam.List{Number: s.revision, Restored: s.revision < from.seen}
+	c.mu.Lock()
+	list := ipam.List{Number: s.revision, Restored: s.revision < c.seen}
+	c.seen = s.revision
+	c.mu.Unlock()
 	w.ReplaceAffinities(affs, affAt, list)
 	w.ReplaceBlocks(blocks, at, list)
-	return position{s.cut + len(s.log), s.restored, s.revision}
+	return position{s.cut + len(s.log), s.restored}
 }
 
 // tell turns a change into what a watch with a selector would say of it.

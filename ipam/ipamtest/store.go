@@ -126,16 +126,21 @@ func (s *Store) Affinities() []ipam.Affinity {
 	return out
 }
 
-// record notes a change, checks it and wakes the watches. Callers hold mu.
+// record notes a change and checks it. Callers hold mu.
 func (s *Store) record(before, after any) uint64 {
+	if b, ok := after.(*ipam.Block); ok {
+		old, _ := before.(*ipam.Block)
+		s.check(old, b)
+	}
+	return s.tell(before, after)
+}
+
+// tell notes a change and wakes the watches. Callers hold mu.
+func (s *Store) tell(before, after any) uint64 {
 	s.revision++
 	s.log = append(s.log, change{before: before, after: after, revision: s.revision})
 	if len(s.log) >= 2*logLength {
 		s.log, s.cut = slices.Clone(s.log[logLength:]), s.cut+logLength
-	}
-	if b, ok := after.(*ipam.Block); ok {
-		old, _ := before.(*ipam.Block)
-		s.check(old, b)
 	}
 	s.cond.Broadcast()
 	return s.revision
@@ -161,22 +166,32 @@ func (s *Store) check(old, b *ipam.Block) {
 	}
 }
 
-// copyOf goes through JSON for a block, as it does on the wire.
+// copyOf copies a stored value for a reader.
 func copyOf(value any) any {
 	switch v := value.(type) {
 	case *ipam.Block:
-		data, err := json.Marshal(v)
-		if err != nil {
-			panic(err)
-		}
-		out := new(ipam.Block)
-		if err := json.Unmarshal(data, out); err != nil {
-			panic(err)
-		}
-		return out
+		return v.Clone()
 	case ipam.Handle:
 		v.Blocks = maps.Clone(v.Blocks)
 		return v
 	}
 	return value
+}
+
+// written copies a value that is to be stored; a block goes through JSON for it,
+// as it does on the wire.
+func written(value any) any {
+	b, ok := value.(*ipam.Block)
+	if !ok {
+		return copyOf(value)
+	}
+	data, err := json.Marshal(b)
+	if err != nil {
+		panic(err)
+	}
+	out := new(ipam.Block)
+	if err := json.Unmarshal(data, out); err != nil {
+		panic(err)
+	}
+	return out
 }
