@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -82,8 +83,9 @@ type Cluster struct {
 	secrets    secrets
 	sources    []source
 	demands    []*demand
-	aside      []source        // nothing waits for these
-	snapshot   *model.Snapshot // nil: has to be built
+	aside      []source                 // nothing waits for these
+	unread     []func() []model.Problem // of each table; called with mu held
+	snapshot   *model.Snapshot          // nil: has to be built
 	synced     bool
 
 	changed         chan struct{}
@@ -181,6 +183,7 @@ func add[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) re
 // newTable makes a table and the source that feeds it.
 func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) (*table[T], source) {
 	t := &table[T]{mu: &c.mu, read: read, strip: strip, note: c.noteChange, rows: map[string]row[T]{}}
+	c.unread = append(c.unread, t.allProblems)
 	return t, source{
 		name:   f.resource,
 		run:    func(ctx context.Context) { mirror(ctx, f, t) },
@@ -321,20 +324,18 @@ func (c *Cluster) Snapshot() model.Snapshot {
 	return *c.snapshot
 }
 
-// Problems gives what could not be read, sorted by kind and name.
+// Problems gives what could not be read, of every kind that is watched, sorted by
+// kind and name.
 func (c *Cluster) Problems() []model.Problem {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []model.Problem
-	for _, list := range [][]model.Problem{
-		c.pools.allProblems(), c.bgp.allProblems(), c.peers.allProblems(),
-		c.filters.allProblems(), c.felix.allProblems(), c.reserved.allProblems(), c.nodes.allProblems(),
-	} {
-		out = append(out, list...)
+	for _, of := range c.unread {
+		out = append(out, of()...)
 	}
-	if c.blocks != nil {
-		out = append(out, c.blocks.allProblems()...)
-	}
+	slices.SortStableFunc(out, func(a, b model.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object.Kind, b.Object.Kind), cmp.Compare(a.Object.Namespace, b.Object.Namespace), cmp.Compare(a.Object.Name, b.Object.Name))
+	})
 	return out
 }
 

@@ -226,7 +226,7 @@ func TestLastGoodValueStaysInForce(t *testing.T) {
 	if len(s.Pools) != 1 || s.Pools[0].NodeSelector.Matches(nil) {
 		t.Errorf("a pool with a bad selector stays and selects nothing: %+v", s.Pools)
 	}
-	for i, want := range []string{"IPPool goes-bad: spec.nodeSelector", "BGPPeer bad-from-the-start: spec.nodeSelector", "BGPPeer goes-bad: spec.nodeSelector"} {
+	for i, want := range []string{"BGPPeer bad-from-the-start: spec.nodeSelector", "BGPPeer goes-bad: spec.nodeSelector", "IPPool goes-bad: spec.nodeSelector"} {
 		if got := c.Problems()[i].String(); !strings.HasPrefix(got, want) {
 			t.Errorf("problem %d: %s, want it to begin with %s", i, got, want)
 		}

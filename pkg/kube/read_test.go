@@ -3,6 +3,8 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
 
 func obj(name, spec string) *object {
@@ -180,4 +183,36 @@ func FuzzReaders(f *testing.F) {
 		readReservation(o)
 		readIPAM(o)
 	})
+}
+
+// TestProblemsOfEveryTable fills each table that can have problems with one.
+func TestProblemsOfEveryTable(t *testing.T) {
+	c, err := New(&rest.Config{Host: "https://192.0.2.1"}, Options{
+		Node: "n1", Blocks: AllBlocks, AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	problem := func(kind string) []model.Problem {
+		return []model.Problem{{Object: model.Ref{Kind: kind, Name: "x"}}}
+	}
+	c.nodes.rows["x"] = row[model.Node]{problems: problem("Node")}
+	c.pools.rows["x"] = row[model.Pool]{problems: problem("IPPool")}
+	c.bgp.rows["x"] = row[model.BGPConfiguration]{problems: problem("BGPConfiguration")}
+	c.peers.rows["x"] = row[model.BGPPeer]{problems: problem("BGPPeer")}
+	c.filters.rows["x"] = row[model.BGPFilter]{problems: problem("BGPFilter")}
+	c.felix.rows["x"] = row[model.FelixConfiguration]{problems: problem("FelixConfiguration")}
+	c.ipam.rows["x"] = row[model.IPAM]{problems: problem("IPAMConfiguration")}
+	c.reserved.rows["x"] = row[[]netip.Prefix]{problems: problem("IPReservation")}
+	c.blocks.rows["x"] = row[model.Block]{problems: problem("BlockAffinity")}
+	c.requests.rows["x"] = row[StatusRequest]{problems: problem("CalicoNodeStatus")}
+	c.all.unowned.rows["x"] = row[model.Block]{problems: problem("IPAMBlock")}
+	var got []string
+	for _, p := range c.Problems() {
+		got = append(got, p.Object.Kind)
+	}
+	want := []string{"BGPConfiguration", "BGPFilter", "BGPPeer", "BlockAffinity", "CalicoNodeStatus", "FelixConfiguration", "IPAMBlock", "IPAMConfiguration", "IPPool", "IPReservation", "Node"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
 }
