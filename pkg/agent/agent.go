@@ -61,6 +61,7 @@ type agent struct {
 	origin    *origin
 	address   addressKeeper
 	own       *ownProblems
+	pulses    *pulses
 	owns      hint // look again at the node's own block and tunnel addresses
 	sessions  hint // look again at the BGP sessions
 	started   time.Time
@@ -78,7 +79,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.origin = newOrigin(a.log)
 	a.address = addressKeeper{look: newHint(), writers: map[string]string{}}
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
-	a.own = newOwnProblems(a.log, a.conds.changed)
+	a.own, a.pulses = newOwnProblems(a.log, a.conds.changed), newPulses(a.log)
 	a.metrics = newMetrics(a.registry, a.status)
 	if err := a.build(); err != nil {
 		return err
@@ -109,7 +110,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 func (a *agent) httpServer() *httpServer {
 	return &httpServer{
-		addr: a.cfg.HTTPAddr, logger: a.log, conds: a.conds, reg: a.registry, status: a.status, show: a.handleShow,
+		addr: a.cfg.HTTPAddr, logger: a.log, conds: a.conds, pulses: a.pulses, reg: a.registry, status: a.status, show: a.handleShow,
 		heard: func(err error) {
 			a.own.http.setOne(err, a.nodeProblem("MUSLIN_HTTP_ADDR", "PortTaken",
 				fmt.Sprintf("%v: free %s, or set another MUSLIN_HTTP_ADDR and the same port in the DaemonSet's probes", err, a.cfg.HTTPAddr)))

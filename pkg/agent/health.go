@@ -80,6 +80,7 @@ type httpServer struct {
 	addr   string
 	logger *slog.Logger
 	conds  *conditions
+	pulses *pulses
 	reg    *prometheus.Registry
 	status func() Status
 	show   func(*http.ServeMux) // adds handlers
@@ -126,17 +127,18 @@ func (s *httpServer) serve(ctx context.Context) error {
 
 func (s *httpServer) mux() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.pulses.hanging()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.conds.waiting()) })
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
 	s.show(mux)
 	return mux
 }
 
-func (s *httpServer) readyz(w http.ResponseWriter, _ *http.Request) {
-	if waiting := s.conds.waiting(); len(waiting) > 0 {
-		http.Error(w, strings.Join(waiting, "\n"), http.StatusServiceUnavailable)
+// wellIf answers ok without a complaint, else the complaints, one a line.
+func wellIf(w http.ResponseWriter, complaints []string) {
+	if len(complaints) > 0 {
+		http.Error(w, strings.Join(complaints, "\n"), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")

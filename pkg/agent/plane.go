@@ -84,7 +84,9 @@ func (p *plane) Close() error {
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
+		p.a.pulses.begin(p.String())
 		retry := p.step(ctx)
+		p.a.pulses.rest(p.String())
 		for again := false; !again; {
 			again = p.await(ctx, retry)
 		}
@@ -116,6 +118,7 @@ func (p *plane) await(ctx context.Context, retry <-chan time.Time) bool {
 func (p *plane) step(ctx context.Context) <-chan time.Time {
 	pods, rev := p.a.endpoints.Snapshot()
 	learned, heard := p.a.speech.learned()
+	p.a.collector.heard(len(learned))
 	own := p.tunnelBook.get()
 	host, version := p.a.links.Look()
 	if version != p.seen {

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"strconv"
 
-	"github.com/muslin-net/muslin/bgp"
-	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview/kernel"
 )
@@ -42,21 +40,19 @@ func (a *agent) answer(w http.ResponseWriter, v any) {
 	}
 }
 
-// view asks the same pure functions as the loops do.
+// view is what the loops were told last and what they hear now. Looking changes
+// nothing: no refusal is counted, no memory tuned, nothing computed anew from other
+// inputs than theirs.
 func (a *agent) view() nodeview.View {
 	s := a.status()
 	snap := a.snapshot()
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
 		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Host: a.links.Host(), Kernel: kernel.Read(),
+		State: a.plane.desired(),
 	}
-	v.BGP, _ = bgp.DesiredOn(snap, a.cfg.Node, a.speech.ways.get())
+	v.BGP, _ = a.speech.configured()
 	v.Learned, v.Heard = a.speech.learned()
 	v.Endpoints, _ = a.endpoints.Snapshot()
-	v.State, _ = felix.Desired(felix.Input{
-		Self: a.cfg.Node, Snapshot: snap, Learned: a.origin.pass(v.Learned), LearnedSynced: v.Heard,
-		Host: v.Host, HostSynced: true, Endpoints: v.Endpoints, EndpointsSynced: true,
-		OwnTunnels: a.plane.tunnelBook.get(),
-	})
 	return v
 }

@@ -93,6 +93,8 @@ func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
 // apply hands the speaker what the cluster asks for; it returns a channel that
 // says when to do so again, after a failure or because another step is due.
 func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.Time {
+	s.a.pulses.begin(s.String())
+	defer s.a.pulses.rest(s.String())
 	snap := s.a.snapshot()
 	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
 	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, s.ways.ask(snap))
@@ -183,9 +185,7 @@ func (s *speech) learned() (routes []model.Learned, converged bool) {
 		converged = true
 	default:
 	}
-	routes = speaker.Learned()
-	s.a.collector.heard(len(routes))
-	return routes, converged
+	return speaker.Learned(), converged
 }
 
 // configured is what the speaker was told last, and since when.

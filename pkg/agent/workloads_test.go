@@ -1,12 +1,17 @@
 package agent_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 )
 
 const speakingObjects = `apiVersion: v1
@@ -121,6 +126,10 @@ func TestPeeringWithPods(t *testing.T) {
 			strings.Contains(ours6(), "fd23::/64 via "+address6+" dev "+link)
 	}
 	n.await("has the pod's network and tells of it", up)
+	n.await("shows the state that the kernel was given", func() bool {
+		v := n.show() // ways to pods, and the rule that lets them speak, come from the BGP loop
+		return v.State.Rules.Spoofing.BGPPort == 179 && slices.ContainsFunc(v.State.Routes, func(r felix.Route) bool { return r.Prefix.String() == "10.123.0.0/26" })
+	})
 	n.await("lets the pod send from its network", func() bool {
 		return strings.Contains(n.inside("nft", "list", "set", "inet", "muslin", "pod-source-net4"), "10.123.0.0/26")
 	})
@@ -165,4 +174,18 @@ func (n *crowdedNode) hostInterface(address string) string {
 		n.t.Fatalf("no route to %s", address)
 	}
 	return fields[2]
+}
+
+// show is the node as muslinctl's node show and explain see it.
+func (n *crowdedNode) show() (v nodeview.View) {
+	n.t.Helper()
+	resp, err := n.http.Get("http://127.0.0.1:9109/show") //nolint:noctx // a client with a timeout
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		n.t.Fatal(err)
+	}
+	return v
 }
