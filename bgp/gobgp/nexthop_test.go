@@ -82,9 +82,9 @@ interface e0
 	bgptest.Eventually(t, "v6 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv6 unicast fd44::40/122") }, "valid", ll(a)))
 }
 
-// uplink joins two hosts by a cable of its own, with addresses of subnets that
+// cable joins two hosts by a cable of its own, with addresses of subnets that
 // nobody else knows; the second host loses the net.
-func uplink(a, b *bgptest.Host) {
+func cable(a, b *bgptest.Host) {
 	b.Run("ip link set e0 down")
 	a.Run("ip link add e1 type veth peer name e1 netns " + b.NS)
 	for h, last := range map[*bgptest.Host]string{a: "1", b: "254"} {
@@ -110,7 +110,7 @@ func TestSecondUplink(t *testing.T) {
 			t.Parallel()
 			n := bgptest.New(t)
 			a, b := n.Host(1), n.Host(2)
-			uplink(a, b)
+			cable(a, b)
 			conf := bgptest.FRRPeer(65001, "10.8.0.254", near, 64512, "", "10.244.50.0/26", "fd44:50::/64")
 			frr := b.StartFRR(strings.Replace(conf, " neighbor "+near+" ebgp-multihop 255\n", " neighbor "+near+" capability extended-nexthop\n", 1))
 			s := startSpeaker(t, a, "")
@@ -131,7 +131,7 @@ func TestSecondUplink(t *testing.T) {
 			t.Parallel()
 			n := bgptest.New(t)
 			a, b := n.Host(1), n.Host(2)
-			uplink(a, b)
+			cable(a, b)
 			bird := b.StartBIRD("protocol bgp node { local " + far + " as 65001; neighbor " + near + ` as 64512; connect delay time 1; connect retry time 1; error wait time 1, 2;
   ipv4 { extended next hop on; import all; export all; }; ipv6 { import all; export all; }; }
 `)

@@ -34,6 +34,13 @@ func (b *waysBook) set(asks bgp.Asks, told bgp.Ways) {
 	b.asks, b.told = asks, told
 }
 
+// get gives the ways that BGP was told last.
+func (b *waysBook) get() bgp.Ways {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.told
+}
+
 // stale reports whether ask would give something else.
 func (b *waysBook) stale(host model.Host, pods []model.Endpoint) bool {
 	b.mu.Lock()

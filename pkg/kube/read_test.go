@@ -206,7 +206,7 @@ func TestProblemsOfEveryTable(t *testing.T) {
 	c.reserved.rows["x"] = row[[]netip.Prefix]{problems: problem("IPReservation")}
 	c.blocks.rows["x"] = row[model.Block]{problems: problem("BlockAffinity")}
 	c.requests.rows["x"] = row[StatusRequest]{problems: problem("CalicoNodeStatus")}
-	c.all.unowned.rows["x"] = row[model.Block]{problems: problem("IPAMBlock")}
+	c.all.lent.rows["x"] = row[lentBlock]{problems: problem("IPAMBlock")}
 	var got []string
 	for _, p := range c.Problems() {
 		got = append(got, p.Object.Kind)
