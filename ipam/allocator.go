@@ -22,6 +22,8 @@ type Config struct {
 	AutoAllocateBlocks bool // claim new blocks as needed
 	MaxBlocksPerHost   int  // blocks of each family; 0 means DefaultMaxBlocks
 	CooldownSeconds    int  // how long a released address stays unused; 0 to 1200
+	// Locked: nothing is written, Assign and Release fail with CodeLocked.
+	Locked bool
 }
 
 // DefaultConfig is what holds without an IPAMConfiguration object.
@@ -175,20 +177,25 @@ func (a *Allocator) wakeRepair() {
 	}
 }
 
-// awaitReady waits until the node's blocks are known.
+// awaitReady waits until the node's blocks are known. It fails while nothing may
+// be written.
 func (a *Allocator) awaitReady(ctx context.Context) error {
 	select {
 	case <-a.ready:
-		return nil
-	default:
-	}
-	select {
-	case <-a.ready:
-		return nil
+		return a.Locked()
 	case <-ctx.Done():
 		return &Error{Code: CodeUnavailable, Object: model.Ref{Kind: "Node", Name: string(a.node)},
 			Detail: "its blocks have not been read yet", Hint: "check that the node reaches the Kubernetes API", Err: context.Cause(ctx)}
 	}
+}
+
+// Locked is the error with which Assign and Release fail at present, if any: the
+// configuration says that nothing may be written.
+func (a *Allocator) Locked() error {
+	if a.config().Locked {
+		return errLocked()
+	}
+	return nil
 }
 
 // Blocks are the node's own blocks, sorted. Only a confirmed one may be

@@ -36,6 +36,7 @@ const (
 	CodeOutsidePools  Code = "OutsidePools"  // an address asked for is in no pool
 	CodeTaken         Code = "AddressTaken"  // an address asked for has another owner
 	CodeForeignBlock  Code = "ForeignBlock"  // an address asked for is in another node's block and borrowing is off
+	CodeLocked        Code = "Locked"        // the cluster is locked for maintenance
 	CodeUnavailable   Code = "Unavailable"   // the datastore could not be reached, or not in time
 )
 
@@ -98,6 +99,11 @@ func CodeOf(err error) Code {
 		return e.Code
 	}
 	return CodeUnavailable
+}
+
+func errLocked() *Error {
+	return &Error{Code: CodeLocked, Object: model.Ref{Kind: "ClusterInformation", Name: "default"}, Field: "spec.datastoreReady",
+		Detail: "it is false: addresses are neither given nor taken back", Hint: "set it to true when the maintenance is over; it is tried again"}
 }
 
 func errTaken(addr netip.Addr, by Attribute) *Error {

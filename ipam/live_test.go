@@ -279,3 +279,37 @@ func TestOlderSandboxGivesWay(t *testing.T) {
 		n2.stop()
 	})
 }
+
+// TestLocked: while the cluster is locked nothing is written, whatever is asked
+// for and whatever is lost. Afterwards all goes on.
+func TestLocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := ipamtest.New(), pool("p", "10.0.0.0/26", 28)
+		n := start(t, s, "n1", nil, p)
+		a := live(n.plug(t, "a"), "a")
+		n.SetLive([]ipam.Live{a})
+		config := ipam.DefaultConfig()
+		config.Locked = true
+		n.SetConfig(config)
+		remove(t, s, "blocks", "affinities", "handles")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		_, err := n.Assign(t.Context(), ipam.Request{Handle: "b", V4: 1})
+		for what, err := range map[string]error{
+			"assign": err, "release": n.Release(t.Context(), a.Handle), "block": n.EnsureBlock(t.Context(), ipam.IPv4), "locked": n.Locked(),
+		} {
+			if ipam.CodeOf(err) != ipam.CodeLocked || !strings.Contains(err.Error(), "ClusterInformation default: spec.datastoreReady") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if len(s.Blocks())+len(s.Handles())+len(s.Affinities()) > 0 {
+			t.Error("something was written")
+		}
+		n.SetConfig(ipam.DefaultConfig())
+		synctest.Wait()
+		if got := ownerOf(s, a.Addr); got != a.Handle || n.Locked() != nil {
+			t.Errorf("afterwards %s is %q's", a.Addr, got)
+		}
+		n.stop()
+	})
+}

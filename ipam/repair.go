@@ -48,22 +48,26 @@ func (a *Allocator) repairLoop(ctx context.Context) {
 		case <-a.wake:
 		}
 		a.mu.Lock()
-		synced := a.synced
+		synced, locked := a.synced, a.set.config.Locked
 		a.mu.Unlock()
 		if !synced {
 			continue
 		}
-		a.repair(ctx)
 		again = nil
-		if wait := a.keepLive(ctx); wait > 0 {
-			again = time.After(wait)
+		if !locked {
+			a.repair(ctx)
+			if wait := a.keepLive(ctx); wait > 0 {
+				again = time.After(wait)
+			}
 		}
 		select {
 		case <-a.ready:
 		default:
 			close(a.ready)
 		}
-		a.payDebts(ctx)
+		if !locked {
+			a.payDebts(ctx)
+		}
 	}
 }
 

@@ -229,6 +229,7 @@ func ipamConfig(c model.IPAM) ipam.Config {
 	return ipam.Config{
 		StrictAffinity: c.StrictAffinity, AutoAllocateBlocks: c.AutoAllocateBlocks,
 		MaxBlocksPerHost: c.MaxBlocksPerHost, CooldownSeconds: c.CooldownSeconds,
+		Locked: c.Locked,
 	}
 }
 

@@ -26,6 +26,7 @@ func (a *agent) cniTasks() []task.Task {
 		Observe: a.metrics.observeCNI, Holder: a.holder,
 		Register:        []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
 		InterfacePrefix: func() string { return felix.InterfacePrefix(a.cluster.Snapshot(), a.cfg.Node) },
+		Admit:           func() error { return asCNI(a.alloc.Locked()) },
 	})
 	return []task.Task{
 		cniServer{server, a},
@@ -192,8 +193,8 @@ func asCNI(err error) error {
 // pods gives the CNI server what the cluster says of a pod.
 type pods struct{ cluster *kube.Cluster }
 
-func (p pods) Pod(ctx context.Context, namespace, name string) (cniserver.PodInfo, error) {
-	pod, err := p.cluster.Pod(ctx, namespace, name, "")
+func (p pods) Pod(ctx context.Context, namespace, name, uid string) (cniserver.PodInfo, error) {
+	pod, err := p.cluster.Pod(ctx, namespace, name, uid)
 	if apierrors.IsNotFound(err) {
 		return cniserver.PodInfo{}, cniserver.ErrNoPod
 	} else if err != nil {

@@ -48,7 +48,7 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 		var retry <-chan time.Time
 		s := a.cluster.Snapshot()
 		// Without a Node object what this node claims is taken from it at once.
-		if self, ok := findNode(s, a.cfg.Node); ok {
+		if self, ok := findNode(s, a.cfg.Node); ok && !s.IPAM.Locked {
 			if !a.podCIDRs.used.Load() {
 				a.claimFirst(ctx, s)
 			}

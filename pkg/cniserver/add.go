@@ -26,6 +26,9 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if a.netns == "" {
 		return nil, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_NETNS is missing", "")
 	}
+	if err := s.o.Admit(); err != nil {
+		return nil, fmt.Errorf("%s: %w", a, err)
+	}
 	if err := s.vacate(ctx, a); err != nil {
 		return nil, err
 	}
@@ -239,7 +242,7 @@ func (s *Server) wishes(ctx context.Context, a attachment) (wishes, PodInfo, err
 	var info PodInfo
 	if a.isPod() {
 		var err error
-		if info, err = s.o.Pods.Pod(ctx, a.namespace, a.pod); err != nil {
+		if info, err = s.o.Pods.Pod(ctx, a.namespace, a.pod, a.uid); err != nil {
 			code := types.ErrTryAgainLater
 			if errors.Is(err, ErrNoPod) {
 				code = cnirpc.CodePodUnknown

@@ -17,6 +17,7 @@ type attachment struct {
 	conf
 	containerID, ifname, netns string
 	namespace, pod             string // empty: not a Kubernetes pod
+	uid                        string // the pod's, as the runtime knows it; may be empty
 	wantAddress                string // IP of CNI_ARGS
 	hostInterface              string
 	withoutIPAM                bool // it stands, or is to stand, with addresses that IPAM does not know
@@ -36,6 +37,7 @@ func (s *Server) parse(r *cnirpc.Request) (attachment, error) {
 		return a, err
 	}
 	a.namespace, a.pod, a.wantAddress = args["K8S_POD_NAMESPACE"], args["K8S_POD_NAME"], args["IP"]
+	a.uid = args["K8S_POD_UID"]
 	if (a.namespace == "") != (a.pod == "") {
 		return a, types.NewError(types.ErrInvalidEnvironmentVariables,
 			"CNI_ARGS: K8S_POD_NAMESPACE and K8S_POD_NAME go together", "")

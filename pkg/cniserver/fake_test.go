@@ -196,10 +196,10 @@ func (r *rooms) List() []model.Endpoint {
 	return slices.Collect(maps.Values(r.endpoints))
 }
 
-func (r *rooms) Pod(ctx context.Context, namespace, name string) (info cniserver.PodInfo, err error) {
+func (r *rooms) Pod(ctx context.Context, namespace, name, uid string) (info cniserver.PodInfo, err error) {
 	err = r.do(ctx, "Pod", func() error {
 		var ok bool
-		if info, ok = r.pods[namespace+"/"+name]; !ok {
+		if info, ok = r.pods[namespace+"/"+name]; !ok || uid != "" && uid != info.UID {
 			return cniserver.ErrNoPod
 		}
 		return nil

@@ -188,7 +188,7 @@ func (k *kernelRooms) Lookup(_ context.Context, handle string) ([]netip.Addr, er
 func (k *kernelRooms) Handles(context.Context) ([]string, error) { return k.handles() }
 
 // Pod reads the annotations of a pod from a file, if there is one.
-func (k *kernelRooms) Pod(_ context.Context, _, name string) (info cniserver.PodInfo, err error) {
+func (k *kernelRooms) Pod(_ context.Context, _, name, _ string) (info cniserver.PodInfo, err error) {
 	b, err := os.ReadFile(filepath.Join(k.dir, "..", "annotations-"+name))
 	if errors.Is(err, os.ErrNotExist) {
 		return info, nil

@@ -106,9 +106,10 @@ type Endpoints interface {
 
 // Pods knows the pods of this node.
 type Pods interface {
-	// Pod returns a pod, ErrNoPod when the API has none of that name. It may
-	// wait for a cache that is behind, as long as ctx lasts.
-	Pod(ctx context.Context, namespace, name string) (PodInfo, error)
+	// Pod returns a pod, ErrNoPod when the API has none of that name, or another
+	// one by its UID; an empty UID is any. It may wait for a cache that is behind,
+	// as long as ctx lasts.
+	Pod(ctx context.Context, namespace, name, uid string) (PodInfo, error)
 }
 
 // PodInfo is what counts of a pod and its namespace.

@@ -31,6 +31,10 @@ type Options struct {
 	// (Felix's interfacePrefix), at most 4 bytes; default cali.
 	InterfacePrefix func() string
 
+	// Admit is asked before an ADD begins; an error is the answer. Without it all
+	// may begin.
+	Admit func() error
+
 	// Status answers the verb STATUS: nil when an ADD could succeed now. An
 	// error is "plugin not available" (50) unless it carries another code,
 	// such as "limited connectivity" (51). Without it the answer is yes.
@@ -86,6 +90,9 @@ func New(o Options) *Server {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Admit == nil {
+		o.Admit = func() error { return nil }
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, uint) {}

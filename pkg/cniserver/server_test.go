@@ -928,3 +928,32 @@ func TestObserveAndOtherServices(t *testing.T) {
 		t.Errorf("observed (-want +got):\n%s registered %v", d, registered)
 	}
 }
+
+// TestNotAdmitted: an ADD that may not begin touches nothing.
+func TestNotAdmitted(t *testing.T) {
+	r := newRooms()
+	var answer error
+	n := start(t, r, func(o *cniserver.Options) { o.Admit = func() error { return answer } })
+	answer = types.NewError(types.ErrTryAgainLater, "the cluster is locked", "")
+	_, err := n.call(t, client.Add, request("c1", "a"))
+	wantCode(t, err, types.ErrTryAgainLater, "the cluster is locked", "pod ns/a")
+	if calls := r.takeCalls(); len(calls) > 0 {
+		t.Errorf("called: %v", calls)
+	}
+	answer = nil
+	n.must(t, client.Add, request("c1", "a"))
+}
+
+// TestPodOfTheRuntime: the API's pod of that name counts only if it is the one
+// that the runtime speaks of.
+func TestPodOfTheRuntime(t *testing.T) {
+	r := newRooms()
+	r.pods["ns/a"] = cniserver.PodInfo{UID: "new"}
+	n := start(t, r)
+	req := request("c1", "a")
+	req.Args += ";K8S_POD_UID=old"
+	_, err := n.call(t, client.Add, req)
+	wantCode(t, err, cnirpc.CodePodUnknown, "no such pod")
+	req.Args = strings.Replace(req.Args, "=old", "=new", 1)
+	n.must(t, client.Add, req)
+}

@@ -75,6 +75,7 @@ type Cluster struct {
 	filters    *table[model.BGPFilter]
 	felix      *table[model.FelixConfiguration]
 	ipam       *table[model.IPAM]
+	locked     *table[bool] // nil without a node
 	reserved   *table[[]netip.Prefix]
 	blocks     *table[model.Block]   // nil unless asked for
 	requests   *table[StatusRequest] // nil without a node
@@ -141,6 +142,7 @@ func (c *Cluster) addSources(o Options) {
 		own := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}, fields: fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()}
 		c.pods = add(c, own, stripPod, readPod)
 		c.pods.note = c.notePod
+		c.locked = add(c, c.kind("ClusterInformation"), stripObject, readLocked)
 		c.services.init(c, o.Node)
 		c.addStatusRequests()
 	}
@@ -356,6 +358,9 @@ func (c *Cluster) build() model.Snapshot {
 	slices.SortFunc(s.Reserved, comparePrefixes)
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
 		s.IPAM = r.value
+	}
+	if c.locked != nil {
+		s.IPAM.Locked = c.locked.rows["default"].value
 	}
 	for name, r := range c.namespaces.rows {
 		s.Namespaces[name] = r.value.Labels

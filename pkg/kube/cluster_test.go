@@ -110,6 +110,15 @@ func TestSnapshotFollowsTheServer(t *testing.T) {
 	if want := (model.IPAM{AutoAllocateBlocks: true, MaxBlocksPerHost: 3, CooldownSeconds: 9}); s.IPAM != want {
 		t.Errorf("IPAM: %+v", s.IPAM)
 	}
+	apply(t, v3("ClusterInformation", "default", `{datastoreReady: false}`))
+	eventually(t, c, func() string {
+		if got := c.Snapshot().IPAM; !got.Locked || got.MaxBlocksPerHost != 3 {
+			return fmt.Sprintf("%+v", got)
+		}
+		return ""
+	})
+	apply(t, v3("ClusterInformation", "default", `{datastoreReady: true}`))
+	eventually(t, c, func() string { return strings.TrimPrefix(fmt.Sprint(c.Snapshot().IPAM.Locked), "false") })
 	if got := fmt.Sprint(s.Reserved); got != "[10.244.0.0/30 10.244.9.9/32]" {
 		t.Errorf("reserved: %s", got)
 	}
@@ -302,6 +311,24 @@ spec: {nodeName: %s, containers: [{name: c, image: i}]}
 	}
 	if _, err := c.Pod(t.Context(), "default", "none", ""); !apierrors.IsNotFound(err) {
 		t.Errorf("absent pod: %v", err)
+	}
+	// A pod that was made again under its name is another one; a static pod's UID
+	// is not that of its mirror.
+	old, err := c.Pod(t.Context(), "default", "mine", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.MustKubectl(t, "", "delete", "pod", "mine", "--force", "--grace-period=0")
+	apply(t, strings.Replace(pod("mine", "n1"), `"p"`, `"q"`, 1)+strings.Replace(pod("static", "n1"), "other: x", "kubernetes.io/config.mirror: x", 1))
+	if _, err := c.Pod(t.Context(), "default", "mine", old.UID); !apierrors.IsNotFound(err) {
+		t.Errorf("a pod whose name another has: %v", err)
+	}
+	uid := server.MustKubectl(t, "", "get", "pod", "mine", "-o", "jsonpath={.metadata.uid}")
+	if p, err := c.Pod(t.Context(), "default", "mine", uid); err != nil || p.Annotations["cni.projectcalico.org/ipv4pools"] != `["q"]` {
+		t.Errorf("the new pod: %+v %v", p, err)
+	}
+	if _, err := c.Pod(t.Context(), "default", "static", "hash"); err != nil {
+		t.Errorf("static pod: %v", err)
 	}
 	if n, err := c.NamespaceOf(t.Context(), "muslin-system"); err != nil || n.Labels["app.kubernetes.io/name"] != "muslin" {
 		t.Errorf("namespace: %+v %v", n, err)

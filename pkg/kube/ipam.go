@@ -21,6 +21,16 @@ func readIPAM(obj any) reading[model.IPAM] {
 	return finish(r, out)
 }
 
+// readLocked reports whether a ClusterInformation keeps everybody from writing to
+// IPAM. Only an explicit datastoreReady: false does.
+func readLocked(obj any) reading[bool] {
+	o := obj.(*object)
+	r := newReader("ClusterInformation", &o.ObjectMeta)
+	var spec calico.ClusterInformationSpec
+	r.spec(o, &spec)
+	return finish(r, spec.DatastoreReady != nil && !*spec.DatastoreReady)
+}
+
 // readReservation leaves out an entry that does not parse; the others stay in
 // force.
 func readReservation(obj any) reading[[]netip.Prefix] {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -82,7 +83,8 @@ func (c *Cluster) notePod() {
 
 // Pod gives a pod of this node from the cache, and asks the server when the
 // cache does not have it, or has another one of the same name (uid; empty
-// accepts any). The error of an absent pod satisfies apierrors.IsNotFound.
+// accepts any). The error of an absent pod, and of one that another has taken the
+// name of, satisfies apierrors.IsNotFound.
 func (c *Cluster) Pod(ctx context.Context, namespace, name, uid string) (Pod, error) {
 	if c.pods != nil {
 		c.mu.Lock()
@@ -96,6 +98,11 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name, uid string) (Pod, er
 	err := c.core.Get().Namespace(namespace).Resource("pods").Name(name).Do(ctx).Into(&p)
 	if err != nil {
 		return Pod{}, fmt.Errorf("get pod %s/%s: %w", namespace, name, err)
+	}
+	// The runtime knows a static pod by another UID than that of its mirror.
+	if _, static := p.Annotations[corev1.MirrorPodAnnotationKey]; uid != "" && string(p.UID) != uid && !static {
+		return Pod{}, fmt.Errorf("get pod %s/%s with UID %s: the one of that name has UID %s: %w", namespace, name, uid, p.UID,
+			apierrors.NewNotFound(corev1.Resource("pods"), name))
 	}
 	return readPod(&p).value, nil
 }

@@ -39,6 +39,7 @@ type IPAM struct {
 	AutoAllocateBlocks bool // claim new blocks as needed; default true
 	MaxBlocksPerHost   int  // blocks of each family; 0 means the allocator's default
 	CooldownSeconds    int  // how long a released address stays unused; 0 to 1200
+	Locked             bool // nothing may be assigned or released (ClusterInformation datastoreReady: false)
 }
 
 // Node is a Kubernetes node with what Calico keeps on it.
