@@ -247,7 +247,8 @@ var cases = map[string]func(in *Input){
 	"nat": func(in *Input) {
 		in.Snapshot.Pools = append(in.Snapshot.Pools,
 			model.Pool{Name: "inner", CIDR: pfx("10.65.128.0/17")},
-			model.Pool{Name: "other", CIDR: pfx("10.60.0.0/16"), NATOutgoing: true, Disabled: true})
+			model.Pool{Name: "other", CIDR: pfx("10.60.0.0/16"), NATOutgoing: true, Disabled: true},
+			model.Pool{Name: "services", CIDR: pfx("198.51.100.0/24"), NATOutgoing: true, AllowedUses: []string{"LoadBalancer"}})
 		in.Snapshot.Pools[1].NATOutgoing = true
 		in.Snapshot.Felix = []model.FelixConfiguration{
 			{Name: "default", NATPortMin: 1000, NATPortMax: 2000, NATExcludeHosts: true},

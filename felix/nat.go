@@ -20,6 +20,9 @@ func (c *casefile) nat() NAT {
 		PortMin:   c.config.NATPortMin, PortMax: c.config.NATPortMax,
 	}
 	for _, p := range c.Snapshot.Pools {
+		if p.LoadBalancerOnly() { // no pod is in it, and what is outside is reached as such
+			continue
+		}
 		n.Exclude = append(n.Exclude, p.CIDR)
 		if p.NATOutgoing {
 			n.Sources = append(n.Sources, p.CIDR)

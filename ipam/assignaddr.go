@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -124,6 +125,9 @@ func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	case !allows(pool, use):
 		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
 			Detail: fmt.Sprintf("IPPool %s does not allow the use %s", pool.Name, use), Hint: "ask for an address of another pool"}
+	case slices.ContainsFunc(pool.Excluded, func(e netip.Prefix) bool { return e.Contains(addr) }):
+		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
+			Detail: fmt.Sprintf("something else than pods uses it: condition Allocatable of IPPool %s says what", pool.Name), Hint: "ask for another address"}
 	}
 	return blockIn(pool, addr), nil
 }

@@ -75,12 +75,12 @@ func (a *Allocator) markFull(pools []model.Pool) {
 // paid at most every scanLife.
 func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 	a.mu.Lock()
-	cooldown, reservations := a.set.config.cooldown(), a.set.reserved
+	cooldown, set := a.set.config.cooldown(), a.set
 	a.mu.Unlock()
 	f := fullness{at: time.Now()}
 	err := a.store.EachBlock(ctx, pool.CIDR, func(b *Block, _ Revision) bool {
 		cidr := b.CIDR()
-		_, held := b.Available(reservedBy(reservations, cidr))
+		_, held := b.Available(set.withheld(cidr))
 		f.reserved += held
 		a.mu.Lock()
 		withheld := a.withheld(cidr, "")
@@ -92,7 +92,7 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 		if n > 0 {
 			f.room = append(f.room, roomy{cidr: cidr, free: n})
 		}
-		if b.Empty() && f.at.Sub(b.ClaimedAt()) > reclaimAge {
+		if b.Empty() && !set.excluded(cidr) && f.at.Sub(b.ClaimedAt()) > reclaimAge {
 			f.empty = append(f.empty, vacated{cidr: cidr, node: b.Node(), seq: b.Sequence()})
 		}
 		return true
@@ -229,7 +229,7 @@ func (a *Allocator) exhausted(req Request, pools []model.Pool, why *cannotGrow) 
 		e.Detail += ", and strictAffinity forbids borrowing"
 	}
 	if reserved > 0 {
-		e.Detail += fmt.Sprintf("; %d addresses are free but held by an IPReservation", reserved)
+		e.Detail += fmt.Sprintf("; %d addresses are free but held by an IPReservation, or used by something else", reserved)
 	}
 	return e
 }

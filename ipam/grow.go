@@ -91,8 +91,11 @@ func (a *Allocator) grow(ctx context.Context, f Family, pools []model.Pool, seen
 		}
 	}
 	a.markFull(pools)
-	return &cannotGrow{code: CodePoolExhausted, detail: "every block of " + poolNames(pools) + " belongs to some node",
-		hint: "create another IPPool, or release addresses"}
+	detail := "every block of " + poolNames(pools) + " belongs to some node"
+	if slices.ContainsFunc(pools, func(p model.Pool) bool { return len(p.Excluded) > 0 }) {
+		detail += " or overlaps what something else uses"
+	}
+	return &cannotGrow{code: CodePoolExhausted, detail: detail, hint: "create another IPPool, or release addresses"}
 }
 
 // mayGrow checks the limits; stop says that there is nothing to do.
@@ -184,13 +187,13 @@ func (a *Allocator) claimOneOf(ctx context.Context, vacant []netip.Prefix) error
 	return errPoolFull
 }
 
-// worthProbing leaves out blocks that are reserved as a whole and those that
-// the node knows of already.
+// worthProbing leaves out blocks that are reserved as a whole, those of which
+// something else uses a part, and those that the node knows of already.
 func (a *Allocator) worthProbing(cidr netip.Prefix) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pages[cidr]
-	return (p == nil || p.block == nil) && !wholly(a.set.reserved, cidr)
+	return (p == nil || p.block == nil) && !wholly(a.set.reserved, cidr) && !a.set.excluded(cidr)
 }
 
 // probe returns those of the blocks that do not exist, in the same order.

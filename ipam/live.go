@@ -148,7 +148,7 @@ func (a *Allocator) alive(handle string) bool {
 // withheld makes the test which addresses of a block a handle does not get:
 // those that are reserved, and those in use on this node. Callers hold mu.
 func (a *Allocator) withheld(cidr netip.Prefix, handle string) func(netip.Addr) bool {
-	reserved := reservedBy(a.set.reserved, cidr)
+	reserved := a.set.withheld(cidr)
 	used := map[netip.Addr]bool{}
 	note := func(addr netip.Addr) {
 		if cidr.Contains(addr) {

@@ -192,13 +192,17 @@ func covers(p model.Pool, block netip.Prefix) bool {
 	return p.CIDR.Contains(block.Addr()) && p.CIDR.Bits() <= block.Bits()
 }
 
-// reservedBy makes the test whether an address is reserved (Calico
-// IPReservation.spec.reservedCIDRs); nil when nothing inside the block is.
-func reservedBy(reservations []netip.Prefix, block netip.Prefix) func(netip.Addr) bool {
+// withheld makes the test whether an address of a block is kept back: reserved
+// (Calico IPReservation.spec.reservedCIDRs), or excluded from its pool; nil when
+// nothing inside the block is.
+func (s *settings) withheld(block netip.Prefix) func(netip.Addr) bool {
+	pool, _ := poolOf(s.pools, block.Addr())
 	var near []netip.Prefix
-	for _, r := range reservations {
-		if r.Overlaps(block) {
-			near = append(near, r)
+	for _, list := range [][]netip.Prefix{s.reserved, pool.Excluded} {
+		for _, r := range list {
+			if r.Overlaps(block) {
+				near = append(near, r)
+			}
 		}
 	}
 	if len(near) == 0 {
@@ -216,6 +220,13 @@ func wholly(reservations []netip.Prefix, block netip.Prefix) bool {
 	})
 }
 
+// excluded reports whether something else uses an address of the block, so that
+// no node may have it: its owner drops packets for what no pod has.
+func (s *settings) excluded(block netip.Prefix) bool {
+	pool, ok := poolOf(s.pools, block.Addr())
+	return ok && slices.ContainsFunc(pool.Excluded, block.Overlaps)
+}
+
 // samePool compares what matters for assigning.
 func samePool(a, b model.Pool) bool {
 	text := func(s model.Selector) string {
@@ -226,5 +237,6 @@ func samePool(a, b model.Pool) bool {
 	}
 	return a.Name == b.Name && a.CIDR == b.CIDR && a.BlockSize == b.BlockSize &&
 		usable(a) == usable(b) && a.AssignmentMode == b.AssignmentMode && slices.Equal(a.AllowedUses, b.AllowedUses) &&
+		slices.Equal(a.Excluded, b.Excluded) &&
 		text(a.NodeSelector) == text(b.NodeSelector) && text(a.NamespaceSelector) == text(b.NamespaceSelector)
 }

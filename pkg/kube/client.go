@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -52,7 +53,7 @@ func LoadConfig(kubeconfig string) (*rest.Config, error) {
 
 // clients are the REST clients: Kubernetes' own objects travel as protobuf, v3
 // objects as JSON. They share connections.
-type clients struct{ core, discovery, v3 *rest.RESTClient }
+type clients struct{ core, discovery, networking, v3 *rest.RESTClient }
 
 func newClients(cfg *rest.Config) (clients, error) {
 	h, err := rest.HTTPClientFor(cfg)
@@ -70,8 +71,12 @@ func newClients(cfg *rest.Config) (clients, error) {
 	if err != nil {
 		return clients{}, err
 	}
+	net, err := newProtobuf(cfg, h, "/apis", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{})
+	if err != nil {
+		return clients{}, err
+	}
 	v3, err := newV3(cfg, h)
-	return clients{core, disco, v3}, err
+	return clients{core, disco, net, v3}, err
 }
 
 // newProtobuf makes a client for some types of one of Kubernetes' own groups.

@@ -77,17 +77,19 @@ type Cluster struct {
 	ipam       *table[model.IPAM]
 	locked     *table[bool] // nil without a node
 	reserved   *table[[]netip.Prefix]
-	blocks     *table[model.Block]   // nil unless asked for
-	requests   *table[StatusRequest] // nil without a node
-	services   services
-	all        allBlocks
-	secrets    secrets
-	sources    []source
-	demands    []*demand
-	aside      []source                 // nothing waits for these
-	unread     []func() []model.Problem // of each table; called with mu held
-	snapshot   *model.Snapshot          // nil: has to be built
-	synced     bool
+
+	serviceCIDRs *table[[]model.ServiceCIDR]
+	blocks       *table[model.Block]   // nil unless asked for
+	requests     *table[StatusRequest] // nil without a node
+	services     services
+	all          allBlocks
+	secrets      secrets
+	sources      []source
+	demands      []*demand
+	aside        []source                 // nothing waits for these
+	unread       []func() []model.Problem // of each table; called with mu held
+	snapshot     *model.Snapshot          // nil: has to be built
+	synced       bool
 
 	changed         chan struct{}
 	requestsChanged chan struct{}
@@ -148,6 +150,7 @@ func (c *Cluster) addSources(o Options) {
 	}
 	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)
 	c.reserved = add(c, c.kind("IPReservation"), stripObject, readReservation)
+	c.addServiceCIDRs()
 	if o.Blocks != NoBlocks {
 		blocks := c.kind("BlockAffinity")
 		if o.Blocks == OwnBlocks {
@@ -354,6 +357,8 @@ func (c *Cluster) build() model.Snapshot {
 		Namespaces: make(map[string]map[string]string, len(c.namespaces.rows)),
 		IPAM:       model.IPAM{AutoAllocateBlocks: true},
 		Reserved:   slices.Concat(c.reserved.values()...),
+
+		ServiceCIDRs: slices.Concat(c.serviceCIDRs.values()...),
 	}
 	slices.SortFunc(s.Reserved, comparePrefixes)
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
@@ -377,7 +382,7 @@ func (c *Cluster) build() model.Snapshot {
 	for i := range s.Peers {
 		s.Peers[i].Password = c.secrets.fill(s.Peers[i].Password)
 	}
-	c.markOverlaps(s.Pools)
+	c.markOverlaps(&s)
 	return s
 }
 

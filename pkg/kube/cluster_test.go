@@ -470,3 +470,22 @@ var comparers = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 }
+
+// TestPoolsOfWhatOthersUse: the ranges of the server's own ServiceCIDRs and the
+// subnets of nodes are no pool's.
+func TestPoolsOfWhatOthersUse(t *testing.T) {
+	apply(t, `{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more}, spec: {cidrs: [10.97.0.0/24]}}`)
+	apply(t, node("n1", `, projectcalico.org/IPv4Address: 192.0.2.1/24`))
+	apply(t, v3("IPPool", "services", `{cidr: 10.97.0.0/25}`)+v3("IPPool", "subnet", `{cidr: 192.0.0.0/16}`))
+	c := watch(t, kube.Options{Node: "n1", Blocks: kube.OwnBlocks})
+	eventually(t, c, func() string {
+		var got []string
+		for _, p := range c.Snapshot().Pools {
+			got = append(got, fmt.Sprint(p.Name, " ", p.Allocatable, " ", p.Excluded))
+		}
+		if text := strings.Join(got, ", "); text != "services false [10.97.0.0/24], subnet true [192.0.2.0/24]" {
+			return text
+		}
+		return ""
+	})
+}

@@ -206,12 +206,13 @@ func TestProblemsOfEveryTable(t *testing.T) {
 	c.reserved.rows["x"] = row[[]netip.Prefix]{problems: problem("IPReservation")}
 	c.blocks.rows["x"] = row[model.Block]{problems: problem("BlockAffinity")}
 	c.requests.rows["x"] = row[StatusRequest]{problems: problem("CalicoNodeStatus")}
+	c.serviceCIDRs.rows["x"] = row[[]model.ServiceCIDR]{problems: problem("ServiceCIDR")}
 	c.all.lent.rows["x"] = row[lentBlock]{problems: problem("IPAMBlock")}
 	var got []string
 	for _, p := range c.Problems() {
 		got = append(got, p.Object.Kind)
 	}
-	want := []string{"BGPConfiguration", "BGPFilter", "BGPPeer", "BlockAffinity", "CalicoNodeStatus", "FelixConfiguration", "IPAMBlock", "IPAMConfiguration", "IPPool", "IPReservation", "Node"}
+	want := []string{"BGPConfiguration", "BGPFilter", "BGPPeer", "BlockAffinity", "CalicoNodeStatus", "FelixConfiguration", "IPAMBlock", "IPAMConfiguration", "IPPool", "IPReservation", "Node", "ServiceCIDR"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}

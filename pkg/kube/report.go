@@ -40,12 +40,17 @@ func metas[T any](kind string, t *table[T]) []Reported {
 	return out
 }
 
-// AgedPools gives the pools with the times of their creation, for the overlap
-// rules of package validate.
+// AgedPools gives the pools with the times of their creation and what else uses
+// their addresses, for the rules of package validate.
 func (c *Cluster) AgedPools() []validate.Pool {
+	used := validate.AllInUse(c.Snapshot())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.agedPools()
+	pools := c.agedPools()
+	for i := range pools {
+		pools[i].InUse = validate.Overlapping(pools[i].Pool, used)
+	}
+	return pools
 }
 
 func (c *Cluster) agedPools() []validate.Pool {
@@ -58,15 +63,22 @@ func (c *Cluster) agedPools() []validate.Pool {
 	return out
 }
 
-// markOverlaps takes pools out of allocation that overlap an older one, without
-// waiting for the controller to say so. The caller holds mu.
-func (c *Cluster) markOverlaps(pools []model.Pool) {
-	overlaps := validate.Overlaps(c.agedPools())
-	for i := range pools {
-		if _, bad := overlaps[pools[i].Name]; bad {
-			pools[i].Allocatable = false
+// markOverlaps takes pools out of allocation that overlap an older one, and of
+// the others what something else uses, without waiting for the controller to say
+// so. The caller holds mu.
+func (c *Cluster) markOverlaps(s *model.Snapshot) {
+	overlaps, used := validate.Overlaps(c.agedPools()), validate.AllInUse(*s)
+	for i := range s.Pools {
+		p := &s.Pools[i]
+		hit := validate.Overlapping(*p, used)
+		p.Excluded = validate.Exclude(hit)
+		s.Reserved = append(s.Reserved, validate.Peers(hit)...)
+		if _, bad := overlaps[p.Name]; bad || validate.WhollyExcluded(p.CIDR, p.Excluded) {
+			p.Allocatable = false
 		}
 	}
+	slices.SortFunc(s.Reserved, comparePrefixes)
+	s.Reserved = slices.Compact(s.Reserved)
 }
 
 // PatchConditions replaces the conditions of an object of a v3 kind. It is a

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Snapshot is what one node knows of the cluster at one moment. It is a value:
 // whoever holds it may read it for ever, nobody changes it. Slices are sorted
@@ -29,7 +32,10 @@ type Snapshot struct {
 	// Workloads are the pods of this node, as long as a BGPPeer selects any by
 	// localWorkloadSelector.
 	Workloads []Workload
-	Reserved  []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
+	// ServiceCIDRs are sorted by name; none when the server has no such kind or
+	// does not let it be read.
+	ServiceCIDRs []ServiceCIDR
+	Reserved     []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
 }
 
 // IPAM holds the settings of address assignment (Calico IPAMConfiguration
@@ -97,7 +103,24 @@ type Pool struct {
 	// Allocatable is false when the pool's status says so, or when it overlaps
 	// an older pool.
 	Allocatable bool
+	// Excluded are ranges that something else uses: a node's subnet, Services, a
+	// router. No block that overlaps one is claimed, and no address in them is
+	// given, even if asked for. Sorted, none inside another.
+	Excluded    []netip.Prefix
 	Annotations map[string]string
+}
+
+// LoadBalancerOnly reports whether no pod and no tunnel gets an address of the
+// pool: its allowedUses name neither.
+func (p *Pool) LoadBalancerOnly() bool {
+	return len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, "Workload") && !slices.Contains(p.AllowedUses, "Tunnel")
+}
+
+// ServiceCIDR is one range of an object networking.k8s.io/v1 ServiceCIDR, out of
+// which Kubernetes assigns cluster IPs.
+type ServiceCIDR struct {
+	Name string
+	CIDR netip.Prefix
 }
 
 // BlockState is the state of a block's affinity (Calico BlockAffinity.spec.state).

@@ -9,10 +9,11 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// Pool is a pool and when it was made.
+// Pool is a pool, when it was made, and what of it something else uses.
 type Pool struct {
 	model.Pool
 	Created time.Time
+	InUse   []InUse // see Overlapping
 }
 
 // older orders pools by creation, then by name.
@@ -41,8 +42,11 @@ func Overlaps(pools []Pool) map[string]string {
 // Verdict is what a pool's condition Allocatable says.
 type Verdict struct {
 	Allocatable bool
-	Reason      string // OK, CIDROverlap, Terminating, PoolDisabled (Calico IPPool.status)
-	Message     string
+	// Reason is OK, CIDROverlap, Terminating or PoolDisabled (Calico
+	// IPPool.status), LoadBalancerOnly, or the reason of an InUse. A pool that
+	// overlaps in part stays allocatable, and its reason says so.
+	Reason  string
+	Message string
 }
 
 // Pools gives the verdict on every pool, by name.
@@ -69,6 +73,27 @@ func verdict(p Pool, overlaps map[string]string, byName map[string]Pool) Verdict
 			p.CIDR, byName[first].CIDR, first)}
 	case p.Disabled:
 		return Verdict{Reason: "PoolDisabled", Message: "spec.disabled: no new address is taken from this pool"}
+	case p.LoadBalancerOnly():
+		return Verdict{Reason: "LoadBalancerOnly", Message: "spec.allowedUses: no pod gets an address of this pool, and Muslin does not assign addresses to Services of type LoadBalancer yet"}
 	}
-	return Verdict{Allocatable: true, Reason: "OK", Message: "addresses are taken from this pool"}
+	v := Verdict{Allocatable: true, Reason: "OK", Message: "addresses are taken from this pool"}
+	if len(p.InUse) > 0 {
+		v = overlapping(p)
+	}
+	if slices.Contains(p.AllowedUses, "LoadBalancer") {
+		v.Message += "; spec.allowedUses: Muslin does not assign addresses to Services of type LoadBalancer yet"
+	}
+	return v
+}
+
+// overlapping is the verdict on a pool of which something else uses a part, or
+// all.
+func overlapping(p Pool) Verdict {
+	v := Verdict{Allocatable: !WhollyExcluded(p.CIDR, Exclude(p.InUse)), Reason: p.InUse[0].Reason}
+	rest := "no address is taken from this pool"
+	if v.Allocatable {
+		rest = "addresses are taken from the rest of this pool, no block from the overlap"
+	}
+	v.Message = fmt.Sprintf("spec.cidr: %s overlaps %s; %s: give the pool a range that nothing else uses", p.CIDR, hits(p.InUse), rest)
+	return v
 }

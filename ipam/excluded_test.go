@@ -1,0 +1,50 @@
+package ipam_test
+
+import (
+	"net/netip"
+	"testing"
+	"testing/synctest"
+
+	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/ipamtest"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// TestExcluded: no block that something else uses a part of is claimed, and no
+// address in it is given, even if it is asked for, or in a block that the node
+// had before.
+func TestExcluded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, p := ipamtest.New(), pool("p", "10.0.0.0/27", 28)
+		n := start(t, s, "n1", nil, p)
+		first := n.plug(t, "a")
+		block := netip.PrefixFrom(first, 28).Masked()
+		router := block.Addr().Next().Next().Next()
+		p.Excluded = []netip.Prefix{netip.PrefixFrom(router, 32)}
+		for c := netip.MustParsePrefix("10.0.0.0/28"); ; c = netip.MustParsePrefix("10.0.0.16/28") {
+			if c != block {
+				p.Excluded = append(p.Excluded, netip.PrefixFrom(c.Addr(), 30))
+				break
+			}
+		}
+		n.SetPools([]model.Pool{p})
+		got := map[netip.Addr]bool{first: true}
+		for i := range 14 { // what the block has, less one and the router's
+			addrs, err := n.Assign(t.Context(), ipam.Request{Handle: "more" + string(rune('a'+i)), V4: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !block.Contains(addrs[0]) || addrs[0] == router || got[addrs[0]] {
+				t.Errorf("got %s out of %s without %s", addrs[0], block, router)
+			}
+			got[addrs[0]] = true
+		}
+		if addrs, err := n.Assign(t.Context(), ipam.Request{Handle: "full", V4: 1}); ipam.CodeOf(err) != ipam.CodePoolExhausted {
+			t.Errorf("got %v, %v of a pool whose rest something else uses", addrs, err)
+		}
+		if _, err := n.Assign(t.Context(), ipam.Request{Handle: "asks", Addrs: []netip.Addr{router}}); ipam.CodeOf(err) != ipam.CodePoolUnusable {
+			t.Errorf("the router's address was asked for: %v", err)
+		}
+		n.stop()
+	})
+}
