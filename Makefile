@@ -11,6 +11,8 @@ MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
 FUZZTIME      ?= 50000x
 SOAK_FUZZTIME ?= 10m
+# How many stories of hack/scenario are played at once, each on a lab of its own: they mostly wait.
+STORIES       ?= 4
 # Fuzzers that talk over real sessions find new inputs in make soak alone; what they have found runs with every go test.
 FUZZ_SLOW     ?= FuzzSpeaker
 # The go command with the patched GoBGP (hack/thirdparty), in targets that have third-party before them. The go command by
@@ -80,7 +82,7 @@ lab-down: ## remove the lab and everything it made
 test: deps third-party lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
 	$(GO_PATCHED) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v /hack/scenario)
 	$(GO) test -count=1 -timeout 30m -skip '$(PATCHED_ONLY)' ./bgp/gobgp
-	$(GO_PATCHED) test -count=1 -timeout 60m ./hack/scenario
+	$(GO_PATCHED) test -count=1 -timeout 60m -parallel $(STORIES) ./hack/scenario
 
 .PHONY: cover
 cover: ## coverage of the pure rooms, at least 85 % each

@@ -28,7 +28,7 @@ type redundant struct {
 // changes; a router is lost, unwatched, watched by BFD, and after it was drained.
 // Four agents.
 func TestTwoRoutersARack(t *testing.T) {
-	t.Parallel() // mostly waits; beside one other lab
+	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	c := lightCluster(t, ctx, "bgplab", "../lab/topologies/two-routers.yaml")
@@ -149,6 +149,19 @@ func (r *redundant) awaitWay(t *testing.T, ctx context.Context, w way, both bool
 			return fmt.Errorf("next hops %v", got)
 		}
 		return nil
+	})
+}
+
+// awaitForwarding waits until the second router's kernel has what it announces:
+// routers that have just started announce it before.
+func (r *redundant) awaitForwarding(t *testing.T, ctx context.Context, w way) {
+	t.Helper()
+	r.await(t, ctx, w.router+" forwards", func() error {
+		next, err := r.gateways(ctx, w.router, r.pods[w.to])
+		if err == nil && len(next) == 0 {
+			err = fmt.Errorf("no route to %s", r.pods[w.to])
+		}
+		return err
 	})
 }
 
@@ -325,6 +338,7 @@ func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
 	for _, w := range r.ways() {
 		r.awaitBFD(t, ctx, w)
 		r.awaitWay(t, ctx, w, true)
+		r.awaitForwarding(t, ctx, w)
 		result := r.stream(t, ctx, w)
 		undo := r.drainRouter(t, ctx, w.router)
 		r.awaitWay(t, ctx, w, false)

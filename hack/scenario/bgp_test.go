@@ -21,7 +21,7 @@ type spoken struct{ *LightCluster }
 // and drain, as the routers of two racks, the kernels and the API server see
 // them. Four agents, BIRD and FRR.
 func TestWhatIsSpoken(t *testing.T) {
-	t.Parallel() // mostly waits; beside one other lab
+	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c := lightCluster(t, ctx, "bgpsc", "testdata/four-light.yaml")

@@ -45,7 +45,7 @@ const hostLocalConf = `{"cniVersion": "1.0.0", "name": "k8s-pod-network", "plugi
 // pods get addresses of their node's prefixes, the routers learn the prefixes,
 // an agent's death changes nothing, and a pod's end frees what it had.
 func TestPodCIDRs(t *testing.T) {
-	t.Parallel() // mostly waits; beside one other lab
+	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 	defer cancel()
 	source, err := filepath.Abs("../..")

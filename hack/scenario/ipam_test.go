@@ -21,7 +21,7 @@ const leakGrace = 4 * time.Second
 // TestAddressesComeBack: what a killed agent, a pod deleted by force and a
 // deleted node leave behind is free again, and nothing else is.
 func TestAddressesComeBack(t *testing.T) {
-	t.Parallel() // mostly waits; beside one other lab
+	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c := lightCluster(t, ctx, "gc", "testdata/two-light.yaml")

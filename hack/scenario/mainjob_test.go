@@ -55,7 +55,7 @@ type part struct {
 // tell brings a cluster up by the main job and plays the parts on it in order;
 // each leaves the cluster as it found it.
 func tell(t *testing.T, name string, parts []part) {
-	t.Parallel() // mostly waits; beside one other lab
+	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 	defer cancel()
 	source, err := filepath.Abs("../..")
