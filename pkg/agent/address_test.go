@@ -59,7 +59,7 @@ func (n *crowdedNode) problems() string {
 
 func (n *crowdedNode) status() (s agent.Status) {
 	n.t.Helper()
-	resp, err := n.http.Get("http://127.0.0.1:9109/status") //nolint:noctx // a client with a timeout
+	resp, err := n.http.Get("http://127.0.0.1:9109/status")
 	if err != nil {
 		return s
 	}
@@ -151,7 +151,7 @@ func TestNodeAddressOfAnInterface(t *testing.T) {
 	n.await("has the interface's", func() bool { return n.node(addressPath) == "10.8.0.1/24" })
 	n.inside("sh", "-c", "ip addr del 10.8.0.1/24 dev storage && ip addr add 10.8.0.2/24 dev storage")
 	n.await("follows the interface", func() bool { return n.node(addressPath) == "10.8.0.2/24" })
-	annotate("bgpconfigurations.projectcalico.org", "default", "=interfce=eth0")
+	annotate("bgpconfigurations.projectcalico.org", "default", "=ifname=eth0")
 	n.await("names object and field", func() bool {
 		return strings.Contains(n.problems(), "BGPConfiguration default: metadata.annotations[muslin.io/ip-autodetection-method]")
 	})

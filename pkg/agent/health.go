@@ -102,14 +102,13 @@ type Status struct {
 // run serves until ctx ends, and tries again when it cannot.
 func (s *httpServer) run(ctx context.Context, ready func()) error {
 	ready()
-	for {
-		err := s.serve(ctx)
-		if ctx.Err() != nil {
-			return nil
+	for ctx.Err() == nil {
+		if err := s.serve(ctx); ctx.Err() == nil {
+			s.heard(err)
+			pause(ctx, retryAfter)
 		}
-		s.heard(err)
-		pause(ctx, retryAfter)
 	}
+	return nil
 }
 
 func (s *httpServer) serve(ctx context.Context) error {

@@ -135,7 +135,7 @@ func TestOtherNetworksAreNamed(t *testing.T) {
 func TestAPortThatIsTaken(t *testing.T) {
 	a := installer(t)
 	a.registry = prometheus.NewRegistry()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of a test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestAPortThatIsTaken(t *testing.T) {
 	if got := a.own.get(); len(got) != 0 {
 		t.Errorf("problems: %v", got)
 	}
-	resp, err := http.Get("http://" + a.cfg.HTTPAddr + "/healthz") //nolint:noctx // of a test
+	resp, err := http.Get("http://" + a.cfg.HTTPAddr + "/healthz")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -179,7 +179,7 @@ func (n *crowdedNode) hostInterface(address string) string {
 // show is the node as muslinctl's node show and explain see it.
 func (n *crowdedNode) show() (v nodeview.View) {
 	n.t.Helper()
-	resp, err := n.http.Get("http://127.0.0.1:9109/show") //nolint:noctx // a client with a timeout
+	resp, err := n.http.Get("http://127.0.0.1:9109/show")
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func (c *Cluster) AnnotationWriter(ctx context.Context, annotation string) (stri
 				Annotations map[string]any `json:"f:annotations"`
 			} `json:"f:metadata"`
 		}
-		if m.FieldsV1 == nil || json.Unmarshal(m.FieldsV1.Raw, &set) != nil {
+		if m.FieldsV1 == nil || json.Unmarshal(m.FieldsV1.GetRawBytes(), &set) != nil {
 			continue // of an API server with another notation: nobody is known
 		}
 		if _, ok := set.Metadata.Annotations["f:"+annotation]; ok {

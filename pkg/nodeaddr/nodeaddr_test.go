@@ -129,8 +129,8 @@ func TestWhoWroteTheAddressDecides(t *testing.T) {
 		"Calico's, as detection would":      {with(internal("10.1.1.11"), v4, "10.1.1.11/24"), "calico-node", recorded},
 		"Calico's, of another interface":    {with(internal("10.1.1.11"), v4, "10.2.1.11/24"), "calico-node", ""},
 		"removed by a person, found anew":   {with(internal("10.1.1.11"), v4mark, "kubernetes-internal-ip 10.1.1.9/24"), "", recorded},
-		"method that cannot be read":        {with(internal("10.1.1.11"), method, "interfce=eth1", v4, "10.2.1.11/24", v4mark, "interface=eth1 10.2.1.11/24"), "", ""},
-		"method that cannot be read, fresh": {with(internal("10.1.1.11"), method, "interfce=eth1"), "", recorded},
+		"method that cannot be read":        {with(internal("10.1.1.11"), method, "ifname=eth1", v4, "10.2.1.11/24", v4mark, "interface=eth1 10.2.1.11/24"), "", ""},
+		"method that cannot be read, fresh": {with(internal("10.1.1.11"), method, "ifname=eth1"), "", recorded},
 		"method that finds nothing":         {with(internal("10.1.1.11"), method, "interface=eth9"), "", "Node n1 metadata.annotations[muslin.io/ip-autodetection-method] AddressNotFound"},
 		"method changes":                    {with(internal("10.1.1.11"), method, "interface=eth1", v4, "10.1.1.11/24", v4mark, "kubernetes-internal-ip 10.1.1.11/24"), "", "IPv4Address=10.2.1.11/24\nipv4-address-from=interface=eth1 10.2.1.11/24\nNode n1 metadata.annotations[projectcalico.org/IPv4Address] AddressMoves"},
 	} {
