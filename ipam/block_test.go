@@ -281,6 +281,26 @@ func TestUnknownKeys(t *testing.T) {
 	}
 }
 
+// TestKeysOfOtherCase: a key is a field's only if it is spelt so, as for the API
+// server. One of other case must not stand for it.
+func TestKeysOfOtherCase(t *testing.T) {
+	const good = `{"cidr":"10.0.0.0/31","allocations":[0,null],"unallocated":[1],"attributes":[{"handle_id":"a"%s}]%s}`
+	for name, text := range map[string]string{
+		"field":             fmt.Sprintf(good, "", `,"Allocations":[null,null]`),
+		"escaped":           fmt.Sprintf(good, "", `,"\u0041llocations":[null,null]`),
+		"of an attribute":   fmt.Sprintf(good, `,"Handle_ID":"b"`, ""),
+		"folded to a field": fmt.Sprintf(good, "", `,"attributeſ":[]`),
+	} {
+		b := new(ipam.Block)
+		if err := json.Unmarshal([]byte(text), b); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if owner, taken := b.Owner(addr("10.0.0.0")); !taken || owner.Handle != "a" {
+			t.Errorf("%s: taken %v by %q", name, taken, owner.Handle)
+		}
+	}
+}
+
 func TestBadJSON(t *testing.T) {
 	valid := `{"cidr":"10.0.0.0/31","allocations":[null,0],"unallocated":[0],"attributes":[{}]}`
 	if err := json.Unmarshal([]byte(valid), new(ipam.Block)); err != nil {

@@ -126,19 +126,21 @@ func (b *Block) withUnknown(s blockSpec) ([]byte, error) {
 	return json.Marshal(kept)
 }
 
-// readUnknown takes the keys that are not known.
-func (b *Block) readUnknown(data []byte) error {
-	b.unknown = UnknownKeys[blockSpec](data)
-	var s struct {
-		Attributes []json.RawMessage `json:"attributes"`
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return err
-	}
-	for i, text := range s.Attributes {
-		b.attrs[i].Unknown = UnknownKeys[attributeSpec](text)
-	}
-	return nil
+// keptSpec is a spec that has keys which are not known.
+type keptSpec struct {
+	blockSpec
+	Attributes []keptAttribute `json:"attributes"`
+}
+
+type keptAttribute struct {
+	attributeSpec
+	unknown Unknown
+}
+
+// UnmarshalJSON reads the attribute and keeps what is not known.
+func (a *keptAttribute) UnmarshalJSON(data []byte) (err error) {
+	a.unknown, err = DecodeExact(data, &a.attributeSpec)
+	return err
 }
 
 // UnmarshalJSON reads IPAMBlock.spec. It refuses what cannot be worked with at
@@ -147,13 +149,34 @@ func (b *Block) readUnknown(data []byte) error {
 // mend.
 func (b *Block) UnmarshalJSON(data []byte) error {
 	var s blockSpec
-	plain := decodeStrictly(data, &s) == nil // as nearly all are
-	if !plain {
-		s = blockSpec{}
-		if err := json.Unmarshal(data, &s); err != nil {
-			return fmt.Errorf("block: %w", err)
-		}
+	if isPlain(data, &s) { // as nearly all are
+		return b.read(s)
 	}
+	known, unknown, err := exactKeys[blockSpec](data)
+	if err != nil {
+		return fmt.Errorf("block: %w", err)
+	}
+	var kept keptSpec
+	if err := json.Unmarshal(known, &kept); err != nil {
+		return fmt.Errorf("block: %w", err)
+	}
+	s = kept.blockSpec
+	s.Attributes = nil
+	for _, a := range kept.Attributes {
+		s.Attributes = append(s.Attributes, a.attributeSpec)
+	}
+	if err := b.read(s); err != nil {
+		return err
+	}
+	b.unknown = unknown
+	for i, a := range kept.Attributes {
+		b.attrs[i].Unknown = a.unknown
+	}
+	return nil
+}
+
+// read takes a spec over, and leaves the block as it was when it cannot.
+func (b *Block) read(s blockSpec) error {
 	out := Block{seq: s.Sequence, deleted: s.Deleted, slots: s.Allocations}
 	var err error
 	if out.cidr, err = netip.ParsePrefix(s.CIDR); err != nil {
@@ -171,11 +194,6 @@ func (b *Block) UnmarshalJSON(data []byte) error {
 		out.readSlots(s, n),
 	); err != nil {
 		return fmt.Errorf("block %s: %w", out.cidr, err)
-	}
-	if !plain {
-		if err := out.readUnknown(data); err != nil {
-			return fmt.Errorf("block %s: %w", out.cidr, err)
-		}
 	}
 	*b = out
 	return nil

@@ -73,7 +73,7 @@ func encodeAffinity(a ipam.Affinity, deleted bool) any {
 
 func decodeAffinity(data []byte) (ipam.Affinity, bool, error) {
 	var s affinitySpec
-	if err := json.Unmarshal(data, &s); err != nil {
+	if _, err := ipam.DecodeExact(data, &s); err != nil {
 		return ipam.Affinity{}, false, err
 	}
 	cidr, err := netip.ParsePrefix(s.CIDR)
@@ -107,7 +107,7 @@ func encodeHandle(h ipam.Handle, deleted bool) any {
 
 func decodeHandle(data []byte) (ipam.Handle, bool, error) {
 	var s handleSpec
-	if err := json.Unmarshal(data, &s); err != nil {
+	if _, err := ipam.DecodeExact(data, &s); err != nil {
 		return ipam.Handle{}, false, err
 	}
 	h := ipam.Handle{ID: s.HandleID, Blocks: make(map[netip.Prefix]int, len(s.Block))}
