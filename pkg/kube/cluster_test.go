@@ -453,8 +453,8 @@ func TestCRDsComeLate(t *testing.T) {
 	}
 	go c.Run(t.Context())
 	eventually(t, c, func() string {
-		if w := c.Waiting(); len(w) != 7 {
-			return fmt.Sprintf("want the seven v3 kinds to be waited for: %v", w)
+		if w := c.Waiting(); len(w) != 8 {
+			return fmt.Sprintf("want the eight v3 kinds to be waited for: %v", w)
 		}
 		return ""
 	})
