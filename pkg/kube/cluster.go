@@ -70,6 +70,7 @@ type Cluster struct {
 	namespaces *table[Namespace]
 	pods       *table[Pod] // nil without a node
 	pools      *table[model.Pool]
+	vanished   vanished
 	bgp        *table[model.BGPConfiguration]
 	peers      *table[model.BGPPeer]
 	filters    *table[model.BGPFilter]
@@ -126,6 +127,7 @@ func New(cfg *rest.Config, o Options) (*Cluster, error) {
 	c := &Cluster{
 		clients: cl, node: o.Node, component: o.Component, log: o.Logger,
 		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+		vanished: vanished{gone: map[string]gonePool{}},
 	}
 	c.secrets.init(c, o.Namespace)
 	c.addSources(o)
@@ -349,7 +351,7 @@ func (c *Cluster) build() model.Snapshot {
 	s := model.Snapshot{
 		Synced:     c.synced,
 		Nodes:      c.nodes.values(),
-		Pools:      c.pools.values(),
+		Pools:      c.poolsInForce(),
 		BGP:        c.bgp.values(),
 		Peers:      c.peers.values(),
 		Filters:    c.filters.values(),
