@@ -11,8 +11,10 @@ MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
 FUZZTIME      ?= 50000x
 SOAK_FUZZTIME ?= 10m
-# How many stories of hack/scenario are played at once, each on a lab of its own: they mostly wait.
-STORIES       ?= 4
+# How many packages are tested at once, and how many stories of hack/scenario are played, each on a lab of its own: they
+# mostly wait.
+AT_ONCE       ?= 3
+STORIES       ?= 6
 # Fuzzers that talk over real sessions find new inputs in make soak alone; what they have found runs with every go test.
 FUZZ_SLOW     ?= FuzzSpeaker
 # The go command with the patched GoBGP (hack/thirdparty), in targets that have third-party before them. The go command by
@@ -80,8 +82,15 @@ lab-down: ## remove the lab and everything it made
 
 .PHONY: test
 test: deps third-party lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
-	$(GO_PATCHED) test -count=1 -timeout 30m $$($(GO) list ./... | grep -v /hack/scenario)
+	$(GO_PATCHED) test -count=1 -timeout 30m -p $(AT_ONCE) $$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE))")
+	$(MAKE) --no-print-directory -j2 test-release test-stories
+
+.PHONY: test-release
+test-release: ## the tests of bgp/gobgp with GoBGP's release
 	$(GO) test -count=1 -timeout 30m -skip '$(PATCHED_ONLY)' ./bgp/gobgp
+
+.PHONY: test-stories
+test-stories: deps third-party ## the stories of hack/scenario, each on a cluster of its own
 	$(GO_PATCHED) test -count=1 -timeout 60m -parallel $(STORIES) ./hack/scenario
 
 .PHONY: cover
