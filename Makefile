@@ -114,6 +114,10 @@ soak: deps third-party ## long runs: hours of faults, not part of make test
 	$(MAKE) fuzz FUZZTIME=$(SOAK_FUZZTIME) FUZZ_SLOW=
 	$(GO_PATCHED) test -tags soak -count=1 -timeout 12h -run 'Soak' ./...
 
+.PHONY: conformance
+conformance: deps third-party ## Kubernetes' own suite of network policy on a lab: half an hour
+	$(GO_PATCHED) run ./hack/conformance/cmd/conformance
+
 .PHONY: bench
 bench: deps third-party ## benchmarks beside peers, with ratios
 	$(GO_PATCHED) test -run '^$$' -bench . -benchtime 1x ./...

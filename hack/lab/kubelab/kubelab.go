@@ -115,14 +115,19 @@ func Lock(path string) (unlock func(), err error) {
 }
 
 // GoBuild runs go build in dir, with static binaries as the result, and notes
-// how far it is. Flags that decide what the build cache can share are the same
-// as in the Makefile.
+// how far it is.
 func GoBuild(ctx context.Context, dir string, note Note, args ...string) error {
+	return Go(ctx, dir, note, "build", args...)
+}
+
+// Go runs a verb of the go command that compiles, as GoBuild does. Flags that
+// decide what the build cache can share are the same as in the Makefile.
+func Go(ctx context.Context, dir string, note Note, verb string, args ...string) error {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
 		return errors.New("the go command is not in PATH")
 	}
-	command := exec.CommandContext(ctx, goTool, append([]string{"build", "-v", "-trimpath"}, args...)...)
+	command := exec.CommandContext(ctx, goTool, append([]string{verb, "-v", "-trimpath"}, args...)...)
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	// A killed lab leaves no compiler behind. The signal comes when the thread
@@ -139,7 +144,7 @@ func GoBuild(ctx context.Context, dir string, note Note, args ...string) error {
 	}
 	complaints := follow(output, note)
 	if err := command.Wait(); err != nil {
-		return fmt.Errorf("go build in %s: %w\n%s", dir, err, complaints)
+		return fmt.Errorf("go %s in %s: %w\n%s", verb, dir, err, complaints)
 	}
 	return nil
 }

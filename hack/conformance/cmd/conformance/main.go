@@ -1,0 +1,40 @@
+// Command conformance runs Kubernetes' own end to end suite on a lab: it is what
+// `make conformance` runs.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/muslin-net/muslin/hack/conformance"
+	"github.com/muslin-net/muslin/hack/scenario"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "conformance:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	o := conformance.Options{Out: os.Stdout}
+	flag.StringVar(&o.Lab.Name, "name", "conformance", "name of the lab")
+	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
+	flag.StringVar(&o.Focus, "focus", "Netpol", "regular expression on the names of the cases to run")
+	flag.StringVar(&o.Skip, "skip", "SCTP", "regular expression on the names of the cases to leave out")
+	flag.Parse()
+	var err error
+	if o.Source, err = os.Getwd(); err != nil {
+		return err
+	}
+	defer scenario.RemoveProducts()
+	return conformance.Run(ctx, o)
+}
