@@ -1,0 +1,166 @@
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Program is everything that the kernel of one node has to know of policy. It is
+// a value: whoever holds it may read it for ever, nobody changes it. Two Programs
+// share what did not change.
+//
+// A packet of a connection that is already known passes, and is no business of
+// the Program. The first packet of another one is judged twice, if both ends are
+// here: by Egress of the endpoint that it comes from, then by Ingress of the one it
+// goes to. Both have to allow. An interface of a pod that is not among Endpoints
+// is unknown, and both directions of it are dropped.
+type Program struct {
+	// Complete is true once every source has been heard. Before that a Program may
+	// lack policies, sets and members: on its word nothing may be deleted, no
+	// endpoint that has a chain may be given another one or none, and one that has
+	// none yet must not be opened by an empty ChainID.
+	Complete  bool
+	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
+	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others
+	Sets      map[SetID]Set       // those that rules name, no others; may be empty
+}
+
+// Endpoint says which chain judges what a pod receives (Ingress) and sends
+// (Egress). An empty ChainID: no policy of that direction selects it, and
+// everything is allowed.
+type Endpoint struct {
+	Ingress, Egress ChainID
+}
+
+// ChainID names a Chain by its content: equal ids, equal chains. It is made of
+// a-z, 0-9 and "-", at most 24 bytes, and begins with "i-" or "e-" for the direction.
+type ChainID string
+
+// Chain is the ordered policies of one tier, in one direction, for all endpoints
+// that have the same ones. The first Rule that matches decides, but for Log. The
+// last one matches everything and is no Log, so that no packet falls off the end.
+type Chain struct {
+	ID    ChainID
+	Rules []Rule
+}
+
+// Verdict is what becomes of a packet that a Rule matches.
+type Verdict uint8
+
+// The verdicts. The zero value is none of them.
+const (
+	// Allow ends the judgement of this direction: return to the base chain.
+	Allow Verdict = iota + 1
+	// Deny drops the packet.
+	Deny
+	// Pass goes on in the chain Rule.Next, and never comes back from there (goto).
+	Pass
+	// Log writes a line about the packet, limited in rate, and goes on.
+	Log
+)
+
+// Rule is a match and a verdict. Every criterion that is set has to hold; the
+// zero value of each stands for "any". One rule of a policy may be several Rules
+// that follow each other and carry the same Origin.
+type Rule struct {
+	// Family is 4 or 6 if the rule is for packets of that IP version only, else 0.
+	// A rule of family 0 that names sets looks at the members of the packet's family.
+	Family uint8
+	// Protocol and NotProtocol are IP protocol numbers; 0: any, none.
+	Protocol, NotProtocol uint8
+	// ICMP and NotICMP are set only with Family and the Protocol that goes with it:
+	// 4 and 1, or 6 and 58.
+	ICMP, NotICMP       ICMP
+	Source, Destination Side
+
+	Verdict Verdict
+	Next    ChainID // of Pass
+	Origin  Origin
+}
+
+// Side is what a Rule asks of the source or the destination of a packet.
+type Side struct {
+	// In are sets that the packet has to be in, all of them; NotIn are sets of which
+	// it may be in none. Sorted. A set of kind Ports is asked for address, protocol and
+	// port of this side, the others for the address.
+	In, NotIn []SetID
+	// Ports has the port of this side, NotPorts has it not. Sorted, disjoint, not
+	// touching. Set only with Protocol 6 (TCP), 17 (UDP) or 132 (SCTP).
+	Ports, NotPorts []PortRange
+}
+
+// PortRange is the ports First to Last, both included.
+type PortRange struct {
+	First, Last uint16
+}
+
+// ICMP is a type of ICMP or ICMPv6, with or without a code. The zero value is
+// no condition.
+type ICMP struct {
+	Set     bool
+	Type    uint8
+	HasCode bool
+	Code    uint8
+}
+
+// Origin says where a Rule comes from, for counters and for people.
+type Origin struct {
+	Tier   string
+	Policy model.Ref // zero: the end of the tier, or of all tiers
+	// Index counts the rules of the policy in the direction of the chain from 0; -1:
+	// the end of the tier.
+	Index int
+}
+
+// SetID names a Set by what it holds, not by its members, so that it stays the
+// same while members come and go. It is made of a-z, 0-9 and "-", at most 24 bytes.
+// It begins with "a-", "n-" or "p-" for the kind.
+type SetID string
+
+// SetKind says what the members of a Set are.
+type SetKind uint8
+
+// The kinds of sets.
+const (
+	Addresses SetKind = iota + 1 // single addresses: a hash
+	Nets                         // ranges of addresses: an interval set
+	Ports                        // address, protocol, port: a hash of the three
+)
+
+// Set has members of both IP versions: IPv4 first, sorted, each once. Only
+// the slice of its kind is set.
+type Set struct {
+	ID   SetID
+	Kind SetKind
+	Name string // what it stands for, for people: a selector, a list of CIDRs
+
+	Addresses []netip.Addr
+	// Nets are disjoint and do not touch: neither ends where another begins. A
+	// range may reach to the last address of its IP version.
+	Nets  []Range
+	Ports []AddrPort
+}
+
+// Range is the addresses First to Last, both included, of one IP version.
+type Range struct {
+	First, Last netip.Addr
+}
+
+// AddrPort is a port that an endpoint serves under a name.
+type AddrPort struct {
+	Addr     netip.Addr
+	Protocol uint8 // 6 (TCP), 17 (UDP), 132 (SCTP)
+	Port     uint16
+}
+
+// Compare orders by IP version and address.
+func (r Range) Compare(o Range) int {
+	return cmp.Or(r.First.Compare(o.First), r.Last.Compare(o.Last))
+}
+
+// Compare orders by IP version, address, protocol, port.
+func (p AddrPort) Compare(o AddrPort) int {
+	return cmp.Or(p.Addr.Compare(o.Addr), cmp.Compare(p.Protocol, o.Protocol), cmp.Compare(p.Port, o.Port))
+}
