@@ -17,10 +17,8 @@ import (
 // goes to. Both have to allow. An interface of a pod that is not among Endpoints
 // is unknown, and both directions of it are dropped.
 type Program struct {
-	// Complete is true once every source has been heard. Before that a Program may
-	// lack policies, sets and members: on its word nothing may be deleted, no
-	// endpoint that has a chain may be given another one or none, and one that has
-	// none yet must not be opened by an empty ChainID.
+	// Complete is true once every source has been heard. Before that the Program is
+	// empty and says nothing: the kernel stays as it is, what is closed stays closed.
 	Complete  bool
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
 	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others

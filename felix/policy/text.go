@@ -13,7 +13,7 @@ import (
 func (p Program) String() string {
 	var b strings.Builder
 	if !p.Complete {
-		b.WriteString("# not every source was heard yet: nothing is deleted or opened\n")
+		b.WriteString("# not every source was heard yet: the kernel stays as it is\n")
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Endpoints)) {
 		b.WriteString("endpoint " + name + " " + p.Endpoints[name].String() + "\n")

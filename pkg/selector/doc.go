@@ -9,6 +9,9 @@
 //	name contains 'web'        also: starts with, ends with
 //	a && b, a || b, !a, (a)    && binds closer than ||
 //
+// global(), which stands alone and only in a policy's namespaceSelector, is no
+// selector of labels: IsGlobal knows it.
+//
 // The empty text selects everything. Strings stand in single or double quotes
 // and have no escapes. A label name is made of letters, digits and "_./-".
 //
