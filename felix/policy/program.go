@@ -153,6 +153,11 @@ type AddrPort struct {
 	Port     uint16
 }
 
+// Compare orders by first and last port.
+func (p PortRange) Compare(o PortRange) int {
+	return cmp.Or(cmp.Compare(p.First, o.First), cmp.Compare(p.Last, o.Last))
+}
+
 // Compare orders by IP version and address.
 func (r Range) Compare(o Range) int {
 	return cmp.Or(r.First.Compare(o.First), r.Last.Compare(o.Last))

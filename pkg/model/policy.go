@@ -125,7 +125,8 @@ type PolicyPeer struct {
 
 // PolicyPort is a range of ports of the rule's protocol, or the name of one. A
 // name stands for the address, protocol and port of every pod that Selector has
-// (or any, without it) and that declares it.
+// (without it: any pod, or on the side that the policy is for, the pod itself) and
+// that declares it.
 type PolicyPort struct {
 	First, Last uint16 // both included
 	Name        string // if not empty, First and Last mean nothing

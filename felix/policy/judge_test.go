@@ -1,0 +1,352 @@
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// packet is the first packet of a connection.
+type packet struct {
+	src, dst     netip.Addr
+	protocol     uint8
+	sport, dport uint16
+	icmpType     uint8
+	icmpCode     uint8
+}
+
+// judge decides about packets straight from the objects, and slowly: it knows
+// nothing of sets, groups and chains. What Compile makes is compared with it.
+type judge struct {
+	in Input
+}
+
+// allows reports what becomes of a packet at an endpoint; known is false if the
+// endpoint's pod is not.
+func (j judge) allows(e model.Endpoint, in bool, p packet) (allowed, known bool) {
+	v := j.in.View
+	if len(v.Policies) == 0 {
+		return true, true
+	}
+	labels, known := j.labelsOf(e.Namespace, e.Pod)
+	if !known {
+		return false, false
+	}
+	for _, t := range j.tiers() {
+		verdict, counted := j.tier(t, labels, in, p)
+		switch {
+		case !counted:
+		case verdict == "":
+			if !t.Pass {
+				return false, true
+			}
+		case verdict != model.PolicyPass:
+			return verdict == model.PolicyAllow, true
+		}
+	}
+	return true, true
+}
+
+// tiers gives every tier, and one for each that is missing, in order.
+func (j judge) tiers() []model.Tier {
+	out := []model.Tier{{Name: "kube-admin", Order: 1e3, Pass: true}, {Name: "default", Order: 1e6}, {Name: "kube-baseline", Order: 1e7, Pass: true}}
+	has := func(name string) bool {
+		return slices.ContainsFunc(out, func(t model.Tier) bool { return t.Name == name })
+	}
+	for _, t := range j.in.View.Tiers {
+		if !has(t.Name) {
+			out = append(out, t)
+		}
+	}
+	slices.SortFunc(out, func(a, b model.Tier) int { return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.Name, b.Name)) })
+	known := len(out)
+	for _, p := range j.in.View.Policies {
+		if !has(p.Tier) {
+			out = append(out, model.Tier{Name: p.Tier})
+		}
+	}
+	slices.SortFunc(out[known:], func(a, b model.Tier) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// tier gives the verdict of a tier, "" for none; counted is false if none of its
+// policies of that direction selects the endpoint.
+func (j judge) tier(t model.Tier, labels map[string]string, in bool, p packet) (verdict model.PolicyAction, counted bool) {
+	policies := slices.Clone(j.in.View.Policies)
+	slices.SortFunc(policies, func(a, b model.Policy) int {
+		name := func(p model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
+		return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(name(a), name(b)))
+	})
+	for _, policy := range policies {
+		decides, rules := policy.Egress, policy.EgressRules
+		if in {
+			decides, rules = policy.Ingress, policy.IngressRules
+		}
+		if policy.Tier != t.Name || !decides || policy.Selector != nil && !policy.Selector.Matches(labels) {
+			continue
+		}
+		counted = true
+		for _, r := range rules {
+			if a := j.rule(r, in, p); a != "" && a != model.PolicyLog {
+				return a, true
+			}
+		}
+	}
+	return "", counted
+}
+
+// rule gives the verdict of a rule on a packet, "" if it does not match.
+func (j judge) rule(r model.PolicyRule, in bool, p packet) model.PolicyAction {
+	if r.Unreadable {
+		if r.Action == model.PolicyAllow || r.Action == model.PolicyLog {
+			return ""
+		}
+		return model.PolicyDeny
+	}
+	version := uint8(6)
+	if p.src.Is4() {
+		version = 4
+	}
+	switch {
+	case r.IPVersion != 0 && r.IPVersion != version,
+		r.Protocol != 0 && r.Protocol != p.protocol,
+		r.NotProtocol != 0 && r.NotProtocol == p.protocol,
+		r.ICMP != nil && !icmpIs(r.ICMP, p),
+		r.NotICMP != nil && icmpIs(r.NotICMP, p),
+		!j.peer(r.Source, r.Protocol, p.src, p.sport, p, !in),
+		!j.peer(r.Destination, r.Protocol, p.dst, p.dport, p, in):
+		return ""
+	}
+	return r.Action
+}
+
+func icmpIs(m *model.ICMPMatch, p packet) bool {
+	return m.Type == p.icmpType && (m.Code == nil || *m.Code == p.icmpCode)
+}
+
+func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p packet, own bool) bool {
+	// A list that has nothing of the packet's IP version is for packets of the other.
+	for _, list := range [][]netip.Prefix{peer.Nets, peer.NotNets} {
+		if len(list) > 0 && !slices.ContainsFunc(list, func(n netip.Prefix) bool { return n.Addr().Unmap().Is4() == a.Is4() }) {
+			return false
+		}
+	}
+	selected := func(labels map[string]string) bool {
+		return peer.Selector.Matches(labels) && (peer.NotSelector == nil || !peer.NotSelector.Matches(labels))
+	}
+	switch {
+	case len(peer.Nets) > 0 && !contain(peer.Nets, a), contain(peer.NotNets, a):
+		return false
+	case peer.Selector != nil && !j.someoneHas(a, selected):
+		return false
+	case peer.Selector == nil && peer.NotSelector != nil && j.someoneHas(a, peer.NotSelector.Matches):
+		return false
+	}
+	declared := func(name string) bool {
+		if own && peer.Selector == nil && !j.attached(j.owner(a)) {
+			return false // the name is asked of the endpoint's own pod
+		}
+		return j.declares(a, name, p.protocol, port, func(labels map[string]string) bool { return peer.Selector == nil || selected(labels) })
+	}
+	is := func(x model.PolicyPort) bool {
+		if x.Name != "" {
+			return declared(x.Name)
+		}
+		return x.First <= port && port <= x.Last
+	}
+	return (len(peer.Ports) == 0 || slices.ContainsFunc(peer.Ports, is)) && !slices.ContainsFunc(peer.NotPorts, is)
+}
+
+func contain(nets []netip.Prefix, a netip.Addr) bool {
+	mapped := netip.AddrFrom16(a.As16())
+	return slices.ContainsFunc(nets, func(n netip.Prefix) bool {
+		if n.Addr().Is4In6() {
+			return a.Is4() && n.Bits() >= 96 && inBits(n.Addr().AsSlice(), mapped.AsSlice(), n.Bits())
+		}
+		return n.Addr().Is4() == a.Is4() && inBits(n.Addr().AsSlice(), a.AsSlice(), n.Bits())
+	})
+}
+
+func inBits(net, a []byte, bits int) bool {
+	for i := range bits {
+		if (net[i/8]^a[i/8])>>(7-i%8)&1 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// someoneHas reports whether a is of a pod or network set with such labels.
+func (j judge) someoneHas(a netip.Addr, such func(map[string]string) bool) bool {
+	if pod := j.owner(a); pod != nil {
+		if labels, known := j.labelsOf(pod.Namespace, pod.Name); known && such(labels) {
+			return true
+		}
+	}
+	for _, s := range j.in.View.NetworkSets {
+		if labels, known := j.labelsOfSet(s); known && contain(s.Nets, a) && such(labels) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j judge) declares(a netip.Addr, name string, protocol uint8, port uint16, such func(map[string]string) bool) bool {
+	pod := j.owner(a)
+	if pod == nil {
+		return false
+	}
+	labels, known := j.labelsOf(pod.Namespace, pod.Name)
+	return known && such(labels) && slices.Contains(pod.Ports, model.NamedPort{Name: name, Protocol: protocol, Port: port})
+}
+
+func (j judge) pod(namespace, name string) *model.PolicyPod {
+	for i, p := range j.in.View.Pods {
+		if p.Namespace == namespace && p.Name == name && !p.HostNetwork {
+			return &j.in.View.Pods[i]
+		}
+	}
+	return nil
+}
+
+func (j judge) attached(p *model.PolicyPod) bool {
+	return p != nil && slices.ContainsFunc(j.in.Endpoints, func(e model.Endpoint) bool { return e.Namespace == p.Namespace && e.Pod == p.Name })
+}
+
+// owner gives the pod whose address a is: one whose sandbox is here and has it,
+// else the youngest that the API gives it to.
+func (j judge) owner(a netip.Addr) *model.PolicyPod {
+	var here, there *model.PolicyPod
+	younger := func(p, than *model.PolicyPod) bool {
+		return than == nil || cmp.Or(p.Created.Compare(than.Created), cmp.Compare(p.Namespace, than.Namespace), cmp.Compare(p.Name, than.Name)) > 0
+	}
+	attached := map[*model.PolicyPod]bool{}
+	for _, e := range j.in.Endpoints {
+		p := j.pod(e.Namespace, e.Pod)
+		attached[p] = true
+		switch {
+		case !slices.Contains(e.Addresses, a):
+		case p == nil:
+			return nil
+		case !p.Finished && younger(p, here):
+			here = p
+		}
+	}
+	for i := range j.in.View.Pods {
+		p := &j.in.View.Pods[i]
+		if p.HostNetwork || p.Finished || attached[p] || p.Node == j.in.Self || !slices.Contains(p.Addresses, a) {
+			continue
+		}
+		// A pod of a namespace that is not known has its address, and is nobody's peer.
+		if younger(p, there) {
+			there = p
+		}
+	}
+	if here != nil {
+		return here
+	}
+	return there
+}
+
+func (j judge) labelsOf(namespace, name string) (labels map[string]string, known bool) {
+	pod := j.pod(namespace, name)
+	ns, known := j.in.View.Namespaces[namespace]
+	if pod == nil || !known {
+		return nil, false
+	}
+	labels = map[string]string{}
+	for k, v := range ns {
+		labels["pcns."+k] = v
+	}
+	labels["pcns.projectcalico.org/name"] = namespace
+	if sa := pod.ServiceAccount; sa != "" {
+		for k, v := range j.in.View.ServiceAccounts[namespace+"/"+sa] {
+			labels["pcsa."+k] = v
+		}
+		labels["pcsa.projectcalico.org/name"] = sa
+	}
+	for k, v := range pod.Labels {
+		labels[k] = v
+	}
+	labels["projectcalico.org/namespace"] = namespace
+	labels["projectcalico.org/orchestrator"] = "k8s"
+	if sa := pod.ServiceAccount; sa != "" && len(sa) < 63 {
+		labels["projectcalico.org/serviceaccount"] = sa
+	}
+	return labels, true
+}
+
+func (j judge) labelsOfSet(s model.NetworkSet) (labels map[string]string, known bool) {
+	labels = map[string]string{}
+	ns, known := j.in.View.Namespaces[s.Object.Namespace]
+	if s.Object.Namespace != "" {
+		if !known {
+			return nil, false
+		}
+		for k, v := range ns {
+			labels["pcns."+k] = v
+		}
+		labels["pcns.projectcalico.org/name"] = s.Object.Namespace
+	}
+	for k, v := range s.Labels {
+		labels[k] = v
+	}
+	if s.Object.Namespace != "" {
+		labels["projectcalico.org/namespace"] = s.Object.Namespace
+	}
+	return labels, true
+}
+
+// walk decides about a packet as the kernel does from a Program. steps bounds
+// the way, so that a loop ends.
+func walk(t interface{ Errorf(string, ...any) }, p Program, id ChainID, pkt packet) bool {
+	for steps := 0; id != ""; steps++ {
+		chain, ok := p.Chains[id]
+		if !ok || steps > 100 {
+			t.Errorf("chain %s does not exist, or leads in a circle", id)
+			return false
+		}
+		r := chain.Rules[slices.IndexFunc(chain.Rules, func(r Rule) bool { return r.Verdict != Log && matchesRule(p, r, pkt) })]
+		switch r.Verdict {
+		case Allow:
+			return true
+		case Deny:
+			return false
+		case Pass:
+			id = r.Next
+		default:
+			t.Errorf("no verdict: %s", r)
+		}
+	}
+	return true
+}
+
+func matchesRule(p Program, r Rule, pkt packet) bool {
+	family := uint8(6)
+	if pkt.src.Is4() {
+		family = 4
+	}
+	is := func(m ICMP) bool { return m.Type == pkt.icmpType && (!m.HasCode || m.Code == pkt.icmpCode) }
+	return (r.Family == 0 || r.Family == family) && (r.Protocol == 0 || r.Protocol == pkt.protocol) &&
+		(r.NotProtocol == 0 || r.NotProtocol != pkt.protocol) && (!r.ICMP.Set || is(r.ICMP)) && (!r.NotICMP.Set || !is(r.NotICMP)) &&
+		matchesSide(p, r.Source, pkt.src, pkt.protocol, pkt.sport) && matchesSide(p, r.Destination, pkt.dst, pkt.protocol, pkt.dport)
+}
+
+func matchesSide(p Program, s Side, a netip.Addr, protocol uint8, port uint16) bool {
+	in := func(id SetID) bool {
+		set := p.Sets[id]
+		return slices.Contains(set.Addresses, a) || slices.Contains(set.Ports, AddrPort{a, protocol, port}) ||
+			slices.ContainsFunc(set.Nets, func(r Range) bool {
+				return r.First.Is4() == a.Is4() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
+			})
+	}
+	has := func(r PortRange) bool { return r.First <= port && port <= r.Last }
+	for _, id := range s.In {
+		if !in(id) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(s.NotIn, in) && (len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, has)) && !slices.ContainsFunc(s.NotPorts, has)
+}

@@ -1,0 +1,144 @@
+package policy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// tier is a tier with its policies in the order they are looked at.
+type tier struct {
+	model.Tier
+	policies []*policy
+}
+
+// policy is one of a tier, with what its rules became.
+type policy struct {
+	*model.Policy
+	number int // unique; in the order of evaluation
+	rules  [2][]Rule
+	built  [2]bool
+}
+
+// direction is that of the packets a chain judges, seen from the endpoint.
+type direction int
+
+const (
+	ingress direction = iota
+	egress
+)
+
+func (p *policy) decides(d direction) bool {
+	if d == ingress {
+		return p.Ingress
+	}
+	return p.Egress
+}
+
+// builtin are the tiers that exist whether or not they have an object, and that no
+// object can change.
+var builtin = []model.Tier{
+	{Name: model.AdminTier, Order: model.AdminTierOrder, Pass: true},
+	{Name: model.DefaultTier, Order: model.DefaultTierOrder},
+	{Name: model.BaselineTier, Order: model.BaselineTierOrder, Pass: true},
+}
+
+// sortTiers gives the tiers that have policies, in order. Policies of a tier that
+// does not exist are looked at after all others and end in a drop, as in Calico:
+// they must not open what they were written to close.
+func (c *casefile) sortTiers() []tier {
+	tiers := slices.Clone(builtin)
+	for _, t := range c.View.Tiers {
+		if !slices.ContainsFunc(builtin, func(b model.Tier) bool { return b.Name == t.Name }) {
+			tiers = append(tiers, t)
+		}
+	}
+	slices.SortFunc(tiers, model.Tier.Compare)
+	of := map[string][]*policy{}
+	for i := range c.View.Policies {
+		p := &c.View.Policies[i]
+		of[p.Tier] = append(of[p.Tier], &policy{Policy: p})
+	}
+	var out []tier
+	for _, t := range tiers {
+		if list := of[t.Name]; list != nil {
+			out = append(out, tier{t, list})
+			delete(of, t.Name)
+		}
+	}
+	var missing []tier
+	for name, list := range of {
+		missing = append(missing, tier{model.Tier{Name: name, Order: model.NoOrder()}, list})
+		for _, p := range list {
+			c.problem(p.Object, "spec.tier", "TierNotFound", "tier "+strconv.Quote(name)+" does not exist: the policy is looked at after all others, and what none of its tier allows is dropped")
+		}
+	}
+	slices.SortFunc(missing, func(a, b tier) int { return a.Compare(b.Tier) })
+	out = append(out, missing...)
+	number := 0
+	for _, t := range out {
+		slices.SortFunc(t.policies, func(a, b *policy) int { return a.Policy.Compare(b.Policy) })
+		for _, p := range t.policies {
+			p.number = number
+			number++
+		}
+	}
+	return out
+}
+
+// endpoint gives the chains of the endpoints of a group.
+func (c *casefile) endpoint(g *group) Endpoint {
+	if e, ok := c.judged[g]; ok {
+		return e
+	}
+	var selected []tier
+	for _, t := range c.tiers {
+		var list []*policy
+		for _, p := range t.policies {
+			if c.choose(p.Selector).groups[g] {
+				list = append(list, p)
+			}
+		}
+		selected = append(selected, tier{t.Tier, list})
+	}
+	e := Endpoint{Ingress: c.chain(selected, ingress), Egress: c.chain(selected, egress)}
+	c.judged[g] = e
+	return e
+}
+
+// chain gives the chain of the first tier that counts: of those tiers that have a
+// policy of this direction. None: "".
+func (c *casefile) chain(selected []tier, d direction) ChainID {
+	var counted []tier
+	for _, t := range selected {
+		list := slices.DeleteFunc(slices.Clone(t.policies), func(p *policy) bool { return !p.decides(d) })
+		if len(list) > 0 {
+			counted = append(counted, tier{t.Tier, list})
+		}
+	}
+	var next ChainID
+	for i := len(counted) - 1; i >= 0; i-- {
+		key := listKey(counted[i:], d)
+		id, ok := c.lists[key]
+		if !ok {
+			id = c.tierChain(counted[i], d, next)
+			c.lists[key] = id
+		}
+		next = id
+	}
+	return next
+}
+
+func listKey(tiers []tier, d direction) string {
+	var b strings.Builder
+	b.WriteString(strconv.Itoa(int(d)))
+	for _, t := range tiers {
+		b.WriteByte(';')
+		for _, p := range t.policies {
+			b.WriteString(strconv.Itoa(p.number) + ",")
+		}
+	}
+	return b.String()
+}
