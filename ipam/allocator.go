@@ -54,16 +54,17 @@ type Allocator struct {
 	wake    chan struct{} // holds one hint for the repair loop
 	growing map[Family]chan struct{}
 
-	mu       sync.Mutex
-	set      settings
-	pages    map[netip.Prefix]*page
-	handles  map[string]*handle
-	full     map[string]*fullness // by pool name
-	grown    uint64               // counts claimed blocks
-	synced   bool
-	debts    map[string]time.Time // handles whose undo failed, and when to try again
-	problems []model.Problem
-	doubts   map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
+	mu        sync.Mutex
+	set       settings
+	pages     map[netip.Prefix]*page
+	handles   map[string]*handle
+	full      map[string]*fullness // by pool name
+	elsewhere func(netip.Prefix) bool
+	grown     uint64 // counts claimed blocks
+	synced    bool
+	debts     map[string]time.Time // handles whose undo failed, and when to try again
+	problems  []model.Problem
+	doubts    map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
 
 	live     map[netip.Addr]Live      // what endpoints have; replaced as a whole
 	given    map[netip.Addr]given     // what Assign has returned and no endpoint has yet
@@ -83,7 +84,7 @@ type settings struct {
 // NewAllocator makes an allocator for a node. It does nothing until Run.
 func NewAllocator(node model.NodeName, store Store) *Allocator {
 	return &Allocator{
-		node: node, store: store,
+		node: node, store: store, elsewhere: func(netip.Prefix) bool { return false },
 		ready:   make(chan struct{}),
 		changed: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),

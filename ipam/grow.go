@@ -91,7 +91,7 @@ func (a *Allocator) grow(ctx context.Context, f Family, pools []model.Pool, seen
 		}
 	}
 	a.markFull(pools)
-	detail := "every block of " + poolNames(pools) + " belongs to some node"
+	detail := "every block of " + poolNames(pools) + " belongs to some node or is announced by one"
 	if slices.ContainsFunc(pools, func(p model.Pool) bool { return len(p.Excluded) > 0 }) {
 		detail += " or overlaps what something else uses"
 	}
@@ -188,12 +188,23 @@ func (a *Allocator) claimOneOf(ctx context.Context, vacant []netip.Prefix) error
 }
 
 // worthProbing leaves out blocks that are reserved as a whole, those of which
-// something else uses a part, and those that the node knows of already.
+// something else uses a part, those that another node announces, and those that
+// the node knows of already.
 func (a *Allocator) worthProbing(cidr netip.Prefix) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.pages[cidr]
-	return (p == nil || p.block == nil) && !wholly(a.set.reserved, cidr) && !a.set.excluded(cidr)
+	return (p == nil || p.block == nil) && !wholly(a.set.reserved, cidr) && !a.set.excluded(cidr) && !a.elsewhere(cidr)
+}
+
+// SetElsewhere names what tells whether somebody else announces a block, or a part
+// of it, now. Such a block is not claimed though the store has none: a node that was
+// deleted while it was cut off from the API still runs its pods and says so. Set it
+// before Run. It is called with locks held, and must not call the Allocator.
+func (a *Allocator) SetElsewhere(announced func(block netip.Prefix) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.elsewhere = announced
 }
 
 // probe returns those of the blocks that do not exist, in the same order.

@@ -29,8 +29,9 @@ type runningPod struct {
 }
 
 // TestNeverTwice: Muslin's objects are taken away and put back, Nodes are deleted
-// and made again, etcd is restored to a backup, all under running pods; no
-// address is given to two of them, and they lose no packet. Four agents.
+// and made again, cut off, given each other's addresses, etcd is restored to a
+// backup, all under running pods; no address is given to two of them, and they lose
+// no packet. Four agents.
 func TestNeverTwice(t *testing.T) {
 	t.Parallel() // mostly waits; beside other labs
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
@@ -45,7 +46,8 @@ func TestNeverTwice(t *testing.T) {
 	c.startController(t, "a1")
 	c.addPods(t, ctx, "first", 40)
 	tellChapters(t, ctx, []chapter{
-		{"nodes made again", c.nodesMadeAgain}, {"etcd restored", c.etcdRestored}, {"installed again", c.installedAgain},
+		{"nodes made again", c.nodesMadeAgain}, {"node cut off", c.nodeCutOff}, {"addresses swapped", c.addressesSwapped},
+		{"etcd restored", c.etcdRestored}, {"installed again", c.installedAgain},
 	})
 }
 
@@ -53,10 +55,15 @@ func TestNeverTwice(t *testing.T) {
 // addresses as kubelets would.
 func (c *twice) addPods(t *testing.T, ctx context.Context, prefix string, count int) {
 	t.Helper()
-	nodes := c.allNodes()
+	c.addPodsOn(t, ctx, prefix, count, c.allNodes(), lightPodObject)
+}
+
+// addPodsOn makes them on some nodes, from objects of a certain kind.
+func (c *twice) addPodsOn(t *testing.T, ctx context.Context, prefix string, count int, nodes []string, object func(node, name string) string) {
+	t.Helper()
 	var objects []string
 	for i := range count {
-		objects = append(objects, lightPodObject(nodes[i%len(nodes)], fmt.Sprintf("%s-%d", prefix, i)))
+		objects = append(objects, object(nodes[i%len(nodes)], fmt.Sprintf("%s-%d", prefix, i)))
 	}
 	if err := c.eventually(ctx, time.Minute, func() error {
 		_, err := c.Kubectl(ctx, strings.Join(objects, "---\n"), "apply", "-f", "-")
@@ -163,13 +170,18 @@ func (c *twice) storedOwners(ctx context.Context) (map[netip.Addr]string, error)
 	return names, nil
 }
 
-// underPing pings between pods of nodes that nobody takes away, across racks and
-// on one node, and nothing may be lost while do runs.
-func (c *twice) underPing(t *testing.T, ctx context.Context, do func()) {
+// flow is pings from one pod to another.
+type flow struct{ from, to string }
+
+// spared are flows between pods of nodes that nobody takes away (a1 and b2), across
+// racks and on one node.
+var spared = []flow{{"first-0", "first-3"}, {"first-7", "first-4"}, {"first-0", "first-4"}}
+
+// underPing pings while do runs, and nothing may be lost.
+func (c *twice) underPing(t *testing.T, ctx context.Context, do func(), flows ...flow) {
 	t.Helper()
-	type flow struct{ from, to string }
 	stops := map[flow]func() pingResult{}
-	for _, f := range []flow{{"first-0", "first-3"}, {"first-7", "first-4"}, {"first-0", "first-4"}} {
+	for _, f := range flows {
 		stops[f] = c.pingBetween(t, ctx, f.from, f.to)
 	}
 	do()
@@ -180,73 +192,6 @@ func (c *twice) underPing(t *testing.T, ctx context.Context, do func()) {
 			t.Errorf("%s on %s to %s on %s: %+v, want none lost", f.from, c.pods[f.from].node, f.to, c.pods[f.to].node, r)
 		}
 	}
-}
-
-// nodesMadeAgain: two Nodes are deleted and made again, after a second and after
-// half a minute, their agents and pods alive: new pods there and elsewhere get
-// addresses that nobody has, and the old ones are reached as before.
-func (c *twice) nodesMadeAgain(t *testing.T, ctx context.Context) {
-	c.underPing(t, ctx, func() {
-		var group errgroup.Group
-		for node, pause := range map[string]time.Duration{"a2": time.Second, "b1": 30 * time.Second} {
-			group.Go(func() error { return c.makeNodeAgain(ctx, node, pause) })
-		}
-		if err := group.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		c.addPods(t, ctx, "after-nodes", 12)
-		c.stored(t, ctx)
-	})
-	if _, err := c.AwaitFullTables(ctx, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	for _, old := range []string{"first-1", "first-2"} { // on a2 and b1
-		if out, err := c.PodExec(ctx, "a1", "default", "first-0", "ping", "-c", "1", "-W", "2", c.pods[old].ip.String()); err != nil {
-			t.Errorf("%s on %s is not reached any more: %v: %s", old, c.pods[old].node, err, out)
-		}
-	}
-}
-
-// makeNodeAgain deletes a Node and registers it as its kubelet would.
-func (c *twice) makeNodeAgain(ctx context.Context, name string, pause time.Duration) error {
-	out, err := c.Kubectl(ctx, "", "get", "node", name, "-o", "json")
-	if err != nil {
-		return err
-	}
-	var n struct {
-		APIVersion string         `json:"apiVersion"`
-		Kind       string         `json:"kind"`
-		Metadata   map[string]any `json:"metadata"`
-		Spec       map[string]any `json:"spec"`
-		Status     map[string]any `json:"status"`
-	}
-	if err := json.Unmarshal(out, &n); err != nil {
-		return err
-	}
-	status := map[string]any{"status": map[string]any{"addresses": n.Status["addresses"], "conditions": n.Status["conditions"]}}
-	n.Metadata = map[string]any{"name": name, "labels": n.Metadata["labels"]} // no annotation: kubelets have none of ours
-	n.Status = nil
-	object, err := json.Marshal(n)
-	if err != nil {
-		return err
-	}
-	patch, err := json.Marshal(status)
-	if err != nil {
-		return err
-	}
-	if _, err := c.Kubectl(ctx, "", "delete", "node", name); err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(pause):
-	}
-	if _, err := c.Kubectl(ctx, string(object), "create", "-f", "-"); err != nil {
-		return err
-	}
-	_, err = c.Kubectl(ctx, "", "patch", "node", name, "--subresource=status", "--type=merge", "-p", string(patch))
-	return err
 }
 
 // etcdRestored: the control plane goes back to a backup that is 200 pods older,
@@ -281,7 +226,7 @@ func (c *twice) etcdRestored(t *testing.T, ctx context.Context) {
 		})
 		c.addPods(t, ctx, "after-etcd", 40)
 		c.stored(t, ctx)
-	})
+	}, spared...)
 }
 
 // installedAgain: agents and controller end, every object of Muslin's is taken
@@ -303,7 +248,7 @@ func (c *twice) installedAgain(t *testing.T, ctx context.Context) {
 		}
 		c.addPods(t, ctx, "after-install", 40)
 		c.stored(t, ctx)
-	})
+	}, spared...)
 }
 
 // pingBetween pings one pod from another at 100 packets a second, until the

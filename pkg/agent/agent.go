@@ -146,6 +146,7 @@ func (a *agent) build() (err error) {
 	a.endpoints.told = a.tellLive
 	a.tellLive()
 	a.speech = newSpeech(a)
+	a.alloc.SetElsewhere(a.speech.hears)
 	a.plane, err = newPlane(a)
 	a.podCIDRs.changed = func() { a.tellLive(); a.plane.look.notify(); a.speech.look.notify() }
 	return err

@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"net/netip"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -186,6 +189,21 @@ func (s *speech) learned() (routes []model.Learned, converged bool) {
 	default:
 	}
 	return speaker.Learned(), converged
+}
+
+// hears reports whether anybody else announces a block, or a part of it, now.
+func (s *speech) hears(block netip.Prefix) bool {
+	routes, _ := s.learned()
+	return within(routes, block)
+}
+
+// within reports whether a route, of those sorted by prefix, leads into the block
+// alone.
+func within(routes []model.Learned, block netip.Prefix) bool {
+	i, _ := slices.BinarySearchFunc(routes, block, func(l model.Learned, b netip.Prefix) int {
+		return cmp.Or(l.Prefix.Addr().Compare(b.Addr()), cmp.Compare(l.Prefix.Bits(), b.Bits()))
+	})
+	return i < len(routes) && block.Contains(routes[i].Prefix.Addr())
 }
 
 // configured is what the speaker was told last, and since when.
