@@ -71,7 +71,8 @@ func newClients(cfg *rest.Config) (clients, error) {
 	if err != nil {
 		return clients{}, err
 	}
-	net, err := newProtobuf(cfg, h, "/apis", networking.SchemeGroupVersion, &networking.ServiceCIDR{}, &networking.ServiceCIDRList{})
+	net, err := newProtobuf(cfg, h, "/apis", networking.SchemeGroupVersion,
+		&networking.ServiceCIDR{}, &networking.ServiceCIDRList{}, &networking.NetworkPolicy{}, &networking.NetworkPolicyList{})
 	if err != nil {
 		return clients{}, err
 	}

@@ -39,6 +39,8 @@ type Options struct {
 	// and only while it says so of the BGPConfigurations; Cluster.AllBlocks has
 	// them. It has to be quick and pure. nil: never.
 	AllBlocksWhile func([]model.BGPConfiguration) bool
+	// Policy asks for network policies and what they speak of; PolicyView has them.
+	Policy bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
 	// Component is the name in events and in the user agent, "muslin-agent" when empty.
@@ -85,6 +87,7 @@ type Cluster struct {
 	services     services
 	all          allBlocks
 	secrets      secrets
+	policies     policies
 	sources      []source
 	demands      []*demand
 	aside        []source                 // nothing waits for these
@@ -162,6 +165,9 @@ func (c *Cluster) addSources(o Options) {
 	}
 	if o.AllBlocksWhile != nil {
 		c.all.init(c, o.AllBlocksWhile)
+	}
+	if o.Policy {
+		c.policies.init(c)
 	}
 }
 
@@ -267,7 +273,9 @@ func (c *Cluster) Waiting() []string {
 		}
 	}
 	for _, d := range c.demands {
-		out = append(out, d.waiting()...)
+		if !d.aside {
+			out = append(out, d.waiting()...)
+		}
 	}
 	if len(out) == 0 && !c.secrets.tried() {
 		out = append(out, "secrets")
@@ -306,7 +314,7 @@ func (c *Cluster) checkSynced() {
 		}
 	}
 	for _, d := range c.demands {
-		if len(d.waiting()) > 0 {
+		if !d.aside && len(d.waiting()) > 0 {
 			return
 		}
 	}

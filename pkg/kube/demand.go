@@ -13,6 +13,7 @@ type demand struct {
 	needed  func() bool // decides from other tables; called with mu held
 	clear   func()      // forgets what the sources filled; called with mu held
 	sources []source
+	aside   bool // the cluster is ready without them
 	on      bool
 	wake    chan struct{}
 }

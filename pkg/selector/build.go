@@ -20,6 +20,13 @@ func In(label string, values ...string) *Selector {
 	return &Selector{root: setNode{label: label, values: slices.Compact(values)}}
 }
 
+// NotIn selects what In does not: also what has no such label.
+func NotIn(label string, values ...string) *Selector {
+	n := In(label, values...).root.(setNode)
+	n.not = true
+	return &Selector{root: n}
+}
+
 // Not selects what s does not.
 func Not(s *Selector) *Selector {
 	if s == nil || s.root == nil {

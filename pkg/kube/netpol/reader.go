@@ -1,0 +1,34 @@
+package netpol
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// reader collects the problems of one object while its fields are read.
+type reader struct {
+	object   model.Ref
+	problems []model.Problem
+}
+
+// warn reports a field.
+func (r *reader) warn(field, format string, args ...any) {
+	r.problems = append(r.problems, model.Problem{
+		Object: r.object, Field: field, Reason: "InvalidValue", Message: fmt.Sprintf(format, args...),
+	})
+}
+
+// prefix reads a CIDR. An IPv4-mapped one is of IPv4.
+func (r *reader) prefix(field, text string) (p netip.Prefix, ok bool) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		r.warn(field, "%q is not a CIDR, as in 192.0.2.0/24", text)
+		return p, false
+	}
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return p.Masked(), true
+}
