@@ -178,7 +178,11 @@ func (c *casefile) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
 	}
 	not := mergePrefixes(p.NotNets)
 	if len(p.Nets) > 0 {
-		base.In = []SetID{c.rangeSet(subtract(mergePrefixes(p.Nets), not))}
+		left := subtract(mergePrefixes(p.Nets), not)
+		if len(left) == 0 {
+			return nil // what nets has is taken away again
+		}
+		base.In = []SetID{c.rangeSet(left)}
 	} else if len(not) > 0 {
 		base.NotIn = append(base.NotIn, c.rangeSet(not))
 	}

@@ -3,6 +3,7 @@ package netpol
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -13,11 +14,14 @@ type reader struct {
 	problems []model.Problem
 }
 
-// warn reports a field.
-func (r *reader) warn(field, format string, args ...any) {
-	r.problems = append(r.problems, model.Problem{
-		Object: r.object, Field: field, Reason: "InvalidValue", Message: fmt.Sprintf(format, args...),
-	})
+// warn reports a field, once.
+func (r *reader) warn(field, format string, args ...any) { r.report("InvalidValue", field, format, args...) }
+
+func (r *reader) report(reason, field, format string, args ...any) {
+	p := model.Problem{Object: r.object, Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)}
+	if !slices.Contains(r.problems, p) {
+		r.problems = append(r.problems, p)
+	}
 }
 
 // prefix reads a CIDR. An IPv4-mapped one is of IPv4.

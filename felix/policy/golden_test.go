@@ -1,0 +1,107 @@
+package policy_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/kube/netpol"
+	"github.com/muslin-net/muslin/pkg/model"
+	corev1 "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+// divider stands between the objects of a golden and what they become.
+const divider = "\n=== program\n"
+
+// TestGoldens reads objects as the API server has them and compares problems and
+// Program. Pods of node "here" are attached to it, by interfaces called after them.
+func TestGoldens(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.golden")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".golden"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			objects, want, _ := strings.Cut(string(text), divider)
+			got := outcome(t, objects)
+			if *update {
+				if err := os.WriteFile(file, []byte(objects+divider+got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func outcome(t *testing.T, objects string) string {
+	t.Helper()
+	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}}}
+	var problems []model.Problem
+	for doc := range bytes.SplitSeq([]byte(objects), []byte("\n---\n")) {
+		problems = append(problems, read(t, doc, &in)...)
+	}
+	program, more := policy.Compile(in)
+	var b strings.Builder
+	for _, p := range slices.Concat(problems, more) {
+		b.WriteString("problem " + p.String() + "\n")
+	}
+	return b.String() + program.String()
+}
+
+// read adds one object to the input.
+func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
+	t.Helper()
+	var kind struct{ APIVersion, Kind string }
+	decode(t, doc, &kind)
+	v := &in.View
+	switch kind.APIVersion + " " + kind.Kind {
+	case "v1 Namespace":
+		var o corev1.Namespace
+		decode(t, doc, &o)
+		v.Namespaces[o.Name] = o.Labels
+	case "v1 Pod":
+		var o corev1.Pod
+		decode(t, doc, &o)
+		netpol.StripPod(&o)
+		p := netpol.Pod(&o)
+		v.Pods = append(v.Pods, p)
+		if p.Node == in.Self && !p.HostNetwork {
+			in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: "cali-" + p.Name, Addresses: p.Addresses})
+		}
+	case "networking.k8s.io/v1 NetworkPolicy":
+		var o networking.NetworkPolicy
+		decode(t, doc, &o)
+		p, problems, ok := netpol.Kubernetes(&o)
+		if ok {
+			v.Policies = append(v.Policies, p)
+		}
+		return problems
+	default:
+		t.Fatalf("no kind of a golden: %+v\n%s", kind, doc)
+	}
+	return nil
+}
+
+func decode(t *testing.T, doc []byte, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal(doc, into); err != nil {
+		t.Fatalf("%v in\n%s", err, doc)
+	}
+}
