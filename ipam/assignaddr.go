@@ -56,11 +56,27 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 		if !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
+		if err = w.mayClaim(cidr, addr); err != nil {
+			return nil, err
+		}
 		if err = a.claimBlock(ctx, cidr); err != nil && !errors.Is(err, errClaimed) {
 			return nil, err
 		}
 	}
 	return nil, errClaimed
+}
+
+// mayClaim refuses a new block for the sake of one address when something else
+// uses a part of the block: its owner drops packets for what no pod has.
+func (w *assignment) mayClaim(cidr netip.Prefix, addr netip.Addr) error {
+	w.a.mu.Lock()
+	defer w.a.mu.Unlock()
+	if !w.a.set.excluded(cidr) {
+		return nil
+	}
+	return &Error{Code: CodePoolUnusable, Object: model.Ref{Kind: "Address", Name: addr.String()},
+		Detail: fmt.Sprintf("no node may have its block %s, for something else than pods uses a part of it: condition Allocatable of the IPPool says what", cidr),
+		Hint:   "ask for an address of another block"}
 }
 
 // foreignAddr plans for an address in a block, somebody else's as a rule; no part

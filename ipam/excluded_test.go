@@ -48,3 +48,34 @@ func TestExcluded(t *testing.T) {
 		n.stop()
 	})
 }
+
+// TestExcludedBlockIsNotClaimedForOneAddress: an address that nothing else uses,
+// in a block that something else uses a part of, asked for by a new pod or had by
+// a running one.
+func TestExcludedBlockIsNotClaimedForOneAddress(t *testing.T) {
+	for _, c := range []struct{ cidr, excluded, addr string }{
+		{"10.0.0.0/26", "10.0.0.1/32", "10.0.0.7"},
+		{"10.0.0.0/24", "10.0.0.128/25", "10.0.0.7"},
+		{"fd00::/112", "fd00::1/128", "fd00::7"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			bits := 24
+			if netip.MustParseAddr(c.addr).Is6() {
+				bits = 120
+			}
+			s, p := ipamtest.New(), pool("p", c.cidr, max(bits, netip.MustParsePrefix(c.cidr).Bits()))
+			p.Excluded = []netip.Prefix{netip.MustParsePrefix(c.excluded)}
+			n := start(t, s, "n1", nil, p)
+			addr := netip.MustParseAddr(c.addr)
+			if got, err := n.Assign(t.Context(), ipam.Request{Handle: "asks", Addrs: []netip.Addr{addr}}); ipam.CodeOf(err) != ipam.CodePoolUnusable {
+				t.Errorf("%s was asked for: %v, %v", addr, got, err)
+			}
+			n.SetLive([]ipam.Live{{Handle: "runs", Addr: addr}})
+			synctest.Wait()
+			for cidr := range s.Blocks() {
+				t.Errorf("block %s was claimed, and something uses %s", cidr, c.excluded)
+			}
+			n.stop()
+		})
+	}
+}

@@ -3,6 +3,7 @@ package controller
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -180,7 +181,8 @@ func sameLeaks(a, b []leak) bool {
 
 // idleBlocks gives the blocks that their nodes can do without: nobody has an
 // address in them, and they belong to nobody, or to no pool that selects the
-// node, or the node has another block of the family. Blocks of nodes that do
+// node, or something else uses a part of them, or the node has another block of
+// the family. Blocks of nodes that do
 // not exist, and of other owners than nodes, are not judged.
 func idleBlocks(s *survey, w world) []seenBlock {
 	type owner struct {
@@ -197,7 +199,7 @@ func idleBlocks(s *survey, w world) []seenBlock {
 				out = append(out, b)
 			}
 		case !lives:
-		case !selects(w.poolOf(b.cidr), labels):
+		case !selects(w.poolOf(b.cidr), labels), usedByOthers(w.poolOf(b.cidr), b.cidr):
 			if b.idle {
 				out = append(out, b)
 			}
@@ -258,4 +260,10 @@ func byPrefix(a, b seenBlock) int {
 // selects reports whether a pool lets a node have blocks.
 func selects(p *model.Pool, labels map[string]string) bool {
 	return p != nil && !p.Deleting && (p.NodeSelector == nil || p.NodeSelector.Matches(labels))
+}
+
+// usedByOthers reports whether something else than pods uses an address of the
+// block: its owner would drop what is sent there.
+func usedByOthers(p *model.Pool, block netip.Prefix) bool {
+	return slices.ContainsFunc(p.Excluded, block.Overlaps)
 }

@@ -190,6 +190,9 @@ func TestJudgeBlocks(t *testing.T) {
 	}
 	full := func(cidr, node string) *ipam.Block { return blockOf(t, cidr, node, used(cidr)) }
 	empty := func(cidr, node string) *ipam.Block { return blockOf(t, cidr, node) }
+	exclude := func(cidr string) func(*model.Pool) {
+		return func(p *model.Pool) { p.Excluded = []netip.Prefix{netip.MustParsePrefix(cidr)} }
+	}
 	for name, c := range map[string]struct {
 		blocks []*ipam.Block
 		change func(*model.Pool)
@@ -205,6 +208,9 @@ func TestJudgeBlocks(t *testing.T) {
 		"of nobody":                       {[]*ipam.Block{empty("10.0.0.0/26", ""), full("10.0.0.64/26", "")}, nil, []string{"10.0.0.0/26"}, false},
 		"outside every pool":              {[]*ipam.Block{empty("10.0.9.0/26", "a"), empty("192.168.0.0/26", "a")}, nil, []string{"192.168.0.0/26"}, false},
 		"the pool selects a, not b":       {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b"), full("10.0.0.128/26", "b")}, func(p *model.Pool) { p.NodeSelector = rack1 }, []string{"10.0.0.64/26"}, false},
+		"a router is in it":               {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.0.64/26", "b")}, exclude("10.0.0.1/32"), []string{"10.0.0.0/26"}, false},
+		"a router is in it, and a pod":    {[]*ipam.Block{full("10.0.0.0/26", "a")}, exclude("10.0.0.1/32"), nil, false},
+		"it lies in a nodes' subnet":      {[]*ipam.Block{empty("10.0.0.0/26", "a"), empty("10.0.1.0/26", "a")}, exclude("10.0.0.0/24"), []string{"10.0.0.0/26"}, false},
 		"the pool is being deleted":       {[]*ipam.Block{empty("10.0.0.0/26", "a"), full("10.0.0.64/26", "a")}, func(p *model.Pool) { p.Deleting = true }, []string{"10.0.0.0/26"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -101,6 +101,8 @@ func (r *run) pools() {
 	for name, v := range validate.Pools(r.Pools) {
 		if !v.Allocatable && v.Reason != "PoolDisabled" {
 			r.add(Error, v.Reason, "", "IPPool "+name, "%s", v.Message)
+		} else if v.Allocatable && v.Reason != "OK" {
+			r.add(Warning, v.Reason, "", "IPPool "+name, "%s", v.Message)
 		}
 	}
 	if len(r.Pools) == 0 {

@@ -64,6 +64,9 @@ func TestEveryFindingIsNamed(t *testing.T) {
 		{"a pool over another", func(c *Cluster) {
 			c.Pools = append(c.Pools, validate.Pool{Pool: model.Pool{Name: "twin", CIDR: netip.MustParsePrefix("10.244.0.0/17"), BlockSize: 26}, Created: time.Unix(2, 0)})
 		}, "CIDROverlap  IPPool twin", false},
+		{"a pool over a router", func(c *Cluster) {
+			c.Pools[0].InUse = []validate.InUse{{CIDR: netip.MustParsePrefix("10.244.7.0/24"), Object: model.Ref{Kind: "Node", Name: "n1"}, Reason: validate.ReasonOverlapsNode}}
+		}, "OverlapsNode  IPPool pool", true},
 		{"a block in no pool", func(c *Cluster) {
 			c.Blocks = append(c.Blocks, model.Block{CIDR: netip.MustParsePrefix("10.9.0.0/26"), Node: "n1", State: model.BlockPending})
 		}, "StrayBlock n1 10.9.0.0/26", false},
