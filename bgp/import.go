@@ -12,7 +12,8 @@ import (
 // everything (Calico: "import all" behind the filters); of a node only what nodes
 // announce.
 func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
-	out := append(linkLocalNextHop(p), Rule{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject})
+	out := append(linkLocalNextHop(p), Rule{From: "next hop of nobody", Match: Match{NextHopIn: nobodys}, Action: Reject})
+	out = append(out, Rule{From: "martians", Match: Match{Prefixes: martians()}, Action: Reject})
 	out = append(out, Rule{From: "node address", Match: Match{Prefixes: b.nodeAddresses(p)}, Action: Reject}, shunRule())
 	out = append(out, b.podRules(p)...)
 	rest := []Rule{{From: "default", Action: Accept}}
@@ -20,6 +21,13 @@ func (b *builder) importRules(p Peer, o model.BGPPeer) []Rule {
 		rest = b.nodeRules()
 	}
 	return append(out, onlyFromItself(p, append(b.filterRules(p, o, Import), rest...))...)
+}
+
+// nobodys are addresses that no router on a link has: a router that peers from its
+// loopback may name ::1 as the next hop of what it announces over the other family.
+var nobodys = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // nodeAddresses are the addresses of nodes that a peer must not announce: this

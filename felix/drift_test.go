@@ -39,10 +39,11 @@ var breakages = []breakage{
 	{kind: "link", spoil: "ip link set eth0 down", restore: uplinkAgain},
 	{kind: "link", spoil: "ip link set $POD down"},
 	{kind: "link", spoil: "ip link set $POD down; ip link set $POD up"},
-	{kind: "address", spoil: "ip addr flush dev $POD"},
+	// A repair that is quicker than the flush makes it say that something remains.
+	{kind: "address", spoil: "ip addr flush dev $POD || ip link show $POD"},
 	{kind: "link", spoil: "ip link set vxlan.calico down"},
 	{kind: "address", spoil: "ip addr del 10.1.0.1/24 dev eth0", restore: uplinkAgain},
-	{kind: "address", spoil: "ip addr flush dev vxlan.calico"},
+	{kind: "address", spoil: "ip addr flush dev vxlan.calico || ip link show vxlan.calico"},
 	{kind: "tunnel", spoil: "ip link del vxlan.calico"},
 	{kind: "tunnel", spoil: "ip link del vxlan-v6.calico"},
 	{kind: "tunnel", spoil: "ip neigh flush dev vxlan.calico nud permanent"},
