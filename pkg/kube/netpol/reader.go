@@ -15,7 +15,9 @@ type reader struct {
 }
 
 // warn reports a field, once.
-func (r *reader) warn(field, format string, args ...any) { r.report("InvalidValue", field, format, args...) }
+func (r *reader) warn(field, format string, args ...any) {
+	r.report("InvalidValue", field, format, args...)
+}
 
 func (r *reader) report(reason, field, format string, args ...any) {
 	p := model.Problem{Object: r.object, Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)}
