@@ -132,8 +132,14 @@ func (g *collector) pace() time.Duration {
 	return g.grace / 2
 }
 
-// act releases a batch of what is due and goes on after an error.
+// act releases a batch of what is due and goes on after an error. While the
+// cluster is locked it releases nothing: what is due then is found anew by the
+// next survey, as long due.
 func (g *collector) act(ctx context.Context, s model.Snapshot) error {
+	if s.IPAM.Locked {
+		g.todo = verdicts{}
+		return nil
+	}
 	cooldown := time.Duration(s.IPAM.CooldownSeconds) * time.Second
 	n := min(batch, len(g.todo.handles))
 	due := g.todo.handles[:n]

@@ -78,7 +78,7 @@ type Cluster struct {
 	filters    *table[model.BGPFilter]
 	felix      *table[model.FelixConfiguration]
 	ipam       *table[model.IPAM]
-	locked     *table[bool] // nil without a node
+	locked     *table[bool]
 	reserved   *table[[]netip.Prefix]
 
 	serviceCIDRs *table[[]model.ServiceCIDR]
@@ -149,10 +149,10 @@ func (c *Cluster) addSources(o Options) {
 		own := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}, fields: fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()}
 		c.pods = add(c, own, stripPod, readPod)
 		c.pods.note = c.notePod
-		c.locked = add(c, c.kind("ClusterInformation"), stripObject, readLocked)
 		c.services.init(c, o.Node)
 		c.addStatusRequests()
 	}
+	c.locked = add(c, c.kind("ClusterInformation"), stripObject, readLocked)
 	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)
 	c.reserved = add(c, c.kind("IPReservation"), stripObject, readReservation)
 	c.addServiceCIDRs()
@@ -374,9 +374,7 @@ func (c *Cluster) build() model.Snapshot {
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
 		s.IPAM = r.value
 	}
-	if c.locked != nil {
-		s.IPAM.Locked = c.locked.rows["default"].value
-	}
+	s.IPAM.Locked = c.locked.rows["default"].value
 	for name, r := range c.namespaces.rows {
 		s.Namespaces[name] = r.value.Labels
 	}
