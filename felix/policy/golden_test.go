@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestGoldens(t *testing.T) {
 
 func outcome(t *testing.T, objects string) string {
 	t.Helper()
-	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}}}
+	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}, ServiceAccounts: map[string]map[string]string{}}}
 	var problems []model.Problem
 	for doc := range bytes.SplitSeq([]byte(objects), []byte("\n---\n")) {
 		problems = append(problems, read(t, doc, &in)...)
@@ -93,9 +94,51 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 			v.Policies = append(v.Policies, p)
 		}
 		return problems
+	case "v1 ServiceAccount":
+		var o corev1.ServiceAccount
+		decode(t, doc, &o)
+		v.ServiceAccounts[o.Namespace+"/"+o.Name] = o.Labels
 	default:
+		if strings.HasPrefix(kind.APIVersion, "projectcalico.org/") {
+			return readCalico(t, doc, kind.Kind, v)
+		}
 		t.Fatalf("no kind of a golden: %+v\n%s", kind, doc)
 	}
+	return nil
+}
+
+func readCalico(t *testing.T, doc []byte, kind string, v *model.PolicyView) []model.Problem {
+	t.Helper()
+	var o struct {
+		Metadata struct {
+			Name, Namespace string
+			Labels          map[string]string
+		}
+		Spec json.RawMessage
+	}
+	decode(t, doc, &o)
+	ref := model.Ref{Kind: kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}
+	switch kind {
+	case "NetworkPolicy", "GlobalNetworkPolicy":
+		p, problems, ok := netpol.Calico(ref, o.Spec)
+		if ok {
+			v.Policies = append(v.Policies, p)
+		}
+		return problems
+	case "NetworkSet", "GlobalNetworkSet":
+		s, problems, ok := netpol.NetworkSet(ref, o.Metadata.Labels, o.Spec)
+		if ok {
+			v.NetworkSets = append(v.NetworkSets, s)
+		}
+		return problems
+	case "Tier":
+		tier, problems, ok := netpol.Tier(ref.Name, o.Spec)
+		if ok {
+			v.Tiers = append(v.Tiers, tier)
+		}
+		return problems
+	}
+	t.Fatalf("no kind of a golden: %s", kind)
 	return nil
 }
 

@@ -17,7 +17,8 @@ const (
 
 func hasPorts(protocol uint8) bool { return protocol == tcp || protocol == udp || protocol == sctp }
 
-// tierChain builds the chain of one tier: its policies' rules, then its end.
+// tierChain builds the chain of one tier: its policies' rules, then its end, up to
+// the first that leaves nothing for those behind it.
 func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
 	pass := func(r Rule) Rule {
 		r.Verdict, r.Next = Pass, next
@@ -39,7 +40,9 @@ func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
 	if t.Pass {
 		end = pass(end)
 	}
-	chain := Chain{Rules: append(rules, end)}
+	rules = append(rules, end)
+	last := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && r.matchesAll() })
+	chain := Chain{Rules: rules[:last+1]}
 	prefix := "i-"
 	if d == egress {
 		prefix = "e-"
@@ -48,6 +51,14 @@ func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
 	c.out.Chains[chain.ID] = chain
 	return chain.ID
 }
+
+// matchesAll reports whether no criterion is set.
+func (r *Rule) matchesAll() bool {
+	return r.Family == 0 && r.Protocol == 0 && r.NotProtocol == 0 && !r.ICMP.Set && !r.NotICMP.Set &&
+		r.Source.matchesAll() && r.Destination.matchesAll()
+}
+
+func (s *Side) matchesAll() bool { return len(s.In)+len(s.NotIn)+len(s.Ports)+len(s.NotPorts) == 0 }
 
 // policyRules gives what the rules of a policy become; Next of a Pass is not set.
 func (c *casefile) policyRules(p *policy, d direction) []Rule {
@@ -156,7 +167,7 @@ func netLists(r *model.PolicyRule) [][]netip.Prefix {
 // oneFamily says so where a rule is for one IP version only because of what it
 // leaves out: few who write it mean that.
 func (c *casefile) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
-	if r.IPVersion != 0 || len(r.Source.Nets)+len(r.Destination.Nets) > 0 || len(r.Source.NotNets)+len(r.Destination.NotNets) == 0 {
+	if r.Unreadable || r.IPVersion != 0 || len(r.Source.Nets)+len(r.Destination.Nets) > 0 || len(r.Source.NotNets)+len(r.Destination.NotNets) == 0 {
 		return
 	}
 	if f, some := families(r); some && f != 0 {

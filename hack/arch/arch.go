@@ -57,6 +57,7 @@ var Rules = []Rule{
 	{From: "felix/cleanup", Allow: []string{"felix/..."}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "it asks each reconciler to remove its own, and does without any other room"},
 	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
 	{From: "pkg/kube", Allow: []string{"pkg/model", "pkg/nodeaddr", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
+	{From: "pkg/kube/netpol", Allow: []string{"pkg/model", "pkg/selector"}, Ban: []string{"k8s.io/client-go", netlink, nlraw, nftlib, gobgp, grpc, "log/slog", "os", "net/http"}, Reason: "a translation is pure, so that goldens and tools read objects as the agent does"},
 	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
 	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }

@@ -32,6 +32,11 @@ var resources = map[string]string{
 	"IPReservation":                "ipreservations",
 	"CalicoNodeStatus":             "caliconodestatuses",
 	"KubeControllersConfiguration": "kubecontrollersconfigurations",
+	"NetworkPolicy":                "networkpolicies",
+	"GlobalNetworkPolicy":          "globalnetworkpolicies",
+	"Tier":                         "tiers",
+	"NetworkSet":                   "networksets",
+	"GlobalNetworkSet":             "globalnetworksets",
 }
 
 // LoadConfig gives the client configuration from a kubeconfig file, or that of
@@ -63,7 +68,7 @@ func newClients(cfg *rest.Config) (clients, error) {
 	core, err := newProtobuf(cfg, h, "/api", corev1.SchemeGroupVersion,
 		&corev1.Node{}, &corev1.NodeList{}, &corev1.Namespace{}, &corev1.NamespaceList{},
 		&corev1.Pod{}, &corev1.PodList{}, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{},
-		&corev1.Service{}, &corev1.ServiceList{})
+		&corev1.Service{}, &corev1.ServiceList{}, &corev1.ServiceAccount{}, &corev1.ServiceAccountList{})
 	if err != nil {
 		return clients{}, err
 	}

@@ -16,8 +16,9 @@
 // IPAMConfigurations, IPReservations and this node's CalicoNodeStatuses, and one
 // for each Secret that a BGP password names; Services and EndpointSlices only
 // while BGP announces services, every node's BlockAffinities only while the
-// route origin check is on, and NetworkPolicies, with every node's Pods only while
-// there is one (Options.Policy). It writes nodes/status of its own node (condition
+// route origin check is on. With Options.Policy also NetworkPolicies of both APIs,
+// GlobalNetworkPolicies, Tiers and (Global)NetworkSets, every node's Pods only while
+// there is a policy, ServiceAccounts only while one selects by them. It writes nodes/status of its own node (condition
 // NetworkUnavailable, projectcalico.org/ annotations), the status of its
 // CalicoNodeStatuses, and Events; the controller writes the status
 // subresource of the v3 kinds and the default objects that are absent.

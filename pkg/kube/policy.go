@@ -1,53 +1,118 @@
 package kube
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
-// policies are the network policies of the cluster, and the pods they speak of,
-// which are watched only while there is a policy. Nothing else waits for them.
-// Its fields are guarded by the cluster's mu.
+// policies are the network policies of the cluster, and the pods and service
+// accounts they speak of, which are watched only while a policy does. Nothing else
+// waits for them. Its fields are guarded by the cluster's mu.
 type policies struct {
-	*demand
-	kubernetes *table[model.Policy]
-	pods       *table[model.PolicyPod]
-	always     []source          // run whether or not there is a policy
-	view       *model.PolicyView // nil: has to be built
-	changed    chan struct{}
+	of       []*table[knownPolicy] // one of each kind of policy
+	tiers    *table[model.Tier]
+	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
+	pods     *table[model.PolicyPod]
+	accounts *table[map[string]string]
+
+	always      []source // run whether or not there is a policy
+	needPods    *demand  // nil without Options.Policy
+	needAccount *demand
+	view        *model.PolicyView // nil: has to be built
+	changed     chan struct{}
+}
+
+// knownPolicy is a policy, and whether it asks for labels of service accounts.
+type knownPolicy struct {
+	model.Policy
+	accounts bool
 }
 
 func (p *policies) init(c *Cluster) {
 	p.changed = make(chan struct{}, 1)
-	note := func() { p.note(c) }
-
-	var s source
-	p.kubernetes, s = newTable(c, feed{
-		client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{},
-	}, stripNetworkPolicy, readNetworkPolicy)
-	p.kubernetes.note = note
-	p.always = append(p.always, s)
-	c.aside = append(c.aside, p.always...)
-
-	p.demand = newDemand(c, func() bool { return len(p.kubernetes.rows) > 0 })
-	p.demand.aside = true
-	p.pods, s = newTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod)
-	p.pods.note = note
-	p.demand.sources = []source{s}
-	p.demand.clear = func() {
-		p.pods.clear()
-		note()
+	p.of = []*table[knownPolicy]{
+		policyTable(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
+		policyTable(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
+		policyTable(c, c.kind(model.KindGlobalPolicy), stripObject, readCalicoPolicy(model.KindGlobalPolicy)),
 	}
+	p.tiers = policyTable(c, c.kind("Tier"), stripObject, readTier)
+	for _, kind := range []string{"NetworkSet", "GlobalNetworkSet"} {
+		p.sets = append(p.sets, policyTable(c, c.kind(kind), stripObject, readNetworkSet(kind)))
+	}
+	c.aside = append(c.aside, p.always...)
+	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
+		func(knownPolicy) bool { return true })
+	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
+		func(k knownPolicy) bool { return k.accounts })
 	namespaces := c.namespaces.note
-	c.namespaces.note = func() { note(); namespaces() }
+	c.namespaces.note = func() { p.note(); namespaces() }
+}
+
+// policyTable makes a table that is filled whether or not there is a policy. A
+// kind that the server does not have, because its CRD is not installed, has no
+// objects.
+func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) *table[T] {
+	p := &c.policies
+	var t *table[T]
+	f.answer = func(err error) {
+		if !apierrors.IsNotFound(err) {
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !t.synced {
+			t.synced = true
+			p.note()
+		}
+	}
+	t, s := newTable(c, f, strip, read)
+	t.note = p.note
+	p.always = append(p.always, s)
+	return t
+}
+
+// demandTable makes a table that is filled only while there is such a policy.
+func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T], while func(knownPolicy) bool) (*table[T], *demand) {
+	p := &c.policies
+	t, s := newTable(c, f, strip, read)
+	t.note = p.noteView
+	d := newDemand(c, func() bool {
+		for _, of := range p.of {
+			for _, r := range of.rows {
+				if r.ok && while(r.value) {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	d.aside, d.sources = true, []source{s}
+	d.clear = func() {
+		t.clear()
+		p.noteView()
+	}
+	return t, d
 }
 
 // note drops the view, which may be another one now. The caller holds mu.
-func (p *policies) note(c *Cluster) {
+func (p *policies) note() {
+	p.needPods.decide()
+	p.needAccount.decide()
+	p.noteView()
+}
+
+// noteView is note for what cannot change which sources are needed. The caller
+// holds mu.
+func (p *policies) noteView() {
 	p.view = nil
-	p.demand.decide()
 	select {
 	case p.changed <- struct{}{}:
 	default:
@@ -66,7 +131,7 @@ func (p *policies) waiting(c *Cluster) []string {
 	if !c.namespaces.synced {
 		out = append(out, "namespaces")
 	}
-	return append(out, p.demand.waiting()...)
+	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting())
 }
 
 // PolicyWaiting names the sources without which PolicyView is not synced, for a
@@ -74,7 +139,7 @@ func (p *policies) waiting(c *Cluster) []string {
 func (c *Cluster) PolicyWaiting() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.policies.demand == nil {
+	if c.policies.needPods == nil {
 		return nil
 	}
 	return c.policies.waiting(c)
@@ -91,20 +156,38 @@ func (c *Cluster) PolicyView() model.PolicyView {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &c.policies
-	if p.demand == nil {
+	if p.needPods == nil {
 		return model.PolicyView{}
 	}
 	if p.view == nil {
-		v := model.PolicyView{
-			Synced: len(p.waiting(c)) == 0, Policies: p.kubernetes.values(), Pods: p.pods.values(),
-			Namespaces: make(map[string]map[string]string, len(c.namespaces.rows)),
-		}
-		for name, r := range c.namespaces.rows {
-			v.Namespaces[name] = r.value.Labels
-		}
+		v := p.build(c)
 		p.view = &v
 	}
 	return *p.view
+}
+
+// build puts the tables together. The caller holds mu.
+func (p *policies) build(c *Cluster) model.PolicyView {
+	v := model.PolicyView{
+		Synced: len(p.waiting(c)) == 0, Tiers: p.tiers.values(), Pods: p.pods.values(),
+		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
+		ServiceAccounts: make(map[string]map[string]string, len(p.accounts.rows)),
+	}
+	for _, t := range p.of {
+		for _, k := range t.values() {
+			v.Policies = append(v.Policies, k.Policy)
+		}
+	}
+	for _, t := range p.sets {
+		v.NetworkSets = append(v.NetworkSets, t.values()...)
+	}
+	for name, r := range c.namespaces.rows {
+		v.Namespaces[name] = r.value.Labels
+	}
+	for name, r := range p.accounts.rows {
+		v.ServiceAccounts[name] = r.value
+	}
+	return v
 }
 
 func stripNetworkPolicy(obj any) (any, error) {
@@ -114,9 +197,57 @@ func stripNetworkPolicy(obj any) (any, error) {
 	return obj, nil
 }
 
-func readNetworkPolicy(obj any) reading[model.Policy] {
+func readNetworkPolicy(obj any) reading[knownPolicy] {
 	value, problems, ok := netpol.Kubernetes(obj.(*networking.NetworkPolicy))
-	return reading[model.Policy]{value: value, ok: ok, problems: problems}
+	return reading[knownPolicy]{value: knownPolicy{Policy: value}, ok: ok, problems: problems}
+}
+
+func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
+	return func(obj any) reading[knownPolicy] {
+		o := obj.(*object)
+		value, problems, ok := netpol.Calico(refOf(kind, o), o.Spec)
+		return reading[knownPolicy]{
+			value: knownPolicy{Policy: value, accounts: asksForAccounts(o.Spec)},
+			ok:    ok, problems: problems,
+		}
+	}
+}
+
+// asksForAccounts reports whether a spec has a field for service accounts, or
+// selects by labels that pods have from them.
+func asksForAccounts(spec []byte) bool {
+	return bytes.Contains(spec, []byte(`"serviceAccount`)) || bytes.Contains(spec, []byte(model.LabelPrefixOfAccount))
+}
+
+func refOf(kind string, o *object) model.Ref {
+	return model.Ref{Kind: kind, Namespace: o.Namespace, Name: o.Name}
+}
+
+func readTier(obj any) reading[model.Tier] {
+	o := obj.(*object)
+	value, problems, ok := netpol.Tier(o.Name, o.Spec)
+	return reading[model.Tier]{value: value, ok: ok, problems: problems}
+}
+
+func readNetworkSet(kind string) func(any) reading[model.NetworkSet] {
+	return func(obj any) reading[model.NetworkSet] {
+		o := obj.(*object)
+		value, problems, ok := netpol.NetworkSet(refOf(kind, o), o.Labels, o.Spec)
+		return reading[model.NetworkSet]{value: value, ok: ok, problems: problems}
+	}
+}
+
+func stripAccount(obj any) (any, error) {
+	if a, ok := obj.(*corev1.ServiceAccount); ok {
+		*a = corev1.ServiceAccount{TypeMeta: a.TypeMeta, ObjectMeta: metav1.ObjectMeta{
+			Namespace: a.Namespace, Name: a.Name, ResourceVersion: a.ResourceVersion, Labels: a.Labels,
+		}}
+	}
+	return obj, nil
+}
+
+func readAccount(obj any) reading[map[string]string] {
+	return reading[map[string]string]{value: obj.(*corev1.ServiceAccount).Labels, ok: true}
 }
 
 func stripPolicyPod(obj any) (any, error) {

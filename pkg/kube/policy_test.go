@@ -64,3 +64,78 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 		return ""
 	})
 }
+
+// Calico's policies, and the labels of service accounts only while one asks for
+// them.
+func TestCalicoPolicyView(t *testing.T) {
+	apply(t, `apiVersion: v1
+kind: ServiceAccount
+metadata: {name: robot, namespace: default, labels: {trust: high}}
+`)
+	c := watch(t, kube.Options{Node: "n1", Policy: true})
+	apply(t, strings.ReplaceAll(v3("NetworkPolicy", "web", `
+  order: 5.5
+  selector: app == "web"
+  ingress:
+  - {action: Allow, source: {selector: app == "web"}, protocol: TCP, destination: {ports: [22, "80:90", http]}}
+  - {action: Allow, protocol: icmp, icmp: {type: 8, code: 0}}
+  - {action: Allow, protocol: 47}`)+v3("NetworkSet", "s", `{nets: [10.0.0.0/8, 192.0.2.1]}`), "metadata: {", "metadata: {namespace: default, "))
+	apply(t, v3("GlobalNetworkPolicy", "g", `{tier: t, types: [Ingress, Egress], ingress: [{action: Pass, source: {selector: "a =="}}]}`)+
+		v3("Tier", "t", `{order: 5, defaultAction: Pass}`)+v3("Tier", "default", `{order: 1000000}`)+v3("GlobalNetworkSet", "s", `{nets: [0.0.0.0/0]}`))
+	var v model.PolicyView
+	eventually(t, c, func() string {
+		if v = c.PolicyView(); !v.Synced || len(v.Policies) != 2 || len(v.Tiers) != 2 || len(v.NetworkSets) != 2 {
+			return fmt.Sprintf("%+v, waiting for %v", v, c.PolicyWaiting())
+		}
+		return ""
+	})
+	if p := v.Policies[0]; p.Order != 5.5 || p.Tier != "default" || !p.Ingress || p.Egress || len(p.IngressRules) != 3 || len(p.IngressRules[0].Destination.Ports) != 3 {
+		t.Errorf("policy: %+v", p)
+	}
+	if len(v.ServiceAccounts) > 0 {
+		t.Errorf("service accounts, which nobody asked for: %v", v.ServiceAccounts)
+	}
+	if got := fmt.Sprint(c.Problems()); !strings.Contains(got, "GlobalNetworkPolicy g: spec.ingress[0].source.selector: ") {
+		t.Errorf("problems: %s", got)
+	}
+	apply(t, v3("GlobalNetworkPolicy", "accounts", `{serviceAccountSelector: trust == "high"}`))
+	eventually(t, c, func() string {
+		if v = c.PolicyView(); !v.Synced || v.ServiceAccounts["default/robot"]["trust"] != "high" {
+			return fmt.Sprintf("%+v, waiting for %v", v, c.PolicyWaiting())
+		}
+		return ""
+	})
+}
+
+// What cannot be meant is refused when it is written.
+func TestPolicyCRDsRefuse(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	rule := func(text string) string {
+		return v3("GlobalNetworkPolicy", "bad", "{ingress: ["+text+"]}")
+	}
+	for object, want := range map[string]string{
+		rule(`{action: Permit}`):                                                     "Unsupported value",
+		rule(`{protocol: TCP}`):                                                      "Required value",
+		rule(`{action: Allow, protocol: TPC}`):                                       "protocol in body should match",
+		rule(`{action: Allow, protocol: 256}`):                                       "less than or equal to 255",
+		rule(`{action: Allow, ipVersion: 5}`):                                        "Unsupported value",
+		rule(`{action: Allow, icmp: {type: 255}}`):                                   "less than or equal to 254",
+		rule(`{action: Allow, protocol: TCP, destination: {ports: [65536]}}`):        "less than or equal to 65535",
+		rule(`{action: Allow, protocol: TCP, destination: {ports: ["1-2", "a b"]}}`): "should match",
+		v3("GlobalNetworkPolicy", "bad", `{types: [Both]}`):                          "Unsupported value",
+		v3("GlobalNetworkPolicy", "bad", `{doNotTrack: true}`):                       "need applyOnForward",
+		v3("Tier", "default", `{defaultAction: Pass}`):                               "tier default has",
+		v3("Tier", "kube-admin", `{order: 5, defaultAction: Pass}`):                  "tier kube-admin has",
+		v3("Tier", "a.b", `{}`):                                                      "DNS label",
+		v3("GlobalNetworkSet", "bad", `{nets: ["`+strings.Repeat("1", 44)+`"]}`):     "may not be more than 43",
+	} {
+		if out, err := server.Kubectl(object, "create", "--dry-run=server", "-f", "-"); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s\nwant %q, got %s", object, want, out)
+		}
+	}
+	for _, object := range []string{v3("Tier", "kube-admin", `{order: 1000, defaultAction: Pass}`), v3("Tier", "kube-baseline", `{defaultAction: Pass}`), v3("GlobalNetworkPolicy", "ok", `{}`)} {
+		if out, err := server.Kubectl(object, "create", "--dry-run=server", "-f", "-"); err != nil {
+			t.Errorf("%s\n%s", object, out)
+		}
+	}
+}

@@ -38,3 +38,12 @@ func (r *reader) prefix(field, text string) (p netip.Prefix, ok bool) {
 	}
 	return p.Masked(), true
 }
+
+// net reads a CIDR, or an address, which stands for itself alone.
+func (r *reader) net(field, text string) (p netip.Prefix, ok bool) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	return r.prefix(field, text)
+}

@@ -1,0 +1,80 @@
+package v3
+
+import (
+	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NetworkPolicy says what the pods of its namespace may send and receive.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced,path=networkpolicies
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:printcolumn:name="Selector",type=string,JSONPath=`.spec.selector`,priority=1
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.NetworkPolicySpec `json:"spec,omitempty"`
+	Status            ConditionsStatus         `json:"status,omitempty"`
+}
+
+// GlobalNetworkPolicy says what pods of any namespace may send and receive.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=globalnetworkpolicies
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:printcolumn:name="Selector",type=string,JSONPath=`.spec.selector`,priority=1
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type GlobalNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.GlobalNetworkPolicySpec `json:"spec,omitempty"`
+	Status            ConditionsStatus               `json:"status,omitempty"`
+}
+
+// Tier is an ordered list of policies, and what becomes of packets that none of
+// them decides.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=tiers
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Order",type=number,JSONPath=`.spec.order`
+// +kubebuilder:printcolumn:name="DefaultAction",type=string,JSONPath=`.spec.defaultAction`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Tier struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.TierSpec  `json:"spec,omitempty"`
+	Status            ConditionsStatus `json:"status,omitempty"`
+}
+
+// NetworkSet names networks outside the cluster by labels, for the policies that
+// can select its namespace.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced,path=networksets
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NetworkSet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.NetworkSetSpec `json:"spec,omitempty"`
+	Status            ConditionsStatus      `json:"status,omitempty"`
+}
+
+// GlobalNetworkSet names networks outside the cluster by labels, for every policy.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=globalnetworksets
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type GlobalNetworkSet struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.GlobalNetworkSetSpec `json:"spec,omitempty"`
+	Status            ConditionsStatus            `json:"status,omitempty"`
+}
