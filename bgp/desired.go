@@ -141,7 +141,3 @@ func addrOf(n model.Node, f Family) netip.Addr {
 	}
 	return n.IPv4.Addr()
 }
-
-func comparePrefix(x, y netip.Prefix) int {
-	return cmp.Or(x.Addr().Compare(y.Addr()), cmp.Compare(x.Bits(), y.Bits()))
-}

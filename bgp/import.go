@@ -97,7 +97,7 @@ func (b *builder) toldByNodes() []PrefixRange {
 		out = append(out, Inside(p))
 	}
 	slices.SortFunc(out, func(x, y PrefixRange) int {
-		return cmp.Or(comparePrefix(x.Prefix, y.Prefix), cmp.Compare(x.Max, y.Max))
+		return cmp.Or(x.Prefix.Compare(y.Prefix), cmp.Compare(x.Max, y.Max))
 	})
 	return out
 }

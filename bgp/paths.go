@@ -42,7 +42,7 @@ func (b *builder) paths() []Path {
 			out[before].LocalPref, out[before].LastResort = 0, true
 		}
 	}
-	slices.SortFunc(out, func(x, y Path) int { return comparePrefix(x.Prefix, y.Prefix) })
+	slices.SortFunc(out, func(x, y Path) int { return x.Prefix.Compare(y.Prefix) })
 	return out
 }
 
@@ -67,7 +67,7 @@ func (b *builder) ownBlocks() []netip.Prefix {
 			out = append(out, k.CIDR.Masked())
 		}
 	}
-	slices.SortFunc(out, comparePrefix)
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 

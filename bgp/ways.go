@@ -115,7 +115,7 @@ func routesOf(h model.Host, pods []model.Endpoint) Ways {
 	return w
 }
 
-func compareWays(x, y way) int { return comparePrefix(x.prefix, y.prefix) }
+func compareWays(x, y way) int { return x.prefix.Compare(y.prefix) }
 
 // Equal reports whether both say the same of every address.
 func (w Ways) Equal(o Ways) bool {
@@ -164,7 +164,7 @@ func (w Ways) behind(pattern string) []netip.Prefix {
 		}
 	}
 	six = append(six, decided{linkLocals, false})
-	slices.SortFunc(six, func(x, y decided) int { return comparePrefix(x.prefix, y.prefix) })
+	slices.SortFunc(six, func(x, y decided) int { return x.prefix.Compare(y.prefix) })
 	return append(cover(netip.MustParsePrefix("0.0.0.0/0"), false, four), cover(netip.MustParsePrefix("::/0"), false, six)...)
 }
 
@@ -189,7 +189,7 @@ func fewest(list []netip.Prefix) []netip.Prefix {
 	for i, p := range list {
 		masked[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked()
 	}
-	slices.SortFunc(masked, comparePrefix)
+	slices.SortFunc(masked, netip.Prefix.Compare)
 	for _, p := range slices.Compact(masked) {
 		if d := (decided{p, true}); p.Addr().Is4() {
 			four = append(four, d)

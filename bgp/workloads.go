@@ -100,7 +100,7 @@ func (b *builder) nodeNetworks() []PrefixRange {
 			}
 		}
 	}
-	slices.SortFunc(nets, comparePrefix)
+	slices.SortFunc(nets, netip.Prefix.Compare)
 	var out []PrefixRange
 	for _, p := range slices.Compact(nets) {
 		out = append(out, Inside(p))

@@ -46,7 +46,8 @@ func (r Route) Compare(o Route) int {
 }
 
 // ComparePrefix orders prefixes as Desired does: IPv4 first, then by address,
-// then shorter ones first.
+// then shorter ones first. It takes them as masked, unlike netip.Prefix.Compare,
+// which masks both first.
 func ComparePrefix(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c

@@ -210,7 +210,7 @@ func (a *Allocator) Blocks() []model.Block {
 			out = append(out, model.Block{CIDR: p.cidr, Node: a.node, State: p.state(a.node)})
 		}
 	}
-	slices.SortFunc(out, func(x, y model.Block) int { return comparePrefix(x.CIDR, y.CIDR) })
+	slices.SortFunc(out, func(x, y model.Block) int { return x.CIDR.Compare(y.CIDR) })
 	return out
 }
 
@@ -224,7 +224,7 @@ func (a *Allocator) Borrowed() []netip.Prefix {
 	for addr := range a.outside() {
 		out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
 	}
-	slices.SortFunc(out, comparePrefix)
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 
@@ -348,10 +348,6 @@ func (a *Allocator) sortedPages() []*page {
 	for _, p := range a.pages {
 		out = append(out, p)
 	}
-	slices.SortFunc(out, func(x, y *page) int { return comparePrefix(x.cidr, y.cidr) })
+	slices.SortFunc(out, func(x, y *page) int { return x.cidr.Compare(y.cidr) })
 	return out
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }

@@ -175,7 +175,7 @@ func (a *Allocator) readHandle(ctx context.Context, h *handle) error {
 // adoptStored looks into the blocks that the stored handle names and that are
 // not this node's own, and takes what belongs to the handle as held.
 func (a *Allocator) adoptStored(ctx context.Context, h *handle) error {
-	for _, cidr := range slices.SortedFunc(maps.Keys(h.stored.Blocks), comparePrefix) {
+	for _, cidr := range slices.SortedFunc(maps.Keys(h.stored.Blocks), netip.Prefix.Compare) {
 		a.mu.Lock()
 		p := a.pages[cidr]
 		own := p != nil && p.own(a.node)

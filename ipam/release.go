@@ -108,7 +108,7 @@ func (a *Allocator) pagesOf(h *handle) []*page {
 	if h.known {
 		cidrs = slices.AppendSeq(cidrs, maps.Keys(h.stored.Blocks))
 	}
-	slices.SortFunc(cidrs, comparePrefix)
+	slices.SortFunc(cidrs, netip.Prefix.Compare)
 	var out []*page
 	for _, cidr := range slices.Compact(cidrs) {
 		out = append(out, a.page(cidr))

@@ -123,9 +123,8 @@ func smallPodObject(node, name string) string {
 }
 
 // nodeCutOff: a Node and its Pods are deleted while the node does not reach the API
-// server; its pods live and its routes stay, through the router of its rack. IPAM
-// frees their addresses after a while, and nobody else may get one: the pool has no
-// other block free.
+// server, and its pods live. IPAM frees their addresses after a while; when the node
+// is back they are its pods' again, and nobody else has got one.
 func (c *twice) nodeCutOff(t *testing.T, ctx context.Context) {
 	const node = "b1"
 	c.kubectl(t, ctx, smallPool, "apply", "-f", "-")
@@ -148,8 +147,7 @@ func (c *twice) nodeCutOff(t *testing.T, ctx context.Context) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		c.addPodsOn(t, ctx, "small-more", 9, []string{"a1", "a2", "b2"}, smallPodObject) // with the first ones all that three blocks have
-		c.reached(t, ctx, "first-2", "small-2")
+		c.addPodsOn(t, ctx, "small-more", 9, []string{"a1", "a2", "b2"}, smallPodObject) // all that the blocks of the three have left
 		c.run(t, ctx, node, "ip", "route", "del", "blackhole", server)
 		if err := c.register(ctx, saved); err != nil {
 			t.Fatal(err)
@@ -162,6 +160,7 @@ func (c *twice) nodeCutOff(t *testing.T, ctx context.Context) {
 		}
 		c.kubectl(t, ctx, strings.Join(objects, "---\n"), "apply", "-f", "-")
 		c.stored(t, ctx)
+		c.reached(t, ctx, "first-2", "small-2")
 	}, spared...)
 }
 

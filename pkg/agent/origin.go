@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
-	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -104,7 +103,7 @@ func (o *origin) installed() func(netip.Prefix) bool {
 	passed := o.passed // sorted, as the speaker gave it
 	return func(p netip.Prefix) bool {
 		_, have := slices.BinarySearchFunc(passed, p, func(l model.Learned, p netip.Prefix) int {
-			return felix.ComparePrefix(l.Prefix, p)
+			return l.Prefix.Compare(p)
 		})
 		return have
 	}
@@ -195,5 +194,5 @@ func (o *origin) status() OriginStatus {
 }
 
 func compareRefusals(a, b bgp.Refusal) int {
-	return cmp.Or(felix.ComparePrefix(a.Prefix, b.Prefix), a.NextHop.Compare(b.NextHop), a.From.Compare(b.From))
+	return cmp.Or(a.Prefix.Compare(b.Prefix), a.NextHop.Compare(b.NextHop), a.From.Compare(b.From))
 }

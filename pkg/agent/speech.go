@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
 	"reflect"
@@ -201,7 +200,7 @@ func (s *speech) hears(block netip.Prefix) bool {
 // alone.
 func within(routes []model.Learned, block netip.Prefix) bool {
 	i, _ := slices.BinarySearchFunc(routes, block, func(l model.Learned, b netip.Prefix) int {
-		return cmp.Or(l.Prefix.Addr().Compare(b.Addr()), cmp.Compare(l.Prefix.Bits(), b.Bits()))
+		return l.Prefix.Compare(b)
 	})
 	return i < len(routes) && block.Contains(routes[i].Prefix.Addr())
 }

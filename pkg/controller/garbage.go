@@ -254,7 +254,7 @@ func leftBlocks(s *survey, w world) []seenBlock {
 }
 
 func byPrefix(a, b seenBlock) int {
-	return cmp.Or(a.cidr.Addr().Compare(b.cidr.Addr()), cmp.Compare(a.cidr.Bits(), b.cidr.Bits()), cmp.Compare(a.node, b.node))
+	return cmp.Or(a.cidr.Compare(b.cidr), cmp.Compare(a.node, b.node))
 }
 
 // selects reports whether a pool lets a node have blocks.

@@ -370,7 +370,7 @@ func (c *Cluster) build() model.Snapshot {
 
 		ServiceCIDRs: slices.Concat(c.serviceCIDRs.values()...),
 	}
-	slices.SortFunc(s.Reserved, comparePrefixes)
+	slices.SortFunc(s.Reserved, netip.Prefix.Compare)
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
 		s.IPAM = r.value
 	}
@@ -410,11 +410,4 @@ func (c *Cluster) passwordSecrets() map[string]bool {
 		note(r.value.Password)
 	}
 	return names
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }

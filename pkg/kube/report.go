@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -77,7 +78,7 @@ func (c *Cluster) markOverlaps(s *model.Snapshot) {
 			p.Allocatable = false
 		}
 	}
-	slices.SortFunc(s.Reserved, comparePrefixes)
+	slices.SortFunc(s.Reserved, netip.Prefix.Compare)
 	s.Reserved = slices.Compact(s.Reserved)
 }
 
@@ -142,6 +143,6 @@ func (c *Cluster) NodeExists(ctx context.Context, name model.NodeName) (bool, er
 }
 
 func sortedBlocks(blocks []model.Block) []model.Block {
-	slices.SortFunc(blocks, func(a, b model.Block) int { return comparePrefixes(a.CIDR, b.CIDR) })
+	slices.SortFunc(blocks, func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })
 	return blocks
 }

@@ -1,7 +1,6 @@
 package validate
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -117,9 +116,7 @@ func Exclude(overlapping []InUse) []netip.Prefix {
 			all = append(all, u.CIDR)
 		}
 	}
-	slices.SortFunc(all, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
+	slices.SortFunc(all, netip.Prefix.Compare)
 	out := all[:0]
 	for _, p := range all {
 		// Of two prefixes that overlap one holds the other: the wider comes first.

@@ -80,14 +80,10 @@ func (s *Survey) reserved(a netip.Addr) bool {
 
 // Sort puts the survey in order; call it after the last AddBlock.
 func (s *Survey) Sort() {
-	slices.SortFunc(s.Blocks, func(a, b Block) int { return comparePrefix(a.CIDR, b.CIDR) })
-	slices.SortFunc(s.Taken, func(a, b Taken) int { return cmp.Or(a.Addr.Compare(b.Addr), comparePrefix(a.Block, b.Block)) })
-	slices.SortFunc(s.Pools, func(a, b Pool) int { return comparePrefix(a.CIDR, b.CIDR) })
+	slices.SortFunc(s.Blocks, func(a, b Block) int { return a.CIDR.Compare(b.CIDR) })
+	slices.SortFunc(s.Taken, func(a, b Taken) int { return cmp.Or(a.Addr.Compare(b.Addr), a.Block.Compare(b.Block)) })
+	slices.SortFunc(s.Pools, func(a, b Pool) int { return a.CIDR.Compare(b.CIDR) })
 	slices.Sort(s.Invalid)
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // PoolOf is the pool that holds an address.

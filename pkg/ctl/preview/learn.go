@@ -40,7 +40,7 @@ func learn(plan Plan, dead map[model.NodeName]map[netip.Addr]string) map[model.N
 			}
 		}
 		slices.SortFunc(list, func(a, b heard) int {
-			return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), a.from.Compare(b.from))
+			return cmp.Or(a.Prefix.Compare(b.Prefix), a.from.Compare(b.from))
 		})
 		out[n] = list
 	}
@@ -80,7 +80,7 @@ func toRouters(plan Plan, direct map[model.NodeName][]heard, dead map[model.Node
 		}
 	}
 	slices.SortStableFunc(out, func(a, b heard) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+		return a.Prefix.Compare(b.Prefix)
 	})
 	return slices.CompactFunc(out, func(a, b heard) bool { return a.Prefix == b.Prefix })
 }

@@ -84,7 +84,7 @@ func kernel(s Side, n model.NodeName, next map[netip.Prefix][]netip.Addr, host m
 		slices.SortFunc(hops, netip.Addr.Compare)
 		in.Learned = append(in.Learned, model.Learned{Prefix: p, Multipath: &model.Multipath{NextHops: slices.Compact(hops), From: hops}})
 	}
-	slices.SortFunc(in.Learned, func(a, b model.Learned) int { return felix.ComparePrefix(a.Prefix, b.Prefix) })
+	slices.SortFunc(in.Learned, func(a, b model.Learned) int { return a.Prefix.Compare(b.Prefix) })
 	imagine(&in)
 	state, _ := felix.Desired(in)
 	out := map[netip.Prefix]felix.Route{}

@@ -36,7 +36,7 @@ func Read() nodeview.Kernel {
 		}
 	}
 	slices.SortStableFunc(k.Routes, func(a, b nodeview.Route) int {
-		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), cmp.Compare(a.Metric, b.Metric))
+		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Metric, b.Metric))
 	})
 	k.Chains, err = chains()
 	note("nftables", err)
