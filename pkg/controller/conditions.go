@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
@@ -60,10 +61,13 @@ func changes(s state, now time.Time) (out []change, notTrue int) {
 }
 
 // allocatable is the condition of a pool. A pool that could not be read has no
-// verdict, and its problems speak.
+// verdict, and its problems speak. A field without effect keeps no address back.
 func allocatable(v validate.Verdict, problems []model.Problem) metav1.Condition {
 	c := metav1.Condition{Type: kube.ConditionAllocatable, Status: metav1.ConditionFalse, Reason: v.Reason, Message: v.Message}
+	inVain := len(problems) > 0 && !slices.ContainsFunc(problems, func(p model.Problem) bool { return p.Reason != compat.ReasonUnsupported })
 	switch {
+	case inVain && v.Allocatable:
+		c.Status, c.Message = metav1.ConditionTrue, v.Message+"; "+message(problems)
 	case len(problems) > 0 && (v.Allocatable || v.Reason == ""):
 		c.Reason, c.Message = problems[0].Reason, message(problems)
 	case v.Allocatable:

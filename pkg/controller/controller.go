@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -39,7 +40,8 @@ type Controller struct {
 	drainer      drainer
 	uninstalling uninstalling
 	defaultsMade bool
-	failing      bool // the last pass met an error
+	failing      bool                 // the last pass met an error
+	told         map[model.Ref]string // by events, of objects without conditions
 }
 
 // metrics are the controller's own; nil ones count nothing.
@@ -82,7 +84,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	c.defaultsMade, c.failing = false, false
+	c.defaultsMade, c.failing, c.told = false, false, nil
 	c.garbage = collector{
 		store: c.Store, objects: c.Objects, exists: c.Cluster.NodeExists, now: c.Now,
 		log: c.Logger, metrics: &c.metrics, settle: cmp.Or(c.Settle, settle),
@@ -121,7 +123,7 @@ func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 		again, err := part(ctx)
 		after, errs = min(after, again), append(errs, err)
 	}
-	err := errors.Join(append(errs, c.writeConditions(ctx))...)
+	err := errors.Join(append(errs, c.writeConditions(ctx), c.tell(ctx))...)
 	if err != nil && !c.failing && ctx.Err() == nil {
 		c.Logger.Error("cannot write objects", "error", err)
 	}

@@ -90,6 +90,10 @@ func conditionsOf(kind, name string) []string {
 	return []string{"get", kind, name, "-o", `jsonpath={range .status.conditions[*]}{.type}={.status} {.reason} {.message}{"\n"}{end}`}
 }
 
+func eventsOf(kind string) []string {
+	return []string{"get", "events", "--field-selector", "involvedObject.kind=" + kind, "-o", `jsonpath={range .items[*]}{.reason} {.message}{"\n"}{end}`}
+}
+
 func TestController(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
 	stop := replica(t, "one")
@@ -123,6 +127,15 @@ func TestController(t *testing.T) {
 	shows(t, "Allocatable=True OK", conditionsOf("ippool", "second")...)
 	server.MustKubectl(t, "", "patch", "ippool", "second", "--type=merge", "-p", `{"spec":{"disabled":true}}`)
 	shows(t, "Allocatable=False PoolDisabled", conditionsOf("ippool", "second")...)
+
+	// what has no effect is said, where the kind has no conditions by an event; so
+	// is a field that the API does not have yet
+	server.MustKubectl(t, v3("FelixConfiguration", "default", `{bpfEnabled: true, fieldOfTomorrow: {a: 1}}`), "apply", "-f", "-")
+	shows(t, "Accepted=False Unsupported spec.bpfEnabled: true has no effect in Muslin: there is no eBPF data plane; spec.fieldOfTomorrow: is no field", conditionsOf("felixconfiguration", "default")...)
+	server.MustKubectl(t, "", "patch", "kubecontrollersconfiguration", "default", "--type=merge", "-p", `{"spec":{"prometheusMetricsPort":9094,"fieldOfTomorrow":1}}`)
+	server.MustKubectl(t, "", "patch", "ipamconfiguration", "default", "--type=merge", "-p", `{"spec":{"kubeVirtVMAddressPersistence":"Enabled"}}`)
+	shows(t, "spec.fieldOfTomorrow: is no field that Muslin knows: it has no effect; spec.prometheusMetricsPort: 9094 has no effect", eventsOf("KubeControllersConfiguration")...)
+	shows(t, "spec.kubeVirtVMAddressPersistence: Enabled has no effect", eventsOf("IPAMConfiguration")...)
 
 	// a second replica waits and takes over; it makes no default pool where one is
 	stop2 := replica(t, "two")

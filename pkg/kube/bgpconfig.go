@@ -19,7 +19,6 @@ func readBGPConfiguration(obj any) reading[model.BGPConfiguration] {
 		ListenPort: int(spec.ListenPort), LogSeverity: spec.LogSeverityScreen,
 		MeshPassword:         passwordRef(spec.NodeMeshPassword),
 		BindMode:             r.oneOf("spec.bindMode", string(deref(spec.BindMode)), "None", "NodeIP"),
-		IgnoredInterfaces:    spec.IgnoredInterfaces,
 		ServiceLBAggregation: r.oneOf("spec.serviceLoadBalancerAggregation", string(deref(spec.ServiceLoadBalancerAggregation)), "Enabled", "Disabled"),
 		Annotations:          ours(o.Annotations),
 	}

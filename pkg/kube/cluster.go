@@ -80,6 +80,7 @@ type Cluster struct {
 	ipam       *table[model.IPAM]
 	locked     *table[bool]
 	reserved   *table[[]netip.Prefix]
+	settings   *table[struct{}] // KubeControllersConfigurations; nil with a node
 
 	serviceCIDRs *table[[]model.ServiceCIDR]
 	blocks       *table[model.Block]   // nil unless asked for
@@ -151,6 +152,10 @@ func (c *Cluster) addSources(o Options) {
 		c.pods.note = c.notePod
 		c.services.init(c, o.Node)
 		c.addStatusRequests()
+	} else {
+		var s source
+		c.settings, s = newTable(c, c.kind("KubeControllersConfiguration"), stripObject, readControllers)
+		c.aside = append(c.aside, s)
 	}
 	c.locked = add(c, c.kind("ClusterInformation"), stripObject, readLocked)
 	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)

@@ -15,9 +15,10 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 	o := obj.(*object)
 	r := newReader("FelixConfiguration", &o.ObjectMeta)
 	var spec v3.FelixConfigurationSpec
-	r.spec(o, &spec)
 	var raw map[string]json.RawMessage
-	r.spec(o, &raw)
+	if r.spec(o, &spec); !r.failed {
+		_ = json.Unmarshal(o.Spec, &raw) // it has just been read
+	}
 	out := model.FelixConfiguration{
 		Name:    o.Name,
 		IPIPMTU: deref(spec.IPIPMTU), VXLANMTU: deref(spec.VXLANMTU), VXLANMTUV6: deref(spec.VXLANMTUV6),
@@ -59,10 +60,6 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 			out.Raw = make(map[string]string, len(raw))
 		}
 		out.Raw[name] = strings.Trim(string(raw[name]), `"`)
-		if why := felixFields[name].check(out.Raw[name]); why != "" {
-			out.Unsupported = append(out.Unsupported, name)
-			r.problems = append(r.problems, model.Problem{Object: r.object, Field: "spec." + name, Reason: reasonUnsupported, Message: why})
-		}
 	}
 	return finish(r, out)
 }

@@ -2,36 +2,15 @@ package kube
 
 import (
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/model"
 )
-
-// routingFields are Calico's fields of routing, tunnels and NAT
-// (felix/config/config_params.go).
-const routingFields = `ipipEnabled ipipMTU vxlanEnabled vxlanMTU vxlanMTUV6 vxlanPort vxlanVNI
-	allowVXLANPacketsFromWorkloads allowIPIPPacketsFromWorkloads mtuIfacePattern requireMTUFile interfacePrefix interfaceExclude
-	routeRefreshInterval deviceRouteSourceAddress deviceRouteSourceAddressIPv6 deviceRouteProtocol removeExternalRoutes
-	programClusterRoutes ipForwarding routeSource routeSyncDisabled routeTableRanges ipv4NormalRoutePriority
-	ipv6NormalRoutePriority ipv4ElevatedRoutePriority ipv6ElevatedRoutePriority liveMigrationRouteConvergenceTime natPortRange
-	natOutgoingAddress natOutgoingExclusions iptablesNATOutgoingInterfaceFilter externalNodesList serviceLoopPrevention
-	workloadSourceSpoofing floatingIPs awsSrcDstCheck localSubnetL2Reachability nftablesMode nftablesFlowTableOffload
-	defaultEndpointToHostAction goGCThreshold goMemoryLimitMB wireguardEnabled wireguardEnabledV6`
-
-func TestEveryRoutingFieldHasAnAnswer(t *testing.T) {
-	for _, name := range strings.Fields(routingFields) {
-		f, known := felixFields[name]
-		if !known || !f.honoured && f.why == "" {
-			t.Errorf("%s: neither honoured nor is it said why not", name)
-		}
-	}
-}
 
 // TestEachHonouredFieldHasAnEffect reads each of them in an object and looks
 // whether the node is to be another one for it.
@@ -59,10 +38,11 @@ func TestEachHonouredFieldHasAnEffect(t *testing.T) {
 		return s.String()
 	}
 	plain := state("")
-	for name, f := range felixFields {
+	felixKind, _ := compat.Find("projectcalico.org", "FelixConfiguration")
+	for name, f := range felixKind.Fields {
 		value, known := values[name]
-		if known != f.honoured {
-			t.Errorf("%s: honoured: %t; has a value here: %t", name, f.honoured, known)
+		if known != f.Effect {
+			t.Errorf("%s: has an effect: %t; has a value here: %t", name, f.Effect, known)
 		}
 		if known && state(`{"`+name+`": `+value+`}`) == plain {
 			t.Errorf("%s: %s: nothing of the node is to be another", name, value)
@@ -108,57 +88,20 @@ func nodeOfEverything() felix.Input {
 	}
 }
 
-// TestFelixFieldsAreInTheDocs compares the tables of docs/configuration.md with
-// what is made of each field.
-func TestFelixFieldsAreInTheDocs(t *testing.T) {
-	text, err := os.ReadFile("../../docs/configuration.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, _ := strings.Cut(string(text), "\n## FelixConfiguration\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	rows := map[string][]string{}
-	for _, line := range strings.Split(section, "\n") {
-		cells := strings.Split(strings.Trim(line, "|"), "|")
-		if !strings.HasPrefix(line, "| `") || len(cells) != 3 {
-			continue
-		}
-		for _, name := range strings.Split(cells[0], ",") {
-			rows[strings.Trim(name, " `")] = []string{strings.TrimSpace(cells[1]), strings.TrimSpace(cells[2])}
-		}
-	}
-	for name, f := range felixFields {
-		row, there := rows[name]
-		delete(rows, name)
-		switch {
-		case !there:
-			t.Errorf("%s: not in the tables", name)
-		case f.honoured:
-			if row[0] == "" || row[1] == "" {
-				t.Errorf("%s: nothing is said of it", name)
-			}
-		case strings.ReplaceAll(row[0], "`", "") != strings.Join(f.same, ", ") || row[1] != f.why:
-			t.Errorf("%s: the table says %q, the condition %q", name, row, []string{strings.Join(f.same, ", "), f.why})
-		}
-	}
-	for name := range rows {
-		t.Errorf("%s: in the tables, and unknown", name)
-	}
-}
-
 func TestFelixFieldsWithoutEffectAreNamed(t *testing.T) {
 	for spec, want := range map[string][]string{
 		`{"vxlanMTU": 1400, "ipForwarding": "Disabled", "bpfLogLevel": ""}`:                    nil,
 		`{"wireguardEnabled": true}`:                                                           {"spec.wireguardEnabled: true has no effect in Muslin: WireGuard is not supported"},
 		`{"wireguardEnabled": false, "nftablesMode": "Auto", "deviceRouteProtocol": 109}`:      nil,
 		`{"deviceRouteProtocol": 80}`:                                                          {"spec.deviceRouteProtocol: 80 has no effect in Muslin: every route of Muslin's has protocol 109, by which it is recognised"},
-		`{"prometheusMetricsEnabled": true}`:                                                   {"spec.prometheusMetricsEnabled: has no effect in Muslin: remove it"},
+		`{"prometheusMetricsEnabled": true, "prometheusMetricsPort": 9091}`:                    {"spec.prometheusMetricsPort: 9091 has no effect in Muslin: health and metrics are at MUSLIN_HTTP_ADDR of the DaemonSet"},
+		`{"fieldOfTomorrow": {"a": 1}, "bpfConntrackTimeouts": {"udpTimeout": "1s"}}`:          {"spec.bpfConntrackTimeouts: has no effect in Muslin: there is no eBPF data plane", "spec.fieldOfTomorrow: is no field that Muslin knows: it has no effect"},
 		`{"natOutgoingAddress": "10.0.0.1", "routeSource": "WorkloadIPs", "goGCThreshold": 9}`: {"spec.goGCThreshold: 9 has no effect in Muslin: set GOGC in the environment of the DaemonSet", "spec.routeSource: WorkloadIPs has no effect in Muslin: routes of other nodes are learned by BGP"},
 	} {
 		got := readFelix(obj("default", spec))
 		var said []string
 		for _, p := range got.problems {
-			if p.Reason != reasonUnsupported {
+			if p.Reason != compat.ReasonUnsupported {
 				t.Errorf("%s: reason %s", spec, p.Reason)
 			}
 			said = append(said, p.Field+": "+p.Message)

@@ -31,6 +31,15 @@ func readLocked(obj any) reading[bool] {
 	return finish(r, spec.DatastoreReady != nil && !*spec.DatastoreReady)
 }
 
+// readControllers reads a KubeControllersConfiguration for what it says in vain.
+func readControllers(obj any) reading[struct{}] {
+	o := obj.(*object)
+	r := newReader("KubeControllersConfiguration", &o.ObjectMeta)
+	var spec calico.KubeControllersConfigurationSpec
+	r.spec(o, &spec)
+	return finish(r, struct{}{})
+}
+
 // readReservation leaves out an entry that does not parse; the others stay in
 // force.
 func readReservation(obj any) reading[[]netip.Prefix] {

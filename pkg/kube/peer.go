@@ -39,8 +39,17 @@ func readPeer(obj any) reading[model.BGPPeer] {
 	if d := spec.KeepaliveTime; d != nil {
 		out.KeepaliveTime = d.Duration
 	}
+	r.clamped("spec.numAllowedLocalASNumbers", out.NumAllowedLocalASNs, 10)
+	r.clamped("spec.ttlSecurity", out.TTLSecurity, 254)
 	r.peerShape(&spec)
 	return finish(r, out)
+}
+
+// clamped tells of a number in place of which another one is used.
+func (r *reader) clamped(field string, n, most int) {
+	if n > most {
+		r.warn(field, "%d is more than BGP here can do; %d is used", n, most)
+	}
 }
 
 // peerAddress refuses addresses that nobody can be spoken to at, so that the

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/selector"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,7 +18,6 @@ import (
 const (
 	reasonInvalid     = "InvalidValue"
 	reasonUnknownName = "UnknownName"
-	reasonUnsupported = "Unsupported"
 )
 
 // reader collects the problems of one object while its fields are read. A
@@ -49,11 +49,13 @@ func finish[T any](r *reader, value T) reading[T] {
 	return reading[T]{value: value, ok: !r.failed, problems: r.problems}
 }
 
-// spec decodes the object's spec; what does not fit the type fails the object.
+// spec decodes the object's spec; what does not fit the type fails the object,
+// and what has no effect is told.
 func (r *reader) spec(o *object, into any) {
 	if len(o.Spec) == 0 {
 		return
 	}
+	r.problems = append(r.problems, compat.Spec(r.object, o.Spec)...)
 	if err := json.Unmarshal(o.Spec, into); err != nil {
 		r.fail("spec", "cannot be read: %v", err)
 	}

@@ -95,6 +95,15 @@ func TestReadPeer(t *testing.T) {
 	}
 }
 
+// TestClampsAreTold: a number that BGP here cannot do is used as the nearest that
+// it can.
+func TestClampsAreTold(t *testing.T) {
+	got := readPeer(obj("p", `{"peerIP": "192.0.2.1", "asNumber": 65000, "numAllowedLocalASNumbers": 11, "ttlSecurity": 255}`))
+	if p := got.problems; !got.ok || len(p) != 2 || p[0].Field != "spec.numAllowedLocalASNumbers" || p[1].Field != "spec.ttlSecurity" {
+		t.Errorf("%v %v", got.ok, p)
+	}
+}
+
 func TestReadFilter(t *testing.T) {
 	five, nine, hundred := 5, 9, 100
 	got := readFilter(obj("f", `{"exportV4": [{"cidr": "10.0.0.0/8", "matchOperator": "In", "prefixLength": {"min": 5, "max": 9}, "source": "RemotePeers", "interface": "eth*",
@@ -148,12 +157,13 @@ func TestReadNodeAddresses(t *testing.T) {
 }
 
 func TestReadFelixAndAffinity(t *testing.T) {
-	f := readFelix(obj("default", `{"ipipMTU": 1440, "natPortRange": "1000:2000", "routeRefreshInterval": "30s", "natOutgoingExclusions": "IPPoolsAndHostIPs", "bpfEnabled": true, "chainInsertMode": "Insert"}`)).value
+	read := readFelix(obj("default", `{"ipipMTU": 1440, "natPortRange": "1000:2000", "routeRefreshInterval": "30s", "natOutgoingExclusions": "IPPoolsAndHostIPs", "bpfEnabled": true, "chainInsertMode": "Insert"}`))
+	f := read.value
 	if f.IPIPMTU != 1440 || f.NATPortMin != 1000 || f.NATPortMax != 2000 || f.RouteRefreshSeconds != 30 || !f.NATExcludeHosts {
 		t.Errorf("%+v", f)
 	}
-	if got := strings.Join(f.Unsupported, " "); got != "bpfEnabled chainInsertMode" {
-		t.Errorf("unsupported: %s", got)
+	if p := read.problems; len(p) != 2 || p[0].Field != "spec.bpfEnabled" || p[1].Field != "spec.chainInsertMode" {
+		t.Errorf("problems: %v", p)
 	}
 	for spec, want := range map[string]model.Block{
 		`{"state": "pending", "node": "n", "cidr": "10.0.0.0/26", "type": "host"}`:                  {CIDR: prefix("10.0.0.0/26"), Node: "n", State: model.BlockPending},

@@ -33,6 +33,21 @@ func (c *Cluster) Reported() []Reported {
 	return append(out, metas("IPPool", c.pools)...)
 }
 
+// Unconditional gives the objects of kinds that have no conditions: their
+// problems are told by events.
+func (c *Cluster) Unconditional() []Reported {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Reported
+	out = append(out, metas("ClusterInformation", c.locked)...)
+	out = append(out, metas("IPAMConfiguration", c.ipam)...)
+	out = append(out, metas("IPReservation", c.reserved)...)
+	if c.settings != nil {
+		out = append(out, metas("KubeControllersConfiguration", c.settings)...)
+	}
+	return out
+}
+
 func metas[T any](kind string, t *table[T]) []Reported {
 	out := make([]Reported, 0, len(t.rows))
 	for _, name := range sortedKeys(t.rows) {

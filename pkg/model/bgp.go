@@ -27,7 +27,6 @@ type BGPConfiguration struct {
 	// RoutePriority and RoutePriorityV6 are the metric of ordinary routes, from
 	// which LOCAL_PREF follows (ipv4NormalRoutePriority); 0 means 1024.
 	RoutePriority, RoutePriorityV6 int
-	IgnoredInterfaces              []string
 	LocalWorkloadPeerIPv4          netip.Addr
 	LocalWorkloadPeerIPv6          netip.Addr
 	Annotations                    map[string]string

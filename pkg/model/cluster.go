@@ -206,6 +206,5 @@ type FelixConfiguration struct {
 	// ServiceLoops is what becomes of packets for service ranges that nobody
 	// serves (serviceLoopPrevention): Drop, Reject, Disabled; empty: Drop.
 	ServiceLoops string
-	Unsupported  []string // JSON names of fields that are set and that Muslin does not honour
 	Raw          map[string]string
 }

@@ -51,7 +51,6 @@ func configuration(c *model.BGPConfiguration, nodes []model.Node) []model.Proble
 		if !hasNode(nodes, model.NodeName(name)) {
 			n.add("metadata.name", ReasonUnknownName, "there is no node %s", name)
 		}
-		n.onlyOnDefault(c)
 	}
 	n.password("spec.nodeMeshPassword", c.MeshPassword, "the sessions of the mesh are")
 	for _, name := range slices.Sorted(maps.Keys(c.Communities)) {
@@ -68,29 +67,6 @@ func configuration(c *model.BGPConfiguration, nodes []model.Node) []model.Proble
 		}
 	}
 	return n.problems
-}
-
-// onlyOnDefault reports fields that a node's object may not set: Calico honours
-// prefixAdvertisements, listenPort and logSeverityScreen there, and nothing else.
-func (n *notes) onlyOnDefault(c *model.BGPConfiguration) {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{
-		{"spec.asNumber", c.ASN != 0},
-		{"spec.nodeToNodeMeshEnabled", c.MeshEnabled != nil},
-		{"spec.serviceClusterIPs", len(c.ServiceClusterIPs) > 0},
-		{"spec.serviceExternalIPs", len(c.ServiceExternalIPs) > 0},
-		{"spec.serviceLoadBalancerIPs", len(c.ServiceLoadBalancers) > 0},
-		{"spec.bindMode", c.BindMode != "" && c.BindMode != "None"},
-		{"spec.ipv4NormalRoutePriority", c.RoutePriority != 0},
-		{"spec.ipv6NormalRoutePriority", c.RoutePriorityV6 != 0},
-		{"spec.ignoredInterfaces", len(c.IgnoredInterfaces) > 0},
-	} {
-		if f.set {
-			n.add(f.field, ReasonNotHonoured, "has no effect here; set it on the BGPConfiguration named default")
-		}
-	}
 }
 
 func (n *notes) password(field string, ref *model.PasswordRef, who string) {

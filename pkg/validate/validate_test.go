@@ -84,16 +84,9 @@ func TestBGP(t *testing.T) {
 			Peers:   []model.BGPPeer{{Name: "p", Node: "n1", PeerIP: tor, Filters: []string{"f"}, ReachableBy: tor, Password: &model.PasswordRef{Known: true}}},
 		}, nil},
 		"node's object": {model.Snapshot{
-			BGP: []model.BGPConfiguration{{Name: "node.n9", ASN: 5, MeshEnabled: &yes, BindMode: "NodeIP", IgnoredInterfaces: []string{"e"}, ServiceClusterIPs: []netip.Prefix{{}}, ServiceExternalIPs: []netip.Prefix{{}}, ServiceLoadBalancers: []netip.Prefix{{}}}},
+			BGP: []model.BGPConfiguration{{Name: "node.n9", ListenPort: 1179}},
 		}, []string{
 			"BGPConfiguration node.n9: metadata.name: there is no node n9",
-			"BGPConfiguration node.n9: spec.asNumber: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.nodeToNodeMeshEnabled: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.serviceClusterIPs: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.serviceExternalIPs: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.serviceLoadBalancerIPs: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.bindMode: has no effect here; set it on the BGPConfiguration named default",
-			"BGPConfiguration node.n9: spec.ignoredInterfaces: has no effect here; set it on the BGPConfiguration named default",
 		}},
 		"communities": {model.Snapshot{
 			BGP: []model.BGPConfiguration{{Name: "default", Communities: map[string]string{"a": "1"}, PrefixAdvertisements: []model.PrefixAdvertisement{{Communities: []string{"a", "b", "65536:1"}}}, MeshPassword: &model.PasswordRef{SecretName: "s", Key: "k"}}},

@@ -1,0 +1,236 @@
+package compat_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
+	networking "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/muslin-net/muslin/pkg/compat"
+	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+var update = flag.Bool("update", false, "write docs/compat.md")
+
+// specs are the types of what stands below spec.
+var specs = map[string][]reflect.Type{
+	"FelixConfiguration":           {reflect.TypeFor[v3.FelixConfigurationSpec]()},
+	"BGPConfiguration":             {reflect.TypeFor[v3.BGPConfigurationSpec]()},
+	"BGPPeer":                      {reflect.TypeFor[v3.BGPPeerSpec]()},
+	"BGPFilter":                    {reflect.TypeFor[v3.BGPFilterSpec](), reflect.TypeFor[calico.BGPFilterSpec]()},
+	"IPPool":                       {reflect.TypeFor[v3.IPPoolSpec]()},
+	"IPReservation":                {reflect.TypeFor[calico.IPReservationSpec]()},
+	"IPAMConfiguration":            {reflect.TypeFor[v3.IPAMConfigurationSpec]()},
+	"ClusterInformation":           {reflect.TypeFor[calico.ClusterInformationSpec]()},
+	"KubeControllersConfiguration": {reflect.TypeFor[calico.KubeControllersConfigurationSpec]()},
+	"CalicoNodeStatus":             {reflect.TypeFor[calico.CalicoNodeStatusSpec]()},
+	"BlockAffinity":                {reflect.TypeFor[v3.BlockAffinitySpec]()},
+	"NetworkPolicy":                {reflect.TypeFor[calico.NetworkPolicySpec]()},
+	"GlobalNetworkPolicy":          {reflect.TypeFor[calico.GlobalNetworkPolicySpec]()},
+	"NetworkSet":                   {reflect.TypeFor[calico.NetworkSetSpec]()},
+	"GlobalNetworkSet":             {reflect.TypeFor[calico.GlobalNetworkSetSpec]()},
+	"Tier":                         {reflect.TypeFor[calico.TierSpec]()},
+}
+
+// newerFields are of releases of Calico's after the one whose types are built in.
+var newerFields = map[string][]string{"FelixConfiguration": {"liveMigrationRouteConvergenceTime", "nftablesFlowTableOffload"}}
+
+// TestEveryFieldIsInTheTable: of the API's types, as far down as the table goes,
+// and nothing that is in none of them.
+func TestEveryFieldIsInTheTable(t *testing.T) {
+	for name, types := range specs {
+		k, ok := compat.Find("projectcalico.org", name)
+		if !ok {
+			t.Errorf("%s: no entry", name)
+		}
+		left := maps.Clone(k.Fields)
+		for _, of := range types {
+			for _, path := range paths(of, "", k.Fields) {
+				if _, ok := k.Fields[path]; !ok {
+					t.Errorf("%s: spec.%s: not in the table", name, path)
+				}
+				delete(left, path)
+			}
+		}
+		for _, newer := range newerFields[name] {
+			delete(left, newer)
+		}
+		for path := range left {
+			t.Errorf("%s: spec.%s: in the table, and no field of the API", name, path)
+		}
+		for path, f := range k.Fields {
+			if !f.Effect && f.Why == "" {
+				t.Errorf("%s: spec.%s: nothing says why it has no effect", name, path)
+			}
+		}
+	}
+	k, _ := compat.Find("networking.k8s.io", "NetworkPolicy")
+	for _, path := range paths(reflect.TypeFor[networking.NetworkPolicySpec](), "", k.Fields) {
+		if _, ok := k.Fields[path]; !ok {
+			t.Errorf("Kubernetes' NetworkPolicy: spec.%s: not in the table", path)
+		}
+	}
+}
+
+// paths gives the fields of a type by path: as deep as the table has entries.
+func paths(of reflect.Type, prefix string, table map[string]compat.Field) []string {
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		of = of.Elem()
+	}
+	var out []string
+	for i := range of.NumField() {
+		f := of.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch path := prefix + name; {
+		case name == "" && strings.Contains(options, "inline"), name == "" && f.Anonymous:
+			out = append(out, paths(f.Type, prefix, table)...)
+		case slices.ContainsFunc(slices.Collect(maps.Keys(table)), func(p string) bool { return strings.HasPrefix(p, path+".") }):
+			out = append(out, paths(f.Type, path+".", table)...)
+		default:
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// TestEveryKindIsInTheTable: of those that Calico's API registers.
+func TestEveryKindIsInTheTable(t *testing.T) {
+	s := runtime.NewScheme()
+	if err := calico.AddToScheme(s); err != nil {
+		t.Fatal(err)
+	}
+	for gvk, of := range s.AllKnownTypes() {
+		if gvk.Group != "projectcalico.org" || !strings.HasPrefix(of.PkgPath(), "github.com/projectcalico") || strings.HasSuffix(gvk.Kind, "List") {
+			continue
+		}
+		if _, ok := compat.Find(gvk.Group, gvk.Kind); !ok {
+			t.Errorf("%s: no entry", gvk.Kind)
+		}
+	}
+}
+
+func TestWhatHasNoEffectIsTold(t *testing.T) {
+	for _, c := range []struct {
+		object string
+		want   []string
+	}{
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "BGPConfiguration", "metadata": {"name": "default"}, "spec":
+			{"asNumber": 64999, "bindMode": "NodeIP", "ignoredInterfaces": ["eth1"], "programClusterRoutes": "Enabled"}}`,
+			[]string{`BGPConfiguration default: spec.ignoredInterfaces: has no effect in Muslin: no prefix of an interface is announced`}},
+		{`{"apiVersion": "crd.projectcalico.org/v1", "kind": "BGPConfiguration", "metadata": {"name": "node.n1"}, "spec":
+			{"asNumber": 64999, "listenPort": 1179, "bindMode": "None", "nodeMeshMaxRestartTime": "30s", "communities": [{"name": "a", "value": "1:2"}]}}`,
+			[]string{
+				`BGPConfiguration node.n1: spec.asNumber: has no effect here; set it on the object named default`,
+				`BGPConfiguration node.n1: spec.nodeMeshMaxRestartTime: has no effect here; set it on the object named default`,
+			}},
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "KubeControllersConfiguration", "metadata": {"name": "default"}, "spec":
+			{"healthChecks": "Enabled", "etcdV3CompactionPeriod": "10m", "controllers": {"node": {"leakGracePeriod": "5m", "syncLabels": "Enabled",
+			"hostEndpoint": {"autoCreate": "Enabled"}}, "policy": {}, "policyMigration": {"a": "b"}}}}`,
+			[]string{
+				`KubeControllersConfiguration default: spec.controllers.node.hostEndpoint.autoCreate: Enabled has no effect in Muslin: HostEndpoints are not supported`,
+				`KubeControllersConfiguration default: spec.etcdV3CompactionPeriod: 10m has no effect in Muslin: etcd is the API server's`,
+			}},
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "IPAMConfiguration", "metadata": {"name": "default"}, "spec": {"strictAffinity": true, "kubeVirtVMAddressPersistence": "Enabled"}}`,
+			[]string{`IPAMConfiguration default: spec.kubeVirtVMAddressPersistence: Enabled has no effect in Muslin: a machine that starts anew gets another address; ask for one by the annotation cni.projectcalico.org/ipAddrs`}},
+		{`{"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "p", "annotations": {"cni.projectcalico.org/ipAddrs": "[]",
+			"qos.projectcalico.org/ingressPacketRate": "100", "kubernetes.io/ingress-bandwidth": "1M", "cni.projectcalico.org/unheardOf": "x"}}}`,
+			[]string{
+				`Pod a/p: metadata.annotations[cni.projectcalico.org/unheardOf]: has no effect in Muslin: it is no annotation of this kind that Muslin knows`,
+				`Pod a/p: metadata.annotations[qos.projectcalico.org/ingressPacketRate]: has no effect in Muslin: limit bandwidth by kubernetes.io/ingress-bandwidth and egress-bandwidth; packets and connections are not limited`,
+			}},
+		{`{"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "s", "annotations": {"projectcalico.org/loadBalancerIPs": "[\"192.0.2.1\"]"}}}`,
+			[]string{`Service a/s: metadata.annotations[projectcalico.org/loadBalancerIPs]: has no effect in Muslin: Muslin does not assign addresses to Services of type LoadBalancer yet`}},
+		{`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "annotations": {"cni.projectcalico.org/ipv4pools": "[\"p\"]", "cni.projectcalico.org/hwAddr": "02:00:00:00:00:01"}}}`,
+			[]string{`Namespace a: metadata.annotations[cni.projectcalico.org/hwAddr]: has no effect in Muslin: it is read on pods alone`}},
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"}, "spec": {"node": "n"}}`,
+			[]string{`HostEndpoint h: no object of this kind has an effect in Muslin: rules for nodes themselves are the host's firewall's`}},
+		{`{"apiVersion": "operator.tigera.io/v1", "kind": "ManagementCluster", "metadata": {"name": "m"}}`, []string{`ManagementCluster m: is of a kind that Muslin does not know`}},
+		{`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 1}}`, nil},
+	} {
+		var o map[string]any
+		if err := json.Unmarshal([]byte(c.object), &o); err != nil {
+			t.Fatal(err)
+		}
+		problems, _ := compat.Object(o)
+		// An unknown kind of controller is of a newer API: it is told as well.
+		problems = slices.DeleteFunc(problems, func(p model.Problem) bool { return strings.Contains(p.Field, "policyMigration") })
+		if d := cmp.Diff(c.want, texts(problems)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.object, d)
+		}
+	}
+}
+
+func texts(problems []model.Problem) []string {
+	var out []string
+	for _, p := range problems {
+		out = append(out, p.String())
+	}
+	return out
+}
+
+// TestKeysOfCNI: Calico's own template, with its placeholders, and a plugin alone.
+func TestKeysOfCNI(t *testing.T) {
+	ref := model.Ref{Kind: "ConfigMap", Namespace: "kube-system", Name: "calico-config"}
+	got := texts(compat.CNI(ref, []byte(`{"name": "k8s-pod-network", "cniVersion": "1.0.0", "plugins": [
+		{"type": "calico", "log_level": "info", "log_file_path": "/var/log/cni.log", "datastore_type": "kubernetes", "nodename": "__KUBERNETES_NODE_NAME__",
+		 "mtu": __CNI_MTU__, "ipam": {"type": "calico-ipam"}, "policy": {"type": "k8s"}, "kubernetes": {"kubeconfig": "/etc/kubeconfig"}},
+		{"type": "portmap", "snat": true, "capabilities": {"portMappings": true}}]}`)))
+	want := []string{
+		"ConfigMap kube-system/calico-config: plugin calico.kubernetes.kubeconfig: /etc/kubeconfig has no effect in Muslin: the plugin asks the agent, and has no token",
+		"ConfigMap kube-system/calico-config: plugin calico.log_file_path: /var/log/cni.log has no effect in Muslin: the agent logs, not the plugin",
+		"ConfigMap kube-system/calico-config: plugin calico.log_level: info has no effect in Muslin: set MUSLIN_LOG_LEVEL in the environment of the DaemonSet",
+		"ConfigMap kube-system/calico-config: plugin calico.nodename: __KUBERNETES_NODE_NAME__ has no effect in Muslin: the node is the agent's",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	got = texts(compat.CNI(model.Ref{Kind: "File", Name: "x"}, []byte(`{"type": "muslin", "mtu": 1400, "windows_use_single_network": true, "container_settings": {"allow_ip_forwarding": true}}`)))
+	if d := cmp.Diff([]string{"File x: plugin muslin.windows_use_single_network: is no field that Muslin knows: it has no effect"}, got); d != "" {
+		t.Error(d)
+	}
+	if got := compat.CNI(ref, []byte(`no JSON`)); got != nil {
+		t.Error(got)
+	}
+}
+
+// TestDocs: docs/compat.md is the table, and docs/configuration.md has each field
+// of FelixConfiguration that has an effect.
+func TestDocs(t *testing.T) {
+	const file = "../../docs/compat.md"
+	want := compat.Markdown()
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, string(have)); d != "" {
+		t.Errorf("go test ./pkg/compat -run TestDocs -update writes it (-want +have):\n%s", d)
+	}
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## FelixConfiguration\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	felix, _ := compat.Find("projectcalico.org", "FelixConfiguration")
+	for name, f := range felix.Fields {
+		if has := strings.Contains(section, fmt.Sprintf("`%s`", name)); has != f.Effect {
+			t.Errorf("FelixConfiguration %s has an effect: %t; is in docs/configuration.md: %t", name, f.Effect, has)
+		}
+	}
+}
