@@ -36,18 +36,33 @@ func (d Document) Ref() string { return d.Kind.Name + " " + d.Name() }
 // order of their names; with deep the folders below too), or "-" for stdin. It
 // gives what it could read, and the errors of the rest joined.
 func Read(paths []string, deep bool, stdin io.Reader) ([]Document, error) {
+	return read(paths, deep, stdin, one)
+}
+
+// ReadAny is Read for objects of any kind, and for JSON that is no object of the
+// API, such as a CNI configuration: documents have no Kind.
+func ReadAny(paths []string, deep bool, stdin io.Reader) ([]Document, error) {
+	return read(paths, deep, stdin, func(from, _ string, o api.Object) ([]Document, error) {
+		return []Document{{From: from, Object: o}}, nil
+	})
+}
+
+// judge makes documents of one object of a kind.
+type judge func(from, kind string, o api.Object) ([]Document, error)
+
+func read(paths []string, deep bool, stdin io.Reader, accept judge) ([]Document, error) {
 	var out []Document
 	var errs []error
 	for _, path := range paths {
 		if path == "-" {
-			docs, err := decode("stdin", stdin)
+			docs, err := decode("stdin", stdin, accept)
 			out, errs = append(out, docs...), append(errs, err)
 			continue
 		}
 		files, err := expand(path, deep)
 		errs = append(errs, err)
 		for _, f := range files {
-			docs, err := readFile(f)
+			docs, err := readFile(f, accept)
 			out, errs = append(out, docs...), append(errs, err)
 		}
 	}
@@ -89,16 +104,16 @@ func expand(path string, deep bool) ([]string, error) {
 	return out, nil
 }
 
-func readFile(path string) ([]Document, error) {
+func readFile(path string, accept judge) ([]Document, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &api.UsageError{Err: err}
 	}
 	defer f.Close()
-	return decode(path, f)
+	return decode(path, f, accept)
 }
 
-func decode(name string, r io.Reader) ([]Document, error) {
+func decode(name string, r io.Reader, accept judge) ([]Document, error) {
 	var out []Document
 	var errs []error
 	docs := utilyaml.NewYAMLReader(bufio.NewReader(r))
@@ -125,7 +140,7 @@ func decode(name string, r io.Reader) ([]Document, error) {
 		if o == nil {
 			continue
 		}
-		more, err := unfold(from, o)
+		more, err := unfold(from, o, accept)
 		out, errs = append(out, more...), append(errs, err)
 	}
 }
@@ -139,11 +154,11 @@ func object(data []byte) (o api.Object, err error) {
 }
 
 // unfold takes Lists apart.
-func unfold(from string, o api.Object) ([]Document, error) {
+func unfold(from string, o api.Object, accept judge) ([]Document, error) {
 	items, isList := o["items"].([]any)
 	name, _ := o["kind"].(string)
 	if !isList {
-		return one(from, name, o)
+		return accept(from, name, o)
 	}
 	var out []Document
 	var errs []error
@@ -153,7 +168,7 @@ func unfold(from string, o api.Object) ([]Document, error) {
 			errs = append(errs, api.Usagef("%s: items[%d] is no object", from, i))
 			continue
 		}
-		docs, err := unfold(fmt.Sprintf("%s, items[%d]", from, i), item)
+		docs, err := unfold(fmt.Sprintf("%s, items[%d]", from, i), item, accept)
 		out, errs = append(out, docs...), append(errs, err)
 	}
 	return out, errors.Join(errs...)
