@@ -49,6 +49,7 @@ type agent struct {
 	conds     *conditions
 	metrics   *metrics
 	registry  *prometheus.Registry
+	apiConns  *apiConnections
 	cluster   *kube.Cluster
 	alloc     *ipam.Allocator
 	links     *link.Watcher
@@ -124,6 +125,7 @@ func (a *agent) build() (err error) {
 	if err != nil {
 		return err
 	}
+	a.apiConns = newAPIConnections(rest)
 	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Logger: a.log}); err != nil {
 		return err
 	}

@@ -123,6 +123,7 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	host, version := p.a.links.Look()
 	if version != p.seen {
 		p.seen = version
+		p.a.apiConns.host(host)
 		p.a.address.look.notify()
 	}
 	if p.a.speech.ways.stale(host, pods) {
