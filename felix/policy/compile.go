@@ -54,8 +54,10 @@ type casefile struct {
 	tiers    []tier
 	pods     map[podKey]*pod
 	groups   []*group
+	byName   map[string][]*group // by namespace
 	netsets  []netset
-	asked    map[string]*choice  // by the text of a selector
+	asked    map[model.Selector]*choice
+	texts    map[string]*choice  // the same, by the text of a selector
 	judged   map[*group]Endpoint // what the endpoints of a group get
 	lists    map[string]ChainID  // by the policies of a chain, see listKey
 	problems []model.Problem
@@ -68,7 +70,7 @@ func newCase(in Input) *casefile {
 			Complete: true, Endpoints: map[string]Endpoint{},
 			Chains: map[ChainID]Chain{}, Sets: map[SetID]Set{},
 		},
-		pods: map[podKey]*pod{}, asked: map[string]*choice{}, judged: map[*group]Endpoint{}, lists: map[string]ChainID{},
+		pods: map[podKey]*pod{}, byName: map[string][]*group{}, asked: map[model.Selector]*choice{}, texts: map[string]*choice{}, judged: map[*group]Endpoint{}, lists: map[string]ChainID{},
 	}
 	if len(in.View.Policies) > 0 {
 		c.tiers = c.sortTiers()

@@ -51,6 +51,7 @@ func (c *casefile) findGroups() {
 			g = &group{labels: c.podLabels(p.PolicyPod)}
 			byKey[key] = g
 			c.groups = append(c.groups, g)
+			c.byName[p.Namespace] = append(c.byName[p.Namespace], g)
 		}
 		p.group = g
 		g.pods = append(g.pods, p)

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
-	"github.com/muslin-net/muslin/pkg/selector"
 )
 
 // hash makes the part of an id behind its prefix.
@@ -21,31 +20,51 @@ func hash(text string) string {
 // choice is what a selector selects.
 type choice struct {
 	text   string
-	groups map[*group]bool
+	groups []*group
 	nets   bool // a network set is among them
 	sel    model.Selector
 }
 
-// choose evaluates a selector once for each group. nil selects everything.
+// choose evaluates a selector once for each group that can match.
 func (c *casefile) choose(s model.Selector) *choice {
-	if s == nil {
-		s = selector.All()
-	}
-	text := s.String()
-	if have := c.asked[text]; have != nil {
+	if have := c.asked[s]; have != nil {
 		return have
 	}
-	out := &choice{text: text, groups: map[*group]bool{}, sel: s}
-	for _, g := range c.groups {
-		if s.Matches(g.labels) {
-			out.groups[g] = true
+	text := s.String()
+	out := c.texts[text]
+	if out == nil {
+		out = &choice{text: text, sel: s}
+		for _, g := range c.candidates(s) {
+			if s.Matches(g.labels) {
+				out.groups = append(out.groups, g)
+			}
 		}
+		out.nets = slices.ContainsFunc(c.netsets, func(n netset) bool { return s.Matches(n.labels) })
+		c.texts[text] = out
 	}
-	for _, n := range c.netsets {
-		out.nets = out.nets || s.Matches(n.labels)
-	}
-	c.asked[text] = out
+	c.asked[s] = out
 	return out
+}
+
+// candidates gives the groups that s may select: those of its namespace, if it
+// asks for one.
+func (c *casefile) candidates(s model.Selector) []*group {
+	if ns, ok := namespaceOf(s); ok {
+		return c.byName[ns]
+	}
+	return c.groups
+}
+
+// namespaceOf gives the namespace that everything s selects is in, if it asks for
+// one.
+func namespaceOf(s model.Selector) (string, bool) {
+	if e, ok := s.(except); ok {
+		s = e.of
+	}
+	if r, ok := s.(interface{ Requires(string) (string, bool) }); ok {
+		return r.Requires(model.LabelNamespace)
+	}
+	return "", false
 }
 
 // selected gives the sets that hold what a selector selects: the addresses of
@@ -65,7 +84,7 @@ func (c *casefile) addressSet(of *choice) SetID {
 		return id
 	}
 	set := Set{ID: id, Kind: Addresses, Name: of.text}
-	for g := range of.groups {
+	for _, g := range of.groups {
 		for _, p := range g.pods {
 			set.Addresses = append(set.Addresses, p.addrs...)
 		}
@@ -133,16 +152,15 @@ func (c *casefile) portSet(s model.Selector, own bool, protocol uint8, names []s
 		return id
 	}
 	set := Set{ID: id, Kind: Ports, Name: text}
-	add := func(g *group) {
+	groups := c.groups
+	if s != nil {
+		groups = c.choose(s).groups
+	}
+	for _, g := range groups {
 		for _, p := range g.pods {
 			if s != nil || !own || p.local {
 				set.Ports = append(set.Ports, p.named(protocol, names)...)
 			}
-		}
-	}
-	for _, g := range c.groups {
-		if s == nil || c.choose(s).groups[g] {
-			add(g)
 		}
 	}
 	slices.SortFunc(set.Ports, AddrPort.Compare)

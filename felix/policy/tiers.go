@@ -37,6 +37,16 @@ func (p *policy) decides(d direction) bool {
 	return p.Egress
 }
 
+func (p *policy) selects(g *group) bool {
+	if p.Selector == nil {
+		return true
+	}
+	if ns, ok := namespaceOf(p.Selector); ok && ns != g.labels[model.LabelNamespace] {
+		return false
+	}
+	return p.Selector.Matches(g.labels)
+}
+
 // builtin are the tiers that exist whether or not they have an object, and that no
 // object can change.
 var builtin = []model.Tier{
@@ -97,7 +107,7 @@ func (c *casefile) endpoint(g *group) Endpoint {
 	for _, t := range c.tiers {
 		var list []*policy
 		for _, p := range t.policies {
-			if c.choose(p.Selector).groups[g] {
+			if p.selects(g) {
 				list = append(list, p)
 			}
 		}

@@ -46,3 +46,18 @@ func TestIsGlobal(t *testing.T) {
 		}
 	}
 }
+
+func TestRequires(t *testing.T) {
+	for text, want := range map[string]string{
+		"n == 'x'": "x", "has(a) && n == 'x'": "x", "n == 'x' || has(a)": "", "!(n == 'x')": "", "n in {'x'}": "", "n != 'x'": "", "": "",
+		"m == 'x' && (n == 'y')": "y",
+	} {
+		s, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := s.Requires("n"); got != want || ok != (want != "") {
+			t.Errorf("%s: %q %v", text, got, ok)
+		}
+	}
+}

@@ -18,6 +18,24 @@ func (s *Selector) Matches(labels map[string]string) bool {
 	return s == nil || s.root == nil || s.root.matches(labels)
 }
 
+// Requires gives the value that everything the selector selects has for a label,
+// as far as that can be seen from its form: ok is false if it asks for no one value.
+func (s *Selector) Requires(label string) (value string, ok bool) {
+	if s == nil {
+		return "", false
+	}
+	nodes := []node{s.root}
+	if l, and := s.root.(listNode); and && l.op == "&&" {
+		nodes = l.of
+	}
+	for _, n := range nodes {
+		if c, is := n.(compareNode); is && c.op == "==" && c.label == label {
+			return c.value, true
+		}
+	}
+	return "", false
+}
+
 // String gives the selector in one spelling: parsing it again gives an equal
 // selector, and equal selectors have equal texts.
 func (s *Selector) String() string {

@@ -1,0 +1,58 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/selector"
+)
+
+// town is a cluster with so many pods: 20 to a namespace, each with three labels, 40 of
+// them on this node, and two policies to a namespace.
+func town(pods int) Input {
+	in := Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}}}
+	for i := range pods {
+		ns := fmt.Sprint("ns", i/20)
+		in.View.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns, "team": fmt.Sprint("t", i/20%10)}
+		p := model.PolicyPod{
+			Namespace: ns, Name: fmt.Sprint("pod", i), Node: "there", ServiceAccount: "default",
+			Labels:    map[string]string{"app": fmt.Sprint("app", i%5), "pod-template-hash": fmt.Sprint(i / 4), "tier": "x"},
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})},
+			Ports:     []model.NamedPort{{Name: "http", Protocol: 6, Port: 8080}},
+		}
+		if i%(pods/40) == 0 {
+			p.Node = "here"
+			in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: ns, Pod: p.Name, HostInterface: fmt.Sprint("cali", i), Addresses: p.Addresses})
+		}
+		in.View.Pods = append(in.View.Pods, p)
+		if i%20 == 0 {
+			own := selector.Equal(model.LabelNamespace, ns)
+			in.View.Policies = append(in.View.Policies,
+				model.Policy{Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "deny"}, Tier: "default", Order: 1000, Selector: own, Ingress: true, Egress: true},
+				model.Policy{
+					Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "web"}, Tier: "default", Order: 1000, Ingress: true,
+					Selector: selector.And(own, selector.Equal("app", "app0")),
+					IngressRules: []model.PolicyRule{{
+						Action: model.PolicyAllow, Protocol: 6, Destination: model.PolicyPeer{Ports: []model.PolicyPort{{Name: "http"}, {First: 80, Last: 80}}},
+						Source: model.PolicyPeer{Selector: selector.And(own, selector.Equal("app", "app1"))},
+					}, {
+						Action: model.PolicyAllow, Source: model.PolicyPeer{Selector: selector.Equal("pcns.team", "t1")},
+					}},
+				})
+		}
+	}
+	return in
+}
+
+func BenchmarkCompile(b *testing.B) {
+	for _, pods := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			in := town(pods)
+			for b.Loop() {
+				Compile(in)
+			}
+		})
+	}
+}
