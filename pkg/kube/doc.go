@@ -16,12 +16,13 @@
 // IPAMConfigurations, IPReservations and this node's CalicoNodeStatuses, and one
 // for each Secret that a BGP password names; Services and EndpointSlices only
 // while BGP announces services, every node's BlockAffinities only while the
-// route origin check is on. With Options.Policy also NetworkPolicies of both APIs,
-// GlobalNetworkPolicies, Tiers and (Global)NetworkSets, every node's Pods only while
-// there is a policy, ServiceAccounts only while one selects by them. It writes nodes/status of its own node (condition
-// NetworkUnavailable, projectcalico.org/ annotations), the status of its
-// CalicoNodeStatuses, and Events; the controller writes the status
-// subresource of the v3 kinds and the default objects that are absent.
+// route origin check is on. With Options.Policy also NetworkPolicies of both
+// APIs, GlobalNetworkPolicies, Tiers and (Global)NetworkSets, every node's Pods
+// only while there is a policy, ServiceAccounts only while one selects by them.
+// It writes nodes/status of its own node (condition NetworkUnavailable,
+// projectcalico.org/ annotations), the status of its CalicoNodeStatuses, and
+// Events; the controller writes the status subresource of the v3 kinds and the
+// default objects that are absent.
 // A fresh process recognises what is its own by those names alone and writes
 // nothing that is already there.
 package kube
