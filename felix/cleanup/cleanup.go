@@ -1,5 +1,5 @@
 // Package cleanup takes back everything that Muslin put into the kernel of a
-// node: the routes, the nftables table, the tunnel devices and, when asked, the
+// node: the routes, the nftables tables, the tunnel devices and, when asked, the
 // pods' links. It is the last thing that is done on a node that leaves Muslin.
 //
 // It decides nothing and has no footprint of its own: each room below felix
@@ -19,6 +19,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix/nft"
 	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/felix/policynft"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/tunnel"
 )
@@ -35,6 +36,7 @@ type Options struct {
 type Removed struct {
 	Routes  int      // routes of protocol model.RouteProtocol
 	Table   bool     // the nftables table "inet muslin"
+	Policy  bool     // the nftables table "inet muslin-policy"
 	Tunnels []string // names of tunnel devices
 	Pods    []string // names of the node's ends of pods' links
 	// PodsLeft are links of pods that were not asked for and stay.
@@ -45,11 +47,12 @@ type Removed struct {
 // absent is removed already.
 func Run(ctx context.Context, o Options) (Removed, error) {
 	var out Removed
-	var errs [4]error
+	var errs [5]error
 	// Routes over a tunnel go before the tunnel, so that each is counted.
 	out.Routes, errs[0] = route.Remove(ctx, o.NetNS)
 	out.Tunnels, errs[1] = tunnel.Remove(o.NetNS)
 	out.Table, errs[2] = nft.Remove(o.NetNS)
+	out.Policy, errs[4] = policynft.Remove(o.NetNS)
 	out.Pods, out.PodsLeft, errs[3] = pods(ctx, o)
 	return out, errors.Join(errs[:]...)
 }
@@ -82,6 +85,7 @@ func (r Removed) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "routes removed: %d\n", r.Routes)
 	fmt.Fprintf(&b, "nftables table inet muslin removed: %t\n", r.Table)
+	fmt.Fprintf(&b, "nftables table inet muslin-policy removed: %t\n", r.Policy)
 	line := func(what string, names []string) {
 		fmt.Fprintf(&b, "%s: %d", what, len(names))
 		if len(names) > 0 {

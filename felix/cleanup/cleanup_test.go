@@ -12,6 +12,8 @@ import (
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/nft"
 	"github.com/muslin-net/muslin/felix/pod"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/felix/policynft"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/tunnel"
 )
@@ -79,6 +81,15 @@ func write(t *testing.T, n *nstest.NS, s felix.State) {
 		t.Fatal(err)
 	}
 	defer routes.Close()
+	closing, err := policynft.New(policynft.Options{NetNS: n.Path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing.Close()
+	closed := policy.Program{Complete: true, Chains: map[policy.ChainID]policy.Chain{"i-0": {ID: "i-0", Rules: []policy.Rule{{Verdict: policy.Deny}}}}}
+	if err := closing.Apply(t.Context(), closed, []string{"cali"}); err != nil {
+		t.Fatal(err)
+	}
 	for _, err := range []error{tunnels.Apply(t.Context(), s), rules.Apply(t.Context(), s), routes.Apply(t.Context(), s)} {
 		if err != nil {
 			t.Fatal(err)
@@ -126,7 +137,7 @@ func TestNothingOfOursRemains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Removed{Routes: 4, Table: true, Tunnels: []string{felix.VXLANDevice}, Pods: []string{host}}
+	want := Removed{Routes: 4, Table: true, Policy: true, Tunnels: []string{felix.VXLANDevice}, Pods: []string{host}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
 	}
@@ -147,7 +158,7 @@ func TestPodLinksStayUnlessAskedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Removed{Routes: 4, Table: true, Tunnels: []string{felix.VXLANDevice}, PodsLeft: []string{host}}
+	want := Removed{Routes: 4, Table: true, Policy: true, Tunnels: []string{felix.VXLANDevice}, PodsLeft: []string{host}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
 	}

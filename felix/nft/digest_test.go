@@ -28,19 +28,19 @@ func mustCompile(t *testing.T, rules felix.Ruleset) *program {
 func TestDigestIsOverWhatIsWritten(t *testing.T) {
 	rules := rulesets()["all"]
 	before, after := mustCompile(t, rules), mustCompile(t, rules)
-	for i, c := range after.chains {
-		if c.digest != before.chains[i].digest {
+	for i, c := range after.Chains {
+		if c.Digest() != before.Chains[i].Digest() {
 			t.Fatalf("chain %s is another one each time", c.Name)
 		}
 		if c.Name != chainFromPod {
 			continue
 		}
-		last := c.rules[len(c.rules)-1]
+		last := c.Rules[len(c.Rules)-1]
 		last.Exprs[len(last.Exprs)-1] = &expr.Verdict{Kind: expr.VerdictAccept}
-		if err := c.sign(); err != nil {
+		if err := c.Sign(); err != nil {
 			t.Fatal(err)
 		}
-		if c.digest == before.chains[i].digest {
+		if c.Digest() == before.Chains[i].Digest() {
 			t.Error("a verdict makes no difference")
 		}
 	}

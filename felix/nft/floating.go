@@ -2,13 +2,13 @@ package nft
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nftw"
 )
 
 // floatingSets are maps from a floating address to the pod's, and from a pod
@@ -33,19 +33,9 @@ func (p *program) floatingSets(f felix.Floating) {
 		if !v4 {
 			kind, suffix = nftables.TypeIP6Addr, "6"
 		}
-		p.mapping("floating"+suffix, kind, kind, to)
-		p.mapping("floating-self"+suffix, nftables.MustConcatSetType(kind, kind), kind, self)
+		p.Map("floating"+suffix, kind, kind, to)
+		p.Map("floating-self"+suffix, nftables.MustConcatSetType(kind, kind), kind, self)
 	}
-}
-
-func (p *program) mapping(name string, key, data nftables.SetDatatype, elements []nftables.SetElement) {
-	p.sets = append(p.sets, &set{
-		Set: &nftables.Set{
-			Table: p.table, Name: name, KeyType: key, DataType: data, IsMap: true,
-			Concatenation: strings.Contains(key.Name, "."),
-		},
-		elements: elements, live: true,
-	})
 }
 
 // floating rewrites the destination of what comes in and of what the node itself
@@ -58,17 +48,17 @@ func (p *program) floating(f felix.Floating) {
 		name string
 		hook *nftables.ChainHook
 	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
-		c := p.chain("floating-"+at.name, base(nftables.ChainTypeNAT, at.hook, felix.PriorityFloat))
-		c.add(isIPv4(), destination(true), p.translateBy("floating4", expr.NATTypeDestNAT, unix.NFPROTO_IPV4))
-		c.add(isIPv6(), destination(false), p.translateBy("floating6", expr.NATTypeDestNAT, unix.NFPROTO_IPV6))
+		c := p.Chain("floating-"+at.name, nftw.Base(nftables.ChainTypeNAT, at.hook, felix.PriorityFloat))
+		c.Add(nftw.IsIPv4(), nftw.Destination(true), p.translateBy("floating4", expr.NATTypeDestNAT, unix.NFPROTO_IPV4))
+		c.Add(nftw.IsIPv6(), nftw.Destination(false), p.translateBy("floating6", expr.NATTypeDestNAT, unix.NFPROTO_IPV6))
 	}
 }
 
 // floatingSelf gives a pod that talks to itself by a floating address answers
 // from that address.
-func (p *program) floatingSelf(c *chain) {
-	c.add(isIPv4(), sourceAndDestination(true), p.translateBy("floating-self4", expr.NATTypeSourceNAT, unix.NFPROTO_IPV4))
-	c.add(isIPv6(), sourceAndDestination(false), p.translateBy("floating-self6", expr.NATTypeSourceNAT, unix.NFPROTO_IPV6))
+func (p *program) floatingSelf(c *nftw.Chain) {
+	c.Add(nftw.IsIPv4(), sourceAndDestination(true), p.translateBy("floating-self4", expr.NATTypeSourceNAT, unix.NFPROTO_IPV4))
+	c.Add(nftw.IsIPv6(), sourceAndDestination(false), p.translateBy("floating-self6", expr.NATTypeSourceNAT, unix.NFPROTO_IPV6))
 }
 
 // sourceAndDestination loads both addresses side by side.
@@ -77,16 +67,16 @@ func sourceAndDestination(v4 bool) []expr.Any {
 	if v4 {
 		second = unix.NFT_REG32_01 // 4 bytes each
 	}
-	load := destination(v4)
+	load := nftw.Destination(v4)
 	load[0].(*expr.Payload).DestRegister = second
-	return append(source(v4), load...)
+	return append(nftw.Source(v4), load...)
 }
 
 // translateBy rewrites an address to what a map has for the first register, and
 // does nothing where it has none.
 func (p *program) translateBy(name string, kind expr.NATType, family uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: name, SetID: p.find(name).ID},
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: name},
 		&expr.NAT{Type: kind, Family: family, RegAddrMin: 1},
 	}
 }

@@ -1,54 +1,30 @@
 package nft
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nftw"
 )
 
 const (
-	chainGeneration = "generation"
-	chainFromPod    = "from-pod"
-	chainToNode     = "from-pod-to-node"
-	chainTunnelled  = "tunnelled"
+	chainFromPod   = "from-pod"
+	chainToNode    = "from-pod-to-node"
+	chainTunnelled = "tunnelled"
 )
 
 // program is a Ruleset in the library's words.
-type program struct {
-	table  *nftables.Table
-	sets   []*set
-	chains []*chain
-}
-
-type set struct {
-	*nftables.Set
-	elements []nftables.SetElement
-	// live sets change element by element, the others as a whole.
-	live bool
-}
-
-type chain struct {
-	*nftables.Chain
-	rules  []*nftables.Rule
-	digest string // of the rules
-}
+type program struct{ *nftw.Table }
 
 // compile turns rules into a program. It is the twin of felix.Ruleset.String:
 // the tests load both and compare what the kernel then lists.
 func compile(r felix.Ruleset) (*program, error) {
-	p := &program{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: felix.TableName}}
+	p := &program{nftw.NewTable(felix.TableName)}
 	p.natSets(r.NAT)
 	p.podSets(r.Spoofing)
 	p.nodeSets(r.Tunnels)
@@ -59,134 +35,20 @@ func compile(r felix.Ruleset) (*program, error) {
 	p.services(r.Services)
 	p.floating(r.Floating)
 	p.postrouting(r)
-	g := p.chain(chainGeneration, nil)
-	g.rules = append(g.rules, &nftables.Rule{
-		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
-		UserData: userdata.AppendString(nil, userdata.TypeComment, p.schema()),
-	})
-	return p, p.mark()
-}
-
-// typeMark is the kind of user data that a rule's mark is. nft knows comments
-// (0) and leaves what it does not know alone.
-const typeMark userdata.Type = 0x6d
-
-// mark signs each rule with the digest of its chain and its place, so that one
-// that somebody else wrote in its stead is seen, and one that another version of
-// ours wrote otherwise.
-func (p *program) mark() error {
-	for _, c := range p.chains {
-		if err := c.sign(); err != nil {
-			return fmt.Errorf("chain %s: %w", c.Name, err)
-		}
-	}
-	return nil
-}
-
-// sign takes the digest over what is written.
-func (c *chain) sign() error {
-	sum := sha256.New()
-	for _, rule := range c.rules {
-		for _, e := range rule.Exprs {
-			b, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(sum, "%d %s", len(b), b)
-		}
-		fmt.Fprintf(sum, "rule %d %s", len(rule.UserData), rule.UserData)
-	}
-	c.digest = hex.EncodeToString(sum.Sum(nil)[:8])
-	for i, rule := range c.rules {
-		rule.UserData = userdata.Append(rule.UserData, typeMark, []byte(c.digest+" "+strconv.Itoa(i)))
-	}
-	return nil
-}
-
-// schema is a digest of what kinds of sets there are, without their elements: a
-// set cannot be changed, only made anew with all that refers to it.
-func (p *program) schema() string {
-	sum := sha256.New()
-	for _, s := range p.sets {
-		fmt.Fprintf(sum, "%q %s %s %t %t %t\n", s.Name, s.KeyType.Name, s.DataType.Name, s.IsMap, s.Interval, s.Concatenation)
-	}
-	return hex.EncodeToString(sum.Sum(nil)[:8])
-}
-
-func (p *program) chain(name string, base *nftables.Chain) *chain {
-	c := &chain{Chain: &nftables.Chain{Name: name, Table: p.table}}
-	if base != nil {
-		c.Type, c.Hooknum, c.Priority, c.Policy = base.Type, base.Hooknum, base.Priority, base.Policy
-	}
-	p.chains = append(p.chains, c)
-	return c
-}
-
-func base(kind nftables.ChainType, hook *nftables.ChainHook, priority int32) *nftables.Chain {
-	accept := nftables.ChainPolicyAccept
-	return &nftables.Chain{Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: &accept}
-}
-
-func (c *chain) add(exprs ...[]expr.Any) {
-	c.rules = append(c.rules, &nftables.Rule{Exprs: slices.Concat(exprs...)})
-}
-
-func (p *program) set(name string, kind nftables.SetDatatype, interval, live bool, elements []nftables.SetElement) {
-	var order binaryutil.ByteOrder // for nft, which lists names backwards without
-	if kind.Name == nftables.TypeIFName.Name {
-		order = binaryutil.NativeEndian
-	}
-	p.sets = append(p.sets, &set{
-		Set: &nftables.Set{
-			Table: p.table, Name: name, KeyType: kind, KeyByteOrder: order, Interval: interval,
-			Concatenation: strings.Contains(kind.Name, "."),
-		},
-		elements: elements, live: live,
-	})
-}
-
-func (p *program) find(name string) *nftables.Set {
-	for _, s := range p.sets {
-		if s.Name == name {
-			return s.Set
-		}
-	}
-	return nil
+	return p, p.Finish(p.Schema())
 }
 
 func (p *program) natSets(n felix.NAT) {
 	from4, from6 := felix.ByFamily(n.Sources)
 	to4, to6 := felix.ByFamily(n.Exclude)
 	if len(from4) > 0 {
-		p.set("nat-from4", nftables.TypeIPAddr, true, false, ranges(from4))
-		p.set("nat-not4", nftables.TypeIPAddr, true, false, ranges(to4))
+		p.Set("nat-from4", nftables.TypeIPAddr, true, false, nftw.Ranges(from4))
+		p.Set("nat-not4", nftables.TypeIPAddr, true, false, nftw.Ranges(to4))
 	}
 	if len(from6) > 0 {
-		p.set("nat-from6", nftables.TypeIP6Addr, true, false, ranges(from6))
-		p.set("nat-not6", nftables.TypeIP6Addr, true, false, ranges(to6))
+		p.Set("nat-from6", nftables.TypeIP6Addr, true, false, nftw.Ranges(from6))
+		p.Set("nat-not6", nftables.TypeIP6Addr, true, false, nftw.Ranges(to6))
 	}
-}
-
-// ranges gives the half-open intervals of sorted, disjoint prefixes.
-func ranges(in []netip.Prefix) []nftables.SetElement {
-	var out []nftables.SetElement
-	for _, p := range in {
-		out = append(out, nftables.SetElement{Key: p.Masked().Addr().AsSlice()})
-		if next := last(p).Next(); next.IsValid() {
-			out = append(out, nftables.SetElement{Key: next.AsSlice(), IntervalEnd: true})
-		}
-	}
-	return out
-}
-
-// last is the highest address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 1 << (7 - i%8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 func (p *program) podSets(s felix.Spoofing) {
@@ -204,7 +66,7 @@ func (p *program) podSets(s felix.Spoofing) {
 					one = append(one, nftables.SetElement{Key: podKey(pod.Interface, src.Addr())})
 				} else {
 					net = append(net, nftables.SetElement{
-						Key: podKey(pod.Interface, src.Addr()), KeyEnd: podKey(pod.Interface, last(src)),
+						Key: podKey(pod.Interface, src.Addr()), KeyEnd: podKey(pod.Interface, nftw.Last(src)),
 					})
 				}
 			}
@@ -214,24 +76,20 @@ func (p *program) podSets(s felix.Spoofing) {
 			kind, suffix = nftables.TypeIP6Addr, "6"
 		}
 		key := nftables.MustConcatSetType(nftables.TypeIFName, kind)
-		p.set("pod-source"+suffix, key, false, true, one)
-		p.set("pod-source-net"+suffix, key, true, true, net)
+		p.Set("pod-source"+suffix, key, false, true, one)
+		p.Set("pod-source-net"+suffix, key, true, true, net)
 	}
 	var speakers []nftables.SetElement
 	for _, pod := range s.Pods {
 		if pod.Speaks {
-			speakers = append(speakers, nftables.SetElement{Key: name16(pod.Interface)})
+			speakers = append(speakers, nftables.SetElement{Key: nftw.InterfaceName(pod.Interface)})
 		}
 	}
-	p.set("pod-speakers", nftables.TypeIFName, false, true, speakers)
+	p.Set("pod-speakers", nftables.TypeIFName, false, true, speakers)
 }
 
-func podKey(iface string, a netip.Addr) []byte { return append(name16(iface), a.AsSlice()...) }
-
-func name16(name string) []byte {
-	b := make([]byte, unix.IFNAMSIZ)
-	copy(b, name)
-	return b
+func podKey(iface string, a netip.Addr) []byte {
+	return append(nftw.InterfaceName(iface), a.AsSlice()...)
 }
 
 func (p *program) nodeSets(g felix.TunnelGuard) {
@@ -247,14 +105,14 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 			v6 = append(v6, e)
 		}
 	}
-	p.set("nodes4", nftables.TypeIPAddr, false, false, v4)
-	p.set("nodes6", nftables.TypeIP6Addr, false, false, v6)
+	p.Set("nodes4", nftables.TypeIPAddr, false, false, v4)
+	p.Set("nodes6", nftables.TypeIP6Addr, false, false, v6)
 	out4, out6 := felix.ByFamily(g.External)
 	if len(out4) > 0 {
-		p.set("external4", nftables.TypeIPAddr, true, false, ranges(out4))
+		p.Set("external4", nftables.TypeIPAddr, true, false, nftw.Ranges(out4))
 	}
 	if len(out6) > 0 {
-		p.set("external6", nftables.TypeIP6Addr, true, false, ranges(out6))
+		p.Set("external6", nftables.TypeIP6Addr, true, false, nftw.Ranges(out6))
 	}
 }
 
@@ -265,9 +123,9 @@ func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
 	if v4 {
 		suffix, external = "4", out4
 	}
-	match := slices.Concat(source(v4), p.lookup("nodes"+suffix, true))
+	match := slices.Concat(nftw.Source(v4), p.NotIn("nodes"+suffix))
 	if len(external) > 0 {
-		match = slices.Concat(match, source(v4), p.lookup("external"+suffix, true))
+		match = slices.Concat(match, nftw.Source(v4), p.NotIn("external"+suffix))
 	}
 	return match
 }
@@ -277,30 +135,30 @@ func (p *program) fromPod(r felix.Ruleset) {
 	if s.Prefix == "" {
 		return
 	}
-	in := p.chain("prerouting", base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityPods))
+	in := p.Chain("prerouting", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, felix.PriorityPods))
 	for _, prefix := range s.Prefixes() {
-		in.add(fromInterface(prefix), to(expr.VerdictGoto, chainFromPod))
+		in.Add(nftw.FromInterface(prefix), nftw.To(expr.VerdictGoto, chainFromPod))
 	}
-	c := p.chain(chainFromPod, nil)
-	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	c := p.Chain(chainFromPod, nil)
+	accept, drop := nftw.Verdict(expr.VerdictAccept), nftw.Verdict(expr.VerdictDrop)
 	if s.NoVXLAN {
 		for _, port := range r.Tunnels.VXLANPorts {
-			c.add(isPort(felix.Port{Protocol: "udp", Port: port}), drop)
+			c.Add(isPort(felix.Port{Protocol: "udp", Port: port}), drop)
 		}
 	}
 	if s.NoIPIP {
-		c.add(isIPIP(), drop)
+		c.Add(isIPIP(), drop)
 	}
-	c.add(isICMP(), icmpType(icmpRedirect), count(), drop)
-	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source4", false), accept)
-	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source6", false), accept)
-	c.add(isICMPv6(), icmpType(ndRouterAdvert), count(), drop)
-	c.add(isICMPv6(), icmpType(ndRedirect), count(), drop)
-	c.add(isIPv6(), source(false), equal(make([]byte, 16)), accept)
-	c.add(isIPv6(), source(false), linkLocal(), accept)
-	c.add(isIPv4(), interfaceAndSource(true), p.lookup("pod-source-net4", false), accept)
-	c.add(isIPv6(), interfaceAndSource(false), p.lookup("pod-source-net6", false), accept)
-	c.add(count(), drop)
+	c.Add(nftw.IsICMP(), nftw.ICMPType(icmpRedirect), nftw.Count(), drop)
+	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source4"), accept)
+	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source6"), accept)
+	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRouterAdvert), nftw.Count(), drop)
+	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRedirect), nftw.Count(), drop)
+	c.Add(nftw.IsIPv6(), nftw.Source(false), nftw.Equal(make([]byte, 16)), accept)
+	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), accept)
+	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source-net4"), accept)
+	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source-net6"), accept)
+	c.Add(nftw.Count(), drop)
 }
 
 func (p *program) input(r felix.Ruleset) {
@@ -309,50 +167,50 @@ func (p *program) input(r felix.Ruleset) {
 	if !pods && !r.Tunnels.Any() {
 		return
 	}
-	c := p.chain("input", base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
+	c := p.Chain("input", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
 	for _, port := range r.Tunnels.VXLANPorts {
-		c.add(isPort(felix.Port{Protocol: "udp", Port: port}), to(expr.VerdictJump, chainTunnelled))
+		c.Add(isPort(felix.Port{Protocol: "udp", Port: port}), nftw.To(expr.VerdictJump, chainTunnelled))
 	}
 	if r.Tunnels.IPIP {
-		c.add(isIPIP(), to(expr.VerdictJump, chainTunnelled))
+		c.Add(isIPIP(), nftw.To(expr.VerdictJump, chainTunnelled))
 	}
 	if pods {
 		for _, prefix := range s.Prefixes() {
-			c.add(fromInterface(prefix), to(expr.VerdictGoto, chainToNode))
+			c.Add(nftw.FromInterface(prefix), nftw.To(expr.VerdictGoto, chainToNode))
 		}
 		p.toNode(s)
 	}
 	if r.Tunnels.Any() {
-		c, drop := p.chain(chainTunnelled, nil), verdict(expr.VerdictDrop)
-		c.add(isIPv4(), p.fromStranger(r.Tunnels, true), drop)
-		c.add(isIPv6(), p.fromStranger(r.Tunnels, false), drop)
+		c, drop := p.Chain(chainTunnelled, nil), nftw.Verdict(expr.VerdictDrop)
+		c.Add(nftw.IsIPv4(), p.fromStranger(r.Tunnels, true), drop)
+		c.Add(nftw.IsIPv6(), p.fromStranger(r.Tunnels, false), drop)
 	}
 }
 
 func (p *program) toNode(s felix.Spoofing) {
-	c := p.chain(chainToNode, nil)
-	accept, drop := verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	c := p.Chain(chainToNode, nil)
+	accept, drop := nftw.Verdict(expr.VerdictAccept), nftw.Verdict(expr.VerdictDrop)
 	for _, port := range s.SpeakersPorts() {
-		c.add(isPort(port), meta(expr.MetaKeyIIFNAME), p.lookup("pod-speakers", true), count(), drop)
+		c.Add(isPort(port), nftw.Meta(expr.MetaKeyIIFNAME), p.NotIn("pod-speakers"), nftw.Count(), drop)
 	}
 	if s.ToHost != "Drop" {
 		return
 	}
-	c.add(establishedOrRelated(), accept)
-	c.add(isICMPv6(), icmpTypes(ndRouterSolicit, ndNeighborAdvert), accept)
+	c.Add(nftw.EstablishedOrRelated(), accept)
+	c.Add(nftw.IsICMPv6(), nftw.ICMPTypes(ndRouterSolicit, ndNeighborAdvert), accept)
 	for _, port := range s.SpeakersPorts() {
-		c.add(isPort(port), accept)
+		c.Add(isPort(port), accept)
 	}
-	c.add(count(), drop)
+	c.Add(nftw.Count(), drop)
 }
 
 func (p *program) serviceSets(g felix.ServiceGuard) {
 	v4, v6 := felix.ByFamily(g.Ranges)
 	if len(v4) > 0 {
-		p.set("services4", nftables.TypeIPAddr, true, false, ranges(v4))
+		p.Set("services4", nftables.TypeIPAddr, true, false, nftw.Ranges(v4))
 	}
 	if len(v6) > 0 {
-		p.set("services6", nftables.TypeIP6Addr, true, false, ranges(v6))
+		p.Set("services6", nftables.TypeIP6Addr, true, false, nftw.Ranges(v6))
 	}
 }
 
@@ -363,20 +221,20 @@ func (p *program) services(g felix.ServiceGuard) {
 	}
 	// A chain of the type nat is passed by the first packet of a connection
 	// alone. It cannot reject.
-	var c *chain
-	from, end := forwarded(), verdict(expr.VerdictDrop)
+	var c *nftw.Chain
+	from, end := forwarded(), nftw.Verdict(expr.VerdictDrop)
 	if g.Reject {
-		c = p.chain("forward", base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
-		c.add(establishedOrRelated(), verdict(expr.VerdictAccept))
+		c = p.Chain("forward", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
+		c.Add(nftw.EstablishedOrRelated(), nftw.Verdict(expr.VerdictAccept))
 		from, end = nil, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 	} else {
-		c = p.chain("services", base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityServices))
+		c = p.Chain("services", nftw.Base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityServices))
 	}
 	if len(v4) > 0 {
-		c.add(from, isIPv4(), destination(true), p.lookup("services4", false), end)
+		c.Add(from, nftw.IsIPv4(), nftw.Destination(true), p.In("services4"), end)
 	}
 	if len(v6) > 0 {
-		c.add(from, isIPv6(), destination(false), p.lookup("services6", false), end)
+		c.Add(from, nftw.IsIPv6(), nftw.Destination(false), p.In("services6"), end)
 	}
 }
 
@@ -386,7 +244,7 @@ func (p *program) postrouting(r felix.Ruleset) {
 	if len(from4)+len(from6) == 0 && !r.Floating.Enabled {
 		return
 	}
-	c := p.chain("postrouting", base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityNAT))
+	c := p.Chain("postrouting", nftw.Base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityNAT))
 	if r.Floating.Enabled {
 		p.floatingSelf(c)
 	}
@@ -398,21 +256,21 @@ func (p *program) postrouting(r felix.Ruleset) {
 	}
 }
 
-func (p *program) masquerade(c *chain, n felix.NAT, v4 bool) {
-	proto, suffix := isIPv6(), "6"
+func (p *program) masquerade(c *nftw.Chain, n felix.NAT, v4 bool) {
+	proto, suffix := nftw.IsIPv6(), "6"
 	if v4 {
-		proto, suffix = isIPv4(), "4"
+		proto, suffix = nftw.IsIPv4(), "4"
 	}
-	match := slices.Concat(toInterface(n.Interface), proto, source(v4), p.lookup("nat-from"+suffix, false),
-		destination(v4), p.lookup("nat-not"+suffix, true))
+	match := slices.Concat(nftw.ToInterface(n.Interface), proto, nftw.Source(v4), p.In("nat-from"+suffix),
+		nftw.Destination(v4), p.NotIn("nat-not"+suffix))
 	address := netip.Addr{}
 	if n.Address.IsValid() && n.Address.Is4() == v4 {
 		address = n.Address
 	}
 	if n.PortMin > 0 {
 		for _, l4 := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-			c.add(match, isL4(l4), translate(address, n.PortMin, n.PortMax))
+			c.Add(match, nftw.IsL4(l4), translate(address, n.PortMin, n.PortMax))
 		}
 	}
-	c.add(match, translate(address, 0, 0))
+	c.Add(match, translate(address, 0, 0))
 }

@@ -120,7 +120,7 @@ func expressions(ns *nstest.NS) []string {
 	ofOurs := false
 	for _, line := range strings.Split(ns.Run("nft", "--debug=netlink", "list", "table", "inet", felix.TableName), "\n") {
 		if rule := "inet " + felix.TableName + " "; strings.HasPrefix(line, rule) {
-			ofOurs = strings.HasPrefix(line, rule+chainGeneration)
+			ofOurs = strings.HasPrefix(line, rule+"generation")
 		}
 		if strings.HasPrefix(line, "  [ ") && !ofOurs {
 			out = append(out, line)

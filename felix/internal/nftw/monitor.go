@@ -1,4 +1,4 @@
-package nft
+package nftw
 
 import (
 	"context"
@@ -6,25 +6,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nl"
 )
 
 // Run listens for changes of the table by others and hints through Changed,
 // until ctx ends.
-func (r *Reconciler) Run(ctx context.Context) error {
-	return r.Follow(ctx, r.events, r.event, r.again, func(ctx context.Context) {
-		nl.Every(ctx, func() time.Duration { return r.resync }, r.again)
+func (w *Writer) Run(ctx context.Context) error {
+	return w.Follow(ctx, w.events, w.event, w.again, func(ctx context.Context) {
+		nl.Every(ctx, func() time.Duration { return w.resync }, w.again)
 	})
 }
 
 // again asks for the table to be read and applied again.
-func (r *Reconciler) again() {
-	r.markStale()
-	r.Hint()
+func (w *Writer) again() {
+	w.markStale()
+	w.Hint()
 }
 
-func (r *Reconciler) event(m nl.Message) {
+func (w *Writer) event(m nl.Message) {
 	const nfgenmsg = 4 // bytes of struct nfgenmsg
 	if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < nfgenmsg || m.Data[0] != unix.NFPROTO_INET {
 		return
@@ -32,16 +31,16 @@ func (r *Reconciler) event(m nl.Message) {
 	ours := false
 	nl.Attrs(m.Data[nfgenmsg:], func(kind uint16, data []byte) {
 		// Every kind of object has its table's name in the first attribute.
-		if kind == unix.NFTA_TABLE_NAME && string(data) == felix.TableName+"\x00" {
+		if kind == unix.NFTA_TABLE_NAME && string(data) == w.name+"\x00" {
 			ours = true
 		}
 	})
-	r.mu.Lock()
-	if ours = ours && m.PortID != r.port; ours {
-		r.stats.Drift++
+	w.mu.Lock()
+	if ours = ours && m.PortID != w.port; ours {
+		w.stats.Drift++
 	}
-	r.mu.Unlock()
+	w.mu.Unlock()
 	if ours {
-		r.again()
+		w.again()
 	}
 }

@@ -1,4 +1,4 @@
-package nft
+package nftw
 
 import (
 	"bytes"
@@ -22,17 +22,17 @@ import (
 // randomPort is what nft writes for "to :LOW-HIGH fully-random".
 const randomPort = unix.NF_NAT_RANGE_PROTO_SPECIFIED | unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY
 
-// masqueradeTo stands for a masquerade to a random port between those in two
+// MasqueradeTo stands for a masquerade to a random port between those in two
 // registers.
-func masqueradeTo(low, high uint32) *expr.Redir {
+func MasqueradeTo(low, high uint32) *expr.Redir {
 	return &expr.Redir{RegisterProtoMin: low, RegisterProtoMax: high, Flags: randomPort}
 }
 
 // standIns are the expressions of a program that are to be exchanged.
-func (p *program) standIns() []*expr.Redir {
+func (t *Table) standIns() []*expr.Redir {
 	var out []*expr.Redir
-	for _, c := range p.chains {
-		for _, rule := range c.rules {
+	for _, c := range t.Chains {
+		for _, rule := range c.Rules {
 			for _, e := range rule.Exprs {
 				if r, ok := e.(*expr.Redir); ok {
 					out = append(out, r)
@@ -87,12 +87,12 @@ func capture(fill func(*nftables.Conn) error) ([]netlink.Message, error) {
 
 // send writes a transaction. Only its first error is read: whoever calls starts
 // over with another socket then.
-func (r *Reconciler) send(messages []netlink.Message) error {
+func (w *Writer) send(messages []netlink.Message) error {
 	for i := range messages {
 		messages[i].Header.Flags &^= unix.NLM_F_ECHO // nobody reads it
 		messages[i].Header.Sequence, messages[i].Header.PID = 0, 0
 	}
-	sent, err := r.socket.SendMessages(messages)
+	sent, err := w.socket.SendMessages(messages)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (r *Reconciler) send(messages []netlink.Message) error {
 		if m.Header.Flags&netlink.Acknowledge == 0 {
 			continue
 		}
-		if _, err := r.socket.Receive(); err != nil {
+		if _, err := w.socket.Receive(); err != nil {
 			return err
 		}
 	}

@@ -1,56 +1,87 @@
-package nft
+package nftw
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
-
-	"github.com/muslin-net/muslin/felix"
 )
 
-// kernel is what the kernel has of the table: the digests of its chains and the
-// elements of its sets. Without the chain "generation" of a program its sets are
-// not those of the program, and the table has to be written anew.
+// kernel is what the kernel has of the table: the digests of its chains and its
+// sets. Without the chain "generation" of the wanted table its sets are not those
+// of ours, and the table has to be written anew.
 type kernel struct {
 	there  bool
 	chains map[string]string // "": other rules than ours
-	sets   map[string]map[string]nftables.SetElement
+	sets   map[string]*Set   // without elements where they are not wanted
 }
 
 // read asks for what want has, too.
-func (r *Reconciler) read(want *program) (kernel, error) {
-	if _, err := r.conn.ListTableOfFamily(felix.TableName, nftables.TableFamilyINet); err != nil {
+func (w *Writer) read(want *Table) (kernel, error) {
+	if _, err := w.conn.ListTableOfFamily(w.name, nftables.TableFamilyINet); err != nil {
 		if absent(err) {
 			return kernel{}, nil
 		}
 		return kernel{}, err
 	}
-	have := kernel{there: true, sets: map[string]map[string]nftables.SetElement{}}
+	have := kernel{there: true, sets: map[string]*Set{}}
+	if want == nil {
+		return have, nil
+	}
 	var err error
-	if have.chains, err = r.readChains(want); err != nil || !have.shaped(want) {
+	if have.chains, err = w.readChains(want); err != nil || !have.shaped(want) {
 		return have, err
 	}
-	for _, s := range want.sets {
-		elements, err := r.conn.GetSetElements(s.Set)
-		if absent(err) {
-			return kernel{there: true}, nil
+	list, err := w.conn.GetSets(want.Table)
+	if err != nil {
+		return kernel{}, err
+	}
+	for _, s := range list {
+		if !s.Anonymous {
+			have.sets[s.Name] = &Set{Set: s}
 		}
+	}
+	for _, s := range want.Sets {
+		if have.sets[s.Name] == nil {
+			continue
+		}
+		elements, err := w.conn.GetSetElements(s.Set)
 		if err != nil {
 			return kernel{}, err
 		}
-		have.sets[s.Name] = index(elements)
+		have.sets[s.Name] = &Set{Set: s.Set, Elements: readable(s, elements)}
 	}
 	return have, nil
 }
 
-// shaped reports whether the table has the sets of a program.
-func (k kernel) shaped(p *program) bool {
-	g := p.chains[len(p.chains)-1] // "generation"
+// readable gives the verdicts among elements as they are written: the library leaves
+// them as bytes, the kind big-endian at 4 to 8, then an attribute with the chain.
+func readable(s *Set, elements []nftables.SetElement) []nftables.SetElement {
+	if !s.leads() {
+		return elements
+	}
+	for i, e := range elements {
+		if e.VerdictData != nil || len(e.Val) < 8 {
+			continue
+		}
+		v := &expr.Verdict{Kind: expr.VerdictKind(int32(binary.BigEndian.Uint32(e.Val[4:8])))}
+		if len(e.Val) > 12 {
+			v.Chain = string(bytes.TrimRight(e.Val[12:], "\x00"))
+		}
+		elements[i].VerdictData, elements[i].Val = v, nil
+	}
+	return elements
+}
+
+// shaped reports whether the table has the kinds of sets that t has.
+func (k kernel) shaped(t *Table) bool {
+	g := t.Chains[len(t.Chains)-1] // "generation"
 	return k.there && k.chains[g.Name] == g.digest
 }
 
@@ -60,18 +91,18 @@ func absent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is
 // want. A rule cannot be changed, only replaced: one with our mark is ours as it
 // was written. A chain with another hook or policy than wanted makes the whole
 // table another one.
-func (r *Reconciler) readChains(want *program) (map[string]string, error) {
-	all, err := r.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+func (w *Writer) readChains(want *Table) (map[string]string, error) {
+	all, err := w.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, err
 	}
 	hooks, out := map[string]*nftables.Chain{}, map[string]string{}
 	for _, c := range all {
-		if c.Table.Name == felix.TableName {
+		if c.Table.Name == w.name {
 			hooks[c.Name], out[c.Name] = c, ""
 		}
 	}
-	for _, c := range want.chains {
+	for _, c := range want.Chains {
 		h, there := hooks[c.Name]
 		switch {
 		case !there:
@@ -79,11 +110,11 @@ func (r *Reconciler) readChains(want *program) (map[string]string, error) {
 		case !sameHook(h, c.Chain):
 			return nil, nil
 		}
-		rules, err := r.conn.GetRules(want.table, c.Chain)
+		rules, err := w.conn.GetRules(want.Table, c.Chain)
 		if err != nil && !absent(err) {
 			return nil, err
 		}
-		if sameRules(rules, c.rules) {
+		if sameRules(rules, c.Rules) {
 			out[c.Name] = c.digest
 		}
 	}

@@ -1,0 +1,155 @@
+package nftw
+
+import (
+	"strings"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The small words that rules are made of, each as `nft` itself compiles it.
+
+func Meta(key expr.MetaKey) []expr.Any { return []expr.Any{&expr.Meta{Key: key, Register: 1}} }
+
+func Equal(data []byte) []expr.Any {
+	return []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
+}
+
+func IsIPv4() []expr.Any {
+	return append(Meta(expr.MetaKeyNFPROTO), Equal([]byte{unix.NFPROTO_IPV4})...)
+}
+func IsIPv6() []expr.Any {
+	return append(Meta(expr.MetaKeyNFPROTO), Equal([]byte{unix.NFPROTO_IPV6})...)
+}
+
+func IsL4(proto byte) []expr.Any { return append(Meta(expr.MetaKeyL4PROTO), Equal([]byte{proto})...) }
+
+// fromInterface matches interfaces whose name starts with prefix.
+func FromInterface(prefix string) []expr.Any {
+	return append(Meta(expr.MetaKeyIIFNAME), Equal([]byte(prefix))...)
+}
+
+// toInterface matches the interface a packet leaves by: a name, or the start of
+// one before a "*"; empty matches all.
+func ToInterface(name string) []expr.Any {
+	if name == "" {
+		return nil
+	}
+	pattern, wild := strings.CutSuffix(name, "*")
+	data := []byte(pattern)
+	if !wild {
+		data = InterfaceName(name)
+	}
+	return append(Meta(expr.MetaKeyOIFNAME), Equal(data)...)
+}
+
+func Payload(base expr.PayloadBase, offset, length uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}}
+}
+
+func Source(v4 bool) []expr.Any {
+	if v4 {
+		return Payload(expr.PayloadBaseNetworkHeader, 12, 4)
+	}
+	return Payload(expr.PayloadBaseNetworkHeader, 8, 16)
+}
+
+func Destination(v4 bool) []expr.Any {
+	if v4 {
+		return Payload(expr.PayloadBaseNetworkHeader, 16, 4)
+	}
+	return Payload(expr.PayloadBaseNetworkHeader, 24, 16)
+}
+
+func IsICMP() []expr.Any   { return append(IsIPv4(), IsL4(unix.IPPROTO_ICMP)...) }
+func IsICMPv6() []expr.Any { return append(IsIPv6(), IsL4(unix.IPPROTO_ICMPV6)...) }
+
+// icmpType matches a type of whichever ICMP it is.
+func ICMPType(t byte) []expr.Any {
+	return append(Payload(expr.PayloadBaseTransportHeader, 0, 1), Equal([]byte{t})...)
+}
+
+func ICMPTypes(low, high byte) []expr.Any {
+	return append(Payload(expr.PayloadBaseTransportHeader, 0, 1),
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{low}}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{high}})
+}
+
+func Count() []expr.Any { return []expr.Any{&expr.Counter{}} }
+
+func To(kind expr.VerdictKind, chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: kind, Chain: chain}}
+}
+
+func EstablishedOrRelated() []expr.Any {
+	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func Verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+
+// In matches what is in a set by the first register; NotIn what is not.
+func (t *Table) In(name string) []expr.Any { return t.Lookup(name, 1, false) }
+
+// NotIn is the opposite of In.
+func (t *Table) NotIn(name string) []expr.Any { return t.Lookup(name, 1, true) }
+
+// Lookup matches by any register.
+func (t *Table) Lookup(name string, register uint32, invert bool) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: name, SetID: t.find(name).ID, Invert: invert}}
+}
+
+// Dispatch goes where the map of verdicts leads by the first register; it does
+// nothing where that has no element.
+func (t *Table) Dispatch(name string) []expr.Any {
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name, SetID: t.find(name).ID}}
+}
+
+// Differs is the opposite of Equal.
+func Differs(data []byte) []expr.Any {
+	return []expr.Any{&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: data}}
+}
+
+// Invalid matches packets of no connection that could be one's.
+func Invalid() []expr.Any {
+	bit := binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID)
+	return []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bit, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// LogLimited logs ten packets a second at most.
+func LogLimited(prefix string) []expr.Any {
+	return []expr.Any{
+		&expr.Limit{Type: expr.LimitTypePkts, Rate: 10, Unit: expr.LimitTimeSecond, Burst: 5},
+		&expr.Log{Key: 1 << unix.NFTA_LOG_PREFIX, Data: []byte(prefix)},
+	}
+}
+
+// FirstWord is the register of 4 bytes that AddressProtocolPort loads first.
+const FirstWord = unix.NFT_REG32_00
+
+// AddressProtocolPort loads an address, the protocol and the port of one end side by
+// side, from FirstWord on.
+func AddressProtocolPort(v4, source bool) []expr.Any {
+	words, offset, port := uint32(4), uint32(24), uint32(2)
+	switch {
+	case v4 && source:
+		words, offset, port = 1, 12, 0
+	case v4:
+		words, offset = 1, 16
+	case source:
+		offset, port = 8, 0
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: FirstWord, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4 * words},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: FirstWord + words},
+		&expr.Payload{DestRegister: FirstWord + words + 1, Base: expr.PayloadBaseTransportHeader, Offset: port, Len: 2},
+	}
+}

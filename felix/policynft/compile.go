@@ -1,0 +1,224 @@
+package policynft
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/internal/nftw"
+	"github.com/muslin-net/muslin/felix/policy"
+)
+
+// TableName is the table of this package.
+const TableName = "muslin-policy"
+
+// generation changes when chains or sets of one name are written otherwise than by
+// an older version.
+const generation = "1"
+
+// Chains and maps of the dispatch. No ChainID has these names.
+const (
+	fromPod = "from"
+	toPod   = "to"
+)
+
+// table is a Program in the library's words.
+type table struct {
+	*nftw.Table
+	memory *memory
+	rules  map[policy.ChainID]policy.Chain
+}
+
+// compile turns a Program into a table. prefixes are what the names of pods'
+// interfaces begin with.
+func compile(p policy.Program, prefixes []string, m *memory) (*nftw.Table, error) {
+	t := &table{nftw.NewTable(TableName), m, p.Chains}
+	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
+		t.Sets = append(t.Sets, m.sets(p.Sets[id], t.Table.Table)...)
+	}
+	t.dispatch(p.Endpoints, prefixes)
+	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
+		c := t.Chain(string(id), nil)
+		for _, r := range p.Chains[id].Rules {
+			t.rule(c, r)
+		}
+	}
+	return t.Table, t.Finish(generation)
+}
+
+// dispatch adds the base chains and the maps from interfaces to chains.
+func (t *table) dispatch(endpoints map[string]policy.Endpoint, prefixes []string) {
+	var from, to []nftables.SetElement
+	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+		from = append(from, leadsTo(name, endpoints[name].Egress))
+		to = append(to, leadsTo(name, endpoints[name].Ingress))
+	}
+	t.Map(fromPod, nftables.TypeIFName, nftables.TypeVerdict, from)
+	t.Map(toPod, nftables.TypeIFName, nftables.TypeVerdict, to)
+	accept, drop := nftw.Verdict(expr.VerdictAccept), nftw.Verdict(expr.VerdictDrop)
+	forward := t.Chain("forward", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
+	input := t.Chain("input", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
+	for _, c := range []*nftw.Chain{forward, input} {
+		c.Add(nftw.EstablishedOrRelated(), accept)
+	}
+	for _, prefix := range prefixes {
+		in, out := nftw.FromInterface(prefix), nftw.ToInterface(prefix+"*")
+		forward.Add(in, nftw.Invalid(), nftw.Count(), drop)
+		forward.Add(out, nftw.Invalid(), nftw.Count(), drop)
+		forward.Add(in, nftw.To(expr.VerdictJump, fromPod))
+		forward.Add(out, nftw.To(expr.VerdictJump, toPod))
+		input.Add(in, nftw.IsICMPv6(), nftw.ICMPTypes(multicastQuery, routerSolicit), accept)
+		input.Add(in, nftw.IsICMPv6(), nftw.ICMPTypes(neighborSolicit, neighborAdvert), accept)
+		input.Add(in, nftw.To(expr.VerdictJump, fromPod))
+	}
+	for name, key := range map[string]expr.MetaKey{fromPod: expr.MetaKeyIIFNAME, toPod: expr.MetaKeyOIFNAME} {
+		c := t.Chain(name, nil)
+		c.Add(nftw.Meta(key), t.Dispatch(name))
+		c.AddCommented("a pod that is not known yet", nftw.Count(), drop)
+	}
+	slices.SortFunc(t.Chains, func(a, b *nftw.Chain) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// Types of ICMPv6 (RFC 2710, RFC 4861).
+const (
+	multicastQuery  = 130
+	routerSolicit   = 133
+	neighborSolicit = 135
+	neighborAdvert  = 136
+)
+
+func leadsTo(name string, id policy.ChainID) nftables.SetElement {
+	v := &expr.Verdict{Kind: expr.VerdictReturn}
+	if id != "" {
+		v = &expr.Verdict{Kind: expr.VerdictGoto, Chain: string(id)}
+	}
+	return nftables.SetElement{Key: nftw.InterfaceName(name), VerdictData: v}
+}
+
+// rule adds what a Rule needs: one of nft's for each IP version that it asks
+// addresses of, and for each pair of ranges of ports.
+func (t *table) rule(c *nftw.Chain, r policy.Rule) {
+	families := []uint8{r.Family}
+	if r.Family == 0 && len(r.Source.In)+len(r.Source.NotIn)+len(r.Destination.In)+len(r.Destination.NotIn) > 0 {
+		families = []uint8{4, 6}
+	}
+	for _, family := range families {
+		common := slices.Concat(protocol(r, family), t.side(r.Source, family, true), t.side(r.Destination, family, false))
+		for _, from := range ports(r.Source.Ports, true) {
+			for _, to := range ports(r.Destination.Ports, false) {
+				c.AddCommented(comment(r), common, from, to, verdict(r))
+			}
+		}
+	}
+}
+
+// comment says where a rule comes from.
+func comment(r policy.Rule) string { return strings.ReplaceAll(r.Origin.String(), `"`, "'") }
+
+func verdict(r policy.Rule) []expr.Any {
+	switch r.Verdict {
+	case policy.Allow:
+		return nftw.Verdict(expr.VerdictReturn)
+	case policy.Pass:
+		return nftw.To(expr.VerdictGoto, string(r.Next))
+	case policy.Log:
+		return nftw.LogLimited("muslin-policy: ")
+	}
+	return append(nftw.Count(), nftw.Verdict(expr.VerdictDrop)...)
+}
+
+// protocol matches what of a rule is about neither end alone.
+func protocol(r policy.Rule, family uint8) []expr.Any {
+	var out []expr.Any
+	switch family {
+	case 4:
+		out = nftw.IsIPv4()
+	case 6:
+		out = nftw.IsIPv6()
+	}
+	if r.Protocol != 0 {
+		out = append(out, nftw.IsL4(r.Protocol)...)
+	}
+	if r.NotProtocol != 0 {
+		out = append(out, nftw.Meta(expr.MetaKeyL4PROTO)...)
+		out = append(out, nftw.Differs([]byte{r.NotProtocol})...)
+	}
+	out = append(out, icmp(r.ICMP, nftw.Equal)...)
+	return append(out, icmp(r.NotICMP, nftw.Differs)...)
+}
+
+// icmp compares the type, or both bytes of type and code at once.
+func icmp(m policy.ICMP, compare func([]byte) []expr.Any) []expr.Any {
+	if !m.Set {
+		return nil
+	}
+	data := []byte{m.Type, m.Code}
+	if !m.HasCode {
+		data = data[:1]
+	}
+	return append(nftw.Payload(expr.PayloadBaseTransportHeader, 0, uint32(len(data))), compare(data)...)
+}
+
+// side matches the sets of one end, and the ports that it has not.
+func (t *table) side(s policy.Side, family uint8, source bool) []expr.Any {
+	var out []expr.Any
+	for _, id := range s.In {
+		out = append(out, t.member(id, family, source, false)...)
+	}
+	for _, id := range s.NotIn {
+		out = append(out, t.member(id, family, source, true)...)
+	}
+	for _, p := range s.NotPorts {
+		out = append(out, port(source)...)
+		out = append(out, inRange(expr.CmpOpNeq, p)...)
+	}
+	return out
+}
+
+// member looks the address of one end up in a set, with protocol and port where it
+// is a set of ports.
+func (t *table) member(id policy.SetID, family uint8, source, invert bool) []expr.Any {
+	name := setName(id, family)
+	if !strings.HasPrefix(string(id), "p-") {
+		load := nftw.Destination(family == 4)
+		if source {
+			load = nftw.Source(family == 4)
+		}
+		return append(load, t.Lookup(name, 1, invert)...)
+	}
+	return append(nftw.AddressProtocolPort(family == 4, source), t.Lookup(name, nftw.FirstWord, invert)...)
+}
+
+func setName(id policy.SetID, family uint8) string { return string(id) + string('0'+rune(family)) }
+
+// ports gives a match for each range, or one that matches all.
+func ports(ranges []policy.PortRange, source bool) [][]expr.Any {
+	if len(ranges) == 0 {
+		return [][]expr.Any{nil}
+	}
+	var out [][]expr.Any
+	for _, p := range ranges {
+		out = append(out, append(port(source), inRange(expr.CmpOpEq, p)...))
+	}
+	return out
+}
+
+func port(source bool) []expr.Any {
+	if source {
+		return nftw.Payload(expr.PayloadBaseTransportHeader, 0, 2)
+	}
+	return nftw.Payload(expr.PayloadBaseTransportHeader, 2, 2)
+}
+
+func inRange(op expr.CmpOp, p policy.PortRange) []expr.Any {
+	first, last := binaryutil.BigEndian.PutUint16(p.First), binaryutil.BigEndian.PutUint16(p.Last)
+	if p.First == p.Last {
+		return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: first}}
+	}
+	return []expr.Any{&expr.Range{Op: op, Register: 1, FromData: first, ToData: last}}
+}

@@ -1,0 +1,22 @@
+// Package policynft makes a policy.Program true: the nftables table
+// "inet muslin-policy", and nothing outside it.
+//
+// It decides nothing: which packets a pod may send and get is in the Program. It
+// never touches "inet muslin", and never opens what it does not know: a pod's
+// interface that is not in the Program is dropped in both directions. Connections
+// that are established go on when a policy is tightened, as with Calico.
+//
+// Kernel footprint: the table "inet muslin-policy", as long as there is any policy. Its base chains
+// forward (priority filter) and input (the same) let established connections pass,
+// drop a pod's packets of invalid state, and send the others to the chain "from" of
+// the interface they came in by, then, forwarded ones, to "to" of the one they leave by.
+// These two look the interface up in maps of the same name: to a chain of the Program,
+// or to return where no policy selects the pod. What the host itself sends to its pods
+// is not judged; what a pod sends to its host is, but for what ICMPv6 needs on a link
+// (types 130 to 133, 135 and 136). Sets are
+// called as in the Program, with 4 or 6 at the end. A member of a set that comes or
+// goes is one element, a pod two, a policy the chains that have it.
+//
+// How does a fresh process recognise this as ours? By the table's name; see
+// felix/internal/nftw for what in it is as wanted. It writes nothing then.
+package policynft
