@@ -47,21 +47,13 @@ func (p *policy) selects(g *group) bool {
 	return p.Selector.Matches(g.labels)
 }
 
-// builtin are the tiers that exist whether or not they have an object, and that no
-// object can change.
-var builtin = []model.Tier{
-	{Name: model.AdminTier, Order: model.AdminTierOrder, Pass: true},
-	{Name: model.DefaultTier, Order: model.DefaultTierOrder},
-	{Name: model.BaselineTier, Order: model.BaselineTierOrder, Pass: true},
-}
-
 // sortTiers gives the tiers that have policies, in order. Policies of a tier that
 // does not exist are looked at after all others and end in a drop, as in Calico:
 // they must not open what they were written to close.
 func (c *casefile) sortTiers() []tier {
-	tiers := slices.Clone(builtin)
+	tiers := model.BuiltinTiers()
 	for _, t := range c.View.Tiers {
-		if !slices.ContainsFunc(builtin, func(b model.Tier) bool { return b.Name == t.Name }) {
+		if !model.BuiltinTier(t.Name) {
 			tiers = append(tiers, t)
 		}
 	}

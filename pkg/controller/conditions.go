@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// conditionAccepted is the condition of BGP objects: True when every field is in
+// conditionAccepted is the condition of BGP objects and policies: True when every field is in
 // force.
 const conditionAccepted = "Accepted"
 
@@ -30,6 +30,7 @@ type state struct {
 	objects  []kube.Reported
 	pools    []validate.Pool
 	snapshot model.Snapshot
+	policies model.PolicyView
 	problems []model.Problem // from reading the objects
 }
 
@@ -39,7 +40,7 @@ type state struct {
 func changes(s state, now time.Time) (out []change, notTrue int) {
 	verdicts := validate.Pools(s.pools)
 	byObject := map[model.Ref][]model.Problem{}
-	for _, p := range append(slices.Clone(s.problems), validate.BGP(s.snapshot)...) {
+	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), validate.Policies(s.policies)) {
 		byObject[p.Object] = append(byObject[p.Object], p)
 	}
 	for _, o := range s.objects {

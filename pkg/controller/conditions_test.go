@@ -2,6 +2,7 @@ package controller
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,13 +89,14 @@ func TestDefaultObjects(t *testing.T) {
 		}
 		return out
 	}
-	always := []string{"ClusterInformation/default", "KubeControllersConfiguration/default", "IPAMConfiguration/default", "BGPConfiguration/default"}
+	always := []string{"ClusterInformation/default", "KubeControllersConfiguration/default", "IPAMConfiguration/default", "BGPConfiguration/default",
+		"Tier/kube-admin", "Tier/default", "Tier/kube-baseline"}
 	for name, c := range map[string]struct {
 		d    Defaults
 		s    model.Snapshot
 		want []string
 	}{
-		"both families": {d, model.Snapshot{}, append(always[:4:4], "IPPool/default-ipv4-ippool", "IPPool/default-ipv6-ippool")},
+		"both families": {d, model.Snapshot{}, append(slices.Clone(always), "IPPool/default-ipv4-ippool", "IPPool/default-ipv6-ippool")},
 		"a pool exists": {d, model.Snapshot{Pools: []model.Pool{{Name: "own"}}}, always},
 		"none asked":    {Defaults{}, model.Snapshot{}, always},
 	} {
@@ -104,7 +106,7 @@ func TestDefaultObjects(t *testing.T) {
 			}
 		})
 	}
-	pools := d.objects(model.Snapshot{}, "g")[4:]
+	pools := d.objects(model.Snapshot{}, "g")[len(always):]
 	if pools[0].spec["blockSize"] != 26 || pools[1].spec["blockSize"] != 124 {
 		t.Errorf("block sizes: %v", pools)
 	}

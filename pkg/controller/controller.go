@@ -180,7 +180,7 @@ func (c *Controller) collect(ctx context.Context) (again time.Duration, err erro
 func (c *Controller) writeConditions(ctx context.Context) error {
 	s := state{
 		objects: c.Cluster.Reported(), pools: c.Cluster.AgedPools(),
-		snapshot: c.Cluster.Snapshot(), problems: c.Cluster.Problems(),
+		snapshot: c.Cluster.Snapshot(), policies: c.Cluster.PolicyView(), problems: c.Cluster.Problems(),
 	}
 	todo, notTrue := changes(s, c.Now())
 	if c.metrics.problems != nil {

@@ -35,7 +35,7 @@ func logger() *slog.Logger {
 func replica(t *testing.T, name string) (stop func()) {
 	t.Helper()
 	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Logger: logger()})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

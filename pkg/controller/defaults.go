@@ -40,6 +40,13 @@ func (d Defaults) objects(s model.Snapshot, guid string) []defaultObject {
 		{"IPAMConfiguration", "default", map[string]any{"strictAffinity": false, "autoAllocateBlocks": true}},
 		{"BGPConfiguration", "default", map[string]any{"asNumber": uint32(model.DefaultASN), "nodeToNodeMeshEnabled": true}},
 	}
+	for _, t := range model.BuiltinTiers() {
+		action := "Deny"
+		if t.Pass {
+			action = "Pass"
+		}
+		out = append(out, defaultObject{"Tier", t.Name, map[string]any{"order": t.Order, "defaultAction": action}})
+	}
 	if len(s.Pools) > 0 {
 		return out
 	}

@@ -39,7 +39,8 @@ type Options struct {
 	// and only while it says so of the BGPConfigurations; Cluster.AllBlocks has
 	// them. It has to be quick and pure. nil: never.
 	AllBlocksWhile func([]model.BGPConfiguration) bool
-	// Policy asks for network policies and what they speak of; PolicyView has them.
+	// Policy asks for network policies and, with a Node, for the pods and service
+	// accounts that they speak of; PolicyView has them.
 	Policy bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
@@ -172,7 +173,7 @@ func (c *Cluster) addSources(o Options) {
 		c.all.init(c, o.AllBlocksWhile)
 	}
 	if o.Policy {
-		c.policies.init(c)
+		c.policies.init(c, o.Node != "")
 	}
 }
 

@@ -24,10 +24,12 @@ type policies struct {
 	accounts *table[map[string]string]
 
 	always      []source // run whether or not there is a policy
-	needPods    *demand  // nil without Options.Policy
+	on          bool     // Options.Policy
+	needPods    *demand  // nil without a node
 	needAccount *demand
 	view        *model.PolicyView // nil: has to be built
 	changed     chan struct{}
+	told        func() // of every change, beside changed; nil: nobody
 }
 
 // knownPolicy is a policy, and whether it asks for labels of service accounts.
@@ -36,8 +38,8 @@ type knownPolicy struct {
 	accounts bool
 }
 
-func (p *policies) init(c *Cluster) {
-	p.changed = make(chan struct{}, 1)
+func (p *policies) init(c *Cluster, peers bool) {
+	p.on, p.changed = true, make(chan struct{}, 1)
 	p.of = []*table[knownPolicy]{
 		policyTable(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
 		policyTable(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
@@ -48,6 +50,10 @@ func (p *policies) init(c *Cluster) {
 		p.sets = append(p.sets, policyTable(c, c.kind(kind), stripObject, readNetworkSet(kind)))
 	}
 	c.aside = append(c.aside, p.always...)
+	if !peers {
+		p.told = c.noteChange // there is no more to a policy than its object
+		return
+	}
 	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
 		func(knownPolicy) bool { return true })
 	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
@@ -104,8 +110,13 @@ func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 
 // note drops the view, which may be another one now. The caller holds mu.
 func (p *policies) note() {
-	p.needPods.decide()
-	p.needAccount.decide()
+	if p.needPods != nil {
+		p.needPods.decide()
+		p.needAccount.decide()
+	}
+	if p.told != nil {
+		p.told()
+	}
 	p.noteView()
 }
 
@@ -131,6 +142,9 @@ func (p *policies) waiting(c *Cluster) []string {
 	if !c.namespaces.synced {
 		out = append(out, "namespaces")
 	}
+	if p.needPods == nil {
+		return out
+	}
 	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting())
 }
 
@@ -139,7 +153,7 @@ func (p *policies) waiting(c *Cluster) []string {
 func (c *Cluster) PolicyWaiting() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.policies.needPods == nil {
+	if !c.policies.on {
 		return nil
 	}
 	return c.policies.waiting(c)
@@ -156,7 +170,7 @@ func (c *Cluster) PolicyView() model.PolicyView {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := &c.policies
-	if p.needPods == nil {
+	if !p.on {
 		return model.PolicyView{}
 	}
 	if p.view == nil {
@@ -166,12 +180,21 @@ func (c *Cluster) PolicyView() model.PolicyView {
 	return *p.view
 }
 
+// reported gives the objects that get conditions.
+func (p *policies) reported() []Reported {
+	if !p.on {
+		return nil
+	}
+	return slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas("Tier", p.tiers),
+		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]))
+}
+
 // build puts the tables together. The caller holds mu.
 func (p *policies) build(c *Cluster) model.PolicyView {
 	v := model.PolicyView{
-		Synced: len(p.waiting(c)) == 0, Tiers: p.tiers.values(), Pods: p.pods.values(),
+		Synced: len(p.waiting(c)) == 0, Tiers: p.tiers.values(),
 		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
-		ServiceAccounts: make(map[string]map[string]string, len(p.accounts.rows)),
+		ServiceAccounts: map[string]map[string]string{},
 	}
 	for _, t := range p.of {
 		for _, k := range t.values() {
@@ -184,6 +207,10 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 	for name, r := range c.namespaces.rows {
 		v.Namespaces[name] = r.value.Labels
 	}
+	if p.needPods == nil {
+		return v
+	}
+	v.Pods = p.pods.values()
 	for name, r := range p.accounts.rows {
 		v.ServiceAccounts[name] = r.value
 	}

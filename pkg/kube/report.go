@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
@@ -20,8 +21,8 @@ type Reported struct {
 	Meta Meta
 }
 
-// Reported gives the objects that get conditions: IPPools, BGPConfigurations,
-// BGPPeers, BGPFilters and FelixConfigurations, sorted by kind and name.
+// Reported gives the objects that get conditions: BGP objects, FelixConfigurations,
+// IPPools, and with Options.Policy those of policy, kind by kind and sorted by name.
 func (c *Cluster) Reported() []Reported {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -30,6 +31,7 @@ func (c *Cluster) Reported() []Reported {
 	out = append(out, metas("BGPFilter", c.filters)...)
 	out = append(out, metas("BGPPeer", c.peers)...)
 	out = append(out, metas("FelixConfiguration", c.felix)...)
+	out = append(out, c.policies.reported()...)
 	return append(out, metas("IPPool", c.pools)...)
 }
 
@@ -42,6 +44,9 @@ func (c *Cluster) Unconditional() []Reported {
 	out = append(out, metas("ClusterInformation", c.locked)...)
 	out = append(out, metas("IPAMConfiguration", c.ipam)...)
 	out = append(out, metas("IPReservation", c.reserved)...)
+	if c.policies.on {
+		out = append(out, metas(model.KindKubernetesPolicy, c.policies.of[0])...)
+	}
 	if c.settings != nil {
 		out = append(out, metas("KubeControllersConfiguration", c.settings)...)
 	}
@@ -50,8 +55,12 @@ func (c *Cluster) Unconditional() []Reported {
 
 func metas[T any](kind string, t *table[T]) []Reported {
 	out := make([]Reported, 0, len(t.rows))
-	for _, name := range sortedKeys(t.rows) {
-		out = append(out, Reported{model.Ref{Kind: kind, Name: name}, t.rows[name].meta})
+	for _, key := range sortedKeys(t.rows) {
+		ref := model.Ref{Kind: kind, Name: key}
+		if namespace, name, ok := strings.Cut(key, "/"); ok {
+			ref.Namespace, ref.Name = namespace, name
+		}
+		out = append(out, Reported{ref, t.rows[key].meta})
 	}
 	return out
 }
@@ -108,7 +117,7 @@ func (c *Cluster) PatchConditions(ctx context.Context, r Reported, conditions []
 	if err != nil {
 		return fmt.Errorf("encode conditions of %s: %w", r.Ref, err)
 	}
-	err = c.v3.Patch(types.MergePatchType).Resource(resources[r.Ref.Kind]).Name(r.Ref.Name).
+	err = c.v3.Patch(types.MergePatchType).NamespaceIfScoped(r.Ref.Namespace, r.Ref.Namespace != "").Resource(resources[r.Ref.Kind]).Name(r.Ref.Name).
 		SubResource("status").Body(body).Do(ctx).Error()
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write conditions of %s: %w", r.Ref, err)

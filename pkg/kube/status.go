@@ -9,6 +9,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -180,14 +181,16 @@ func (c *Cluster) Record(ctx context.Context, e Event) error {
 		namespace = metav1.NamespaceDefault
 	}
 	now := metav1.NewTime(time.Now())
-	apiVersion := "v1"
-	if _, ok := resources[e.Object.Kind]; ok {
+	apiVersion, kind := "v1", e.Object.Kind
+	if _, ok := resources[kind]; ok {
 		apiVersion = GroupVersion.String()
+	} else if kind == model.KindKubernetesPolicy {
+		apiVersion, kind = networking.SchemeGroupVersion.String(), "NetworkPolicy"
 	}
 	event := corev1.Event{
 		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, GenerateName: strings.ToLower(e.Object.Name) + "."},
-		InvolvedObject: corev1.ObjectReference{APIVersion: apiVersion, Kind: e.Object.Kind, Namespace: e.Object.Namespace, Name: e.Object.Name, UID: types.UID(e.UID)},
+		InvolvedObject: corev1.ObjectReference{APIVersion: apiVersion, Kind: kind, Namespace: e.Object.Namespace, Name: e.Object.Name, UID: types.UID(e.UID)},
 		Reason:         e.Reason, Message: cut(e.Message, 1024), Type: string(e.Type),
 		Source:         corev1.EventSource{Component: c.component, Host: string(c.node)},
 		FirstTimestamp: now, LastTimestamp: now, Count: 1,

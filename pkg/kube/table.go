@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
+	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
@@ -138,6 +139,9 @@ func (t *table[T]) rowOf(obj any) (string, row[T], error) {
 }
 
 func metaOf(obj any) Meta {
+	if p, ok := obj.(*networking.NetworkPolicy); ok {
+		return Meta{UID: string(p.UID), Generation: p.Generation}
+	}
 	o, ok := obj.(*object)
 	if !ok {
 		return Meta{}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,22 @@ type Tier struct {
 	Name  string
 	Order float64 // NoOrder: after all that have one
 	Pass  bool    // defaultAction: Pass; else Deny
+}
+
+// builtin are the tiers that exist whether or not they have an object, and that no
+// object can change.
+var builtin = [...]Tier{
+	{Name: AdminTier, Order: AdminTierOrder, Pass: true},
+	{Name: DefaultTier, Order: DefaultTierOrder},
+	{Name: BaselineTier, Order: BaselineTierOrder, Pass: true},
+}
+
+// BuiltinTiers gives the tiers that always exist, in order.
+func BuiltinTiers() []Tier { return slices.Clone(builtin[:]) }
+
+// BuiltinTier reports whether a tier always exists.
+func BuiltinTier(name string) bool {
+	return name == AdminTier || name == DefaultTier || name == BaselineTier
 }
 
 // NoOrder is the order of tiers and policies that have none: after all others.

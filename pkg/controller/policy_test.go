@@ -1,0 +1,41 @@
+package controller_test
+
+import (
+	"testing"
+
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+)
+
+// Policies and network sets get conditions, Kubernetes' policies events, and the
+// tiers that always exist have objects.
+func TestPolicyConditions(t *testing.T) {
+	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	stop := replica(t, "one")
+	defer stop()
+	shows(t, `{"defaultAction":"Pass","order":1000}`, "get", "tier", "kube-admin", "-o", "jsonpath={.spec}")
+	shows(t, `{"defaultAction":"Deny","order":1000000}`, "get", "tier", "default", "-o", "jsonpath={.spec}")
+	shows(t, "Accepted=True Accepted in force", conditionsOf("tier", "kube-baseline")...)
+
+	objects := v3("GlobalNetworkPolicy", "lost", `{tier: nowhere, ingress: [{action: Allow}]}`) +
+		v3("GlobalNetworkPolicy", "good", `{ingress: [{action: Allow}]}`) +
+		v3("GlobalNetworkSet", "typo", `{nets: [10.0.0.0/8, 10.0.0]}`) + `apiVersion: projectcalico.org/v3
+kind: NetworkPolicy
+metadata: {name: typo, namespace: muslin-system}
+spec: {selector: "app = 'x'"}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: in-vain, namespace: muslin-system}
+spec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: http}]}]}
+`
+	server.MustKubectl(t, objects, "apply", "-f", "-")
+	t.Cleanup(func() { server.MustKubectl(t, objects, "delete", "--ignore-not-found", "-f", "-") })
+	shows(t, `Accepted=False TierNotFound spec.tier: tier "nowhere" does not exist`, conditionsOf("globalnetworkpolicy", "lost")...)
+	shows(t, "Accepted=True Accepted in force", conditionsOf("globalnetworkpolicy", "good")...)
+	shows(t, `Accepted=False InvalidValue spec.nets[1]: "10.0.0" is not a CIDR`, conditionsOf("globalnetworkset", "typo")...)
+	shows(t, "Accepted=False InvalidValue spec.selector: ", append(conditionsOf("networkpolicies.projectcalico.org", "typo"), "-n", "muslin-system")...)
+	shows(t, "InvalidValue spec.egress[0].ports: the name of a port means nothing", append(eventsOf("NetworkPolicy"), "-n", "muslin-system")...)
+	server.MustKubectl(t, v3("Tier", "nowhere", `{order: 5}`), "apply", "-f", "-")
+	shows(t, "Accepted=True Accepted in force", conditionsOf("globalnetworkpolicy", "lost")...)
+	server.MustKubectl(t, "", "delete", "tier", "nowhere")
+}
