@@ -1,8 +1,10 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 
@@ -42,7 +44,7 @@ func (t *Tool) get() *cobra.Command {
 	f.StringVarP(&o.format, "output", "o", "", "format: "+strings.Join(print.Formats, ", "))
 	f.StringVarP(&o.labels, "selector", "l", "", "only objects with these labels, as in rack=r1,tier!=db")
 	f.BoolVarP(&o.watch, "watch", "w", false, "show the objects, then every change, until interrupted")
-	f.BoolVarP(&o.all, "all-namespaces", "A", false, "objects of all namespaces (the kinds here have none)")
+	f.BoolVarP(&o.all, "all-namespaces", "A", false, "objects of all namespaces")
 	f.BoolP("all-namespaces-short", "a", false, "as -A")
 	_ = f.MarkHidden("all-namespaces-short")
 	f.BoolVar(&o.skipEmpty, "skip-empty", false, "print nothing for a kind without objects")
@@ -125,7 +127,7 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 	list := group[0].name == ""
 	for _, w := range group {
 		if w.name == "" {
-			all, _, err := client.List(ctx, k, api.Select{Labels: o.labels})
+			all, _, err := client.List(ctx, k, o.selected(client))
 			objects, errs = append(objects, all...), append(errs, err)
 			continue
 		}
@@ -144,7 +146,36 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 			clean(x)
 		}
 	}
+	if o.all {
+		k = k.WithNamespaces()
+	}
+	if k.Name == "Tier" {
+		slices.SortStableFunc(objects, byOrder)
+	}
 	return errors.Join(printer.Print(t.Out, k, objects, list || len(group) > 1), failed)
+}
+
+// selected says which objects are listed.
+func (o getOptions) selected(client *api.Client) api.Select {
+	s := api.Select{Labels: o.labels, Namespace: cmp.Or(client.Namespace, "default")}
+	if o.all {
+		s.Namespace = ""
+	}
+	return s
+}
+
+// byOrder sorts tiers as they are looked at: those without an order last.
+func byOrder(a, b api.Object) int {
+	order := func(o api.Object) float64 {
+		switch n := kind.At(o, "spec.order").(type) {
+		case int64:
+			return float64(n)
+		case float64:
+			return n
+		}
+		return math.Inf(1)
+	}
+	return cmp.Compare(order(a), order(b))
 }
 
 // clean removes what means nothing in another cluster.
@@ -165,9 +196,16 @@ func clean(o api.Object) {
 
 // follow prints the objects and then each that changes.
 func (t *Tool) follow(ctx context.Context, client *api.Client, o getOptions, w target, printer print.Printer) error {
-	s := api.Select{Labels: o.labels}
+	s := o.selected(client)
 	if w.name != "" {
-		s.Fields = "metadata.name=" + w.name
+		name := w.name
+		if ns, n, ok := strings.Cut(name, "/"); ok && w.kind.Namespaced {
+			s.Namespace, name = ns, n
+		}
+		s.Fields = "metadata.name=" + name
+	}
+	if o.all {
+		w.kind = w.kind.WithNamespaces()
 	}
 	objects, rv, err := client.List(ctx, w.kind, s)
 	if err != nil {

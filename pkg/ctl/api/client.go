@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -23,7 +25,7 @@ type Object = map[string]any
 type Client struct {
 	rest      *rest.RESTClient
 	Config    *rest.Config
-	Namespace string // of the context, for pods
+	Namespace string // of the context, for pods and what else has one
 }
 
 // Select narrows a list.
@@ -38,17 +40,37 @@ const pageSize = 500
 // Get reads one object; a Node comes as Calico shows it.
 func (c *Client) Get(ctx context.Context, k *kind.Kind, name string) (Object, error) {
 	var o Object
-	if err := c.GetPath(ctx, k.Path()+"/"+url.PathEscape(name), nil, &o); err != nil {
+	if err := c.GetPath(ctx, c.path(k, name), nil, &o); err != nil {
 		return nil, wrap("get", k, name, err)
 	}
 	return shown(k, o), nil
+}
+
+// path is the URL of an object. The name of one of a namespaced kind may have its
+// namespace before it; else it is that of the context.
+func (c *Client) path(k *kind.Kind, name string) string {
+	namespace := ""
+	if k.Namespaced {
+		var ok bool
+		if namespace, name, ok = strings.Cut(name, "/"); !ok {
+			namespace, name = c.namespace(), namespace
+		}
+	}
+	return k.PathIn(namespace) + "/" + url.PathEscape(name)
+}
+
+func (c *Client) namespace() string { return cmp.Or(c.Namespace, "default") }
+
+// collection is the URL that an object is made at.
+func (c *Client) collection(k *kind.Kind, o Object) string {
+	return k.PathIn(kind.Text(o, "metadata.namespace", c.namespace()))
 }
 
 // List reads all objects of a kind, in pages, sorted by name as the server
 // sorts. The second result is the resourceVersion to watch from.
 func (c *Client) List(ctx context.Context, k *kind.Kind, s Select) ([]Object, string, error) {
 	var out []Object
-	rv, err := c.EachPage(ctx, k.Path(), s, func(items []Object) {
+	rv, err := c.EachPage(ctx, k.PathIn(s.Namespace), s, func(items []Object) {
 		for _, o := range items {
 			out = append(out, shown(k, o))
 		}
@@ -104,18 +126,18 @@ func (c *Client) GetPath(ctx context.Context, path string, q url.Values, into an
 
 // Create makes an object.
 func (c *Client) Create(ctx context.Context, k *kind.Kind, o Object, dry bool) (Object, error) {
-	return c.send(ctx, "create", k, o, c.rest.Post().AbsPath(k.Path()), dry)
+	return c.send(ctx, "create", k, o, c.rest.Post().AbsPath(c.collection(k, o)), dry)
 }
 
 // Update replaces an object under its resourceVersion.
 func (c *Client) Update(ctx context.Context, k *kind.Kind, o Object, dry bool) (Object, error) {
 	name := kind.Text(o, "metadata.name", "")
-	return c.send(ctx, "update", k, o, c.rest.Put().AbsPath(k.Path(), name), dry)
+	return c.send(ctx, "update", k, o, c.rest.Put().AbsPath(c.collection(k, o), name), dry)
 }
 
 // Patch changes an object.
 func (c *Client) Patch(ctx context.Context, k *kind.Kind, name string, t types.PatchType, patch any, dry bool) (Object, error) {
-	o, err := c.send(ctx, "patch", k, patch, c.rest.Patch(t).AbsPath(k.Path(), name), dry)
+	o, err := c.send(ctx, "patch", k, patch, c.rest.Patch(t).AbsPath(c.path(k, name)), dry)
 	var failed *RequestError
 	if errors.As(err, &failed) {
 		failed.Name = name
@@ -163,7 +185,7 @@ func (c *Client) Delete(ctx context.Context, k *kind.Kind, name, uid string, dry
 	if err != nil {
 		return err
 	}
-	data, err := c.rest.Delete().AbsPath(k.Path(), name).Body(body).Do(ctx).Raw()
+	data, err := c.rest.Delete().AbsPath(c.path(k, name)).Body(body).Do(ctx).Raw()
 	if err != nil {
 		return wrap("delete", k, name, answered(data, err))
 	}
@@ -179,7 +201,7 @@ type Event struct {
 // Watch tells what becomes of the objects of a kind from a resourceVersion on,
 // until ctx ends or the server closes the stream; nil then.
 func (c *Client) Watch(ctx context.Context, k *kind.Kind, s Select, from string, tell func(Event) error) error {
-	req := c.rest.Get().AbsPath(k.Path()).Param("watch", "true").Param("resourceVersion", from).Timeout(0)
+	req := c.rest.Get().AbsPath(k.PathIn(s.Namespace)).Param("watch", "true").Param("resourceVersion", from).Timeout(0)
 	if s.Labels != "" {
 		req.Param("labelSelector", s.Labels)
 	}

@@ -26,8 +26,13 @@ type Document struct {
 	Object api.Object
 }
 
-// Name is metadata.name.
-func (d Document) Name() string { return kind.Text(d.Object, "metadata.name", "") }
+// Name is metadata.name, behind the namespace if the object has one.
+func (d Document) Name() string {
+	if d.Kind == nil {
+		return kind.Text(d.Object, "metadata.name", "")
+	}
+	return d.Kind.NameOf(d.Object)
+}
 
 // Ref is "IPPool default".
 func (d Document) Ref() string { return d.Kind.Name + " " + d.Name() }

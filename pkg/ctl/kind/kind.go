@@ -18,9 +18,12 @@ type Kind struct {
 	Core     bool     // lives in the core group, "v1"
 	ReadOnly bool     // written by Muslin only: create, apply and so on refuse it
 	Single   bool     // there is one object, called default
-	Columns  []Column // -o ps
-	Wide     []Column // -o wide; nil: as Columns
-	Type     reflect.Type
+	// Namespaced objects are named NAMESPACE/NAME, or NAME in the namespace of the
+	// context.
+	Namespaced bool
+	Columns    []Column // -o ps
+	Wide       []Column // -o wide; nil: as Columns
+	Type       reflect.Type
 }
 
 // Path is the URL of all objects of the kind.
@@ -29,6 +32,34 @@ func (k *Kind) Path() string {
 		return "/api/v1/" + k.Plural
 	}
 	return "/apis/" + GroupVersion + "/" + k.Plural
+}
+
+// PathIn is the URL of the objects of one namespace, of all if it is empty.
+func (k *Kind) PathIn(namespace string) string {
+	if !k.Namespaced || namespace == "" {
+		return k.Path()
+	}
+	return strings.TrimSuffix(k.Path(), k.Plural) + "namespaces/" + namespace + "/" + k.Plural
+}
+
+// WithNamespaces is the kind with a column for the namespace.
+func (k *Kind) WithNamespaces() *Kind {
+	if !k.Namespaced {
+		return k
+	}
+	out := *k
+	out.Columns = slices.Concat([]Column{namespace}, k.Columns)
+	out.Wide = slices.Concat([]Column{namespace}, k.WideColumns())
+	return &out
+}
+
+// NameOf is an object's name, behind its namespace if it has one.
+func (k *Kind) NameOf(o map[string]any) string {
+	name := Text(o, "metadata.name", "")
+	if ns := Text(o, "metadata.namespace", ""); k.Namespaced && ns != "" {
+		return ns + "/" + name
+	}
+	return name
 }
 
 // APIVersion is that of objects as users see and write them: Node too is shown
@@ -100,11 +131,14 @@ func known() []string {
 
 // elsewhere are Calico's kinds that Muslin has no use for.
 var elsewhere = map[string]string{
-	"globalnetworkpolicy": noPolicy, "networkpolicy": noPolicy, "networkpolicie": noPolicy, "globalnetworkpolicie": noPolicy,
-	"gnp": noPolicy, "np": noPolicy, "globalnetworkset": noPolicy, "networkset": noPolicy, "tier": noPolicy,
-	"stagednetworkpolicy": noPolicy, "hostendpoint": noPolicy, "hep": noPolicy, "profile": noPolicy,
+	"stagednetworkpolicy": noStaged, "stagednetworkpolicie": noStaged, "stagedglobalnetworkpolicy": noStaged, "stagedglobalnetworkpolicie": noStaged,
+	"hostendpoint": noHosts, "hep": noHosts,
+	"profile": "profiles are namespaces and service accounts: kubectl get namespaces, kubectl get serviceaccounts -A",
 	"pod":     "pods are kubectl's: kubectl get pods -o wide; muslinctl explain POD follows one through the network",
 	"service": "services are kubectl's: kubectl get services",
 }
 
-const noPolicy = "Calico's policy kinds are not served: Muslin routes, and leaves NetworkPolicy to a policy engine"
+const (
+	noStaged = "staged policies are not served: nothing enforces them anywhere"
+	noHosts  = "rules for nodes themselves are the host's firewall's"
+)

@@ -50,6 +50,17 @@ var table = []*Kind{
 		Type: reflect.TypeFor[v3.FelixConfiguration](), Columns: []Column{name},
 	},
 	{
+		Name: "GlobalNetworkPolicy", Plural: "globalnetworkpolicies", Aliases: []string{"gnp", "gnps"},
+		Type:    reflect.TypeFor[v3.GlobalNetworkPolicy](),
+		Columns: []Column{name, tierOf},
+		Wide:    []Column{name, tierOf, field("ORDER", "spec.order", "<none>"), field("SELECTOR", "spec.selector", "")},
+	},
+	{
+		Name: "GlobalNetworkSet", Plural: "globalnetworksets", Aliases: []string{"gnetset", "gnetsets"},
+		Type:    reflect.TypeFor[v3.GlobalNetworkSet](),
+		Columns: []Column{name}, Wide: []Column{name, netsOf},
+	},
+	{
 		Name: "IPAMBlock", Plural: "ipamblocks", Aliases: []string{"block", "blocks"}, ReadOnly: true,
 		Type:    reflect.TypeFor[v3.IPAMBlock](),
 		Columns: []Column{name, field("CIDR", "spec.cidr", ""), field("AFFINITY", "spec.affinity", "")},
@@ -88,9 +99,40 @@ var table = []*Kind{
 		Type: reflect.TypeFor[v3.KubeControllersConfiguration](), Columns: []Column{name},
 	},
 	{
+		Name: "NetworkPolicy", Plural: "networkpolicies", Aliases: []string{"np", "nps", "policy", "policies", "pol", "pols"}, Namespaced: true,
+		Type:    reflect.TypeFor[v3.NetworkPolicy](),
+		Columns: []Column{name, tierOf},
+		Wide:    []Column{name, tierOf, field("ORDER", "spec.order", "<none>"), field("SELECTOR", "spec.selector", "")},
+	},
+	{
+		Name: "NetworkSet", Plural: "networksets", Aliases: []string{"netset", "netsets"}, Namespaced: true,
+		Type:    reflect.TypeFor[v3.NetworkSet](),
+		Columns: []Column{name}, Wide: []Column{name, netsOf},
+	},
+	{
 		Name: "Node", Plural: "nodes", Aliases: []string{"no"}, Core: true,
 		Type:    reflect.TypeFor[Node](),
 		Columns: []Column{name},
 		Wide:    []Column{name, field("ASN", "spec.bgp.asNumber", "(64512)"), field("IPV4", "spec.bgp.ipv4Address", ""), field("IPV6", "spec.bgp.ipv6Address", "")},
 	},
+	{
+		Name: "Tier", Plural: "tiers", Aliases: []string{},
+		Type:    reflect.TypeFor[v3.Tier](),
+		Columns: []Column{name, field("ORDER", "spec.order", "<none>")},
+	},
 }
+
+var (
+	tierOf = field("TIER", "spec.tier", "default")
+	netsOf = Column{"NETS", func(o map[string]any) string {
+		text := Text(o, "spec.nets", "")
+		if len(text) > longestNets {
+			return text[:longestNets-3] + "..."
+		}
+		return text
+	}}
+	namespace = field("NAMESPACE", "metadata.namespace", "")
+)
+
+// longestNets is how much of a network set a table shows, as calicoctl.
+const longestNets = 80
