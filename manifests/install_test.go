@@ -41,7 +41,7 @@ func TestPermissions(t *testing.T) {
 		{agent, "patch", "nodes/status", nil, true},
 		{agent, "patch", "nodes", nil, false},
 		{agent, "watch", "pods", []string{"-A"}, true},
-		{agent, "patch", "pods/status", []string{"-n", "default"}, true},
+		{agent, "patch", "pods/status", []string{"-n", "default"}, false},
 		{agent, "create", "pods", []string{"-n", "muslin-system"}, false},
 		{agent, "create", "events", []string{"-n", "default"}, true},
 		{agent, "watch", "ippools.projectcalico.org", nil, true},

@@ -54,6 +54,9 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	var back undo
 	out, err := s.steps(ctx, a, w, info, &back)
 	if err == nil {
+		if a.pod != "" {
+			s.o.Added(a.namespace, a.pod, info, r.GetConfig())
+		}
 		return out, nil
 	}
 	if !stands {

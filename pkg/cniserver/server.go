@@ -45,6 +45,10 @@ type Options struct {
 	// Without it nobody has any.
 	Holder func(netip.Addr) string
 
+	// Added hears of a Kubernetes pod whose ADD has just succeeded: what the cluster
+	// says of it, and the network configuration. It must not wait for anything.
+	Added func(namespace, pod string, info PodInfo, config []byte)
+
 	// Register adds services to the same socket.
 	Register []func(*grpc.Server)
 
@@ -93,6 +97,9 @@ func New(o Options) *Server {
 	}
 	if o.Admit == nil {
 		o.Admit = func() error { return nil }
+	}
+	if o.Added == nil {
+		o.Added = func(string, string, PodInfo, []byte) {}
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, time.Duration, uint) {}

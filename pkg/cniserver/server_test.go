@@ -944,6 +944,29 @@ func TestNotAdmitted(t *testing.T) {
 	n.must(t, client.Add, request("c1", "a"))
 }
 
+// TestAddedHearsOfSuccess: with the pod's annotations and the configuration, and
+// not of what failed.
+func TestAddedHearsOfSuccess(t *testing.T) {
+	r := newRooms()
+	r.pods["ns/a"] = cniserver.PodInfo{Annotations: map[string]string{"qos.projectcalico.org/x": "1"}}
+	var heard []string
+	n := start(t, r, func(o *cniserver.Options) {
+		o.Added = func(namespace, pod string, info cniserver.PodInfo, config []byte) {
+			heard = append(heard, namespace+"/"+pod+" "+info.Annotations["qos.projectcalico.org/x"]+" "+string(config))
+		}
+	})
+	req := request("c1", "a")
+	bad := request("c2", "a")
+	bad.Netns = ""
+	if _, err := n.call(t, client.Add, bad); err == nil {
+		t.Fatal("an ADD without a namespace")
+	}
+	n.must(t, client.Add, req)
+	if d := cmp.Diff([]string{"ns/a 1 " + string(req.Config)}, heard); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestPodOfTheRuntime: the API's pod of that name counts only if it is the one
 // that the runtime speaks of.
 func TestPodOfTheRuntime(t *testing.T) {

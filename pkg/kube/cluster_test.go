@@ -333,16 +333,6 @@ spec: {nodeName: %s, containers: [{name: c, image: i}]}
 	if n, err := c.NamespaceOf(t.Context(), "muslin-system"); err != nil || n.Labels["app.kubernetes.io/name"] != "muslin" {
 		t.Errorf("namespace: %+v %v", n, err)
 	}
-	if err := c.AnnotatePod(t.Context(), "default", "mine", map[string]string{"cni.projectcalico.org/podIP": "10.244.1.2/32"}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, c, func() string {
-		p, err := c.Pod(t.Context(), "default", "mine", "")
-		if err != nil || p.Annotations["cni.projectcalico.org/podIP"] != "10.244.1.2/32" {
-			return fmt.Sprintf("%+v %v", p, err)
-		}
-		return ""
-	})
 }
 
 // The pressure on a route reflector is a condition of its node, which no other

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // Pod is what the CNI server has to know of a pod.
@@ -132,20 +130,4 @@ func (c *Cluster) NamespaceOf(ctx context.Context, name string) (Namespace, erro
 		return Namespace{}, fmt.Errorf("get namespace %s: %w", name, err)
 	}
 	return readNamespace(&n).value, nil
-}
-
-// AnnotatePod merges annotations into a pod's metadata through pods/status. An
-// empty value is kept as an empty value, as Calico does for an address that is
-// gone.
-func (c *Cluster) AnnotatePod(ctx context.Context, namespace, name string, annotations map[string]string) error {
-	body, err := annotationPatch(annotations)
-	if err != nil {
-		return err
-	}
-	err = c.core.Patch(types.MergePatchType).Namespace(namespace).Resource("pods").Name(name).
-		SubResource("status").Body(body).Do(ctx).Error()
-	if err != nil {
-		return fmt.Errorf("annotate pod %s/%s with %s: %w", namespace, name, strings.Join(sortedKeys(annotations), ", "), err)
-	}
-	return nil
 }
