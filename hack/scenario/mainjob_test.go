@@ -28,6 +28,7 @@ func TestCluster(t *testing.T) {
 		{"bad objects", story.badObjects},
 		{"bad pods", story.badPodsSayWhy},
 		{"host port", story.hostPort},
+		{"network policy", story.networkPolicy},
 		{"encapsulation", story.encapsulation},
 		{"restarts", story.agentRestarts},
 		{"power", story.powerCut},

@@ -55,6 +55,7 @@ type agent struct {
 	links     *link.Watcher
 	routes    *route.Reconciler
 	plane     *plane
+	policing  *policing
 	speech    *speech
 	endpoints *endpoints
 	wires     wires
@@ -94,6 +95,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// blocks lack: for that it has to know the pools.
 		task.Func("ipam inputs", a.feedAllocator), a.alloc,
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
+		a.policing.sink, task.Func("network policy", a.policing.run),
 		task.Func("node address", a.keepAddress),
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
@@ -126,7 +128,7 @@ func (a *agent) build() (err error) {
 		return err
 	}
 	a.apiConns = newAPIConnections(rest)
-	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Logger: a.log}); err != nil {
+	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Policy: true, Logger: a.log}); err != nil {
 		return err
 	}
 	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log})
@@ -149,13 +151,19 @@ func (a *agent) build() (err error) {
 	a.tellLive()
 	a.speech = newSpeech(a)
 	a.alloc.SetElsewhere(a.speech.hears)
-	a.plane, err = newPlane(a)
+	if a.plane, err = newPlane(a); err != nil {
+		return err
+	}
+	if a.policing, err = newPolicing(a); err != nil {
+		return err
+	}
+	a.endpoints.why = a.policing.waiting
 	a.podCIDRs.changed = func() { a.tellLive(); a.plane.look.notify(); a.speech.look.notify() }
-	return err
+	return nil
 }
 
 func (a *agent) close() {
-	for _, c := range []interface{ Close() error }{a.links, a.routes, a.plane, a.wires} {
+	for _, c := range []interface{ Close() error }{a.links, a.routes, a.plane, a.policing.sink, a.wires} {
 		if err := c.Close(); err != nil {
 			a.log.Warn("close", "error", err)
 		}
@@ -257,7 +265,7 @@ func (a *agent) status() Status {
 // problems are everything that could not be honoured, from every room.
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.own.get()} {
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), a.own.get()} {
 		all = append(all, list...)
 	}
 	return all

@@ -33,11 +33,16 @@ func TestSettledWaitsForTheKernel(t *testing.T) {
 		if err := e.Settled(short, rev); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("settled without the kernel: %v", err)
 		}
-		go func() { time.Sleep(time.Minute); e.settle(rev) }()
+		go func() {
+			e.settle(writerPlane, rev)
+			time.Sleep(time.Minute)
+			e.settle(writerPolicy, rev)
+		}()
 		if err := e.Settled(t.Context(), rev); err != nil {
 			t.Fatal(err)
 		}
-		e.settle(rev - 1)
+		e.settle(writerPlane, rev-1)
+		e.settle(writerPolicy, rev-1)
 		if err := e.Settled(t.Context(), rev); err != nil {
 			t.Fatalf("an older revision took the newer back: %v", err)
 		}

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -12,19 +13,30 @@ import (
 // endpoints is the set of pods attached to this node. CNI puts and deletes, the
 // data plane reads the whole set and says which revision is in the kernel.
 type endpoints struct {
-	mu      sync.Mutex
-	byKey   map[endpointKey]model.Endpoint
-	rev     uint64        // counts changes of byKey
-	settled uint64        // the newest revision that is in the kernel
-	moved   chan struct{} // closed and replaced whenever settled grows
-	changed hint
-	told    func() // called after every change, before its caller goes on; nil: nobody
+	mu       sync.Mutex
+	byKey    map[endpointKey]model.Endpoint
+	rev      uint64          // counts changes of byKey
+	settled  [writers]uint64 // the newest revision that each writer has in the kernel
+	moved    chan struct{}   // closed and replaced whenever settled grows
+	changed  hint            // for the data plane
+	toPolice hint            // for network policy
+	why      func() string   // what network policy waits for beside the kernel; nil: nothing
+	told     func()          // called after every change, before its caller goes on; nil: nobody
 }
+
+// writer is what brings endpoints into the kernel.
+type writer int
+
+const (
+	writerPlane  writer = iota // host routes and rules
+	writerPolicy               // network policy
+	writers      = iota
+)
 
 type endpointKey struct{ container, ifname string }
 
 func newEndpoints(adopted []model.Endpoint) *endpoints {
-	e := &endpoints{byKey: map[endpointKey]model.Endpoint{}, moved: make(chan struct{}), changed: newHint()}
+	e := &endpoints{byKey: map[endpointKey]model.Endpoint{}, moved: make(chan struct{}), changed: newHint(), toPolice: newHint()}
 	for _, ep := range adopted {
 		e.byKey[endpointKey{ep.ContainerID, ep.Interface}] = ep
 	}
@@ -51,6 +63,7 @@ func (e *endpoints) edit(f func()) uint64 {
 		e.told()
 	}
 	e.changed.notify()
+	e.toPolice.notify()
 	return rev
 }
 
@@ -73,23 +86,23 @@ func (e *endpoints) List() []model.Endpoint {
 	return out
 }
 
-// settle records that the kernel has revision rev.
-func (e *endpoints) settle(rev uint64) {
+// settle records that a writer has revision rev in the kernel.
+func (e *endpoints) settle(by writer, rev uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if rev <= e.settled {
+	if rev <= e.settled[by] {
 		return
 	}
-	e.settled = rev
+	e.settled[by] = rev
 	close(e.moved)
 	e.moved = make(chan struct{})
 }
 
-// Settled waits until the kernel has revision rev.
+// Settled waits until the kernel has revision rev, routes and policy.
 func (e *endpoints) Settled(ctx context.Context, rev uint64) error {
 	for {
 		e.mu.Lock()
-		done, moved := e.settled >= rev, e.moved
+		done, moved := slices.Min(e.settled[:]) >= rev, e.moved
 		e.mu.Unlock()
 		if done {
 			return nil
@@ -97,9 +110,25 @@ func (e *endpoints) Settled(ctx context.Context, rev uint64) error {
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return ctx.Err()
+			return e.lacking(ctx.Err(), rev)
 		}
 	}
+}
+
+// lacking says which writer an endpoint waits for.
+func (e *endpoints) lacking(err error, rev uint64) error {
+	e.mu.Lock()
+	plane, policy := e.settled[writerPlane] >= rev, e.settled[writerPolicy] >= rev
+	e.mu.Unlock()
+	switch {
+	case !plane:
+		return fmt.Errorf("host routes and rules are not in the kernel yet: %w", err)
+	case !policy && e.why != nil && e.why() != "":
+		return fmt.Errorf("%s: %w", e.why(), err)
+	case !policy:
+		return fmt.Errorf("network policy is not in the kernel yet: %w", err)
+	}
+	return err
 }
 
 // hint is a channel that says "look again", at most one at a time.

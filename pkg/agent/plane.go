@@ -151,7 +151,7 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	}
 	if outcome < failed {
 		p.tunnelBook.stands(own, p.a.links.Host())
-		p.a.endpoints.settle(rev)
+		p.a.endpoints.settle(writerPlane, rev)
 		if p.floating.set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(pods, p.a.cluster.Snapshot().Pools))) {
 			p.a.speech.look.notify()
 		}

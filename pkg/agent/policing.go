@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/felix/policynft"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// policing computes what the kernel has to know of network policy whenever something
+// changed, and hands it to its sink. A pod's ADD is answered once the sink has a
+// Program that was made with the pod in it. As long as not every kind of policy has
+// been read the kernel stays as it is, and no ADD is answered.
+type policing struct {
+	a        *agent
+	sink     *policynft.Sink
+	problems problemList
+	failing  string // what the sink last complained of
+	last     atomic.Pointer[policy.Program]
+}
+
+func newPolicing(a *agent) (*policing, error) {
+	sink, err := policynft.New(policynft.Options{Logger: a.log})
+	if err != nil {
+		return nil, fmt.Errorf("open nftables for policy: %w", err)
+	}
+	return &policing{a: a, sink: sink, problems: problemList{log: a.log}}, nil
+}
+
+// run keeps the table of policy as it should be until ctx ends, and leaves it so.
+func (p *policing) run(ctx context.Context, ready func()) error {
+	ready() // BGP does not wait for it; each ADD does
+	for ctx.Err() == nil {
+		p.a.pulses.begin("network policy")
+		retry := p.step(ctx)
+		p.a.pulses.rest("network policy")
+		select {
+		case <-ctx.Done():
+		case <-p.a.cluster.PolicyChanged():
+		case <-p.a.endpoints.toPolice:
+		case <-p.sink.Changed():
+		case <-retry:
+		}
+	}
+	return nil
+}
+
+// step brings the table to what it should be. A non-nil channel says when to try
+// again what failed.
+func (p *policing) step(ctx context.Context) <-chan time.Time {
+	pods, rev := p.a.endpoints.Snapshot()
+	program, problems := policy.Compile(policy.Input{
+		Self: p.a.cfg.Node, View: p.a.cluster.PolicyView(), Endpoints: pods, EndpointsSynced: true,
+	})
+	if program.Complete {
+		p.problems.set(problems)
+		p.last.Store(&program)
+	}
+	start := time.Now()
+	err := p.sink.Apply(ctx, program, p.prefixes())
+	p.a.metrics.observe("policy", start, err)
+	p.complain(ctx, err)
+	if err != nil {
+		return time.After(retryAfter)
+	}
+	if program.Complete {
+		p.a.endpoints.settle(writerPolicy, rev)
+	}
+	return nil
+}
+
+// prefixes are what the names of pods' interfaces begin with.
+func (p *policing) prefixes() []string {
+	if s := p.a.plane.desired().Rules.Spoofing; s.Prefix != "" {
+		return s.Prefixes()
+	}
+	return []string{felix.DefaultInterfacePrefix}
+}
+
+// complain logs an error of the sink when it is a new one.
+func (p *policing) complain(ctx context.Context, err error) {
+	said := ""
+	if err != nil && ctx.Err() == nil {
+		said = err.Error()
+	}
+	if said == p.failing {
+		return
+	}
+	if p.failing = said; said != "" {
+		p.a.log.Warn("kernel refuses network policy; pods stay as they are and new ones wait", "error", err)
+	} else {
+		p.a.log.Info("kernel accepts network policy again")
+	}
+}
+
+// waiting says what an ADD waits for beside the kernel, "" for nothing.
+func (p *policing) waiting() string {
+	if sources := p.a.cluster.PolicyWaiting(); len(sources) > 0 {
+		return "network policy is not known yet: cannot read " + strings.Join(sources, ", ")
+	}
+	return ""
+}
+
+// found are the policies and pods that something is wrong with.
+func (p *policing) found() []model.Problem { return p.problems.get() }
+
+// program is what the kernel was told last.
+func (p *policing) program() policy.Program {
+	if last := p.last.Load(); last != nil {
+		return *last
+	}
+	return policy.Program{}
+}
