@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -52,6 +53,28 @@ func BenchmarkCompile(b *testing.B) {
 			in := town(pods)
 			for b.Loop() {
 				Compile(in)
+			}
+		})
+	}
+}
+
+// BenchmarkEngine is one pod that comes or goes elsewhere.
+func BenchmarkEngine(b *testing.B) {
+	for _, pods := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			in, e := town(pods), new(Engine)
+			slices.SortFunc(in.View.Pods, func(a, b model.PolicyPod) int { return keyOf(&a).compare(keyOf(&b)) })
+			in.View.Revision = 1
+			e.Compile(in)
+			with, without := in, in
+			i := slices.IndexFunc(in.View.Pods, func(p model.PolicyPod) bool { return p.Node == "there" && p.Labels["app"] == "app1" })
+			without.View.Pods = slices.Delete(slices.Clone(in.View.Pods), i, i+1)
+			for n := 0; b.Loop(); n++ {
+				if n%2 == 0 {
+					e.Compile(without)
+				} else {
+					e.Compile(with)
+				}
 			}
 		})
 	}

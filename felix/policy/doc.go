@@ -6,7 +6,8 @@
 // It is for deciding only. It has no clock, does no I/O, and never looks at the
 // kernel or at the API server. Equal inputs give equal Programs. What cannot be
 // honoured comes back as model.Problem values beside the Program, and never opens
-// more than was written.
+// more than was written. Compile is the decision; an Engine is Compile with a memory,
+// for who asks again at each change.
 //
 // Kernel and wire footprint: none of its own; felix/policynft has it.
 package policy

@@ -1,30 +1,18 @@
 package policy
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-type podKey struct{ namespace, name string }
-
-// pod is a pod that can be subject or peer.
-type pod struct {
-	*model.PolicyPod
-	group *group // nil: its namespace is not known
-	local bool   // has an endpoint on this node
-	addrs []netip.Addr
-}
-
 // group is pods that have the same labels: no selector tells them apart.
 type group struct {
+	key    string
 	labels map[string]string
-	pods   []*pod
+	pods   map[*pod]bool
 }
 
 // netset is a network set with the labels it is selected by.
@@ -33,28 +21,45 @@ type netset struct {
 	ranges []Range
 }
 
-// findGroups takes the pods that have an address of their own, by their labels.
-func (c *casefile) findGroups() {
-	byKey := map[string]*group{}
-	for i := range c.View.Pods {
-		p := &pod{PolicyPod: &c.View.Pods[i]}
-		if p.HostNetwork {
-			continue
+// join puts a pod into the group of its labels, unless its namespace is not known.
+func (w *world) join(p *pod) {
+	if _, known := w.view.Namespaces[p.Namespace]; !known {
+		return
+	}
+	key := groupKey(&p.PolicyPod)
+	g := w.groups[key]
+	if g == nil {
+		g = &group{key: key, labels: w.podLabels(&p.PolicyPod), pods: map[*pod]bool{}}
+		w.groups[key] = g
+		ns := w.byNamespace[p.Namespace]
+		if ns == nil {
+			ns = map[*group]bool{}
+			w.byNamespace[p.Namespace] = ns
 		}
-		c.pods[podKey{p.Namespace, p.Name}] = p
-		if _, known := c.View.Namespaces[p.Namespace]; !known {
-			continue
+		ns[g] = true
+		for _, c := range w.choices {
+			c.consider(g)
 		}
-		key := groupKey(p.PolicyPod)
-		g := byKey[key]
-		if g == nil {
-			g = &group{labels: c.podLabels(p.PolicyPod)}
-			byKey[key] = g
-			c.groups = append(c.groups, g)
-			c.byName[p.Namespace] = append(c.byName[p.Namespace], g)
-		}
-		p.group = g
-		g.pods = append(g.pods, p)
+	}
+	p.group = g
+	g.pods[p] = true
+}
+
+// leave takes a pod out of its group; the last one ends the group.
+func (w *world) leave(p *pod) {
+	g := p.group
+	if g == nil {
+		return
+	}
+	p.group = nil
+	if delete(g.pods, p); len(g.pods) > 0 {
+		return
+	}
+	delete(w.groups, g.key)
+	delete(w.byNamespace[p.Namespace], g)
+	delete(w.judged, g)
+	for _, c := range w.choices {
+		delete(c.groups, g)
 	}
 }
 
@@ -72,10 +77,10 @@ const longestAccount = 62
 
 // podLabels gives what selectors see of a pod: its labels, where it is, and what
 // it inherits. Its own win over inherited ones.
-func (c *casefile) podLabels(p *model.PolicyPod) map[string]string {
+func (w *world) podLabels(p *model.PolicyPod) map[string]string {
 	out := map[string]string{}
-	c.inherit(out, p.Namespace)
-	for k, v := range c.View.ServiceAccounts[p.Namespace+"/"+p.ServiceAccount] {
+	w.inherit(out, p.Namespace)
+	for k, v := range w.view.ServiceAccounts[p.Namespace+"/"+p.ServiceAccount] {
 		out[model.LabelPrefixOfAccount+k] = v
 	}
 	if p.ServiceAccount != "" {
@@ -90,8 +95,8 @@ func (c *casefile) podLabels(p *model.PolicyPod) map[string]string {
 	return out
 }
 
-func (c *casefile) inherit(out map[string]string, namespace string) {
-	for k, v := range c.View.Namespaces[namespace] {
+func (w *world) inherit(out map[string]string, namespace string) {
+	for k, v := range w.view.Namespaces[namespace] {
 		out[model.LabelPrefixOfNamespace+k] = v
 	}
 	out[model.LabelPrefixOfNamespace+model.LabelOwnName] = namespace
@@ -99,96 +104,20 @@ func (c *casefile) inherit(out map[string]string, namespace string) {
 
 // findNetworkSets gives each set its labels. One with a namespace that is not
 // known yet is of no use to selectors of namespaces, and is left out.
-func (c *casefile) findNetworkSets() {
-	for _, s := range c.View.NetworkSets {
+func (w *world) findNetworkSets() {
+	for _, s := range w.view.NetworkSets {
 		labels := map[string]string{}
 		if ns := s.Object.Namespace; ns != "" {
-			if _, known := c.View.Namespaces[ns]; !known {
+			if _, known := w.view.Namespaces[ns]; !known {
 				continue
 			}
-			c.inherit(labels, ns)
+			w.inherit(labels, ns)
 			maps.Copy(labels, s.Labels)
 			labels[model.LabelNamespace] = ns
 		} else {
 			maps.Copy(labels, s.Labels)
 			delete(labels, model.LabelNamespace)
 		}
-		c.netsets = append(c.netsets, netset{labels, mergePrefixes(s.Nets)})
+		w.netsets = append(w.netsets, netset{labels, mergePrefixes(s.Nets)})
 	}
-}
-
-// claim is what a pod says of an address.
-type claim struct {
-	pod   *pod // nil: an endpoint of this node whose pod is not known
-	local bool // its sandbox is on this node and has the address
-}
-
-// better reports whether a is believed rather than b: whose sandbox is here, then
-// the younger one.
-func (a claim) better(b claim) bool {
-	if a.local != b.local {
-		return a.local
-	}
-	if a.pod == nil || b.pod == nil {
-		return a.pod == nil
-	}
-	return cmp.Or(a.pod.Created.Compare(b.pod.Created), cmp.Compare(a.pod.Namespace, b.pod.Namespace),
-		cmp.Compare(a.pod.Name, b.pod.Name)) > 0
-}
-
-// findOwners gives each address to one pod. A union of those that claim it would
-// let one act as the other.
-func (c *casefile) findOwners() {
-	owners := map[netip.Addr]claim{}
-	for _, e := range c.Endpoints {
-		p := c.pods[podKey{e.Namespace, e.Pod}]
-		if p != nil {
-			p.local = true
-		}
-		if p == nil || !p.Finished {
-			c.give(owners, e.Addresses, claim{p, true})
-		}
-	}
-	for i := range c.View.Pods {
-		v := &c.View.Pods[i]
-		p := c.pods[podKey{v.Namespace, v.Name}]
-		if p == nil || p.PolicyPod != v || p.Finished || p.local || c.Self != "" && v.Node == c.Self {
-			continue
-		}
-		c.give(owners, v.Addresses, claim{p, false})
-	}
-	for a, o := range owners {
-		if o.pod != nil {
-			o.pod.addrs = append(o.pod.addrs, a)
-		}
-	}
-}
-
-// give lets the better of two claims win, and reports the other.
-func (c *casefile) give(owners map[netip.Addr]claim, addrs []netip.Addr, by claim) {
-	for _, a := range addrs {
-		a = a.Unmap().WithZone("")
-		old, taken := owners[a]
-		if !taken || old.pod == by.pod {
-			owners[a] = by
-			continue
-		}
-		winner, loser := by, old
-		if old.better(by) {
-			winner, loser = old, by
-		}
-		owners[a] = winner
-		c.twoClaims(a, winner, loser)
-	}
-}
-
-func (c *casefile) twoClaims(a netip.Addr, winner, loser claim) {
-	name := func(p *pod) model.Ref {
-		if p == nil {
-			return model.Ref{Kind: "Pod", Name: "that is not known"}
-		}
-		return model.Ref{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}
-	}
-	c.problem(name(loser.pod), "status.podIPs", "AddressClaimedTwice",
-		fmt.Sprintf("%s is the address of %s, too; policy takes it for the latter's", a, name(winner.pod)))
 }

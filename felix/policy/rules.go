@@ -19,7 +19,7 @@ func hasPorts(protocol uint8) bool { return protocol == tcp || protocol == udp |
 
 // tierChain builds the chain of one tier: its policies' rules, then its end, up to
 // the first that leaves nothing for those behind it.
-func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
+func (w *world) tierChain(t tier, d direction, next ChainID) ChainID {
 	pass := func(r Rule) Rule {
 		r.Verdict, r.Next = Pass, next
 		if next == "" {
@@ -29,7 +29,7 @@ func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
 	}
 	var rules []Rule
 	for _, p := range t.policies {
-		for _, r := range c.policyRules(p, d) {
+		for _, r := range w.policyRules(p, d) {
 			if r.Verdict == Pass {
 				r = pass(r)
 			}
@@ -48,7 +48,7 @@ func (c *casefile) tierChain(t tier, d direction, next ChainID) ChainID {
 		prefix = "e-"
 	}
 	chain.ID = ChainID(prefix + hash(chain.String()))
-	c.out.Chains[chain.ID] = chain
+	w.chains[chain.ID] = chain
 	return chain.ID
 }
 
@@ -61,17 +61,16 @@ func (r *Rule) matchesAll() bool {
 func (s *Side) matchesAll() bool { return len(s.In)+len(s.NotIn)+len(s.Ports)+len(s.NotPorts) == 0 }
 
 // policyRules gives what the rules of a policy become; Next of a Pass is not set.
-func (c *casefile) policyRules(p *policy, d direction) []Rule {
+func (w *world) policyRules(p *policy, d direction) []Rule {
 	if p.built[d] {
 		return p.rules[d]
 	}
-	rules, field := p.IngressRules, "spec.ingress"
+	rules := p.IngressRules
 	if d == egress {
-		rules, field = p.EgressRules, "spec.egress"
+		rules = p.EgressRules
 	}
 	for i := range rules {
-		c.oneFamily(p.Object, field, &rules[i])
-		for _, r := range c.rule(&rules[i], d) {
+		for _, r := range w.rule(&rules[i], d) {
 			r.Origin = Origin{Tier: p.Tier, Policy: p.Object, Index: rules[i].Index}
 			p.rules[d] = append(p.rules[d], r)
 		}
@@ -81,7 +80,7 @@ func (c *casefile) policyRules(p *policy, d direction) []Rule {
 }
 
 // rule gives the Rules that together match what r does.
-func (c *casefile) rule(r *model.PolicyRule, d direction) []Rule {
+func (w *world) rule(r *model.PolicyRule, d direction) []Rule {
 	verdict := map[model.PolicyAction]Verdict{
 		model.PolicyAllow: Allow, model.PolicyDeny: Deny, model.PolicyPass: Pass, model.PolicyLog: Log,
 	}[r.Action]
@@ -100,8 +99,8 @@ func (c *casefile) rule(r *model.PolicyRule, d direction) []Rule {
 		ICMP: icmp(r.ICMP), NotICMP: icmp(r.NotICMP), Verdict: verdict,
 	}
 	var out []Rule
-	for _, src := range c.side(&r.Source, r.Protocol, d == egress) {
-		for _, dst := range c.side(&r.Destination, r.Protocol, d == ingress) {
+	for _, src := range w.side(&r.Source, r.Protocol, d == egress) {
+		for _, dst := range w.side(&r.Destination, r.Protocol, d == ingress) {
 			base.Source, base.Destination = src, dst
 			out = append(out, base)
 		}
@@ -166,26 +165,26 @@ func netLists(r *model.PolicyRule) [][]netip.Prefix {
 
 // oneFamily says so where a rule is for one IP version only because of what it
 // leaves out: few who write it mean that.
-func (c *casefile) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
+func (w *world) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
 	if r.Unreadable || r.IPVersion != 0 || len(r.Source.Nets)+len(r.Destination.Nets) > 0 || len(r.Source.NotNets)+len(r.Destination.NotNets) == 0 {
 		return
 	}
 	if f, some := families(r); some && f != 0 {
-		c.problem(object, field+"["+strconv.Itoa(r.Index)+"]", "OneIPVersion",
+		w.problem(object, field+"["+strconv.Itoa(r.Index)+"]", "OneIPVersion",
 			"notNets has nets of IPv"+strconv.Itoa(int(f))+" only, so the rule matches no packet of the other version; set ipVersion, or write a rule for the other one, too")
 	}
 }
 
 // side gives the Sides that together match what a peer does. own: the side is
 // that of the endpoint itself.
-func (c *casefile) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
+func (w *world) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
 	var base Side
 	selector := p.Selector
 	switch {
 	case p.NotSelector != nil && selector != nil:
 		selector = except{selector, p.NotSelector}
 	case p.NotSelector != nil:
-		base.NotIn = c.selected(p.NotSelector)
+		base.NotIn = w.selected(p.NotSelector)
 	}
 	not := mergePrefixes(p.NotNets)
 	if len(p.Nets) > 0 {
@@ -193,21 +192,21 @@ func (c *casefile) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
 		if len(left) == 0 {
 			return nil // what nets has is taken away again
 		}
-		base.In = []SetID{c.rangeSet(left)}
+		base.In = []SetID{w.rangeSet(left)}
 	} else if len(not) > 0 {
-		base.NotIn = append(base.NotIn, c.rangeSet(not))
+		base.NotIn = append(base.NotIn, w.rangeSet(not))
 	}
 	numbers, names := splitPorts(p.NotPorts)
 	base.NotPorts = numbers
 	if len(names) > 0 {
-		base.NotIn = append(base.NotIn, c.portSet(selector, own, protocol, names))
+		base.NotIn = append(base.NotIn, w.portSet(selector, own, protocol, names))
 	}
 	slices.Sort(base.NotIn)
 
 	var out []Side
 	numbers, names = splitPorts(p.Ports)
 	if len(names) > 0 {
-		out = append(out, base.in(c.portSet(selector, own, protocol, names)))
+		out = append(out, base.in(w.portSet(selector, own, protocol, names)))
 	}
 	if len(names) > 0 && len(numbers) == 0 {
 		return out
@@ -216,7 +215,7 @@ func (c *casefile) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
 	if selector == nil {
 		return append(out, base)
 	}
-	for _, id := range c.selected(selector) {
+	for _, id := range w.selected(selector) {
 		out = append(out, base.in(id))
 	}
 	return out

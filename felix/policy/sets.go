@@ -19,40 +19,44 @@ func hash(text string) string {
 
 // choice is what a selector selects.
 type choice struct {
-	text   string
-	groups []*group
-	nets   bool // a network set is among them
-	sel    model.Selector
+	text      string
+	sel       model.Selector
+	namespace string // that everything it selects is in; empty: no one
+	groups    map[*group]bool
+	nets      bool // a network set is among them
 }
 
 // choose evaluates a selector once for each group that can match.
-func (c *casefile) choose(s model.Selector) *choice {
-	if have := c.asked[s]; have != nil {
+func (w *world) choose(s model.Selector) *choice {
+	if have := w.asked[s]; have != nil {
 		return have
 	}
 	text := s.String()
-	out := c.texts[text]
+	out := w.choices[text]
 	if out == nil {
-		out = &choice{text: text, sel: s}
-		for _, g := range c.candidates(s) {
-			if s.Matches(g.labels) {
-				out.groups = append(out.groups, g)
+		out = &choice{text: text, sel: s, groups: map[*group]bool{}}
+		out.namespace, _ = namespaceOf(s)
+		if out.namespace != "" {
+			for g := range w.byNamespace[out.namespace] {
+				out.consider(g)
+			}
+		} else {
+			for _, g := range w.groups {
+				out.consider(g)
 			}
 		}
-		out.nets = slices.ContainsFunc(c.netsets, func(n netset) bool { return s.Matches(n.labels) })
-		c.texts[text] = out
+		out.nets = slices.ContainsFunc(w.netsets, func(n netset) bool { return s.Matches(n.labels) })
+		w.choices[text] = out
 	}
-	c.asked[s] = out
+	w.asked[s] = out
 	return out
 }
 
-// candidates gives the groups that s may select: those of its namespace, if it
-// asks for one.
-func (c *casefile) candidates(s model.Selector) []*group {
-	if ns, ok := namespaceOf(s); ok {
-		return c.byName[ns]
+// consider adds a group if it is selected.
+func (c *choice) consider(g *group) {
+	if (c.namespace == "" || c.namespace == g.labels[model.LabelNamespace]) && c.sel.Matches(g.labels) {
+		c.groups[g] = true
 	}
-	return c.groups
 }
 
 // namespaceOf gives the namespace that everything s selects is in, if it asks for
@@ -67,51 +71,51 @@ func namespaceOf(s model.Selector) (string, bool) {
 	return "", false
 }
 
+// source says what the members of a set are.
+type source struct {
+	kind     SetKind
+	name     string
+	of       *choice // nil: any pod, or what follows
+	own      bool    // pods of this node
+	protocol uint8   // of Ports; 0: any
+	names    []string
+	nets     []Range
+}
+
+// has reports whether addresses of a pod, or its ports, are members.
+func (s *source) has(p *pod) bool {
+	switch {
+	case p.group == nil || s.kind == Nets:
+		return false
+	case s.of != nil:
+		return s.of.groups[p.group]
+	}
+	return !s.own || len(p.ends) > 0
+}
+
 // selected gives the sets that hold what a selector selects: the addresses of
 // pods, and the ranges of network sets if it selects any.
-func (c *casefile) selected(s model.Selector) []SetID {
-	chosen := c.choose(s)
-	out := []SetID{c.addressSet(chosen)}
-	if chosen.nets {
-		out = append(out, c.netSet(chosen))
+func (w *world) selected(s model.Selector) []SetID {
+	c := w.choose(s)
+	out := []SetID{SetID("a-" + hash(c.text))}
+	w.sources[out[0]] = &source{kind: Addresses, name: c.text, of: c}
+	if c.nets {
+		out = append(out, SetID("n-"+hash("selector "+c.text)))
+		if w.sources[out[1]] == nil {
+			var nets []Range
+			for _, n := range w.netsets {
+				if s.Matches(n.labels) {
+					nets = append(nets, n.ranges...)
+				}
+			}
+			w.sources[out[1]] = &source{kind: Nets, name: c.text, nets: merge(nets)}
+		}
 	}
 	return out
 }
 
-func (c *casefile) addressSet(of *choice) SetID {
-	id := SetID("a-" + hash(of.text))
-	if _, have := c.out.Sets[id]; have {
-		return id
-	}
-	set := Set{ID: id, Kind: Addresses, Name: of.text}
-	for _, g := range of.groups {
-		for _, p := range g.pods {
-			set.Addresses = append(set.Addresses, p.addrs...)
-		}
-	}
-	slices.SortFunc(set.Addresses, netip.Addr.Compare)
-	c.out.Sets[id] = set
-	return id
-}
-
-func (c *casefile) netSet(of *choice) SetID {
-	id := SetID("n-" + hash("selector "+of.text))
-	if _, have := c.out.Sets[id]; have {
-		return id
-	}
-	set := Set{ID: id, Kind: Nets, Name: of.text}
-	for _, n := range c.netsets {
-		if of.sel.Matches(n.labels) {
-			set.Nets = append(set.Nets, n.ranges...)
-		}
-	}
-	set.Nets = merge(set.Nets)
-	c.out.Sets[id] = set
-	return id
-}
-
 // rangeSet gives a set of fixed ranges; it is named after them.
-func (c *casefile) rangeSet(ranges []Range) SetID {
+func (w *world) rangeSet(ranges []Range) SetID {
 	texts := make([]string, len(ranges))
 	for i, r := range ranges {
 		texts[i] = r.String()
@@ -121,7 +125,7 @@ func (c *casefile) rangeSet(ranges []Range) SetID {
 	if len(text) > longestName {
 		text = fmt.Sprintf("%s and %d more", texts[0], len(texts)-1)
 	}
-	c.out.Sets[id] = Set{ID: id, Kind: Nets, Name: text, Nets: ranges}
+	w.sources[id] = &source{kind: Nets, name: text, nets: ranges}
 	return id
 }
 
@@ -132,50 +136,32 @@ const longestName = 100
 // portSet gives the set of those ports that pods declare under one of names:
 // pods that s selects, pods of this node if s is nil and the side is that of the
 // endpoint itself, else any. Protocol 0: any.
-func (c *casefile) portSet(s model.Selector, own bool, protocol uint8, names []string) SetID {
+func (w *world) portSet(s model.Selector, own bool, protocol uint8, names []string) SetID {
 	names = slices.Clone(names)
 	slices.Sort(names)
-	names = slices.Compact(names)
+	src := &source{kind: Ports, protocol: protocol, names: slices.Compact(names)}
 	whose := "any pod"
 	switch {
 	case s != nil:
-		whose = s.String()
+		src.of, whose = w.choose(s), s.String()
 	case own:
-		whose = "pods of this node"
+		src.own, whose = true, "pods of this node"
 	}
-	text := fmt.Sprintf("port %s of %s", strings.Join(names, ","), whose)
+	src.name = fmt.Sprintf("port %s of %s", strings.Join(src.names, ","), whose)
 	if protocol != 0 {
-		text = protocolName(protocol) + " " + text
+		src.name = protocolName(protocol) + " " + src.name
 	}
-	id := SetID("p-" + hash(text))
-	if _, have := c.out.Sets[id]; have {
-		return id
-	}
-	set := Set{ID: id, Kind: Ports, Name: text}
-	groups := c.groups
-	if s != nil {
-		groups = c.choose(s).groups
-	}
-	for _, g := range groups {
-		for _, p := range g.pods {
-			if s != nil || !own || p.local {
-				set.Ports = append(set.Ports, p.named(protocol, names)...)
-			}
-		}
-	}
-	slices.SortFunc(set.Ports, AddrPort.Compare)
-	set.Ports = slices.Compact(set.Ports)
-	c.out.Sets[id] = set
+	id := SetID("p-" + hash(src.name))
+	w.sources[id] = src
 	return id
 }
 
-func (p *pod) named(protocol uint8, names []string) []AddrPort {
+// named gives the ports that an address of a pod adds to a set.
+func (s *source) named(p *pod, a netip.Addr) []AddrPort {
 	var out []AddrPort
 	for _, port := range p.Ports {
-		if (protocol == 0 || port.Protocol == protocol) && slices.Contains(names, port.Name) {
-			for _, a := range p.addrs {
-				out = append(out, AddrPort{a, port.Protocol, port.Port})
-			}
+		if (s.protocol == 0 || port.Protocol == s.protocol) && slices.Contains(s.names, port.Name) {
+			out = append(out, AddrPort{a, port.Protocol, port.Port})
 		}
 	}
 	return out

@@ -50,17 +50,17 @@ func (p *policy) selects(g *group) bool {
 // sortTiers gives the tiers that have policies, in order. Policies of a tier that
 // does not exist are looked at after all others and end in a drop, as in Calico:
 // they must not open what they were written to close.
-func (c *casefile) sortTiers() []tier {
+func (w *world) sortTiers() []tier {
 	tiers := model.BuiltinTiers()
-	for _, t := range c.View.Tiers {
+	for _, t := range w.view.Tiers {
 		if !model.BuiltinTier(t.Name) {
 			tiers = append(tiers, t)
 		}
 	}
 	slices.SortFunc(tiers, model.Tier.Compare)
 	of := map[string][]*policy{}
-	for i := range c.View.Policies {
-		p := &c.View.Policies[i]
+	for i := range w.view.Policies {
+		p := &w.view.Policies[i]
 		of[p.Tier] = append(of[p.Tier], &policy{Policy: p})
 	}
 	var out []tier
@@ -74,7 +74,7 @@ func (c *casefile) sortTiers() []tier {
 	for name, list := range of {
 		missing = append(missing, tier{model.Tier{Name: name, Order: model.NoOrder()}, list})
 		for _, p := range list {
-			c.problem(p.Object, "spec.tier", "TierNotFound", "tier "+strconv.Quote(name)+" does not exist: the policy is looked at after all others, and what none of its tier allows is dropped")
+			w.problem(p.Object, "spec.tier", "TierNotFound", "tier "+strconv.Quote(name)+" does not exist: the policy is looked at after all others, and what none of its tier allows is dropped")
 		}
 	}
 	slices.SortFunc(missing, func(a, b tier) int { return a.Compare(b.Tier) })
@@ -91,12 +91,12 @@ func (c *casefile) sortTiers() []tier {
 }
 
 // endpoint gives the chains of the endpoints of a group.
-func (c *casefile) endpoint(g *group) Endpoint {
-	if e, ok := c.judged[g]; ok {
+func (w *world) endpoint(g *group) Endpoint {
+	if e, ok := w.judged[g]; ok {
 		return e
 	}
 	var selected []tier
-	for _, t := range c.tiers {
+	for _, t := range w.tiers {
 		var list []*policy
 		for _, p := range t.policies {
 			if p.selects(g) {
@@ -105,14 +105,14 @@ func (c *casefile) endpoint(g *group) Endpoint {
 		}
 		selected = append(selected, tier{t.Tier, list})
 	}
-	e := Endpoint{Ingress: c.chain(selected, ingress), Egress: c.chain(selected, egress)}
-	c.judged[g] = e
+	e := Endpoint{Ingress: w.chain(selected, ingress), Egress: w.chain(selected, egress)}
+	w.judged[g] = e
 	return e
 }
 
 // chain gives the chain of the first tier that counts: of those tiers that have a
 // policy of this direction. None: "".
-func (c *casefile) chain(selected []tier, d direction) ChainID {
+func (w *world) chain(selected []tier, d direction) ChainID {
 	var counted []tier
 	for _, t := range selected {
 		list := slices.DeleteFunc(slices.Clone(t.policies), func(p *policy) bool { return !p.decides(d) })
@@ -123,10 +123,10 @@ func (c *casefile) chain(selected []tier, d direction) ChainID {
 	var next ChainID
 	for i := len(counted) - 1; i >= 0; i-- {
 		key := listKey(counted[i:], d)
-		id, ok := c.lists[key]
+		id, ok := w.lists[key]
 		if !ok {
-			id = c.tierChain(counted[i], d, next)
-			c.lists[key] = id
+			id = w.tierChain(counted[i], d, next)
+			w.lists[key] = id
 		}
 		next = id
 	}

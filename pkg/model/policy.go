@@ -14,7 +14,9 @@ import (
 type PolicyView struct {
 	// Synced is true once everything below has been listed that Policies may ask for.
 	// A view that is not synced decides nothing.
-	Synced   bool
+	Synced bool
+	// Revision is another one whenever anything but Pods is; 0: nobody counts.
+	Revision uint64
 	Tiers    []Tier
 	Policies []Policy
 	Pods     []PolicyPod
