@@ -28,6 +28,8 @@ type policies struct {
 	needPods    *demand  // nil without a node
 	needAccount *demand
 	view        *model.PolicyView // nil: has to be built
+	revision    uint64            // of all in it but pods
+	rest        *model.PolicyView // that revision of it; nil: has to be built
 	changed     chan struct{}
 	told        func() // of every change, beside changed; nil: nobody
 }
@@ -56,6 +58,7 @@ func (p *policies) init(c *Cluster, peers bool) {
 	}
 	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
 		func(knownPolicy) bool { return true })
+	p.pods.note = p.notePods
 	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
 		func(k knownPolicy) bool { return k.accounts })
 	namespaces := c.namespaces.note
@@ -89,7 +92,7 @@ func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T], while func(knownPolicy) bool) (*table[T], *demand) {
 	p := &c.policies
 	t, s := newTable(c, f, strip, read)
-	t.note = p.noteView
+	t.note = p.noteRest
 	d := newDemand(c, func() bool {
 		for _, of := range p.of {
 			for _, r := range of.rows {
@@ -103,7 +106,7 @@ func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 	d.aside, d.sources = true, []source{s}
 	d.clear = func() {
 		t.clear()
-		p.noteView()
+		t.note()
 	}
 	return t, d
 }
@@ -117,12 +120,19 @@ func (p *policies) note() {
 	if p.told != nil {
 		p.told()
 	}
-	p.noteView()
+	p.noteRest()
 }
 
-// noteView is note for what cannot change which sources are needed. The caller
+// noteRest is note for what cannot change which sources are needed. The caller
 // holds mu.
-func (p *policies) noteView() {
+func (p *policies) noteRest() {
+	p.rest = nil
+	p.revision++
+	p.notePods()
+}
+
+// notePods is note for pods. The caller holds mu.
+func (p *policies) notePods() {
 	p.view = nil
 	select {
 	case p.changed <- struct{}{}:
@@ -173,8 +183,16 @@ func (c *Cluster) PolicyView() model.PolicyView {
 	if !p.on {
 		return model.PolicyView{}
 	}
-	if p.view == nil {
+	if p.rest == nil {
 		v := p.build(c)
+		p.rest = &v
+	}
+	if p.view == nil {
+		v := *p.rest
+		v.Synced = len(p.waiting(c)) == 0
+		if p.pods != nil {
+			v.Pods = p.pods.values()
+		}
 		p.view = &v
 	}
 	return *p.view
@@ -189,10 +207,10 @@ func (p *policies) reported() []Reported {
 		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]))
 }
 
-// build puts the tables together. The caller holds mu.
+// build puts all tables but that of pods together. The caller holds mu.
 func (p *policies) build(c *Cluster) model.PolicyView {
 	v := model.PolicyView{
-		Synced: len(p.waiting(c)) == 0, Tiers: p.tiers.values(),
+		Revision: p.revision, Tiers: p.tiers.values(),
 		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
 		ServiceAccounts: map[string]map[string]string{},
 	}
@@ -207,12 +225,10 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 	for name, r := range c.namespaces.rows {
 		v.Namespaces[name] = r.value.Labels
 	}
-	if p.needPods == nil {
-		return v
-	}
-	v.Pods = p.pods.values()
-	for name, r := range p.accounts.rows {
-		v.ServiceAccounts[name] = r.value
+	if p.accounts != nil {
+		for name, r := range p.accounts.rows {
+			v.ServiceAccounts[name] = r.value
+		}
 	}
 	return v
 }

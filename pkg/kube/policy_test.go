@@ -56,6 +56,9 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 	}
 	server.MustKubectl(t, "", "label", "pod", "there", "app=b", "--overwrite")
 	eventually(t, c, func() string { return strings.TrimPrefix(c.PolicyView().Pods[0].Labels["app"], "b") })
+	if r := c.PolicyView().Revision; r == 0 || r != v.Revision {
+		t.Errorf("revision %d, was %d, and a pod alone has changed", r, v.Revision)
+	}
 	server.MustKubectl(t, policy, "delete", "-f", "-")
 	eventually(t, c, func() string {
 		if v := c.PolicyView(); !v.Synced || len(v.Policies)+len(v.Pods) > 0 {

@@ -49,6 +49,7 @@ type table[T any] struct {
 	note   func() // called with mu held when a row or synced changed
 	synced bool
 	rows   map[string]row[T]
+	keys   []string // of rows, sorted; nil: to be sorted anew
 }
 
 var _ cache.TransformingStore = (*table[int])(nil)
@@ -81,6 +82,9 @@ func (t *table[T]) Delete(obj any) error {
 	defer t.mu.Unlock()
 	if _, ok := t.rows[key]; ok {
 		delete(t.rows, key)
+		if i, found := slices.BinarySearch(t.keys, key); found {
+			t.keys = slices.Delete(t.keys, i, i+1)
+		}
 		t.note()
 	}
 	return nil
@@ -99,7 +103,7 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	defer t.mu.Unlock()
 	old := t.rows
 	changed := !t.synced || len(old) != len(next)
-	t.rows = make(map[string]row[T], len(next))
+	t.rows, t.keys = make(map[string]row[T], len(next)), nil
 	for key, r := range next {
 		changed = t.put(key, r, old) || changed
 	}
@@ -112,13 +116,17 @@ func (t *table[T]) Replace(list []any, _ string) error {
 
 // clear makes the table what it was before it was filled. The caller holds mu,
 // and nothing feeds the table any more.
-func (t *table[T]) clear() { t.rows, t.synced = map[string]row[T]{}, false }
+func (t *table[T]) clear() { t.rows, t.keys, t.synced = map[string]row[T]{}, nil, false }
 
 // put stores next under key and reports whether it differs from what old has.
 func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
 	have, existed := old[key]
 	if !next.ok && have.ok {
 		next.value, next.ok = have.value, true
+	}
+	if _, known := t.rows[key]; !known && t.keys != nil {
+		i, _ := slices.BinarySearch(t.keys, key)
+		t.keys = slices.Insert(t.keys, i, key)
 	}
 	t.rows[key] = next
 	return !existed || !reflect.DeepEqual(have, next)
@@ -155,7 +163,7 @@ func metaOf(obj any) Meta {
 // values gives the good values in order of their keys. The caller holds mu.
 func (t *table[T]) values() []T {
 	out := make([]T, 0, len(t.rows))
-	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
+	for _, key := range t.sorted() {
 		if r := t.rows[key]; r.ok {
 			out = append(out, r.value)
 		}
@@ -163,10 +171,18 @@ func (t *table[T]) values() []T {
 	return out
 }
 
+// sorted gives the keys of the rows in order. The caller holds mu.
+func (t *table[T]) sorted() []string {
+	if t.keys == nil {
+		t.keys = slices.Sorted(maps.Keys(t.rows))
+	}
+	return t.keys
+}
+
 // problems gives every row's problems in order of the keys. The caller holds mu.
 func (t *table[T]) allProblems() []model.Problem {
 	var out []model.Problem
-	for _, key := range slices.Sorted(maps.Keys(t.rows)) {
+	for _, key := range t.sorted() {
 		out = append(out, t.rows[key].problems...)
 	}
 	return out
