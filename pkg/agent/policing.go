@@ -20,6 +20,7 @@ import (
 type policing struct {
 	a        *agent
 	sink     *policynft.Sink
+	engine   policy.Engine
 	problems problemList
 	failing  string // what the sink last complained of
 	last     atomic.Pointer[policy.Program]
@@ -55,7 +56,7 @@ func (p *policing) run(ctx context.Context, ready func()) error {
 // again what failed.
 func (p *policing) step(ctx context.Context) <-chan time.Time {
 	pods, rev := p.a.endpoints.Snapshot()
-	program, problems := policy.Compile(policy.Input{
+	program, problems := p.engine.Compile(policy.Input{
 		Self: p.a.cfg.Node, View: p.a.cluster.PolicyView(), Endpoints: pods, EndpointsSynced: true,
 	})
 	if program.Complete {

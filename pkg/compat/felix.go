@@ -69,7 +69,7 @@ var felix = join(
 		"metadataAddr":                      without(hostEndpoints, "none"),
 		"metadataPort":                      without(hostEndpoints),
 		"policySyncPathPrefix":              without("there is no application layer policy"),
-		"disableConntrackInvalidCheck":      without("no packet is judged by it"),
+		"disableConntrackInvalidCheck":      without("where there is policy, packets of pods that belong to no connection are always dropped"),
 		"kubeNodePortRanges":                without("node ports are kube-proxy's"),
 		"netlinkTimeout":                    without("netlink calls have bounds of their own"),
 		"interfaceRefreshInterval":          without("interfaces are followed by the kernel's notifications"),
@@ -109,7 +109,7 @@ const (
 	noWireguard     = "WireGuard is not supported"
 	noReports       = "Muslin reports to nobody"
 	logs            = "the agent logs to its standard error"
-	noLogAction     = "no rule logs packets"
+	noLogAction     = "lines of rules with action Log begin with muslin-policy"
 	hostEndpoints   = "HostEndpoints are not supported"
 	qos             = "limit bandwidth by kubernetes.io/ingress-bandwidth and egress-bandwidth; packets and connections are not limited"
 )
