@@ -55,7 +55,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("name kubectl: %w", err)
 	}
 	suite := c.CommandInNet(ctx, c.Topology().ControlPlane.Name, filepath.Join(dir, "e2e.test"),
-		"-kubeconfig="+c.Kubeconfig(), "-kubectl-path="+kubectl, "-provider=skeleton", "-ginkgo.no-color", "-ginkgo.succinct",
+		"-kubeconfig="+c.Kubeconfig(), "-kubectl-path="+kubectl, "-provider=skeleton", "-ginkgo.no-color",
 		"-ginkgo.focus="+o.Focus, "-ginkgo.skip="+o.Skip, "-report-dir="+c.Dir())
 	suite.Stdout, suite.Stderr = o.Out, o.Out
 	if err := suite.Run(); err != nil {
