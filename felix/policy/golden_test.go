@@ -14,6 +14,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 )
@@ -53,7 +54,7 @@ func TestGoldens(t *testing.T) {
 
 func outcome(t *testing.T, objects string) string {
 	t.Helper()
-	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}, ServiceAccounts: map[string]map[string]string{}}}
+	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}, ServiceAccounts: map[string]map[string]string{}, Services: map[string][]model.ServiceEndpoint{}}}
 	var problems []model.Problem
 	for doc := range bytes.SplitSeq([]byte(objects), []byte("\n---\n")) {
 		problems = append(problems, read(t, doc, &in)...)
@@ -94,6 +95,12 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 			v.Policies = append(v.Policies, p)
 		}
 		return problems
+	case "discovery.k8s.io/v1 EndpointSlice":
+		var o discovery.EndpointSlice
+		decode(t, doc, &o)
+		netpol.StripSlice(&o)
+		service, by := netpol.ServedBy(&o)
+		v.Services[service] = append(v.Services[service], by...)
 	case "v1 ServiceAccount":
 		var o corev1.ServiceAccount
 		decode(t, doc, &o)

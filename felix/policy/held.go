@@ -31,9 +31,16 @@ func (w *world) hold(id SetID) Set {
 			}
 		}
 	}
+	for _, e := range s.service {
+		if h.Kind == Addresses {
+			h.Addresses = append(h.Addresses, e.Addr)
+		} else if e.Protocol != 0 {
+			h.Ports = append(h.Ports, AddrPort(e))
+		}
+	}
 	slices.SortFunc(h.Addresses, netip.Addr.Compare)
 	slices.SortFunc(h.Ports, AddrPort.Compare)
-	h.Ports = slices.Compact(h.Ports)
+	h.Addresses, h.Ports = slices.Compact(h.Addresses), slices.Compact(h.Ports)
 	old := w.before[id]
 	h.Addresses, h.Ports, h.Nets = shared(old.Addresses, h.Addresses), shared(old.Ports, h.Ports), shared(old.Nets, h.Nets)
 	return h.Set
@@ -60,7 +67,7 @@ func (h *held) add(p *pod, a netip.Addr) {
 func (w *world) groupsOf(s *source) []*group {
 	var out []*group
 	switch {
-	case s.kind == Nets:
+	case s.kind == Nets || s.service != nil:
 	case s.of != nil:
 		for g := range s.of.groups {
 			out = append(out, g)

@@ -115,8 +115,8 @@ func (j judge) rule(r model.PolicyRule, in bool, p packet) model.PolicyAction {
 		r.NotProtocol != 0 && r.NotProtocol == p.protocol,
 		r.ICMP != nil && !icmpIs(r.ICMP, p),
 		r.NotICMP != nil && icmpIs(r.NotICMP, p),
-		!j.peer(r.Source, r.Protocol, p.src, p.sport, p, !in),
-		!j.peer(r.Destination, r.Protocol, p.dst, p.dport, p, in):
+		!j.peer(r.Source, r.Protocol, p.src, p.sport, p, in, false),
+		!j.peer(r.Destination, r.Protocol, p.dst, p.dport, p, in, true):
 		return ""
 	}
 	return r.Action
@@ -126,7 +126,8 @@ func icmpIs(m *model.ICMPMatch, p packet) bool {
 	return m.Type == p.icmpType && (m.Code == nil || *m.Code == p.icmpCode)
 }
 
-func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p packet, own bool) bool {
+func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p packet, in, destination bool) bool {
+	own := destination == in
 	// A list that has nothing of the packet's IP version is for packets of the other.
 	for _, list := range [][]netip.Prefix{peer.Nets, peer.NotNets} {
 		if len(list) > 0 && !slices.ContainsFunc(list, func(n netip.Prefix) bool { return n.Addr().Unmap().Is4() == a.Is4() }) {
@@ -142,6 +143,11 @@ func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port ui
 	case peer.Selector != nil && !j.someoneHas(a, selected):
 		return false
 	case peer.Selector == nil && peer.NotSelector != nil && j.someoneHas(a, peer.NotSelector.Matches):
+		return false
+	}
+	if peer.Service != "" && !slices.ContainsFunc(j.in.View.Services[peer.Service], func(e model.ServiceEndpoint) bool {
+		return e.Addr == a && (!destination || e.Protocol != 0 && e.Protocol == p.protocol && e.Port == port)
+	}) {
 		return false
 	}
 	declared := func(name string) bool {

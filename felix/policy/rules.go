@@ -99,8 +99,8 @@ func (w *world) rule(r *model.PolicyRule, d direction) []Rule {
 		ICMP: icmp(r.ICMP), NotICMP: icmp(r.NotICMP), Verdict: verdict,
 	}
 	var out []Rule
-	for _, src := range w.side(&r.Source, r.Protocol, d == egress) {
-		for _, dst := range w.side(&r.Destination, r.Protocol, d == ingress) {
+	for _, src := range w.side(&r.Source, r.Protocol, d, false) {
+		for _, dst := range w.side(&r.Destination, r.Protocol, d, true) {
 			base.Source, base.Destination = src, dst
 			out = append(out, base)
 		}
@@ -175,9 +175,10 @@ func (w *world) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
 	}
 }
 
-// side gives the Sides that together match what a peer does. own: the side is
-// that of the endpoint itself.
-func (w *world) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
+// side gives the Sides that together match what a peer does, in a rule of that
+// direction.
+func (w *world) side(p *model.PolicyPeer, protocol uint8, d direction, destination bool) []Side {
+	own := destination == (d == ingress) // the side is that of the endpoint itself
 	var base Side
 	selector := p.Selector
 	switch {
@@ -202,6 +203,9 @@ func (w *world) side(p *model.PolicyPeer, protocol uint8, own bool) []Side {
 		base.NotIn = append(base.NotIn, w.portSet(selector, own, protocol, names))
 	}
 	slices.Sort(base.NotIn)
+	if p.Service != "" {
+		base = base.in(w.serviceSet(p.Service, destination))
+	}
 
 	var out []Side
 	numbers, names = splitPorts(p.Ports)

@@ -80,12 +80,13 @@ type source struct {
 	protocol uint8   // of Ports; 0: any
 	names    []string
 	nets     []Range
+	service  []model.ServiceEndpoint // fixed: no pod adds to it
 }
 
 // has reports whether addresses of a pod, or its ports, are members.
 func (s *source) has(p *pod) bool {
 	switch {
-	case p.group == nil || s.kind == Nets:
+	case p.group == nil || s.kind == Nets || s.service != nil:
 		return false
 	case s.of != nil:
 		return s.of.groups[p.group]
@@ -152,6 +153,19 @@ func (w *world) portSet(s model.Selector, own bool, protocol uint8, names []stri
 		src.name = protocolName(protocol) + " " + src.name
 	}
 	id := SetID("p-" + hash(src.name))
+	w.sources[id] = src
+	return id
+}
+
+// serviceSet gives the set of what serves a service: addresses and ports, or
+// addresses alone.
+func (w *world) serviceSet(name string, ports bool) SetID {
+	src := &source{kind: Addresses, name: "service " + name, service: []model.ServiceEndpoint{}}
+	id := SetID("a-" + hash(src.name))
+	if ports {
+		src.kind, id = Ports, SetID("p-"+hash(src.name))
+	}
+	src.service = append(src.service, w.view.Services[name]...)
 	w.sources[id] = src
 	return id
 }

@@ -187,6 +187,9 @@ func randomPeer(protocol uint8, netBase netip.Prefix) func(*rand.Rand) model.Pol
 		if chance(r, 20) {
 			p.NotNets = some(r, 2, randomNet)
 		}
+		if chance(r, 10) {
+			p.Service = one(r, "n1/web", "n1/gone")
+		}
 		if chance(r, 35) {
 			p.Ports = some(r, 3, randomPorts(protocol))
 		}
@@ -264,6 +267,9 @@ func randomWorld(r *rand.Rand) Input {
 			Tiers:           []model.Tier{{Name: "t1", Order: 10, Pass: chance(r, 70)}, {Name: "t2", Order: one(r, 5, 2e6, model.NoOrder()), Pass: chance(r, 70)}},
 			Namespaces:      map[string]map[string]string{"n1": randomLabels(r), "n2": randomLabels(r)},
 			ServiceAccounts: map[string]map[string]string{"n1/s1": randomLabels(r)},
+			Services: map[string][]model.ServiceEndpoint{"n1/web": some(r, 5, func(r *rand.Rand) model.ServiceEndpoint {
+				return model.ServiceEndpoint{Addr: randomAddr(r), Protocol: one[uint8](r, 0, tcp, udp), Port: one[uint16](r, 80, 81)}
+			})},
 		},
 	}
 	names := map[string]bool{}

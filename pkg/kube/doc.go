@@ -18,11 +18,11 @@
 // while BGP announces services, every node's BlockAffinities only while the
 // route origin check is on. With Options.Policy also NetworkPolicies of both
 // APIs, GlobalNetworkPolicies, Tiers and (Global)NetworkSets, every node's Pods
-// only while there is a policy, ServiceAccounts only while one selects by them.
-// It writes nodes/status of its own node (condition NetworkUnavailable,
-// projectcalico.org/ annotations), the status of its CalicoNodeStatuses, and
-// Events; the controller writes the status subresource of the v3 kinds and the
-// default objects that are absent.
+// only while there is a policy, ServiceAccounts and EndpointSlices only while
+// one asks for them. It writes nodes/status of its own node (condition
+// NetworkUnavailable, projectcalico.org/ annotations), the status of its
+// CalicoNodeStatuses, and Events; the controller writes the status subresource
+// of the v3 kinds and the default objects that are absent.
 // A fresh process recognises what is its own by those names alone and writes
 // nothing that is already there.
 package kube

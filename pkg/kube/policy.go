@@ -2,11 +2,13 @@ package kube
 
 import (
 	"bytes"
+	"reflect"
 	"slices"
 
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,11 +24,13 @@ type policies struct {
 	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
 	pods     *table[model.PolicyPod]
 	accounts *table[map[string]string]
+	slices   *table[served]
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
 	needPods    *demand  // nil without a node
 	needAccount *demand
+	needSlices  *demand
 	view        *model.PolicyView // nil: has to be built
 	revision    uint64            // of all in it but pods
 	rest        *model.PolicyView // that revision of it; nil: has to be built
@@ -34,10 +38,18 @@ type policies struct {
 	told        func() // of every change, beside changed; nil: nobody
 }
 
-// knownPolicy is a policy, and whether it asks for labels of service accounts.
+// knownPolicy is a policy, whether it asks for labels of service accounts, and the
+// services that it names.
 type knownPolicy struct {
 	model.Policy
 	accounts bool
+	services []string
+}
+
+// served is what an EndpointSlice says.
+type served struct {
+	service string
+	by      []model.ServiceEndpoint
 }
 
 func (p *policies) init(c *Cluster, peers bool) {
@@ -61,6 +73,9 @@ func (p *policies) init(c *Cluster, peers bool) {
 	p.pods.note = p.notePods
 	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
 		func(k knownPolicy) bool { return k.accounts })
+	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
+		func(k knownPolicy) bool { return len(k.services) > 0 })
+	p.slices.note = p.noteSlices
 	namespaces := c.namespaces.note
 	c.namespaces.note = func() { p.note(); namespaces() }
 }
@@ -116,6 +131,7 @@ func (p *policies) note() {
 	if p.needPods != nil {
 		p.needPods.decide()
 		p.needAccount.decide()
+		p.needSlices.decide()
 	}
 	if p.told != nil {
 		p.told()
@@ -129,6 +145,41 @@ func (p *policies) noteRest() {
 	p.rest = nil
 	p.revision++
 	p.notePods()
+}
+
+// noteSlices is note for EndpointSlices, most of which are of services that no
+// policy names. The caller holds mu.
+func (p *policies) noteSlices() {
+	if p.rest != nil && !reflect.DeepEqual(p.services(), p.rest.Services) {
+		p.noteRest()
+	} else {
+		p.notePods() // perhaps the last slice that was waited for
+	}
+}
+
+// services gives what serves the services that policies name. The caller holds mu.
+func (p *policies) services() map[string][]model.ServiceEndpoint {
+	out := map[string][]model.ServiceEndpoint{}
+	for _, t := range p.of {
+		for _, r := range t.rows {
+			for _, s := range r.value.services {
+				out[s] = nil
+			}
+		}
+	}
+	if len(out) == 0 {
+		return out
+	}
+	for _, r := range p.slices.rows {
+		if list, named := out[r.value.service]; named {
+			out[r.value.service] = append(list, r.value.by...)
+		}
+	}
+	for s, list := range out {
+		slices.SortFunc(list, model.ServiceEndpoint.Compare)
+		out[s] = slices.Compact(list)
+	}
+	return out
 }
 
 // notePods is note for pods. The caller holds mu.
@@ -155,7 +206,7 @@ func (p *policies) waiting(c *Cluster) []string {
 	if p.needPods == nil {
 		return out
 	}
-	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting())
+	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting(), p.needSlices.waiting())
 }
 
 // PolicyWaiting names the sources without which PolicyView is not synced, for a
@@ -225,6 +276,9 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 	for name, r := range c.namespaces.rows {
 		v.Namespaces[name] = r.value.Labels
 	}
+	if p.slices != nil {
+		v.Services = p.services()
+	}
 	if p.accounts != nil {
 		for name, r := range p.accounts.rows {
 			v.ServiceAccounts[name] = r.value
@@ -250,7 +304,7 @@ func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
 		o := obj.(*object)
 		value, problems, ok := netpol.Calico(refOf(kind, o), o.Spec)
 		return reading[knownPolicy]{
-			value: knownPolicy{Policy: value, accounts: asksForAccounts(o.Spec)},
+			value: knownPolicy{Policy: value, accounts: asksForAccounts(o.Spec), services: netpol.Services(&value)},
 			ok:    ok, problems: problems,
 		}
 	}
@@ -278,6 +332,18 @@ func readNetworkSet(kind string) func(any) reading[model.NetworkSet] {
 		value, problems, ok := netpol.NetworkSet(refOf(kind, o), o.Labels, o.Spec)
 		return reading[model.NetworkSet]{value: value, ok: ok, problems: problems}
 	}
+}
+
+func stripServed(obj any) (any, error) {
+	if s, ok := obj.(*discovery.EndpointSlice); ok {
+		netpol.StripSlice(s)
+	}
+	return obj, nil
+}
+
+func readServed(obj any) reading[served] {
+	service, by := netpol.ServedBy(obj.(*discovery.EndpointSlice))
+	return reading[served]{value: served{service, by}, ok: true}
 }
 
 func stripAccount(obj any) (any, error) {

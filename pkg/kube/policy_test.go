@@ -3,6 +3,7 @@ package kube_test
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -100,6 +101,33 @@ metadata: {name: robot, namespace: default, labels: {trust: high}}
 	}
 	if got := fmt.Sprint(c.Problems()); !strings.Contains(got, "GlobalNetworkPolicy g: spec.ingress[0].source.selector: ") {
 		t.Errorf("problems: %s", got)
+	}
+	slice := `apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: %s, namespace: default, labels: {kubernetes.io/service-name: %s}}
+addressType: IPv4
+endpoints: [{addresses: [%s], conditions: {ready: false}}]
+ports: [{port: 80}, {name: any}]
+---
+`
+	apply(t, fmt.Sprintf(slice, "db-1", "db", "10.244.2.1")+fmt.Sprintf(slice, "other-1", "other", "10.244.2.2"))
+	apply(t, v3("GlobalNetworkPolicy", "services", `{egress: [{action: Allow, destination: {services: {namespace: default, name: db}}}]}`))
+	db := func(addr string) func() string {
+		return func() string {
+			a := netip.MustParseAddr(addr)
+			want := map[string][]model.ServiceEndpoint{"default/db": {{Addr: a}, {Addr: a, Protocol: 6, Port: 80}}}
+			if v = c.PolicyView(); !v.Synced || !reflect.DeepEqual(v.Services, want) {
+				return fmt.Sprintf("%v, waiting for %v", v.Services, c.PolicyWaiting())
+			}
+			return ""
+		}
+	}
+	eventually(t, c, db("10.244.2.1"))
+	before := v.Revision
+	apply(t, fmt.Sprintf(slice, "db-1", "db", "10.244.2.3"))
+	eventually(t, c, db("10.244.2.3"))
+	if v.Revision == before {
+		t.Error("a service is served by others, and the revision is the same")
 	}
 	apply(t, v3("GlobalNetworkPolicy", "accounts", `{serviceAccountSelector: trust == "high"}`))
 	eventually(t, c, func() string {

@@ -23,6 +23,21 @@ type PolicyView struct {
 	// Namespaces and ServiceAccounts ("namespace/name") have the labels of each.
 	Namespaces, ServiceAccounts map[string]map[string]string
 	NetworkSets                 []NetworkSet
+	// Services ("namespace/name") are those that policies name, with what serves
+	// them, ready or not; sorted.
+	Services map[string][]ServiceEndpoint
+}
+
+// ServiceEndpoint is an address and a port that serve a service.
+type ServiceEndpoint struct {
+	Addr     netip.Addr
+	Protocol uint8 // IP protocol number; 0: no port, the address alone
+	Port     uint16
+}
+
+// Compare orders by address, protocol, port.
+func (e ServiceEndpoint) Compare(o ServiceEndpoint) int {
+	return cmp.Or(e.Addr.Compare(o.Addr), cmp.Compare(e.Protocol, o.Protocol), cmp.Compare(e.Port, o.Port))
 }
 
 // The tiers that always exist, and the order of Kubernetes' NetworkPolicies in
@@ -140,6 +155,9 @@ type PolicyPeer struct {
 	Selector, NotSelector Selector
 	Nets, NotNets         []netip.Prefix // masked; a list may not be of both IP versions
 	Ports, NotPorts       []PolicyPort
+	// Service ("namespace/name") has the side be one of what serves that: address,
+	// protocol and port of a destination, the address alone of a source.
+	Service string
 }
 
 // PolicyPort is a range of ports of the rule's protocol, or the name of one. A

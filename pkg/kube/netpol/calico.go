@@ -41,7 +41,7 @@ func Calico(ref model.Ref, spec []byte) (p model.Policy, problems []model.Proble
 	}
 	p.Selector, ok = r.subject(&s)
 	p.Ingress, p.Egress = r.types(&s)
-	p.IngressRules, p.EgressRules = r.rules("spec.ingress", s.Ingress), r.rules("spec.egress", s.Egress)
+	p.IngressRules, p.EgressRules = r.rules("spec.ingress", s.Ingress, false), r.rules("spec.egress", s.Egress, true)
 	if s.DoNotTrack || s.PreDNAT {
 		// Such a policy is for host endpoints, and leaves pods alone.
 		r.report("Unsupported", "spec", "doNotTrack and preDNAT are for host endpoints, which Muslin has none of: the policy has no effect")
@@ -124,10 +124,10 @@ func (r *calicoReader) types(s *policySpec) (ingress, egress bool) {
 	return ingress, egress
 }
 
-func (r *calicoReader) rules(field string, list []json.RawMessage) []model.PolicyRule {
+func (r *calicoReader) rules(field string, list []json.RawMessage, egress bool) []model.PolicyRule {
 	var out []model.PolicyRule
 	for i, raw := range list {
-		rule := r.rule(fmt.Sprintf("%s[%d]", field, i), raw)
+		rule := r.rule(fmt.Sprintf("%s[%d]", field, i), raw, egress)
 		rule.Index = i
 		out = append(out, rule)
 	}

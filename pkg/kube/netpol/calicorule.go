@@ -14,8 +14,9 @@ import (
 // ruleReader reads one rule; bad is set by anything that cannot be read.
 type ruleReader struct {
 	*calicoReader
-	field string
-	bad   bool
+	field  string
+	egress bool
+	bad    bool
 }
 
 func (r *ruleReader) fail(field, format string, args ...any) {
@@ -23,8 +24,8 @@ func (r *ruleReader) fail(field, format string, args ...any) {
 	r.warn(r.field+field, format, args...)
 }
 
-func (r *calicoReader) rule(field string, raw json.RawMessage) model.PolicyRule {
-	rr := &ruleReader{calicoReader: r, field: field}
+func (r *calicoReader) rule(field string, raw json.RawMessage, egress bool) model.PolicyRule {
+	rr := &ruleReader{calicoReader: r, field: field, egress: egress}
 	var v calico.Rule
 	if err := json.Unmarshal(raw, &v); err != nil {
 		rr.fail("", "cannot be read: %v", err)
@@ -138,8 +139,7 @@ func (r *ruleReader) peer(field string, e *calico.EntityRule, protocol uint8) mo
 		Ports: r.ports(field+".ports", e.Ports, protocol), NotPorts: r.ports(field+".notPorts", e.NotPorts, protocol),
 	}
 	if e.Services != nil {
-		r.bad = true
-		r.report("Unsupported", r.field+field+".services", "rules for services are not enforced yet: this one allows nothing, and denies everything if it denies")
+		out.Service = r.service(field, e)
 	}
 	if s := r.positive(field, e); s != nil {
 		out.Selector = s
@@ -152,6 +152,28 @@ func (r *ruleReader) peer(field string, e *calico.EntityRule, protocol uint8) mo
 		}
 	}
 	return out
+}
+
+// service gives the service that a side names. One that receives from a service
+// asks for its source, one that sends to it for its destination.
+func (r *ruleReader) service(field string, e *calico.EntityRule) string {
+	s := e.Services
+	ref := model.Ref{Namespace: s.Namespace, Name: s.Name}
+	if ref.Namespace == "" {
+		ref.Namespace = r.namespace
+	}
+	destination := field == ".destination"
+	switch {
+	case destination != r.egress:
+		r.fail(field+".services", "is possible for the source of ingress rules and the destination of egress rules")
+	case s.Name == "" || ref.Namespace == "":
+		r.fail(field+".services", "needs name, and in a GlobalNetworkPolicy namespace")
+	case e.Selector != "" || e.NotSelector != "" || e.NamespaceSelector != "" || e.ServiceAccounts != nil || len(e.Nets)+len(e.NotNets) > 0:
+		r.fail(field+".services", "cannot stand with selectors, nets or service accounts")
+	case destination && len(e.Ports)+len(e.NotPorts) > 0:
+		r.fail(field+".services", "cannot stand with ports: those of the service are meant")
+	}
+	return ref.Namespace + "/" + ref.Name
 }
 
 // positive gives the selector that a side has from all of its fields but
