@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -232,5 +235,40 @@ func TestDocs(t *testing.T) {
 		if has := strings.Contains(section, fmt.Sprintf("`%s`", name)); has != f.Effect {
 			t.Errorf("FelixConfiguration %s has an effect: %t; is in docs/configuration.md: %t", name, f.Effect, has)
 		}
+	}
+}
+
+// TestAdvisedFieldsExist: a field of FelixConfiguration that a message or the docs
+// name has an effect.
+func TestAdvisedFieldsExist(t *testing.T) {
+	named := regexp.MustCompile("FelixConfiguration (?:`?default`?|[a-z ]*)[:,]? ?`?spec\\.(\\w+)|`?spec\\.(\\w+)`? of FelixConfiguration")
+	felix, _ := compat.Find("projectcalico.org", "FelixConfiguration")
+	var files []string
+	for _, root := range []string{"../../pkg", "../../felix", "../../bgp", "../../cmd", "../../docs"} {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && (strings.HasSuffix(path, ".md") || strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go")) {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := 0
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range named.FindAllStringSubmatch(string(text), -1) {
+			found++
+			if name := m[1] + m[2]; !felix.Fields[name].Effect {
+				t.Errorf("%s advises %s, which has no effect", path, name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("the expression finds nothing")
 	}
 }

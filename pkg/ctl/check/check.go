@@ -268,6 +268,6 @@ func (r *run) mtu() {
 		}
 	}
 	if smallest != largest {
-		r.add(Error, "MTUDiffers", low, "Node "+string(low), "pods have an MTU of %d here and of %d on node %s; set FelixConfiguration default: spec.mtu, or the links alike", smallest, largest, high)
+		r.add(Error, "MTUDiffers", low, "Node "+string(low), "pods have an MTU of %d here and of %d on node %s; make the links alike, or have FelixConfiguration default: spec.mtuIfacePattern name those that count", smallest, largest, high)
 	}
 }

@@ -267,7 +267,7 @@ func (t *teller) probe() bool {
 	case !small.OK:
 		return t.silence(small)
 	case !large.OK:
-		return t.broken("probe", MTUTooSmall, t.narrow(), "make the links between the nodes carry the pods' MTU, or set it smaller in FelixConfiguration default: spec.mtu",
+		return t.broken("probe", MTUTooSmall, t.narrow(), "make the links between the nodes carry the pods' MTU, or have FelixConfiguration default: spec.mtuIfacePattern name the link with the smallest one",
 			"%d bytes arrive, %d do not: %s", small.Size, large.Size, large.Reason)
 	}
 	t.ok("probe", "%d and %d bytes answered in %s", small.Size, large.Size, small.RTT.Round(10_000))
