@@ -71,6 +71,7 @@ type agent struct {
 	telling   sync.Mutex  // one tells the allocator what is in use at a time
 	ipam      problemList // the allocator's problems, as logged
 	collector collector
+	last      *lastState
 }
 
 // Run runs the agent of a node until ctx ends. It returns nil then, and leaves
@@ -87,15 +88,19 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer a.close()
+	inputs := task.Func("ipam inputs", a.feedAllocator)
 	g := task.Group{Logger: cfg.Logger}
 	g.Add(
 		task.Func("http", a.httpServer().run),
-		a.links, a.routes, a.cluster,
+		a.links, a.routes,
+		task.Func("last state", a.last.run(a.cluster.Ready(), a.snapshot)),
+		a.last.soft(a.cluster, nothingAwaited),
 		// The allocator is ready once it has stored what running pods have and
 		// blocks lack: for that it has to know the pools.
-		task.Func("ipam inputs", a.feedAllocator), a.alloc,
+		a.last.soft(inputs, a.cluster.Ready()), a.last.soft(a.alloc, inputs.Ready()),
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
 		a.policing.sink, task.Func("network policy", a.policing.run),
+		a.last.release(func() { a.plane.look.notify(); a.speech.look.notify() }, a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
 		task.Func("node address", a.keepAddress),
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
@@ -142,6 +147,7 @@ func (a *agent) build() (err error) {
 	if a.routes, err = route.New(route.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open route reconciler: %w", err)
 	}
+	a.last = newLastState(a.cfg.statePath(), a.cfg.Node, a.log, a.conds.changed)
 	a.podCIDRs = newPodCIDRs()
 	a.endpoints, err = a.adoptEndpoints()
 	if err != nil {
@@ -175,6 +181,9 @@ func (a *agent) close() {
 // addresses of this node's pods, and those they have without IPAM, are announced
 // as borrowed ones are. The pods themselves are there if BGP asks for them.
 func (a *agent) snapshot() model.Snapshot {
+	if s, ok := a.last.snapshot(a.liveAddrs); ok {
+		return s
+	}
 	s := a.cluster.Snapshot()
 	s.Blocks, s.Borrowed = a.alloc.Blocks(), slices.Concat(a.alloc.Borrowed(), a.plane.floating.get())
 	s.Blocks = append(s.Blocks, a.podCIDRs.blocks(a.cfg.Node)...)
@@ -206,6 +215,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.conds.changed.notify()
 		a.address.look.notify()
 		a.owns.notify()
+		a.last.look.notify()
 		for same := true; same; {
 			select {
 			case <-ctx.Done():
@@ -265,7 +275,7 @@ func (a *agent) status() Status {
 // problems are everything that could not be honoured, from every room.
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), a.own.get()} {
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), a.own.get(), a.last.problems.get()} {
 		all = append(all, list...)
 	}
 	return all

@@ -80,7 +80,7 @@ func newCrowdedNode(t testing.TB) *crowdedNode {
 	n.startAgent()
 	t.Cleanup(n.kill)
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
-	n.plugPods()
+	n.plugPods(restartPods)
 	n.await("has all routes", func() bool { return strings.Count(n.ours(), "\n") >= restartRoutes+restartPods })
 	return n
 }
@@ -225,22 +225,22 @@ func (n *crowdedNode) buildPlugin() string {
 }
 
 // plugPods has the CNI plugin itself wire the pods, eight at a time.
-func (n *crowdedNode) plugPods() {
+func (n *crowdedNode) plugPods(count int) {
 	n.t.Helper()
 	bin := n.buildPlugin()
 	var objects strings.Builder
-	for i := range restartPods {
+	for i := range count {
 		fmt.Fprintf(&objects, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p%d, namespace: default}\n"+
 			"spec: {nodeName: bench, containers: [{name: c, image: none}]}\n", i)
 	}
 	n.server.MustKubectl(n.t, objects.String(), "create", "-f", "-")
-	n.pods = makeNamespaces(n.t, restartPods)
+	n.pods = makeNamespaces(n.t, count)
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":"k8s-pod-network","type":"muslin","socket":%q,"spool":%q}`,
 		filepath.Join(n.server.Dir, "agent.sock"), filepath.Join(n.server.Dir, "spool"))
 	var all sync.WaitGroup
 	for worker := range 8 {
 		all.Go(func() {
-			for i := worker; i < restartPods; i += 8 {
+			for i := worker; i < count; i += 8 {
 				cmd := n.server.Exec(bin)
 				cmd.Env = []string{
 					"CNI_COMMAND=ADD", fmt.Sprintf("CNI_CONTAINERID=p%d", i), "CNI_IFNAME=eth0", "CNI_PATH=/",
