@@ -22,10 +22,18 @@ import (
 
 // hostile is what the test binary does in a namespace when it is the peer that
 // means harm: open a session as it should, then send rubbish, again and again.
-// Its argument is "seed rounds", "flood count", or "claim prefix…".
+// Its argument is "seed rounds", "flood count", "claim prefix…", or "send
+// message…", in hexadecimal.
 func hostile(arg string) int {
 	if list, ok := strings.CutPrefix(arg, "claim "); ok {
 		if err := claim(strings.Fields(list)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	if list, ok := strings.CutPrefix(arg, "send "); ok {
+		if err := send(strings.Fields(list)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
