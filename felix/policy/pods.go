@@ -115,7 +115,7 @@ func (w *world) diffPods(list []model.PolicyPod, at func(podKey) *change) {
 	}
 	old, now := w.last, list
 	for len(old) > 0 || len(now) > 0 {
-		c := 0
+		var c int
 		switch {
 		case len(old) == 0:
 			c = 1

@@ -179,36 +179,19 @@ func (w *world) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
 // direction.
 func (w *world) side(p *model.PolicyPeer, protocol uint8, d direction, destination bool) []Side {
 	own := destination == (d == ingress) // the side is that of the endpoint itself
-	var base Side
 	selector := p.Selector
-	switch {
-	case p.NotSelector != nil && selector != nil:
+	if p.NotSelector != nil && selector != nil {
 		selector = except{selector, p.NotSelector}
-	case p.NotSelector != nil:
-		base.NotIn = w.selected(p.NotSelector)
 	}
-	not := mergePrefixes(p.NotNets)
-	if len(p.Nets) > 0 {
-		left := subtract(mergePrefixes(p.Nets), not)
-		if len(left) == 0 {
-			return nil // what nets has is taken away again
-		}
-		base.In = []SetID{w.rangeSet(left)}
-	} else if len(not) > 0 {
-		base.NotIn = append(base.NotIn, w.rangeSet(not))
+	base, some := w.everywhere(p, selector, protocol, own)
+	if !some {
+		return nil
 	}
-	numbers, names := splitPorts(p.NotPorts)
-	base.NotPorts = numbers
-	if len(names) > 0 {
-		base.NotIn = append(base.NotIn, w.portSet(selector, own, protocol, names))
-	}
-	slices.Sort(base.NotIn)
 	if p.Service != "" {
 		base = base.in(w.serviceSet(p.Service, destination))
 	}
-
 	var out []Side
-	numbers, names = splitPorts(p.Ports)
+	numbers, names := splitPorts(p.Ports)
 	if len(names) > 0 {
 		out = append(out, base.in(w.portSet(selector, own, protocol, names)))
 	}
@@ -223,6 +206,31 @@ func (w *world) side(p *model.PolicyPeer, protocol uint8, d direction, destinati
 		out = append(out, base.in(id))
 	}
 	return out
+}
+
+// everywhere gives what all Sides of a peer have in common: its nets, and what it
+// is not. some is false if nothing can match.
+func (w *world) everywhere(p *model.PolicyPeer, selector model.Selector, protocol uint8, own bool) (base Side, some bool) {
+	if p.NotSelector != nil && p.Selector == nil {
+		base.NotIn = w.selected(p.NotSelector)
+	}
+	not := mergePrefixes(p.NotNets)
+	if len(p.Nets) > 0 {
+		left := subtract(mergePrefixes(p.Nets), not)
+		if len(left) == 0 {
+			return base, false // what nets has is taken away again
+		}
+		base.In = []SetID{w.rangeSet(left)}
+	} else if len(not) > 0 {
+		base.NotIn = append(base.NotIn, w.rangeSet(not))
+	}
+	numbers, names := splitPorts(p.NotPorts)
+	base.NotPorts = numbers
+	if len(names) > 0 {
+		base.NotIn = append(base.NotIn, w.portSet(selector, own, protocol, names))
+	}
+	slices.Sort(base.NotIn)
+	return base, true
 }
 
 // in adds a set that the side has to be in.
