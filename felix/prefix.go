@@ -34,21 +34,33 @@ func newPrefixes(config model.FelixConfiguration) (out []string, wrong string) {
 	return out, ""
 }
 
-// findPrefixes adds those under which pods were attached earlier: they keep their
-// names.
+// InterfacePrefixes are how the names of all interfaces of pods on a node start:
+// those of FelixConfiguration interfacePrefix, that of pods to come first, and those
+// that pods were attached under earlier, which keep their names.
+func InterfacePrefixes(s model.Snapshot, self model.NodeName, pods []model.Endpoint) []string {
+	out, _ := newPrefixes(settings(Input{Self: self, Snapshot: s}))
+	return withEarlier(out, pods)
+}
+
+// findPrefixes finds those of the node, and what is wrong with the configuration.
 func (c *casefile) findPrefixes() {
 	out, wrong := newPrefixes(c.config)
 	if wrong != "" {
 		c.problem(model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}, "spec.interfacePrefix", "InvalidValue", wrong)
 	}
-	for _, e := range c.Endpoints {
+	c.prefixes = withEarlier(out, c.Endpoints)
+}
+
+// withEarlier adds the prefixes of pods to those of the configuration.
+func withEarlier(out []string, pods []model.Endpoint) []string {
+	for _, e := range pods {
 		covered := slices.ContainsFunc(out, func(p string) bool { return strings.HasPrefix(e.HostInterface, p) })
 		if n := len(e.HostInterface) - hashDigits; n > 0 && !covered {
 			out = append(out, e.HostInterface[:n])
 		}
 	}
 	slices.Sort(out[1:])
-	c.prefixes = slices.Compact(out)
+	return slices.Compact(out)
 }
 
 // isPods says whether a link has a pod's name.

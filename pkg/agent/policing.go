@@ -64,7 +64,7 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 		p.last.Store(&program)
 	}
 	start := time.Now()
-	err := p.sink.Apply(ctx, program, p.prefixes())
+	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods))
 	p.a.metrics.observe("policy", start, err)
 	p.complain(ctx, err)
 	if err != nil {
@@ -74,14 +74,6 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 		p.a.endpoints.settle(writerPolicy, rev)
 	}
 	return nil
-}
-
-// prefixes are what the names of pods' interfaces begin with.
-func (p *policing) prefixes() []string {
-	if s := p.a.plane.desired().Rules.Spoofing; s.Prefix != "" {
-		return s.Prefixes()
-	}
-	return []string{felix.DefaultInterfacePrefix}
 }
 
 // complain logs an error of the sink when it is a new one.
