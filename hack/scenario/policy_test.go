@@ -44,7 +44,7 @@ func (s story) networkPolicy(t *testing.T, ctx context.Context) {
 		for _, p := range []Pod{from, near} {
 			if err := s.eventually(ctx, 30*time.Second, func() error {
 				if _, err := s.dialFromPod(ctx, p, to.IP); (err == nil) != open {
-					return fmt.Errorf("%s on %s to %s on %s: %v, want open: %v", p.Name, p.Node, to.Name, to.Node, err, open)
+					return fmt.Errorf("%s on %s to %s on %s: %w, want open: %v", p.Name, p.Node, to.Name, to.Node, err, open)
 				}
 				return nil
 			}); err != nil {

@@ -103,10 +103,10 @@ func (p *policing) waiting() string {
 // found are the policies and pods that something is wrong with.
 func (p *policing) found() []model.Problem { return p.problems.get() }
 
-// program is what the kernel was told last.
-func (p *policing) program() policy.Program {
+// text is what the kernel was told last.
+func (p *policing) text() string {
 	if last := p.last.Load(); last != nil {
-		return *last
+		return last.String()
 	}
-	return policy.Program{}
+	return "network policy is not known yet\n"
 }

@@ -49,7 +49,7 @@ func (a *agent) view() nodeview.View {
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
 		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Host: a.links.Host(), Kernel: kernel.Read(),
-		State: a.plane.desired(),
+		State: a.plane.desired(), Policy: a.policing.text(),
 	}
 	v.BGP, _ = a.speech.configured()
 	v.Learned, v.Heard = a.speech.learned()

@@ -244,12 +244,13 @@ func storedText(node string, o api.Object) string {
 
 var showParts = map[string]func(nodeview.View) string{
 	"bgp": nodeview.View.BGPText, "routes": nodeview.View.RoutesText, "nft": nodeview.View.NFTText,
-	"ipam": nodeview.View.IPAMText, "problems": nodeview.View.ProblemsText,
+	"policy": func(v nodeview.View) string { return v.Policy },
+	"ipam":   nodeview.View.IPAMText, "problems": nodeview.View.ProblemsText,
 }
 
 func (t *Tool) nodeShow() *cobra.Command {
 	var format string
-	parts := []string{"bgp", "routes", "nft", "ipam", "problems"}
+	parts := []string{"bgp", "routes", "nft", "policy", "ipam", "problems"}
 	c := &cobra.Command{
 		Use:   "show NODE [" + strings.Join(parts, "|") + "]...",
 		Short: "Show what a node should have and what it has",

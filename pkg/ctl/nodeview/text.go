@@ -185,7 +185,7 @@ func (v View) NFTText() string {
 	var b strings.Builder
 	b.WriteString(v.State.Rules.String())
 	for _, c := range v.Kernel.Chains {
-		if c.Table == felix.TableName {
+		if c.Table == felix.TableName || c.Table == felix.TableName+"-policy" {
 			continue
 		}
 		mark, policy := same, "accept"

@@ -28,6 +28,7 @@ type View struct {
 	Learned   []model.Learned
 	Heard     bool // BGP has heard what its peers had to say
 	State     felix.State
+	Policy    string // what the kernel was told of network policy, as text
 	Endpoints []model.Endpoint
 	Problems  []model.Problem
 	Host      model.Host // what the agent resolves next hops through
