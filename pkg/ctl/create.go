@@ -110,7 +110,7 @@ func checkAll(docs []input.Document) error {
 		case d.Name() == "":
 			err = api.Usagef("%s: metadata.name is missing", d.Kind.Name)
 		case d.Kind.ReadOnly:
-			err = api.Usagef("%s is written by Muslin's IPAM only; use muslinctl ipam", d.Ref())
+			err = api.Usagef("%s %s", d.Ref(), d.Kind.Refusal())
 		default:
 			err = d.Kind.Check(d.Object)
 		}

@@ -44,10 +44,10 @@ func (t *Tool) runDelete(c *cobra.Command, o deleteOptions, args []string) error
 	}
 	for _, d := range docs {
 		switch {
-		case d.Kind.Core:
+		case d.Kind.Core && !d.Kind.ReadOnly:
 			return errNodes
 		case d.Kind.ReadOnly:
-			return api.Usagef("%s is written by Muslin's IPAM only; use muslinctl ipam release", d.Ref())
+			return api.Usagef("%s %s", d.Ref(), d.Kind.Refusal())
 		}
 	}
 	w := writer{tool: t, past: "deleted", dry: o.dry}

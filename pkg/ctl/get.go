@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -35,7 +36,8 @@ func (t *Tool) get() *cobra.Command {
   muslinctl get nodes -l rack=r1 -o wide
   muslinctl get ippools -o custom-columns=NAME,CIDR,NAT
   muslinctl get bgppeers -o go-template='{{range .items}}{{.spec.peerIP}}{{"\n"}}{{end}}'
-  muslinctl get blockaffinities -w`,
+  muslinctl get blockaffinities -w
+  muslinctl get wep -A -o wide`,
 		ValidArgsFunction: t.completeKinds,
 		RunE:              func(c *cobra.Command, args []string) error { return t.runGet(c.Context(), o, args) },
 	}
@@ -45,7 +47,7 @@ func (t *Tool) get() *cobra.Command {
 	f.StringVarP(&o.labels, "selector", "l", "", "only objects with these labels, as in rack=r1,tier!=db")
 	f.BoolVarP(&o.watch, "watch", "w", false, "show the objects, then every change, until interrupted")
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "objects of all namespaces")
-	f.BoolP("all-namespaces-short", "a", false, "as -A")
+	f.BoolVarP(&o.all, "all-namespaces-short", "a", false, "as -A")
 	_ = f.MarkHidden("all-namespaces-short")
 	f.BoolVar(&o.skipEmpty, "skip-empty", false, "print nothing for a kind without objects")
 	f.BoolVar(&o.clean, "export", false, "leave out what belongs to this cluster: uid, resourceVersion, times, status")
@@ -131,7 +133,7 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 			objects, errs = append(objects, all...), append(errs, err)
 			continue
 		}
-		one, err := client.Get(ctx, k, w.name)
+		one, err := getOne(ctx, client, w, o.selected(client))
 		errs = append(errs, err)
 		if err == nil {
 			objects = append(objects, one)
@@ -153,6 +155,24 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 		slices.SortStableFunc(objects, byOrder)
 	}
 	return errors.Join(printer.Print(t.Out, k, objects, list || len(group) > 1), failed)
+}
+
+// getOne reads one object. An endpoint, which is made from a pod, has Calico's name;
+// its pod's will do.
+func getOne(ctx context.Context, client *api.Client, w target, s api.Select) (api.Object, error) {
+	if w.kind.Of == "" {
+		return client.Get(ctx, w.kind, w.name)
+	}
+	all, _, err := client.List(ctx, w.kind, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range all {
+		if w.name == kind.Text(o, "metadata.name", "") || w.name == kind.Text(o, "spec.pod", "") {
+			return o, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no %s %s in namespace %s", w.kind.Name, w.name, cmp.Or(s.Namespace, "any"))
 }
 
 // selected says which objects are listed.

@@ -48,7 +48,7 @@ func (t *Tool) patch() *cobra.Command {
 
 func (t *Tool) runPatch(c *cobra.Command, o patchOptions, w target) error {
 	if w.kind.ReadOnly {
-		return api.Usagef("%s is written by Muslin's IPAM only; use muslinctl ipam", w.kind.Name)
+		return api.Usagef("%s %s", w.kind.Name, w.kind.Refusal())
 	}
 	body, err := yaml.YAMLToJSONStrict([]byte(o.patch))
 	if err != nil {

@@ -72,7 +72,9 @@ func (c *Client) List(ctx context.Context, k *kind.Kind, s Select) ([]Object, st
 	var out []Object
 	rv, err := c.EachPage(ctx, k.PathIn(s.Namespace), s, func(items []Object) {
 		for _, o := range items {
-			out = append(out, shown(k, o))
+			if o = shown(k, o); o != nil {
+				out = append(out, o)
+			}
 		}
 	})
 	return out, rv, wrap("list", k, "", err)
@@ -230,17 +232,23 @@ func (c *Client) Watch(ctx context.Context, k *kind.Kind, s Select, from string,
 		case e.Type == "BOOKMARK":
 			continue
 		}
-		e.Object = shown(k, e.Object)
+		if e.Object = shown(k, e.Object); e.Object == nil {
+			continue
+		}
 		if err := tell(e); err != nil {
 			return err
 		}
 	}
 }
 
-// shown is the object as users see it.
+// shown is the object as users see it; nil for a pod that is no endpoint.
 func shown(k *kind.Kind, o Object) Object {
-	if k.Core && k.Name == "Node" && o != nil {
+	switch {
+	case o == nil:
+	case k.Name == "Node":
 		return kind.CalicoNode(o)
+	case k.Name == "WorkloadEndpoint":
+		return kind.CalicoEndpoint(o)
 	}
 	if o != nil && !k.Core {
 		o["apiVersion"], o["kind"] = kind.GroupVersion, k.Name

@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -16,6 +17,7 @@ type Kind struct {
 	Plural   string   // "ippools", the resource in URLs
 	Aliases  []string // what users call it, lower case; Name and Plural are understood too
 	Core     bool     // lives in the core group, "v1"
+	Of       string   // the resource that objects are made from; "": Plural
 	ReadOnly bool     // written by Muslin only: create, apply and so on refuse it
 	Single   bool     // there is one object, called default
 	// Namespaced objects are named NAMESPACE/NAME, or NAME in the namespace of the
@@ -29,17 +31,27 @@ type Kind struct {
 // Path is the URL of all objects of the kind.
 func (k *Kind) Path() string {
 	if k.Core {
-		return "/api/v1/" + k.Plural
+		return "/api/v1/" + k.resource()
 	}
-	return "/apis/" + GroupVersion + "/" + k.Plural
+	return "/apis/" + GroupVersion + "/" + k.resource()
 }
+
+func (k *Kind) resource() string { return cmp.Or(k.Of, k.Plural) }
 
 // PathIn is the URL of the objects of one namespace, of all if it is empty.
 func (k *Kind) PathIn(namespace string) string {
 	if !k.Namespaced || namespace == "" {
 		return k.Path()
 	}
-	return strings.TrimSuffix(k.Path(), k.Plural) + "namespaces/" + namespace + "/" + k.Plural
+	return strings.TrimSuffix(k.Path(), k.resource()) + "namespaces/" + namespace + "/" + k.resource()
+}
+
+// Refusal says why objects of a ReadOnly kind are not written.
+func (k *Kind) Refusal() string {
+	if k.Of != "" {
+		return "is made from a " + strings.TrimSuffix(k.Of, "s") + ", which kubectl changes"
+	}
+	return "is written by Muslin's IPAM only; use muslinctl ipam"
 }
 
 // WithNamespaces is the kind with a column for the namespace.

@@ -2,6 +2,8 @@ package kind
 
 import (
 	"reflect"
+	"slices"
+	"strings"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 )
@@ -120,7 +122,27 @@ var table = []*Kind{
 		Type:    reflect.TypeFor[v3.Tier](),
 		Columns: []Column{name, field("ORDER", "spec.order", "<none>")},
 	},
+	{
+		Name: "WorkloadEndpoint", Plural: "workloadendpoints", Aliases: []string{"wep", "weps"}, Core: true, Of: "pods", Namespaced: true, ReadOnly: true,
+		Type:    reflect.TypeFor[WorkloadEndpoint](),
+		Columns: endpointColumns,
+		Wide:    slices.Concat([]Column{name}, endpointColumns, []Column{field("PROFILES", "spec.profiles", ""), externals}),
+	},
 }
+
+var endpointColumns = []Column{
+	field("WORKLOAD", "spec.pod", ""), field("NODE", "spec.node", ""), field("NETWORKS", "spec.ipNetworks", ""), field("INTERFACE", "spec.interfaceName", ""),
+}
+
+var externals = Column{"NATS", func(o map[string]any) string {
+	var out []string
+	list, _ := At(o, "spec.ipNATs").([]any)
+	for _, x := range list {
+		m, _ := x.(map[string]any)
+		out = append(out, Text(m, "externalIP", ""))
+	}
+	return strings.Join(out, ",")
+}}
 
 var (
 	tierOf = field("TIER", "spec.tier", "default")

@@ -19,7 +19,7 @@ type ConditionsStatus struct {
 
 // BGPPeer says with whom nodes of the cluster speak BGP.
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=bgppeers
+// +kubebuilder:resource:scope=Cluster,path=bgppeers,shortName=bgpp
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="PeerIP",type=string,JSONPath=`.spec.peerIP`
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`
@@ -48,7 +48,7 @@ type BGPPeerSpec struct {
 // BGPConfiguration holds the BGP settings of the cluster ("default") or of one
 // node ("node.<name>").
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=bgpconfigurations
+// +kubebuilder:resource:scope=Cluster,path=bgpconfigurations,shortName=bgpconfig;bgpconfigs
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="LogSeverity",type=string,JSONPath=`.spec.logSeverityScreen`
 // +kubebuilder:printcolumn:name="MeshEnabled",type=boolean,JSONPath=`.spec.nodeToNodeMeshEnabled`

@@ -23,7 +23,7 @@ type CalicoNodeStatus struct {
 // FelixConfiguration holds the data plane's settings of the cluster ("default")
 // or of one node ("node.<name>").
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=felixconfigurations
+// +kubebuilder:resource:scope=Cluster,path=felixconfigurations,shortName=felixconfig;felixconfigs
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -67,7 +67,7 @@ type FelixConfigurationSpec struct {
 
 // ClusterInformation says which cluster this is; its name is "default".
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=clusterinformations
+// +kubebuilder:resource:scope=Cluster,path=clusterinformations,shortName=clusterinfo;clusterinfos
 // +kubebuilder:printcolumn:name="ClusterGUID",type=string,JSONPath=`.spec.clusterGUID`
 // +kubebuilder:printcolumn:name="ClusterType",type=string,JSONPath=`.spec.clusterType`
 // +kubebuilder:printcolumn:name="CalicoVersion",type=string,JSONPath=`.spec.calicoVersion`
@@ -81,7 +81,7 @@ type ClusterInformation struct {
 // KubeControllersConfiguration holds the controller's settings; its name is
 // "default".
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=kubecontrollersconfigurations
+// +kubebuilder:resource:scope=Cluster,path=kubecontrollersconfigurations,shortName=kubecontrollersconfig
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type KubeControllersConfiguration struct {

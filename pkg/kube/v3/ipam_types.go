@@ -7,7 +7,7 @@ import (
 
 // IPPool is a range of addresses for pods, tunnels or load balancers.
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=ippools
+// +kubebuilder:resource:scope=Cluster,path=ippools,shortName=ipp
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`
