@@ -67,14 +67,21 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 }
 
 // mayClaim refuses a new block for the sake of one address when something else
-// uses a part of the block: its owner drops packets for what no pod has.
+// uses a part of the block, since its owner drops packets for what no pod has, and
+// to a new pod when the node has as many as it may: pods could claim a whole pool
+// by naming an address of each block.
 func (w *assignment) mayClaim(cidr netip.Prefix, addr netip.Addr) error {
 	w.a.mu.Lock()
 	defer w.a.mu.Unlock()
-	if !w.a.set.excluded(cidr) {
+	ref := model.Ref{Kind: "Address", Name: addr.String()}
+	switch {
+	case w.live == nil && w.a.atLimit(familyOf(addr)):
+		return &Error{Code: CodeBlockLimit, Object: ref, Detail: "it lies in no block, and the node holds as many blocks as it may",
+			Hint: "ask for an address of a block that there is, or raise maxBlocksPerHost in IPAMConfiguration default"}
+	case !w.a.set.excluded(cidr):
 		return nil
 	}
-	return &Error{Code: CodePoolUnusable, Object: model.Ref{Kind: "Address", Name: addr.String()},
+	return &Error{Code: CodePoolUnusable, Object: ref,
 		Detail: fmt.Sprintf("no node may have its block %s, for something else than pods uses a part of it: condition Allocatable of the IPPool says what", cidr),
 		Hint:   "ask for an address of another block"}
 }
@@ -127,11 +134,12 @@ func (w *assignment) blockOf(addr netip.Addr) (netip.Prefix, error) {
 // blockFor is the block an address belongs to by a pool that may give it.
 func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	w.a.mu.Lock()
-	pools := w.a.set.pools
+	pools, labels := w.a.set.pools, w.a.set.labels
 	w.a.mu.Unlock()
 	ref := model.Ref{Kind: "Address", Name: addr.String()}
 	pool, ok := poolOf(pools, addr)
-	use := w.req.query(familyOf(addr), nil).use
+	q := w.req.query(familyOf(addr), labels)
+	use := q.use
 	switch {
 	case !ok:
 		return netip.Prefix{}, errOutside(addr)
@@ -141,6 +149,9 @@ func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	case !allows(pool, use):
 		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
 			Detail: fmt.Sprintf("IPPool %s does not allow the use %s", pool.Name, use), Hint: "ask for an address of another pool"}
+	case refuses(pool, q):
+		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
+			Detail: fmt.Sprintf("IPPool %s is strict (%s), and its selectors do not match", pool.Name, AnnotationStrict), Hint: "ask for an address of another pool"}
 	case slices.ContainsFunc(pool.Excluded, func(e netip.Prefix) bool { return e.Contains(addr) }):
 		return netip.Prefix{}, &Error{Code: CodePoolUnusable, Object: ref,
 			Detail: fmt.Sprintf("something else than pods uses it: condition Allocatable of IPPool %s says what", pool.Name), Hint: "ask for another address"}

@@ -110,17 +110,23 @@ func (a *Allocator) mayGrow(f Family, seen uint64) (stop bool, err error) {
 		return true, &cannotGrow{code: CodePoolExhausted, detail: "the node's blocks are full and claiming new ones is off",
 			hint: "set autoAllocateBlocks: true in IPAMConfiguration default"}
 	}
+	if a.atLimit(f) {
+		return true, &cannotGrow{code: CodeBlockLimit, detail: "the node holds as many blocks as it may",
+			hint: "raise maxBlocksPerHost in IPAMConfiguration default"}
+	}
+	return false, nil
+}
+
+// atLimit reports whether the node holds as many blocks of a family as it may. The
+// caller holds mu.
+func (a *Allocator) atLimit(f Family) bool {
 	n := 0
 	for _, p := range a.pages {
 		if familyOf(p.cidr.Addr()) == f && (p.aff != nil || p.own(a.node)) {
 			n++
 		}
 	}
-	if n >= c.maxBlocks() {
-		return true, &cannotGrow{code: CodeBlockLimit, detail: "the node holds as many blocks as it may",
-			hint: "raise maxBlocksPerHost in IPAMConfiguration default"}
-	}
-	return false, nil
+	return n >= a.set.config.maxBlocks()
 }
 
 // claimIn claims a free block of a pool, or returns errPoolFull.

@@ -60,7 +60,8 @@ func allows(p model.Pool, use string) bool {
 // selectPools picks the pools that may serve a request, in the order in which
 // they are to be tried: those asked for, as asked; else by name the automatic
 // ones whose selectors match. Pools that are asked for are taken whatever
-// their selectors say, as Calico does, yet never against their allowed uses.
+// their selectors say, as Calico does, unless they are strict, yet never against
+// their allowed uses.
 func selectPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 	if len(q.wanted) > 0 {
 		return wantedPools(pools, q)
@@ -95,6 +96,16 @@ func selectsNamespace(p model.Pool, q poolQuery) bool {
 	return q.use != UseTunnel && p.NamespaceSelector.Matches(q.namespace)
 }
 
+// AnnotationStrict on an IPPool, with the value "true", holds those to its selectors
+// who ask for the pool or an address of it by name: whoever may annotate pods of a
+// namespace gets no address of another one's.
+const AnnotationStrict = "muslin.io/strict-selectors"
+
+// refuses reports whether a strict pool's selectors do not match.
+func refuses(p model.Pool, q poolQuery) bool {
+	return p.Annotations[AnnotationStrict] == "true" && !(selectsNode(p, q.node) && selectsNamespace(p, q))
+}
+
 func wantedPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 	var out []model.Pool
 	for _, want := range q.wanted {
@@ -115,6 +126,9 @@ func wantedPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 		case !allows(p, q.use):
 			return nil, &Error{Code: CodePoolUnusable, Object: ref, Field: "spec.allowedUses",
 				Detail: "it does not allow the use " + q.use, Hint: "ask for another pool, or add the use"}
+		case refuses(p, q):
+			return nil, &Error{Code: CodePoolUnusable, Object: ref, Field: "spec.namespaceSelector",
+				Detail: "it is strict (" + AnnotationStrict + "), and its selectors do not match", Hint: "ask for another pool"}
 		}
 		out = append(out, p)
 	}
@@ -237,6 +251,6 @@ func samePool(a, b model.Pool) bool {
 	}
 	return a.Name == b.Name && a.CIDR == b.CIDR && a.BlockSize == b.BlockSize &&
 		usable(a) == usable(b) && a.AssignmentMode == b.AssignmentMode && slices.Equal(a.AllowedUses, b.AllowedUses) &&
-		slices.Equal(a.Excluded, b.Excluded) &&
+		slices.Equal(a.Excluded, b.Excluded) && a.Annotations[AnnotationStrict] == b.Annotations[AnnotationStrict] &&
 		text(a.NodeSelector) == text(b.NodeSelector) && text(a.NamespaceSelector) == text(b.NamespaceSelector)
 }
