@@ -16,6 +16,7 @@
 // (types 130 to 133, 135 and 136). Sets are
 // called as in the Program, with 4 or 6 at the end. A member of a set that comes or
 // goes is one element, a pod two, a policy the chains that have it.
+// Connections of addresses that change hands are ended, by conntrack's netlink.
 //
 // How does a fresh process recognise this as ours? By the table's name; see
 // felix/internal/nftw for what in it is as wanted. It writes nothing then.

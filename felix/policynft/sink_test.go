@@ -3,6 +3,7 @@ package policynft
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -54,6 +55,53 @@ func TestTightened(t *testing.T) {
 	n.apply(t, policy.Program{Complete: true})
 	if !reaches(one.ns, tcp, at(pod.addrs[0], 443)) {
 		t.Error("without any policy a pod is closed")
+	}
+}
+
+// TestForget: the connections of an address that a pod gives back end, whoever opened
+// them and by whichever address, and those of others go on.
+func TestForget(t *testing.T) {
+	n := newNode(t)
+	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
+	n.ns.Run("nft", "add table inet services; add chain inet services pre { type nat hook prerouting priority dstnat; }; add rule inet services pre ip daddr 10.96.0.1 dnat ip to "+pod.addrs[0].String())
+	n.apply(t, closed(one.addrs[:]...))
+	opened := func(from *nstest.NS, protocol uint8, to netip.AddrPort) net.Conn {
+		t.Helper()
+		c, err := dial(from, protocol, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	ended := map[string]net.Conn{
+		"to the pod, IPv4":      opened(one.ns, tcp, at(pod.addrs[0], 80)),
+		"to the pod, IPv6":      opened(one.ns, tcp, at(pod.addrs[1], 80)),
+		"to the pod, a service": opened(one.ns, tcp, at(netip.MustParseAddr("10.96.0.1"), 80)),
+	}
+	others := opened(one.ns, tcp, at(two.addrs[0], 80))
+	opened(pod.ns, udp, at(two.addrs[0], 80))
+	opened(pod.ns, udp, at(two.addrs[1], 80))
+	shut := program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0", Egress: "e-0"}, "cali1": {}, "cali2": {}}, nil, chain("i-0"), chain("e-0"))
+	n.apply(t, shut)
+	for name, c := range ended {
+		if err := exchange(c); err != nil {
+			t.Errorf("%s: an established connection ended by itself: %v", name, err)
+		}
+	}
+	if count, err := n.sink.Forget(pod.addrs[:]); err != nil || count != 5 {
+		t.Errorf("forgot %d connections, want 5: %v", count, err)
+	}
+	for name, c := range ended {
+		if err := exchange(c); err == nil {
+			t.Errorf("%s: a connection goes on that the address had under another owner", name)
+		}
+	}
+	if err := exchange(others); err != nil {
+		t.Errorf("a connection of others ended: %v", err)
+	}
+	if count, err := n.sink.Forget(pod.addrs[:]); err != nil || count != 0 {
+		t.Errorf("forgot %d connections of nobody: %v", count, err)
 	}
 }
 

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,6 +26,9 @@ type policing struct {
 	problems problemList
 	failing  string // what the sink last complained of
 	last     atomic.Pointer[policy.Program]
+	tenure   tenure
+	due      []netip.Addr // whose connections are to end
+	deaf     bool         // the kernel does not tell of connections
 }
 
 func newPolicing(a *agent) (*policing, error) {
@@ -31,7 +36,8 @@ func newPolicing(a *agent) (*policing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for policy: %w", err)
 	}
-	return &policing{a: a, sink: sink, problems: problemList{log: a.log}}, nil
+	pods, _ := a.endpoints.Snapshot()
+	return &policing{a: a, sink: sink, problems: problemList{log: a.log}, tenure: newTenure(pods)}, nil
 }
 
 // run keeps the table of policy as it should be until ctx ends, and leaves it so.
@@ -65,6 +71,9 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 	}
 	start := time.Now()
 	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods))
+	if err == nil {
+		err = p.forget(pods)
+	}
 	p.a.metrics.observe("policy", start, err)
 	p.complain(ctx, err)
 	if err != nil {
@@ -74,6 +83,23 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 		p.a.endpoints.settle(writerPolicy, rev)
 	}
 	return nil
+}
+
+// forget ends the connections of addresses that changed hands, once the kernel judges
+// new ones by what is wanted now. No ADD is answered before.
+func (p *policing) forget(pods []model.Endpoint) error {
+	p.due = append(p.due, p.tenure.next(pods)...)
+	_, err := p.sink.Forget(p.due)
+	if errors.Is(err, errors.ErrUnsupported) {
+		if !p.deaf {
+			p.a.log.Warn("a pod may inherit connections with the address of another", "error", err)
+		}
+		p.deaf, err = true, nil
+	}
+	if err == nil {
+		p.due = nil
+	}
+	return err
 }
 
 // complain logs an error of the sink when it is a new one.

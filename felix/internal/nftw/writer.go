@@ -118,6 +118,9 @@ func (w *Writer) Close() error {
 // String names the task.
 func (w *Writer) String() string { return "nftables table inet " + w.name }
 
+// Namespace is the network namespace of the table. It lives as long as the Writer.
+func (w *Writer) Namespace() *nl.NS { return w.ns }
+
 // Stats returns the counters.
 func (w *Writer) Stats() Stats {
 	w.mu.Lock()

@@ -1,0 +1,142 @@
+package policynft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+)
+
+// Attributes of linux/netfilter/nfnetlink_conntrack.h that x/sys lacks.
+const (
+	ctGet         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
+	ctDelete      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaZone       = 18
+	ctaFilter     = 25
+	ctaTupleIP    = 1
+	ipv4Source    = 1 // CTA_IP_V4_SRC
+	ipv6Source    = 3 // CTA_IP_V6_SRC
+	filterSource  = 1 // CTA_FILTER_F_CTA_IP_SRC, in CTA_FILTER_ORIG_FLAGS (1) or …REPLY_FLAGS (2)
+)
+
+// Forget ends the connections that the kernel knows of some addresses, opened by
+// them or to them: who gets such an address next has none that policy let pass for
+// another. It returns how many there were, and errors.ErrUnsupported if the kernel
+// does not tell of connections (no nf_conntrack_netlink).
+func (s *Sink) Forget(addresses []netip.Addr) (int, error) {
+	if len(addresses) == 0 {
+		return 0, nil
+	}
+	conn, err := nl.Dial(s.Namespace(), unix.NETLINK_NETFILTER)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	found := connections{of: addresses, named: map[string]byte{}}
+	for _, req := range requests(addresses) {
+		err := conn.Dump(req, func() {}, found.take)
+		if errors.Is(err, unix.EINVAL) {
+			err = errors.Join(errors.ErrUnsupported, err)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("list connections: %w", err)
+		}
+	}
+	var gone nl.Batch
+	for name, family := range found.named {
+		gone.Add(ctDelete, 0, func(b []byte) []byte { return append(append(b, family, unix.NFNETLINK_V0, 0, 0), name...) })
+	}
+	return gone.Len(), conn.Each(&gone, func(_ int, err error) error {
+		if errors.Is(err, unix.ENOENT) {
+			return nil // it ended by itself
+		}
+		return fmt.Errorf("end a connection: %w", err)
+	})
+}
+
+// requests ask for connections: of IPv4 for those of one address, which the kernel
+// finds; of IPv6 for all, as it finds the wrong ones there (Linux 6.18 takes those
+// whose address differs).
+func requests(addresses []netip.Addr) (out [][]byte) {
+	all6 := false
+	for _, a := range addresses {
+		if !a.Is4() {
+			all6 = true
+			continue
+		}
+		// The source of what answers is the address after services are resolved.
+		for _, tuple := range []uint16{ctaTupleOrig, ctaTupleReply} {
+			out = append(out, nl.EndMessage(withSource(request(unix.AF_INET), a, tuple), 0))
+		}
+	}
+	if all6 {
+		out = append(out, nl.EndMessage(request(unix.AF_INET6), 0))
+	}
+	return out
+}
+
+func request(family byte) []byte {
+	return append(nl.AppendHeader(nil, ctGet, 0), family, unix.NFNETLINK_V0, 0, 0)
+}
+
+// withSource asks for an address as the source of a tuple. A kernel before Linux 5.8
+// lists all.
+func withSource(req []byte, a netip.Addr, tuple uint16) []byte {
+	req, outer := nl.BeginNested(req, unix.NLA_F_NESTED|tuple)
+	req, inner := nl.BeginNested(req, unix.NLA_F_NESTED|ctaTupleIP)
+	req = nl.EndNested(nl.EndNested(nl.AppendAttr(req, ipv4Source, a.AsSlice()), inner), outer)
+	req, outer = nl.BeginNested(req, unix.NLA_F_NESTED|ctaFilter)
+	return nl.EndNested(nl.AppendAttr32(req, tuple, filterSource), outer)
+}
+
+// connections are those of some addresses.
+type connections struct {
+	of    []netip.Addr
+	named map[string]byte // the attributes that name one, with its family
+}
+
+// take looks at a connection.
+func (c *connections) take(m nl.Message) {
+	const nfgenmsg = 4 // bytes of struct nfgenmsg
+	if len(m.Data) < nfgenmsg {
+		return
+	}
+	var name []byte
+	ours := false
+	nl.Attrs(m.Data[nfgenmsg:], func(kind uint16, data []byte) {
+		switch kind {
+		case ctaTupleOrig, ctaTupleReply:
+			ours = ours || slices.Contains(c.of, sourceOf(data))
+		}
+		switch kind {
+		case ctaTupleOrig:
+			name = nl.AppendAttr(name, unix.NLA_F_NESTED|kind, data)
+		case ctaZone:
+			name = nl.AppendAttr(name, kind, data)
+		}
+	})
+	if ours {
+		c.named[string(name)] = m.Data[0]
+	}
+}
+
+// sourceOf is the source address of a tuple.
+func sourceOf(tuple []byte) (out netip.Addr) {
+	nl.Attrs(tuple, func(kind uint16, ip []byte) {
+		if kind != ctaTupleIP {
+			return
+		}
+		nl.Attrs(ip, func(kind uint16, data []byte) {
+			if kind == ipv4Source || kind == ipv6Source {
+				out, _ = netip.AddrFromSlice(data)
+			}
+		})
+	})
+	return out
+}
