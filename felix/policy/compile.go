@@ -119,6 +119,8 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 	for _, e := range in.Endpoints {
 		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
 			out.Endpoints[e.HostInterface] = w.endpoint(p.group)
+		} else {
+			out.Unknown = true
 		}
 	}
 	for _, e := range out.Endpoints {

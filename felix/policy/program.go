@@ -19,7 +19,10 @@ import (
 type Program struct {
 	// Complete is true once every source has been heard. Before that the Program is
 	// empty and says nothing: the kernel stays as it is, what is closed stays closed.
-	Complete  bool
+	Complete bool
+	// Unknown is true if some pod of the node is not among Endpoints, while there are
+	// policies: it has to be dropped, even where there is no chain.
+	Unknown   bool
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
 	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others
 	Sets      map[SetID]Set       // those that rules name, no others; may be empty

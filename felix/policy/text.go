@@ -15,6 +15,9 @@ func (p Program) String() string {
 	if !p.Complete {
 		b.WriteString("# not every source was heard yet: the kernel stays as it is\n")
 	}
+	if p.Unknown {
+		b.WriteString("# a pod of the node is not known: it is closed\n")
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Endpoints)) {
 		b.WriteString("endpoint " + name + " " + p.Endpoints[name].String() + "\n")
 	}

@@ -33,12 +33,13 @@ const attempts = 2
 
 // Apply makes the table that of p. prefixes are what the names of pods' interfaces
 // begin with. As long as p.Complete is false nothing is written: what is closed stays
-// closed, and what is open open. A Program without chains needs no table.
+// closed, and what is open open. A Program without chains needs no table if it knows
+// all pods.
 func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) error {
 	if !p.Complete {
 		return nil
 	}
-	if len(p.Chains) == 0 {
+	if len(p.Chains) == 0 && !p.Unknown {
 		return s.Writer.Apply(ctx, nil, true)
 	}
 	s.memory.turn()

@@ -52,6 +52,11 @@ func TestTightened(t *testing.T) {
 	if reaches(two.ns, tcp, at(pod.addrs[0], 80)) || reaches(n.hosts[3].ns, tcp, at(two.addrs[0], 80)) {
 		t.Error("an interface that the Program does not have is open")
 	}
+	// The policies of the cluster select none of the pods that are known.
+	n.apply(t, policy.Program{Unknown: true, Endpoints: map[string]policy.Endpoint{"cali1": {}, "cali2": {}}})
+	if reaches(one.ns, tcp, at(pod.addrs[0], 443)) || reaches(pod.ns, tcp, at(one.addrs[0], 443)) || !reaches(one.ns, tcp, at(two.addrs[0], 443)) {
+		t.Error("where no policy selects a pod, one that is not known is open, or one that is known is closed")
+	}
 	n.apply(t, policy.Program{Complete: true})
 	if !reaches(one.ns, tcp, at(pod.addrs[0], 443)) {
 		t.Error("without any policy a pod is closed")
