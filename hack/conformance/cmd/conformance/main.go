@@ -29,7 +29,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.Lab.Name, "name", "conformance", "name of the lab")
 	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
 	flag.StringVar(&o.Focus, "focus", "Netpol", "regular expression on the names of the cases to run")
-	flag.StringVar(&o.Skip, "skip", "SCTP", "regular expression on the names of the cases to leave out")
+	flag.StringVar(&o.Skip, "skip", "Feature:SCTPConnectivity", "regular expression on the names of the cases to leave out")
 	flag.Parse()
 	var err error
 	if o.Source, err = os.Getwd(); err != nil {
