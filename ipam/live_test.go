@@ -151,6 +151,9 @@ func TestLiveIsStoredAgain(t *testing.T) {
 					if got := n.Problems(); len(got) != 0 {
 						t.Errorf("problems: %v", got)
 					}
+					// A handle that was stored again before all was lost is looked at once more.
+					time.Sleep(3 * time.Minute)
+					synctest.Wait()
 					sound(t, s, 4)
 					if wrong := mismatches(s); len(wrong) != 0 {
 						t.Error(wrong)
