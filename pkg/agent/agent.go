@@ -265,7 +265,7 @@ func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
 
 // status is the agent's own view.
 func (a *agent) status() Status {
-	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused()}
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused(), Policy: a.policing.size()}
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())
 	}

@@ -96,7 +96,16 @@ type Status struct {
 	Blocks   []model.Block      `json:"blocks"`
 	Origin   OriginStatus       `json:"origin"`
 	Refused  []RefusedCount     `json:"refused,omitempty"`
+	Policy   PolicySize         `json:"policy"`
 	Problems []string           `json:"problems,omitempty"`
+}
+
+// PolicySize is how much network policy the kernel of the node was told.
+type PolicySize struct {
+	Chains    int `json:"chains"`
+	Endpoints int `json:"endpoints"` // pods, whether or not a policy selects them
+	Sets      int `json:"sets"`
+	Members   int `json:"members"` // of all sets: addresses, ranges, ports
 }
 
 // run serves until ctx ends, and tries again when it cannot.

@@ -65,6 +65,10 @@ var (
 	descRefused   = prometheus.NewDesc("muslin_bgp_origin_refused", "Learned next hops that IPAM does not confirm now.", nil, nil)
 	descPolicy    = prometheus.NewDesc("muslin_bgp_refused_prefixes", "Prefixes that a peer announces and that are not used, by reason.", []string{"peer", "reason"}, nil)
 	descProblems  = prometheus.NewDesc("muslin_problems", "Objects or fields that could not be honoured.", nil, nil)
+	descChains    = prometheus.NewDesc("muslin_policy_chains", "Chains of network policy that the kernel was told.", nil, nil)
+	descEndpoints = prometheus.NewDesc("muslin_policy_endpoints", "Pods that network policy knows, whether or not one selects them.", nil, nil)
+	descSets      = prometheus.NewDesc("muslin_policy_sets", "Sets that rules of network policy name.", nil, nil)
+	descMembers   = prometheus.NewDesc("muslin_policy_set_members", "Members of all sets of network policy: addresses, ranges, ports.", nil, nil)
 	descBuild     = prometheus.NewDesc("muslin_build_info", "1; of which version the agent and the GoBGP in it are.", []string{"version", "gobgp"}, nil)
 )
 
@@ -73,7 +77,7 @@ type statusCollector struct{ status func() Status }
 
 // Describe implements prometheus.Collector.
 func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems, descBuild} {
+	for _, d := range []*prometheus.Desc{descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBlocks, descRefusals, descRefused, descPolicy, descProblems, descChains, descEndpoints, descSets, descMembers, descBuild} {
 		ch <- d
 	}
 }
@@ -97,6 +101,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.GaugeValue, float64(s.Origin.Standing))
 	for _, r := range s.Refused {
 		ch <- prometheus.MustNewConstMetric(descPolicy, prometheus.GaugeValue, float64(r.Count), r.Peer.String(), r.Reason)
+	}
+	for desc, n := range map[*prometheus.Desc]int{descChains: s.Policy.Chains, descEndpoints: s.Policy.Endpoints, descSets: s.Policy.Sets, descMembers: s.Policy.Members} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n))
 	}
 	ch <- prometheus.MustNewConstMetric(descProblems, prometheus.GaugeValue, float64(len(s.Problems)))
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version, gobgp.Release())

@@ -50,12 +50,34 @@ func (p *policing) run(ctx context.Context, ready func()) error {
 		select {
 		case <-ctx.Done():
 		case <-p.a.cluster.PolicyChanged():
+			gather(ctx, p.a.cluster.PolicyChanged(), p.a.endpoints.toPolice)
 		case <-p.a.endpoints.toPolice:
 		case <-p.sink.Changed():
 		case <-retry:
 		}
 	}
 	return nil
+}
+
+// gatherFor is how long a change of policies or pods waits for others that come
+// with it, such as the pods of a Deployment.
+const gatherFor = 15 * time.Millisecond
+
+// gather lets what changes within gatherFor come together. What is urgent, an
+// endpoint that an ADD waits for, ends it at once.
+func gather(ctx context.Context, changed, urgent <-chan struct{}) {
+	enough := time.After(gatherFor)
+	for {
+		select {
+		case <-changed:
+		case <-urgent:
+			return
+		case <-enough:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // step brings the table to what it should be. A non-nil channel says when to try
@@ -128,6 +150,19 @@ func (p *policing) waiting() string {
 
 // found are the policies and pods that something is wrong with.
 func (p *policing) found() []model.Problem { return p.problems.get() }
+
+// size counts what the kernel was told last.
+func (p *policing) size() PolicySize {
+	last := p.last.Load()
+	if last == nil {
+		return PolicySize{}
+	}
+	out := PolicySize{Chains: len(last.Chains), Endpoints: len(last.Endpoints), Sets: len(last.Sets)}
+	for _, s := range last.Sets {
+		out.Members += len(s.Addresses) + len(s.Nets) + len(s.Ports)
+	}
+	return out
+}
 
 // text is what the kernel was told last.
 func (p *policing) text() string {

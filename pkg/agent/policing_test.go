@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A burst of changes costs one step, however long it lasts one each gatherFor; an
+// endpoint does not wait for it.
+func TestChangesOfPolicyAreGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		changed, urgent := newHint(), newHint()
+		took := func() time.Duration {
+			start := time.Now()
+			gather(t.Context(), changed, urgent)
+			return time.Since(start)
+		}
+		go func() {
+			for range 100 {
+				changed.notify()
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		if got := took(); got != gatherFor {
+			t.Errorf("a burst was gathered for %s", got)
+		}
+		time.Sleep(time.Second)
+		<-changed // what the burst left
+		go func() {
+			time.Sleep(time.Millisecond)
+			urgent.notify()
+		}()
+		if got := took(); got != time.Millisecond {
+			t.Errorf("an endpoint waited for %s", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		gather(ctx, changed, urgent)
+	})
+}
