@@ -34,10 +34,18 @@ func (m *memory) sets(s policy.Set, in *nftables.Table) []*nftw.Set {
 	return c.sets
 }
 
-// sameMembers reports whether two sets share their members: Programs share what did
-// not change.
+// sameMembers reports whether two sets have the same members.
 func sameMembers(a, b policy.Set) bool {
-	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Nets, b.Nets) && slices.Equal(a.Ports, b.Ports)
+	return same(a.Addresses, b.Addresses) && same(a.Nets, b.Nets) && same(a.Ports, b.Ports)
+}
+
+// same compares lists. One that is shared is not looked at: Programs share what did
+// not change, and nobody changes them.
+func same[T comparable](a, b []T) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	return len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b)
 }
 
 var (
