@@ -7,7 +7,8 @@
 // kernel or at the API server. Equal inputs give equal Programs. What cannot be
 // honoured comes back as model.Problem values beside the Program, and never opens
 // more than was written. Compile is the decision; an Engine is Compile with a memory,
-// for who asks again at each change.
+// for who asks again at each change. Program.Decide walks what was decided, as the
+// kernel does, and Selecting names the policies that count for a pod.
 //
 // Kernel and wire footprint: none of its own; felix/policynft has it.
 package policy

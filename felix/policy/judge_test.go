@@ -8,15 +8,6 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// packet is the first packet of a connection.
-type packet struct {
-	src, dst     netip.Addr
-	protocol     uint8
-	sport, dport uint16
-	icmpType     uint8
-	icmpCode     uint8
-}
-
 // judge decides about packets straight from the objects, and slowly: it knows
 // nothing of sets, groups and chains. What Compile makes is compared with it.
 type judge struct {
@@ -25,7 +16,7 @@ type judge struct {
 
 // allows reports what becomes of a packet at an endpoint; known is false if the
 // endpoint's pod is not.
-func (j judge) allows(e model.Endpoint, in bool, p packet) (allowed, known bool) {
+func (j judge) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool) {
 	v := j.in.View
 	if len(v.Policies) == 0 {
 		return true, true
@@ -73,7 +64,7 @@ func (j judge) tiers() []model.Tier {
 
 // tier gives the verdict of a tier, "" for none; counted is false if none of its
 // policies of that direction selects the endpoint.
-func (j judge) tier(t model.Tier, labels map[string]string, in bool, p packet) (verdict model.PolicyAction, counted bool) {
+func (j judge) tier(t model.Tier, labels map[string]string, in bool, p Packet) (verdict model.PolicyAction, counted bool) {
 	policies := slices.Clone(j.in.View.Policies)
 	slices.SortFunc(policies, func(a, b model.Policy) int {
 		name := func(p model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
@@ -98,7 +89,7 @@ func (j judge) tier(t model.Tier, labels map[string]string, in bool, p packet) (
 }
 
 // rule gives the verdict of a rule on a packet, "" if it does not match.
-func (j judge) rule(r model.PolicyRule, in bool, p packet) model.PolicyAction {
+func (j judge) rule(r model.PolicyRule, in bool, p Packet) model.PolicyAction {
 	if r.Unreadable {
 		if r.Action == model.PolicyAllow || r.Action == model.PolicyLog {
 			return ""
@@ -106,27 +97,27 @@ func (j judge) rule(r model.PolicyRule, in bool, p packet) model.PolicyAction {
 		return model.PolicyDeny
 	}
 	version := uint8(6)
-	if p.src.Is4() {
+	if p.Source.Is4() {
 		version = 4
 	}
 	switch {
 	case r.IPVersion != 0 && r.IPVersion != version,
-		r.Protocol != 0 && r.Protocol != p.protocol,
-		r.NotProtocol != 0 && r.NotProtocol == p.protocol,
+		r.Protocol != 0 && r.Protocol != p.Protocol,
+		r.NotProtocol != 0 && r.NotProtocol == p.Protocol,
 		r.ICMP != nil && !icmpIs(r.ICMP, p),
 		r.NotICMP != nil && icmpIs(r.NotICMP, p),
-		!j.peer(r.Source, r.Protocol, p.src, p.sport, p, in, false),
-		!j.peer(r.Destination, r.Protocol, p.dst, p.dport, p, in, true):
+		!j.peer(r.Source, r.Protocol, p.Source, p.SourcePort, p, in, false),
+		!j.peer(r.Destination, r.Protocol, p.Destination, p.DestinationPort, p, in, true):
 		return ""
 	}
 	return r.Action
 }
 
-func icmpIs(m *model.ICMPMatch, p packet) bool {
-	return m.Type == p.icmpType && (m.Code == nil || *m.Code == p.icmpCode)
+func icmpIs(m *model.ICMPMatch, p Packet) bool {
+	return m.Type == p.ICMPType && (m.Code == nil || *m.Code == p.ICMPCode)
 }
 
-func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p packet, in, destination bool) bool {
+func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p Packet, in, destination bool) bool {
 	own := destination == in
 	// A list that has nothing of the packet's IP version is for packets of the other.
 	for _, list := range [][]netip.Prefix{peer.Nets, peer.NotNets} {
@@ -146,7 +137,7 @@ func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port ui
 		return false
 	}
 	if peer.Service != "" && !slices.ContainsFunc(j.in.View.Services[peer.Service], func(e model.ServiceEndpoint) bool {
-		return e.Addr == a && (!destination || e.Protocol != 0 && e.Protocol == p.protocol && e.Port == port)
+		return e.Addr == a && (!destination || e.Protocol != 0 && e.Protocol == p.Protocol && e.Port == port)
 	}) {
 		return false
 	}
@@ -154,7 +145,7 @@ func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port ui
 		if own && peer.Selector == nil && !j.attached(j.owner(a)) {
 			return false // the name is asked of the endpoint's own pod
 		}
-		return j.declares(a, name, p.protocol, port, func(labels map[string]string) bool { return peer.Selector == nil || selected(labels) })
+		return j.declares(a, name, p.Protocol, port, func(labels map[string]string) bool { return peer.Selector == nil || selected(labels) })
 	}
 	is := func(x model.PolicyPort) bool {
 		if x.Name != "" {
@@ -303,56 +294,4 @@ func (j judge) labelsOfSet(s model.NetworkSet) (labels map[string]string, known 
 		labels["projectcalico.org/namespace"] = s.Object.Namespace
 	}
 	return labels, true
-}
-
-// walk decides about a packet as the kernel does from a Program. steps bounds
-// the way, so that a loop ends.
-func walk(t interface{ Errorf(string, ...any) }, p Program, id ChainID, pkt packet) bool {
-	for steps := 0; id != ""; steps++ {
-		chain, ok := p.Chains[id]
-		if !ok || steps > 100 {
-			t.Errorf("chain %s does not exist, or leads in a circle", id)
-			return false
-		}
-		r := chain.Rules[slices.IndexFunc(chain.Rules, func(r Rule) bool { return r.Verdict != Log && matchesRule(p, r, pkt) })]
-		switch r.Verdict {
-		case Allow:
-			return true
-		case Deny:
-			return false
-		case Pass:
-			id = r.Next
-		default:
-			t.Errorf("no verdict: %s", r)
-		}
-	}
-	return true
-}
-
-func matchesRule(p Program, r Rule, pkt packet) bool {
-	family := uint8(6)
-	if pkt.src.Is4() {
-		family = 4
-	}
-	is := func(m ICMP) bool { return m.Type == pkt.icmpType && (!m.HasCode || m.Code == pkt.icmpCode) }
-	return (r.Family == 0 || r.Family == family) && (r.Protocol == 0 || r.Protocol == pkt.protocol) &&
-		(r.NotProtocol == 0 || r.NotProtocol != pkt.protocol) && (!r.ICMP.Set || is(r.ICMP)) && (!r.NotICMP.Set || !is(r.NotICMP)) &&
-		matchesSide(p, r.Source, pkt.src, pkt.protocol, pkt.sport) && matchesSide(p, r.Destination, pkt.dst, pkt.protocol, pkt.dport)
-}
-
-func matchesSide(p Program, s Side, a netip.Addr, protocol uint8, port uint16) bool {
-	in := func(id SetID) bool {
-		set := p.Sets[id]
-		return slices.Contains(set.Addresses, a) || slices.Contains(set.Ports, AddrPort{a, protocol, port}) ||
-			slices.ContainsFunc(set.Nets, func(r Range) bool {
-				return r.First.Is4() == a.Is4() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
-			})
-	}
-	has := func(r PortRange) bool { return r.First <= port && port <= r.Last }
-	for _, id := range s.In {
-		if !in(id) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(s.NotIn, in) && (len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, has)) && !slices.ContainsFunc(s.NotPorts, has)
 }

@@ -44,7 +44,7 @@ func TestCompileAgreesWithJudge(t *testing.T) {
 			if ingress {
 				id = got.Ingress
 			}
-			if known && walk(t, program, id, pkt) != want {
+			if known && Allowed(program.Decide(id, pkt)) != want {
 				t.Fatalf("-seed %d world %d: %+v at %s (ingress %v): want allowed %v\n%s\n%+v", start, n, pkt, e.HostInterface, ingress, want, program, in.View)
 			}
 			verdicts[want]++
@@ -299,24 +299,24 @@ func randomWorld(r *rand.Rand) Input {
 }
 
 // randomPacket is one that the endpoint with address own receives or sends.
-func randomPacket(r *rand.Rand, own netip.Addr, received bool) packet {
+func randomPacket(r *rand.Rand, own netip.Addr, received bool) Packet {
 	other := randomAddr(r)
 	for other.Is4() != own.Is4() {
 		other = randomAddr(r)
 	}
-	p := packet{src: own, dst: other}
+	p := Packet{Source: own, Destination: other}
 	if received {
-		p.src, p.dst = other, own
+		p.Source, p.Destination = other, own
 	}
-	p.protocol = one[uint8](r, tcp, tcp, udp, 1, 47)
-	if p.src.Is6() && p.protocol == 1 {
-		p.protocol = 58
+	p.Protocol = one[uint8](r, tcp, tcp, udp, 1, 47)
+	if p.Source.Is6() && p.Protocol == 1 {
+		p.Protocol = 58
 	}
-	switch p.protocol {
+	switch p.Protocol {
 	case tcp, udp:
-		p.sport, p.dport = one[uint16](r, 80, 81, 5000, 0), one[uint16](r, 80, 81, 82, 65535, 5000)
+		p.SourcePort, p.DestinationPort = one[uint16](r, 80, 81, 5000, 0), one[uint16](r, 80, 81, 82, 65535, 5000)
 	case 1, 58:
-		p.icmpType, p.icmpCode = uint8(r.IntN(3)), uint8(r.IntN(2))
+		p.ICMPType, p.ICMPCode = uint8(r.IntN(3)), uint8(r.IntN(2))
 	}
 	return p
 }

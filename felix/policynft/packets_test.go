@@ -206,7 +206,7 @@ func TestPackets(t *testing.T) {
 					family, protocol, port := k%2, []uint8{tcp, udp}[k/2%2], ports1[k/4]
 					wg.Go(func() {
 						dst := netip.AddrPortFrom(to.addrs[family], port)
-						want := walk(p, from, to, packet{from.addrs[family], dst, protocol})
+						want := walk(p, from, to, policy.Packet{Source: from.addrs[family], Destination: dst.Addr(), Protocol: protocol, DestinationPort: dst.Port()})
 						// A slow machine, and the port of a connection of before, are no reason to fail.
 						got := reaches(from.ns, protocol, dst)
 						for tries := 0; got != want && tries < 5; tries++ {
@@ -226,15 +226,8 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// packet is the first one of a connection.
-type packet struct {
-	src      netip.Addr
-	dst      netip.AddrPort
-	protocol uint8
-}
-
 // walk judges a packet as a kernel would.
-func walk(p policy.Program, from, to host, k packet) bool {
+func walk(p policy.Program, from, to host, k policy.Packet) bool {
 	if len(p.Chains) == 0 {
 		return true
 	}
@@ -249,49 +242,11 @@ func walk(p policy.Program, from, to host, k packet) bool {
 			continue
 		}
 		e, known := p.Endpoints[at.name]
-		if !known || !walkChain(p, at.id(e), k) {
+		if !known || !policy.Allowed(p.Decide(at.id(e), k)) {
 			return false
 		}
 	}
 	return true
-}
-
-func walkChain(p policy.Program, id policy.ChainID, k packet) bool {
-	if id == "" {
-		return true
-	}
-	for _, r := range p.Chains[id].Rules {
-		family := uint8(6)
-		if k.src.Is4() {
-			family = 4
-		}
-		if r.Family != 0 && r.Family != family || r.Protocol != 0 && r.Protocol != k.protocol || r.NotProtocol == k.protocol ||
-			!matches(p, r.Source, k.src, k.protocol, 0) || !matches(p, r.Destination, k.dst.Addr(), k.protocol, k.dst.Port()) {
-			continue
-		}
-		switch r.Verdict {
-		case policy.Allow:
-			return true
-		case policy.Deny:
-			return false
-		case policy.Pass:
-			return walkChain(p, r.Next, k)
-		}
-	}
-	return false
-}
-
-func matches(p policy.Program, s policy.Side, a netip.Addr, protocol uint8, port uint16) bool {
-	in := func(id policy.SetID) bool {
-		set := p.Sets[id]
-		return slices.Contains(set.Addresses, a) || slices.Contains(set.Ports, policy.AddrPort{Addr: a, Protocol: protocol, Port: port}) ||
-			slices.ContainsFunc(set.Nets, func(r policy.Range) bool {
-				return r.First.Is4() == a.Is4() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
-			})
-	}
-	inRange := func(r policy.PortRange) bool { return r.First <= port && port <= r.Last }
-	return !slices.ContainsFunc(s.In, func(id policy.SetID) bool { return !in(id) }) && !slices.ContainsFunc(s.NotIn, in) &&
-		(len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, inRange)) && !slices.ContainsFunc(s.NotPorts, inRange)
 }
 
 // random makes a Program about the hosts of the node.

@@ -1,0 +1,88 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Packet is the first packet of a connection.
+type Packet struct {
+	Source, Destination         netip.Addr // of one IP version
+	Protocol                    uint8      // IP protocol number
+	SourcePort, DestinationPort uint16     // of TCP, UDP, SCTP; else 0
+	ICMPType, ICMPCode          uint8      // of ICMP and ICMPv6; else 0
+}
+
+// Decide walks a chain as the kernel does. It gives the rules that matched: those
+// that passed on, and last the one that decided, whose verdict is Allow or Deny.
+// Log decides nothing and is left out. No rule: the chain is "", and everything is
+// allowed. A chain that does not exist, or that leads to itself, denies.
+func (p Program) Decide(id ChainID, k Packet) []Rule {
+	var way []Rule
+	for range len(p.Chains) + 1 {
+		if id == "" {
+			return way
+		}
+		i := slices.IndexFunc(p.Chains[id].Rules, func(r Rule) bool { return r.Verdict != Log && p.matches(&r, &k) })
+		if i < 0 {
+			break
+		}
+		r := p.Chains[id].Rules[i]
+		if way = append(way, r); r.Verdict != Pass {
+			return way
+		}
+		id = r.Next
+	}
+	return append(way, Rule{Verdict: Deny, Origin: Origin{Index: -1}})
+}
+
+// Allowed reports whether what Decide gives lets a packet through.
+func Allowed(way []Rule) bool { return len(way) == 0 || way[len(way)-1].Verdict == Allow }
+
+func (p Program) matches(r *Rule, k *Packet) bool {
+	family := uint8(6)
+	if k.Source.Is4() {
+		family = 4
+	}
+	is := func(m ICMP) bool { return m.Type == k.ICMPType && (!m.HasCode || m.Code == k.ICMPCode) }
+	return (r.Family == 0 || r.Family == family) && (r.Protocol == 0 || r.Protocol == k.Protocol) &&
+		(r.NotProtocol == 0 || r.NotProtocol != k.Protocol) && (!r.ICMP.Set || is(r.ICMP)) && (!r.NotICMP.Set || !is(r.NotICMP)) &&
+		p.matchesSide(&r.Source, AddrPort{k.Source, k.Protocol, k.SourcePort}) &&
+		p.matchesSide(&r.Destination, AddrPort{k.Destination, k.Protocol, k.DestinationPort})
+}
+
+func (p Program) matchesSide(s *Side, at AddrPort) bool {
+	in := func(id SetID) bool { return p.Sets[id].has(at) }
+	has := func(r PortRange) bool { return r.First <= at.Port && at.Port <= r.Last }
+	return !slices.ContainsFunc(s.In, func(id SetID) bool { return !in(id) }) && !slices.ContainsFunc(s.NotIn, in) &&
+		(len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, has)) && !slices.ContainsFunc(s.NotPorts, has)
+}
+
+// has asks a set of its kind: for the address, or for all of at.
+func (s Set) has(at AddrPort) bool {
+	return slices.Contains(s.Addresses, at.Addr) || slices.Contains(s.Ports, at) || slices.ContainsFunc(s.Nets, func(r Range) bool {
+		return r.First.Is4() == at.Addr.Is4() && r.First.Compare(at.Addr) <= 0 && at.Addr.Compare(r.Last) <= 0
+	})
+}
+
+// Selecting gives the policies that select a pod, in any direction, in the order
+// in which they are looked at. None are given for a pod that is not known.
+func Selecting(in Input, namespace, name string) []model.Policy {
+	w := newWorld(in)
+	w.update(in.View.Pods, in.Endpoints)
+	pod := w.byKey[podKey{namespace, name}]
+	if pod == nil || pod.group == nil {
+		return nil
+	}
+	var out []model.Policy
+	for _, t := range w.tiers {
+		for _, p := range t.policies {
+			if p.selects(pod.group) {
+				out = append(out, *p.Policy)
+			}
+		}
+	}
+	return out
+}
