@@ -9,7 +9,7 @@ PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-sta
 PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
 MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
-FUZZTIME      ?= 50000x
+FUZZTIME      ?= 20000x
 SOAK_FUZZTIME ?= 10m
 # How many packages are tested at once, and how many stories of hack/scenario are played, each on a lab of its own: they
 # mostly wait.
