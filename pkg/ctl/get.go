@@ -128,16 +128,8 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 	var errs []error
 	list := group[0].name == ""
 	for _, w := range group {
-		if w.name == "" {
-			all, _, err := client.List(ctx, k, o.selected(client))
-			objects, errs = append(objects, all...), append(errs, err)
-			continue
-		}
-		one, err := getOne(ctx, client, w, o.selected(client))
-		errs = append(errs, err)
-		if err == nil {
-			objects = append(objects, one)
-		}
+		found, err := o.find(ctx, client, w)
+		objects, errs = append(objects, found...), append(errs, err)
 	}
 	failed := errors.Join(errs...)
 	if len(objects) == 0 && (failed != nil || o.skipEmpty) {
@@ -157,30 +149,38 @@ func (t *Tool) show(ctx context.Context, client *api.Client, o getOptions, group
 	return errors.Join(printer.Print(t.Out, k, objects, list || len(group) > 1), failed)
 }
 
-// getOne reads one object. An endpoint, which is made from a pod, has Calico's name;
-// its pod's will do.
-func getOne(ctx context.Context, client *api.Client, w target, s api.Select) (api.Object, error) {
-	if w.kind.Of == "" {
-		return client.Get(ctx, w.kind, w.name)
+// find reads the object of a name, or all that are selected. A list finds what has
+// no URL of its own: an object made from another, a name in any namespace.
+func (o getOptions) find(ctx context.Context, client *api.Client, w target) ([]api.Object, error) {
+	s := o.selected(client, w)
+	if w.name == "" || w.kind.Of != "" || w.kind.Namespaced && s.Namespace == "" {
+		all, _, err := client.List(ctx, w.kind, s)
+		if err == nil && w.name != "" && len(all) == 0 {
+			err = fmt.Errorf("there is no %s %s in namespace %s", w.kind.Name, w.name, cmp.Or(s.Namespace, "any"))
+		}
+		return all, err
 	}
-	all, _, err := client.List(ctx, w.kind, s)
+	one, err := client.Get(ctx, w.kind, w.name)
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range all {
-		if w.name == kind.Text(o, "metadata.name", "") || w.name == kind.Text(o, "spec.pod", "") {
-			return o, nil
-		}
-	}
-	return nil, fmt.Errorf("there is no %s %s in namespace %s", w.kind.Name, w.name, cmp.Or(s.Namespace, "any"))
+	return []api.Object{one}, nil
 }
 
-// selected says which objects are listed.
-func (o getOptions) selected(client *api.Client) api.Select {
+// selected says which objects of a target are listed.
+func (o getOptions) selected(client *api.Client, w target) api.Select {
 	s := api.Select{Labels: o.labels, Namespace: cmp.Or(client.Namespace, "default")}
 	if o.all {
 		s.Namespace = ""
 	}
+	if w.name == "" {
+		return s
+	}
+	name := w.name
+	if ns, n, ok := strings.Cut(name, "/"); ok && w.kind.Namespaced {
+		s.Namespace, name = ns, n
+	}
+	s.Fields = w.kind.Fields(name)
 	return s
 }
 
@@ -216,14 +216,7 @@ func clean(o api.Object) {
 
 // follow prints the objects and then each that changes.
 func (t *Tool) follow(ctx context.Context, client *api.Client, o getOptions, w target, printer print.Printer) error {
-	s := o.selected(client)
-	if w.name != "" {
-		name := w.name
-		if ns, n, ok := strings.Cut(name, "/"); ok && w.kind.Namespaced {
-			s.Namespace, name = ns, n
-		}
-		s.Fields = "metadata.name=" + name
-	}
+	s := o.selected(client, w)
 	if o.all {
 		w.kind = w.kind.WithNamespaces()
 	}

@@ -36,6 +36,9 @@ func (t *Tool) runLabel(ctx context.Context, o labelOptions, args []string) erro
 	if err != nil {
 		return err
 	}
+	if k.ReadOnly {
+		return api.Usagef("%s %s", k.Name, k.Refusal())
+	}
 	key, value, hasValue := strings.Cut(args[2], "=")
 	if hasValue == o.remove || key == "" {
 		return api.Usagef("%q: want KEY=VALUE, or KEY with --remove", args[2])

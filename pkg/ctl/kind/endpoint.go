@@ -91,6 +91,16 @@ func endpointName(node, pod string) string {
 	return double.Replace(node) + "-k8s-" + double.Replace(pod) + "-eth0"
 }
 
+// endpointOf takes an endpointName apart.
+func endpointOf(name string) (node, pod string, ok bool) {
+	const dash = "\x00"
+	parts := strings.Split(strings.ReplaceAll(name, "--", dash), "-")
+	if len(parts) != 4 || parts[1] != "k8s" || parts[3] != "eth0" {
+		return "", "", false
+	}
+	return strings.ReplaceAll(parts[0], dash, "-"), strings.ReplaceAll(parts[2], dash, "-"), true
+}
+
 // hostInterface is Calico's name for the node's end of the pod's link, with the
 // prefix that it has unless FelixConfiguration says another.
 func hostInterface(namespace, pod string) string {

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/fields"
 )
 
 // GroupVersion of every kind but Node and Pod.
@@ -73,6 +75,17 @@ func (k *Kind) NameOf(o map[string]any) string {
 	}
 	return name
 }
+
+// Fields is the field selector of the objects with a name, which has no namespace
+// before it. An endpoint's name may be Calico's or its pod's.
+func (k *Kind) Fields(name string) string {
+	if node, pod, ok := endpointOf(name); ok && k.Of != "" {
+		return named(pod) + "," + fields.OneTermEqualSelector("spec.nodeName", node).String()
+	}
+	return named(name)
+}
+
+func named(name string) string { return fields.OneTermEqualSelector("metadata.name", name).String() }
 
 // APIVersion is that of objects as users see and write them: Node too is shown
 // as Calico's.
