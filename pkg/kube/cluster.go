@@ -39,9 +39,9 @@ type Options struct {
 	// and only while it says so of the BGPConfigurations; Cluster.AllBlocks has
 	// them. It has to be quick and pure. nil: never.
 	AllBlocksWhile func([]model.BGPConfiguration) bool
-	// Policy asks for network policies and, with a Node, for the pods and service
-	// accounts that they speak of; PolicyView has them.
-	Policy bool
+	// Policy asks for network policies and, with a Node or PolicyPeers, for the pods
+	// and service accounts that they speak of; PolicyView has them.
+	Policy, PolicyPeers bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
 	// Component is the name in events and in the user agent, "muslin-agent" when empty.
@@ -173,7 +173,7 @@ func (c *Cluster) addSources(o Options) {
 		c.all.init(c, o.AllBlocksWhile)
 	}
 	if o.Policy {
-		c.policies.init(c, o.Node != "")
+		c.policies.init(c, o.Node != "" || o.PolicyPeers)
 	}
 }
 

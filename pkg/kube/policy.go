@@ -28,7 +28,7 @@ type policies struct {
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
-	needPods    *demand  // nil without a node
+	needPods    *demand  // nil without peers
 	needAccount *demand
 	needSlices  *demand
 	view        *model.PolicyView // nil: has to be built

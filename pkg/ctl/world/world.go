@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -34,31 +35,62 @@ type World struct {
 // objects had been applied.
 func Read(ctx context.Context, cfg *rest.Config, changes []api.Object) (World, error) {
 	own := rest.CopyConfig(cfg)
-	own.Timeout = 0
 	if len(changes) > 0 {
 		own.Wrap(overlay(changes))
 	}
-	c, err := kube.New(own, kube.Options{Blocks: kube.AllBlocks, Component: "muslinctl", Logger: slog.New(slog.DiscardHandler)})
+	c, stop, err := listed(ctx, own, kube.Options{Blocks: kube.AllBlocks})
 	if err != nil {
-		return World{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	select {
-	case <-c.Ready():
-	case err := <-done:
-		if err == nil {
-			err = fmt.Errorf("read the cluster: still waiting for %v", c.Waiting())
-		}
 		return World{}, err
 	}
 	w := World{Snapshot: c.Snapshot(), Aged: c.AgedPools(), Problems: c.Problems()}
 	w.Problems = append(w.Problems, validate.BGP(w.Snapshot)...)
 	w.workloads, err = readWorkloads(ctx, cfg, w.Snapshot)
-	cancel()
-	return w, errors.Join(err, <-done)
+	return w, errors.Join(err, stop())
+}
+
+// Policy is what the agents decide network policy from.
+type Policy struct {
+	View  model.PolicyView
+	Nodes []model.Node
+	CIDRs []model.ServiceCIDR
+}
+
+// ReadPolicy lists the network policies and, if there are any, what they speak of.
+func ReadPolicy(ctx context.Context, cfg *rest.Config) (Policy, error) {
+	c, stop, err := listed(ctx, rest.CopyConfig(cfg), kube.Options{Policy: true, PolicyPeers: true})
+	if err != nil {
+		return Policy{}, err
+	}
+	s := c.Snapshot()
+	return Policy{View: c.PolicyView(), Nodes: s.Nodes, CIDRs: s.ServiceCIDRs}, stop()
+}
+
+// listed is a Cluster that has listed what it is asked for, and what ends it.
+func listed(ctx context.Context, cfg *rest.Config, o kube.Options) (*kube.Cluster, func() error, error) {
+	cfg.Timeout = 0
+	o.Component, o.Logger = "muslinctl", slog.New(slog.DiscardHandler)
+	c, err := kube.New(cfg, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	stop := func() error {
+		cancel()
+		return <-done
+	}
+	for ready := c.Ready(); ready != nil || o.Policy && len(c.PolicyWaiting()) > 0; {
+		select {
+		case <-ready:
+			ready = nil
+		case <-c.PolicyChanged():
+		case <-ctx.Done():
+			waiting := slices.Concat(c.Waiting(), c.PolicyWaiting())
+			return nil, nil, errors.Join(stop(), fmt.Errorf("read the cluster: still waiting for %v", waiting))
+		}
+	}
+	return c, stop, nil
 }
 
 // For is the snapshot as the agent of a node has it: with its own blocks and pods.
