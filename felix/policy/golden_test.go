@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,6 +88,10 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 		if p.Node == in.Self && !p.HostNetwork {
 			in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: "cali-" + p.Name, Addresses: p.Addresses})
 		}
+	case "v1 Node":
+		var o corev1.Node
+		decode(t, doc, &o)
+		v.Nodes = append(v.Nodes, nodeOf(&o))
 	case "networking.k8s.io/v1 NetworkPolicy":
 		var o networking.NetworkPolicy
 		decode(t, doc, &o)
@@ -95,6 +100,8 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 			v.Policies = append(v.Policies, p)
 		}
 		return problems
+	case "policy.networking.k8s.io/v1beta1 ClusterNetworkPolicy":
+		return readCluster(t, doc, v)
 	case "discovery.k8s.io/v1 EndpointSlice":
 		var o discovery.EndpointSlice
 		decode(t, doc, &o)
@@ -112,6 +119,30 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 		t.Fatalf("no kind of a golden: %+v\n%s", kind, doc)
 	}
 	return nil
+}
+
+func nodeOf(o *corev1.Node) model.PolicyNode {
+	n := model.PolicyNode{Name: model.NodeName(o.Name), Labels: o.Labels}
+	for _, a := range o.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil {
+			n.Addresses = append(n.Addresses, addr)
+		}
+	}
+	return n
+}
+
+func readCluster(t *testing.T, doc []byte, v *model.PolicyView) []model.Problem {
+	t.Helper()
+	var o struct {
+		Metadata struct{ Name string }
+		Spec     json.RawMessage
+	}
+	decode(t, doc, &o)
+	p, problems, ok := netpol.Cluster(o.Metadata.Name, o.Spec)
+	if ok {
+		v.Policies = append(v.Policies, p)
+	}
+	return problems
 }
 
 func readCalico(t *testing.T, doc []byte, kind string, v *model.PolicyView) []model.Problem {

@@ -22,6 +22,7 @@ func FuzzHostileSpecs(f *testing.F) {
 		`{"podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["b"]}]}, "policyTypes": ["Egress"]}`,
 		`{"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": ["10.0.0.0/8", "fe80::/10"]}}], "ports": [{"port": 1, "endPort": 65535}]}]}`,
 		`{"nets": ["10.0.0.0/8", "10.0.0.0/9", "::", "x", "1.2.3.4/0"], "defaultAction": "Pass", "order": -5}`,
+		`{"tier": "Admin", "priority": -1, "subject": {"namespaces": {}}, "ingress": [{"action": "Accept", "from": [{}]}], "egress": [null, {"action": "Pass", "to": [{"networks": ["::/0", "0.0.0.0/0"]}]}]}`,
 	} {
 		f.Add([]byte(spec))
 	}
@@ -35,6 +36,9 @@ func FuzzHostileSpecs(f *testing.F) {
 			if p, _, ok := netpol.Calico(ref, spec); ok {
 				in.View.Policies = append(in.View.Policies, p)
 			}
+		}
+		if p, _, ok := netpol.Cluster("c", spec); ok {
+			in.View.Policies = append(in.View.Policies, p)
 		}
 		var k networking.NetworkPolicy
 		k.Namespace, k.Name = "n", "k"

@@ -125,6 +125,11 @@ func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port ui
 			return false
 		}
 	}
+	if peer.Nodes != nil && !slices.ContainsFunc(j.in.View.Nodes, func(n model.PolicyNode) bool {
+		return peer.Nodes.Matches(n.Labels) && slices.Contains(n.Addresses, a)
+	}) {
+		return false
+	}
 	selected := func(labels map[string]string) bool {
 		return peer.Selector.Matches(labels) && (peer.NotSelector == nil || !peer.NotSelector.Matches(labels))
 	}

@@ -102,6 +102,20 @@ func (w *world) inherit(out map[string]string, namespace string) {
 	out[model.LabelPrefixOfNamespace+model.LabelOwnName] = namespace
 }
 
+// addressesOf gives the addresses of the nodes that s selects.
+func (w *world) addressesOf(s model.Selector) []Range {
+	var out []Range
+	for _, n := range w.view.Nodes {
+		if s.Matches(n.Labels) {
+			for _, a := range n.Addresses {
+				bare := a.Unmap().WithZone("")
+				out = append(out, Range{bare, bare})
+			}
+		}
+	}
+	return merge(out)
+}
+
 // findNetworkSets gives each set its labels. One with a namespace that is not
 // known yet is of no use to selectors of namespaces, and is left out.
 func (w *world) findNetworkSets() {

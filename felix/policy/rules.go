@@ -224,6 +224,13 @@ func (w *world) everywhere(p *model.PolicyPeer, selector model.Selector, protoco
 	} else if len(not) > 0 {
 		base.NotIn = append(base.NotIn, w.rangeSet(not))
 	}
+	if p.Nodes != nil {
+		addresses := w.addressesOf(p.Nodes)
+		if len(addresses) == 0 {
+			return base, false
+		}
+		base = base.in(w.rangeSet(addresses))
+	}
 	numbers, names := splitPorts(p.NotPorts)
 	base.NotPorts = numbers
 	if len(names) > 0 {

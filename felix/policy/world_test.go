@@ -190,6 +190,9 @@ func randomPeer(protocol uint8, netBase netip.Prefix) func(*rand.Rand) model.Pol
 		if chance(r, 10) {
 			p.Service = one(r, "n1/web", "n1/gone")
 		}
+		if chance(r, 10) {
+			p.Nodes = randomSelector(r)
+		}
 		if chance(r, 35) {
 			p.Ports = some(r, 3, randomPorts(protocol))
 		}
@@ -233,7 +236,7 @@ func randomRule(r *rand.Rand) model.PolicyRule {
 
 func randomPolicy(r *rand.Rand) model.Policy {
 	p := model.Policy{
-		Object:  model.Ref{Kind: one(r, model.KindPolicy, model.KindKubernetesPolicy), Namespace: one(r, "n1", "n2"), Name: fmt.Sprint("p", r.IntN(1000))},
+		Object:  model.Ref{Kind: one(r, model.KindPolicy, model.KindKubernetesPolicy, model.KindClusterPolicy), Namespace: one(r, "n1", "n2"), Name: fmt.Sprint("p", r.IntN(1000))},
 		Tier:    one(r, "default", "default", "default", "t1", "t2", "gone", "kube-admin", "kube-baseline"),
 		Order:   one(r, 1, 2, 1000, model.NoOrder()),
 		Ingress: chance(r, 70), Egress: chance(r, 60),
@@ -281,6 +284,11 @@ func randomWorld(r *rand.Rand) Input {
 	}
 	for i := range 8 {
 		in.View.Pods = append(in.View.Pods, randomPod(fmt.Sprint("pod", i))(r))
+	}
+	for i := range r.IntN(4) {
+		in.View.Nodes = append(in.View.Nodes, model.PolicyNode{
+			Name: model.NodeName(fmt.Sprint("node", i)), Labels: randomLabels(r), Addresses: some(r, 3, randomAddr),
+		})
 	}
 	for i := range r.IntN(3) {
 		in.View.NetworkSets = append(in.View.NetworkSets, model.NetworkSet{

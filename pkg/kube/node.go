@@ -61,8 +61,13 @@ func readNode(obj any) reading[model.Node] {
 		Unschedulable:           n.Spec.Unschedulable,
 	}
 	for _, a := range n.Status.Addresses {
-		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+		addr, err := netip.ParseAddr(a.Address)
+		switch {
+		case err != nil: // a name
+		case a.Type == corev1.NodeInternalIP:
 			out.InternalIPs = append(out.InternalIPs, addr.Unmap())
+		default:
+			out.OtherIPs = append(out.OtherIPs, addr.Unmap())
 		}
 	}
 	out.IPv4 = r.nodeAddress(n, nodeaddr.IPv4, out.InternalIPs)

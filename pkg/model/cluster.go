@@ -60,6 +60,7 @@ type Node struct {
 	// value means: no such family.
 	IPv4, IPv6  netip.Prefix
 	InternalIPs []netip.Addr // status.addresses, in kubelet's order
+	OtherIPs    []netip.Addr // status.addresses of all other types
 
 	ASN                     ASN    // projectcalico.org/ASNumber; 0 means the cluster's
 	RouteReflectorClusterID string // projectcalico.org/RouteReflectorClusterID; empty means: no reflector

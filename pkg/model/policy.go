@@ -26,6 +26,15 @@ type PolicyView struct {
 	// Services ("namespace/name") are those that policies name, with what serves
 	// them, ready or not; sorted.
 	Services map[string][]ServiceEndpoint
+	// Nodes are all of the cluster if a policy names any, else none.
+	Nodes []PolicyNode
+}
+
+// PolicyNode is a node as policies see it.
+type PolicyNode struct {
+	Name      NodeName
+	Labels    map[string]string
+	Addresses []netip.Addr // status.addresses, of every type that is an address
 }
 
 // ServiceEndpoint is an address and a port that serve a service.
@@ -90,6 +99,7 @@ const (
 	KindKubernetesPolicy = "KubernetesNetworkPolicy"
 	KindPolicy           = "NetworkPolicy"
 	KindGlobalPolicy     = "GlobalNetworkPolicy"
+	KindClusterPolicy    = "ClusterNetworkPolicy"
 )
 
 // Policy is a network policy of any API, in the terms of Calico's, with
@@ -155,6 +165,9 @@ type PolicyPeer struct {
 	Selector, NotSelector Selector
 	Nets, NotNets         []netip.Prefix // masked; a list may not be of both IP versions
 	Ports, NotPorts       []PolicyPort
+	// Nodes has the side be an address of one of the nodes it selects, by their own
+	// labels. nil: not set.
+	Nodes Selector
 	// Service ("namespace/name") has the side be one of what serves that: address,
 	// protocol and port of a destination, the address alone of a source.
 	Service string

@@ -1,5 +1,5 @@
 // Package netpol translates what network policy is decided from, Kubernetes'
-// objects and Calico's, into the nouns of pkg/model.
+// objects, Calico's and those of the Network Policy API, into the nouns of pkg/model.
 //
 // It is for translating only: it has no clock and does no I/O, so that goldens,
 // tools and the agent read an object the same way. What it cannot read becomes a
