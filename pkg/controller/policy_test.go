@@ -10,6 +10,10 @@ import (
 // tiers that always exist have objects.
 func TestPolicyConditions(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	crd := kubetest.Root() + "/pkg/kube/testdata/clusternetworkpolicies.yaml"
+	server.MustKubectl(t, "", "apply", "-f", crd)
+	server.MustKubectl(t, "", "wait", "--for=condition=Established", "-f", crd, "--timeout=60s")
+	t.Cleanup(func() { server.MustKubectl(t, "", "delete", "-f", crd) })
 	stop := replica(t, "one")
 	defer stop()
 	shows(t, `{"defaultAction":"Pass","order":1000}`, "get", "tier", "kube-admin", "-o", "jsonpath={.spec}")
@@ -23,6 +27,11 @@ kind: NetworkPolicy
 metadata: {name: typo, namespace: muslin-system}
 spec: {selector: "app = 'x'"}
 ---
+apiVersion: policy.networking.k8s.io/v1beta1
+kind: ClusterNetworkPolicy
+metadata: {name: names}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [example.org]}]}]}
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: in-vain, namespace: muslin-system}
@@ -34,6 +43,7 @@ spec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{
 	shows(t, "Accepted=True Accepted in force", conditionsOf("globalnetworkpolicy", "good")...)
 	shows(t, `Accepted=False InvalidValue spec.nets[1]: "10.0.0" is not a CIDR`, conditionsOf("globalnetworkset", "typo")...)
 	shows(t, "Accepted=False InvalidValue spec.selector: ", append(conditionsOf("networkpolicies.projectcalico.org", "typo"), "-n", "muslin-system")...)
+	shows(t, "Accepted=False Unsupported spec.egress[0].to[0].domainNames: ", conditionsOf("clusternetworkpolicy", "names")...)
 	shows(t, "InvalidValue spec.egress[0].ports: the name of a port means nothing", append(eventsOf("NetworkPolicy"), "-n", "muslin-system")...)
 	server.MustKubectl(t, v3("Tier", "nowhere", `{order: 5}`), "apply", "-f", "-")
 	shows(t, "Accepted=True Accepted in force", conditionsOf("globalnetworkpolicy", "lost")...)

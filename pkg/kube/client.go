@@ -2,8 +2,11 @@ package kube
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
+	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -56,9 +59,13 @@ func LoadConfig(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// clients are the REST clients: Kubernetes' own objects travel as protobuf, v3
-// objects as JSON. They share connections.
-type clients struct{ core, discovery, networking, v3 *rest.RESTClient }
+// clients are the REST clients: Kubernetes' own objects travel as protobuf, those
+// of CRDs as JSON. They share connections.
+type clients struct {
+	core, discovery, networking, v3, crds *rest.RESTClient
+
+	policy [len(policyVersions)]*rest.RESTClient // of each of policyVersions
+}
 
 func newClients(cfg *rest.Config) (clients, error) {
 	h, err := rest.HTTPClientFor(cfg)
@@ -81,8 +88,21 @@ func newClients(cfg *rest.Config) (clients, error) {
 	if err != nil {
 		return clients{}, err
 	}
-	v3, err := newV3(cfg, h)
-	return clients{core, disco, net, v3}, err
+	v3, err := newJSON(cfg, h, GroupVersion, slices.Collect(maps.Keys(resources))...)
+	if err != nil {
+		return clients{}, err
+	}
+	crds, err := newJSON(cfg, h, crdVersion, crdKind)
+	if err != nil {
+		return clients{}, err
+	}
+	out := clients{core: core, discovery: disco, networking: net, v3: v3, crds: crds}
+	for i, gv := range policyVersions {
+		if out.policy[i], err = newJSON(cfg, h, gv, model.KindClusterPolicy); err != nil {
+			return clients{}, err
+		}
+	}
+	return out, nil
 }
 
 // newProtobuf makes a client for some types of one of Kubernetes' own groups.
@@ -103,22 +123,23 @@ func newProtobuf(cfg *rest.Config, h *http.Client, path string, gv schema.GroupV
 	return client, nil
 }
 
-func newV3(cfg *rest.Config, h *http.Client) (*rest.RESTClient, error) {
+// newJSON makes a client for some kinds of a group that CRDs define.
+func newJSON(cfg *rest.Config, h *http.Client, gv schema.GroupVersion, kinds ...string) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
-	for kind := range resources {
-		scheme.AddKnownTypeWithName(GroupVersion.WithKind(kind), &object{})
-		scheme.AddKnownTypeWithName(GroupVersion.WithKind(kind+"List"), &objectList{})
+	for _, kind := range kinds {
+		scheme.AddKnownTypeWithName(gv.WithKind(kind), &object{})
+		scheme.AddKnownTypeWithName(gv.WithKind(kind+"List"), &objectList{})
 	}
-	metav1.AddToGroupVersion(scheme, GroupVersion)
+	metav1.AddToGroupVersion(scheme, gv)
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	c := rest.CopyConfig(cfg)
-	c.GroupVersion, c.APIPath = &GroupVersion, "/apis"
+	c.GroupVersion, c.APIPath = &gv, "/apis"
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType = runtime.ContentTypeJSON
 	c.AcceptContentTypes = runtime.ContentTypeJSON
 	client, err := rest.RESTClientForConfigAndClient(c, h)
 	if err != nil {
-		return nil, fmt.Errorf("make projectcalico.org/v3 client: %w", err)
+		return nil, fmt.Errorf("make %s client: %w", gv, err)
 	}
 	return client, nil
 }

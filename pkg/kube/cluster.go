@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -180,6 +181,7 @@ func (c *Cluster) addSources(o Options) {
 // feed says what a table is filled from.
 type feed struct {
 	client    *rest.RESTClient
+	older     *rest.RESTClient // asked where client's version is not served; nil: nobody
 	resource  string
 	namespace string
 	expect    runtime.Object
@@ -212,9 +214,10 @@ func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(an
 
 // mirror keeps a store like the server's objects until ctx ends.
 func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
-	lw := cache.NewFilteredListWatchFromClient(f.client, f.resource, f.namespace, func(o *metav1.ListOptions) {
-		o.FieldSelector, o.LabelSelector = f.fields, f.labels
-	})
+	lw := f.listWatch(f.client)
+	if f.older != nil {
+		orElse(lw, f.listWatch(f.older))
+	}
 	if f.answer != nil {
 		tell(lw, f.answer)
 	}
@@ -226,6 +229,31 @@ func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
 	})
 	r.RunWithContext(ctx)
+}
+
+func (f *feed) listWatch(client *rest.RESTClient) *cache.ListWatch {
+	return cache.NewFilteredListWatchFromClient(client, f.resource, f.namespace, func(o *metav1.ListOptions) {
+		o.FieldSelector, o.LabelSelector = f.fields, f.labels
+	})
+}
+
+// orElse asks other whenever the server does not have what lw asks for.
+func orElse(lw, other *cache.ListWatch) {
+	list, watch := lw.ListWithContextFunc, lw.WatchFuncWithContext
+	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		out, err := list(ctx, o)
+		if apierrors.IsNotFound(err) {
+			return other.ListWithContextFunc(ctx, o)
+		}
+		return out, err
+	}
+	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watchapi.Interface, error) {
+		out, err := watch(ctx, o)
+		if apierrors.IsNotFound(err) {
+			return other.WatchFuncWithContext(ctx, o)
+		}
+		return out, err
+	}
 }
 
 // tell has answer told how each list and each start of a watch went.

@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// object is any projectcalico.org/v3 object with its spec unread. Reading the
+// object is any object of a CRD, as those of projectcalico.org/v3, with its spec
+// unread. Reading the
 // spec later, one object at a time, keeps a bad object from failing the list it
 // comes in.
 type object struct {

@@ -28,7 +28,8 @@ type policies struct {
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
-	needPods    *demand  // nil without peers
+	needCluster *demand
+	needPods    *demand // nil without peers
 	needAccount *demand
 	needSlices  *demand
 	view        *model.PolicyView // nil: has to be built
@@ -38,12 +39,12 @@ type policies struct {
 	told        func() // of every change, beside changed; nil: nobody
 }
 
-// knownPolicy is a policy, whether it asks for labels of service accounts, and the
-// services that it names.
+// knownPolicy is a policy, whether it asks for labels of service accounts and for
+// nodes, and the services that it names.
 type knownPolicy struct {
 	model.Policy
-	accounts bool
-	services []string
+	accounts, nodes bool
+	services        []string
 }
 
 // served is what an EndpointSlice says.
@@ -58,6 +59,7 @@ func (p *policies) init(c *Cluster, peers bool) {
 		policyTable(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
 		policyTable(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
 		policyTable(c, c.kind(model.KindGlobalPolicy), stripObject, readCalicoPolicy(model.KindGlobalPolicy)),
+		p.clusterTable(c),
 	}
 	p.tiers = policyTable(c, c.kind("Tier"), stripObject, readTier)
 	for _, kind := range []string{"NetworkSet", "GlobalNetworkSet"} {
@@ -76,14 +78,21 @@ func (p *policies) init(c *Cluster, peers bool) {
 	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
 		func(k knownPolicy) bool { return len(k.services) > 0 })
 	p.slices.note = p.noteSlices
-	namespaces := c.namespaces.note
+	namespaces, nodes := c.namespaces.note, c.nodes.note
 	c.namespaces.note = func() { p.note(); namespaces() }
+	c.nodes.note = func() { p.noteNodes(c); nodes() }
 }
 
-// policyTable makes a table that is filled whether or not there is a policy. A
-// kind that the server does not have, because its CRD is not installed, has no
-// objects.
+// policyTable makes a table that is filled whether or not there is a policy.
 func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) *table[T] {
+	t, s := optionalTable(c, f, strip, read)
+	c.policies.always = append(c.policies.always, s)
+	return t
+}
+
+// optionalTable makes a table of a kind that has no objects where the server does
+// not have it, because its CRD is not installed.
+func optionalTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) (*table[T], source) {
 	p := &c.policies
 	var t *table[T]
 	f.answer = func(err error) {
@@ -99,8 +108,7 @@ func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 	}
 	t, s := newTable(c, f, strip, read)
 	t.note = p.note
-	p.always = append(p.always, s)
-	return t
+	return t, s
 }
 
 // demandTable makes a table that is filled only while there is such a policy.
@@ -108,16 +116,7 @@ func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 	p := &c.policies
 	t, s := newTable(c, f, strip, read)
 	t.note = p.noteRest
-	d := newDemand(c, func() bool {
-		for _, of := range p.of {
-			for _, r := range of.rows {
-				if r.ok && while(r.value) {
-					return true
-				}
-			}
-		}
-		return false
-	})
+	d := newDemand(c, func() bool { return p.ask(while) })
 	d.aside, d.sources = true, []source{s}
 	d.clear = func() {
 		t.clear()
@@ -128,6 +127,7 @@ func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 
 // note drops the view, which may be another one now. The caller holds mu.
 func (p *policies) note() {
+	p.needCluster.decide()
 	if p.needPods != nil {
 		p.needPods.decide()
 		p.needAccount.decide()
@@ -155,6 +155,42 @@ func (p *policies) noteSlices() {
 	} else {
 		p.notePods() // perhaps the last slice that was waited for
 	}
+}
+
+// noteNodes is note for nodes, of which most of what changes is nothing to
+// policies. The caller holds mu.
+func (p *policies) noteNodes(c *Cluster) {
+	switch {
+	case !p.ask(func(k knownPolicy) bool { return k.nodes }):
+	case p.rest != nil && !reflect.DeepEqual(p.nodes(c), p.rest.Nodes):
+		p.noteRest()
+	default:
+		p.notePods() // perhaps the list that was waited for
+	}
+}
+
+// nodes gives the nodes if a policy asks for them. The caller holds mu.
+func (p *policies) nodes(c *Cluster) []model.PolicyNode {
+	if !p.ask(func(k knownPolicy) bool { return k.nodes }) {
+		return nil
+	}
+	var out []model.PolicyNode
+	for _, n := range c.nodes.values() {
+		out = append(out, model.PolicyNode{Name: n.Name, Labels: n.Labels, Addresses: slices.Concat(n.InternalIPs, n.OtherIPs)})
+	}
+	return out
+}
+
+// ask reports whether there is such a policy. The caller holds mu.
+func (p *policies) ask(such func(knownPolicy) bool) bool {
+	for _, of := range p.of {
+		for _, r := range of.rows {
+			if r.ok && such(r.value) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // services gives what serves the services that policies name. The caller holds mu.
@@ -203,8 +239,12 @@ func (p *policies) waiting(c *Cluster) []string {
 	if !c.namespaces.synced {
 		out = append(out, "namespaces")
 	}
+	out = append(out, p.needCluster.waiting()...)
 	if p.needPods == nil {
 		return out
+	}
+	if !c.nodes.synced && p.ask(func(k knownPolicy) bool { return k.nodes }) {
+		out = append(out, "nodes")
 	}
 	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting(), p.needSlices.waiting())
 }
@@ -254,7 +294,7 @@ func (p *policies) reported() []Reported {
 	if !p.on {
 		return nil
 	}
-	return slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas("Tier", p.tiers),
+	return slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas(model.KindClusterPolicy, p.of[3]), metas("Tier", p.tiers),
 		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]))
 }
 
@@ -277,7 +317,7 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 		v.Namespaces[name] = r.value.Labels
 	}
 	if p.slices != nil {
-		v.Services = p.services()
+		v.Services, v.Nodes = p.services(), p.nodes(c)
 	}
 	if p.accounts != nil {
 		for name, r := range p.accounts.rows {

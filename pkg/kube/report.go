@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 )
 
 // Reported is an object whose status carries conditions.
@@ -106,7 +107,7 @@ func (c *Cluster) markOverlaps(s *model.Snapshot) {
 	s.Reserved = slices.Compact(s.Reserved)
 }
 
-// PatchConditions replaces the conditions of an object of a v3 kind. It is a
+// PatchConditions replaces the conditions of an object that Reported gives. It is a
 // merge patch guarded by the UID, so that an object made anew under the same
 // name is not written to; an object that is gone is no error.
 func (c *Cluster) PatchConditions(ctx context.Context, r Reported, conditions []metav1.Condition) error {
@@ -117,8 +118,17 @@ func (c *Cluster) PatchConditions(ctx context.Context, r Reported, conditions []
 	if err != nil {
 		return fmt.Errorf("encode conditions of %s: %w", r.Ref, err)
 	}
-	err = c.v3.Patch(types.MergePatchType).NamespaceIfScoped(r.Ref.Namespace, r.Ref.Namespace != "").Resource(resources[r.Ref.Kind]).Name(r.Ref.Name).
-		SubResource("status").Body(body).Do(ctx).Error()
+	servers, resource := []*rest.RESTClient{c.v3}, resources[r.Ref.Kind]
+	if r.Ref.Kind == model.KindClusterPolicy {
+		servers, resource = c.policy[:], clusterPolicies
+	}
+	for _, server := range servers {
+		err = server.Patch(types.MergePatchType).NamespaceIfScoped(r.Ref.Namespace, r.Ref.Namespace != "").Resource(resource).Name(r.Ref.Name).
+			SubResource("status").Body(body).Do(ctx).Error()
+		if !apierrors.IsNotFound(err) {
+			break // a version that is not served is not found either
+		}
+	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("write conditions of %s: %w", r.Ref, err)
 	}

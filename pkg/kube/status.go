@@ -184,6 +184,8 @@ func (c *Cluster) Record(ctx context.Context, e Event) error {
 	apiVersion, kind := "v1", e.Object.Kind
 	if _, ok := resources[kind]; ok {
 		apiVersion = GroupVersion.String()
+	} else if kind == model.KindClusterPolicy {
+		apiVersion = policyVersions[0].String()
 	} else if kind == model.KindKubernetesPolicy {
 		apiVersion, kind = networking.SchemeGroupVersion.String(), "NetworkPolicy"
 	}
