@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/muslin-net/muslin/pkg/compat"
+	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -83,6 +84,12 @@ func TestEveryFieldIsInTheTable(t *testing.T) {
 		if _, ok := k.Fields[path]; !ok {
 			t.Errorf("Kubernetes' NetworkPolicy: spec.%s: not in the table", path)
 		}
+	}
+	k, _ = compat.Find("policy.networking.k8s.io", "ClusterNetworkPolicy")
+	api := paths(reflect.TypeFor[netpol.ClusterPolicySpec](), "", k.Fields)
+	slices.Sort(api)
+	if d := cmp.Diff(slices.Sorted(maps.Keys(k.Fields)), api); d != "" {
+		t.Errorf("ClusterNetworkPolicy (-table +API):\n%s", d)
 	}
 }
 
@@ -159,6 +166,12 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 		{`{"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"}, "spec": {"node": "n"}}`,
 			[]string{`HostEndpoint h: no object of this kind has an effect in Muslin: rules for nodes themselves are the host's firewall's`}},
 		{`{"apiVersion": "operator.tigera.io/v1", "kind": "ManagementCluster", "metadata": {"name": "m"}}`, []string{`ManagementCluster m: is of a kind that Muslin does not know`}},
+		{`{"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "c"}, "spec":
+			{"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}],
+			"egress": [{"action": "Accept", "to": [{"networks": ["10.0.0.0/8"]}, {"domainNames": ["example.org"]}]}]}}`,
+			[]string{`ClusterNetworkPolicy c: spec.egress[0].to[1].domainNames: has no effect in Muslin: nothing follows the addresses of names, and the rule is closed: name networks`}},
+		{`{"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": {"name": "a"}}`,
+			[]string{`AdminNetworkPolicy a: no object of this kind has an effect in Muslin: it is of an older version of the API: write a ClusterNetworkPolicy`}},
 		{`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 1}}`, nil},
 	} {
 		var o map[string]any

@@ -3,6 +3,12 @@ package compat
 // policy are the kinds of policy.
 var policy = []Kind{
 	{Group: "networking.k8s.io", Name: "NetworkPolicy", Fields: each(effect, "podSelector ingress egress policyTypes")},
+	{Group: policyGroup, Name: "ClusterNetworkPolicy", Fields: join(
+		each(effect, `tier priority subject ingress egress.name egress.action egress.protocols
+			egress.to.namespaces egress.to.pods egress.to.nodes egress.to.networks`),
+		map[string]Field{"egress.to.domainNames": without("nothing follows the addresses of names, and the rule is closed: name networks")})},
+	{Group: policyGroup, Name: "AdminNetworkPolicy", Why: older},
+	{Group: policyGroup, Name: "BaselineAdminNetworkPolicy", Why: older},
 	{Group: calicoGroup, Name: "NetworkPolicy", Fields: join(rules, each(effect, "tier order selector types serviceAccountSelector"),
 		map[string]Field{"performanceHints": without(noHints)})},
 	{Group: calicoGroup, Name: "GlobalNetworkPolicy", Fields: join(rules,
@@ -30,4 +36,8 @@ var rules = func() map[string]Field {
 	return out
 }()
 
-const noHints = "rules of a policy are on the nodes that have its pods"
+const (
+	policyGroup = "policy.networking.k8s.io"
+	noHints     = "rules of a policy are on the nodes that have its pods"
+	older       = "it is of an older version of the API: write a ClusterNetworkPolicy"
+)

@@ -107,7 +107,7 @@ var compatGroups = []struct {
 	kinds []string // nil: all
 }{
 	{"projectcalico.org", nil}, {"crd.projectcalico.org", nil}, {"operator.tigera.io", nil},
-	{"networking.k8s.io", []string{"NetworkPolicy"}},
+	{"networking.k8s.io", []string{"NetworkPolicy"}}, {"policy.networking.k8s.io", nil},
 }
 
 // compatLive reads the objects of a cluster. What cannot be read is an error, and
