@@ -32,6 +32,8 @@ func Desired(in Input) (State, []model.Problem) {
 		Tunnels: c.tunnels(),
 		Routes:  routes,
 		Strange: c.strange,
+
+		Advertised: c.advertised(),
 	}
 	slices.SortFunc(c.problems, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field),

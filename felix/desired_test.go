@@ -204,6 +204,13 @@ var cases = map[string]func(in *Input){
 	"link-local-next-hop": func(in *Input) {
 		in.Learned = []model.Learned{learned("10.65.4.0/26", "fe80::9%eth0"), learned("fd65::9:0/122", "fe80::9%eth0"), learned("fd65::a:0/122", "fe80::9%eth7")}
 	},
+	"unnumbered": func(in *Input) {
+		twoUplinks(in)
+		down := link(eth1+1, "eth2", "", 1500)
+		down.Up = false
+		in.Host.Links = append(in.Host.Links, down)
+		in.Unnumbered = []string{"eth1", "eth0", "eth2", "eth7", "eth0"}
+	},
 	"speaking-pods": func(in *Input) {
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", ToHost: "Drop"}}
 		in.Speakers = []Speaker{{ip("10.65.0.5"), ip("169.254.0.179")}, {ip("fd65::5"), ip("fd12::179")}, {ip("10.65.0.9"), ip("169.254.0.179")}}

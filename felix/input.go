@@ -30,6 +30,9 @@ type Input struct {
 	OwnTunnels TunnelAddresses
 	// PeerWays lead to BGP peers that no other route leads to.
 	PeerWays []PeerWay
+	// Unnumbered are the names of links with routers that BGP is spoken with by
+	// their link-local addresses.
+	Unnumbered []string
 	// Speakers are pods of this node that BGP is spoken with.
 	Speakers []Speaker
 }

@@ -1,6 +1,7 @@
 package felix
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -32,6 +33,19 @@ func (c *casefile) peerWays() map[netip.Addr][]NextHop {
 		out[peer] = hops
 	}
 	return out
+}
+
+// advertised are the links on which unnumbered routers have to hear of the node.
+// One without carrier comes when it has it, and is told at once then.
+func (c *casefile) advertised() []AdvertisedLink {
+	var out []AdvertisedLink
+	for _, name := range c.Unnumbered {
+		if l, ok := c.names[name]; ok && l.Up {
+			out = append(out, AdvertisedLink{Device: name, Link: l.Index, MAC: l.MAC})
+		}
+	}
+	slices.SortFunc(out, func(a, b AdvertisedLink) int { return cmp.Compare(a.Device, b.Device) })
+	return slices.Compact(out)
 }
 
 // peerRoutes are the routes to those peers.

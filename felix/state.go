@@ -21,6 +21,8 @@ type State struct {
 	// Strange are routes of others over pods' links, which are to go.
 	Strange []StrangeRoute
 	Pods    []PodLink // sorted by device
+	// Advertised are the links with unnumbered routers, sorted by device.
+	Advertised []AdvertisedLink
 	// Refresh is how often the routes are read again besides (Calico
 	// routeRefreshInterval); 0: the reconciler's default.
 	Refresh time.Duration
@@ -207,6 +209,13 @@ type PodLink struct {
 	Peering []netip.Addr
 	MAC     string // the pod's
 	MTU     int    // bytes; 0: State.MTU.Pod, as it changes
+}
+
+// AdvertisedLink is a link on which the node sends router advertisements.
+type AdvertisedLink struct {
+	Device string
+	Link   int // interface index
+	MAC    string
 }
 
 // MTU has the largest packets, in bytes, for links of our own.

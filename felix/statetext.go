@@ -42,6 +42,9 @@ func (s State) String() string {
 	for _, p := range s.Pods {
 		b.WriteString(p.String() + "\n")
 	}
+	for _, l := range s.Advertised {
+		b.WriteString(l.Device + ": router advertisements\n")
+	}
 	section("rules")
 	b.WriteString(s.Rules.String())
 	if !s.Prune {

@@ -1,12 +1,19 @@
 package gobgp
 
 import (
+	"context"
+	"errors"
 	"net/netip"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/radv"
+	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -28,7 +35,8 @@ protocol bgp node { local fd09::2 as 65001; neighbor fd09::1 as 64512; connect d
 	bgptest.Eventually(t, "told", bgptest.Contains(bird.Routes, own, "BGP.next_hop: 10.9.0.1", "fd44::40/122", "BGP.next_hop: fd09::1"))
 }
 
-// A router known by its link-local address alone. One that has a global address on
+// A router known by its link-local address alone, which knows the node by the link
+// alone: it hears from its router advertisements who that is. One that has a global address on
 // the link too sends both as next hop (RFC 2545 section 3), and nobody but itself
 // knows a way to the global one.
 func TestUnnumbered(t *testing.T) {
@@ -44,15 +52,12 @@ func unnumbered(t *testing.T, setUp string) {
 		h.Run("ip addr flush dev e0 scope global; ip addr add " + h.V4 + "/32 dev lo; ip addr add " + h.V6 + "/128 dev lo")
 	}
 	b.Run(setUp)
-	ll := func(h *bgptest.Host) string {
-		return strings.TrimSpace(h.Run(`ip -6 -o addr show dev e0 scope link | sed "s|.*inet6 \([^/]*\)/.*|\1|"`))
-	}
 	frr := b.StartFRR(`router bgp 65001
  bgp router-id 10.9.0.2
  no bgp ebgp-requires-policy
  no bgp network import-check
  no bgp default ipv4-unicast
- neighbor e0 interface remote-as 64512
+ neighbor e0 interface remote-as external
  neighbor e0 timers connect 1
  address-family ipv4 unicast
   neighbor e0 activate
@@ -62,24 +67,84 @@ func unnumbered(t *testing.T, setUp string) {
   neighbor e0 activate
   network fd44:50::/64
  exit-address-family
-interface e0
- ipv6 nd ra-interval 1
- no ipv6 nd suppress-ra
 `)
 	s := startSpeaker(t, a, "")
-	peer := ll(b) + "%e0"
+	peer := linkLocalOf(b) + "%e0"
 	snap := withPeer(clusterOf(a), peer, 65001)
 	snap.Peers[0].Name = "router"
-	// FRR listens for whoever is on the link once it has heard from it
-	frr.Ask("configure terminal", "router bgp 65001", "no neighbor e0 interface remote-as 64512",
-		"neighbor "+ll(a)+" remote-as 64512", "neighbor "+ll(a)+" interface e0", "neighbor "+ll(a)+" timers connect 1", "neighbor "+ll(a)+" capability extended-nexthop",
-		"address-family ipv4 unicast", "neighbor "+ll(a)+" activate", "exit-address-family",
-		"address-family ipv6 unicast", "neighbor "+ll(a)+" activate")
 	s.apply(desired(t, snap))
+	kernel := startKernel(t, a)
+	kernel.apply(snap, nil) // FRR knows no neighbour on e0 before it hears of one
 	s.established(peer)
 	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26 via ["+peer+"]", "fd44:50::/64 via ["+peer+"]"))
-	bgptest.Eventually(t, "v4 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv4 unicast 10.244.1.0/26") }, "valid", ll(a)))
-	bgptest.Eventually(t, "v6 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv6 unicast fd44::40/122") }, "valid", ll(a)))
+	bgptest.Eventually(t, "v4 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv4 unicast 10.244.1.0/26") }, "valid", linkLocalOf(a)))
+	bgptest.Eventually(t, "v6 at FRR", bgptest.Contains(func() string { return frr.Ask("show bgp ipv6 unicast fd44::40/122") }, "valid", linkLocalOf(a)))
+	bgptest.Eventually(t, "in the router's kernel", bgptest.Contains(func() string { return b.Run("ip route show 10.244.1.0/26") }, "via inet6 "+linkLocalOf(a)+" dev e0"))
+
+	kernel.apply(snap, s.state().Learned)
+	for show, want := range map[string]string{"ip route show 10.244.50.0/26": "via inet6 ", "ip -6 route show fd44:50::/64": "via "} {
+		if got := a.Run(show); !strings.Contains(got, want+linkLocalOf(b)+" dev e0") {
+			t.Errorf("%s: %q", show, got)
+		}
+	}
+}
+
+// kernel is a host's, as the agent of node "a" keeps it for BGP's sake.
+type kernel struct {
+	t      *testing.T
+	host   *bgptest.Host
+	routes *route.Reconciler
+	radv   *radv.Advertiser
+}
+
+func startKernel(t *testing.T, h *bgptest.Host) *kernel {
+	t.Helper()
+	ns := "/run/netns/" + h.NS
+	routes, err := route.New(route.Options{NetNS: ns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	advertiser, err := radv.New(radv.Options{NetNS: ns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := advertiser.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		if err := errors.Join(routes.Close(), advertiser.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return &kernel{t, h, routes, advertiser}
+}
+
+// apply has the kernel do what it has to when BGP has learned routes.
+func (k *kernel) apply(snap model.Snapshot, learned []model.Learned) {
+	k.t.Helper()
+	words := strings.Fields(k.host.Run(`cat /sys/class/net/e0/ifindex /sys/class/net/e0/address`))
+	index, err := strconv.Atoi(words[0])
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	state, _ := felix.Desired(felix.Input{
+		Self: "a", Snapshot: snap, Learned: learned, LearnedSynced: true, Unnumbered: []string{"e0"},
+		Host: model.Host{Links: []model.Link{
+			{Index: 1, Name: "lo", Up: true, AdminUp: true, Addresses: prefixes(k.host.V4+"/32", k.host.V6+"/128")},
+			{Index: index, Name: "e0", Up: true, AdminUp: true, MAC: words[1], MTU: 1500, Addresses: prefixes(linkLocalOf(k.host) + "/64")},
+		}}, HostSynced: true,
+	})
+	for _, apply := range []func(context.Context, felix.State) error{k.radv.Apply, k.routes.Apply} {
+		if err := apply(k.t.Context(), state); err != nil {
+			k.t.Fatal(err)
+		}
+	}
 }
 
 // cable joins two hosts by a cable of its own, with addresses of subnets that

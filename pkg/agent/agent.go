@@ -98,7 +98,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// The allocator is ready once it has stored what running pods have and
 		// blocks lack: for that it has to know the pools.
 		a.last.soft(inputs, a.cluster.Ready()), a.last.soft(a.alloc, inputs.Ready()),
-		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane, a.speech,
+		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv, a.plane, a.speech,
 		a.policing.sink, task.Func("network policy", a.policing.run),
 		a.last.release(func() { a.plane.look.notify(); a.speech.look.notify() }, a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
 		task.Func("node address", a.keepAddress),

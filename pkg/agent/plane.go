@@ -13,6 +13,7 @@ import (
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/nft"
 	"github.com/muslin-net/muslin/felix/podlink"
+	"github.com/muslin-net/muslin/felix/radv"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/sysctl"
 	"github.com/muslin-net/muslin/felix/tunnel"
@@ -37,6 +38,7 @@ type plane struct {
 	nft      *nft.Reconciler
 	tunnels  *tunnel.Reconciler
 	podLinks *podlink.Reconciler
+	radv     *radv.Advertiser
 	sinks    []sink
 	problems problemList
 	ready    chan struct{}
@@ -63,12 +65,15 @@ func newPlane(a *agent) (*plane, error) {
 	if p.podLinks, err = podlink.New(podlink.Options{ProcSys: a.cfg.ProcSys, Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open pod links: %w", err)
 	}
+	if p.radv, err = radv.New(radv.Options{}); err != nil {
+		return nil, fmt.Errorf("open router advertisements: %w", err)
+	}
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
 	// Forwarding, devices and rules stand before routes lead anybody here.
 	p.sinks = []sink{
 		{name: "sysctl", apply: knobs.Apply}, {name: "tunnel", apply: p.tunnels.Apply, extra: true},
 		{name: "nft", apply: p.nft.Apply}, {name: "podlink", apply: p.podLinks.Apply, extra: true},
-		{name: "route", apply: a.routes.Apply},
+		{name: "route", apply: a.routes.Apply}, {name: "radv", apply: p.radv.Apply, extra: true},
 	}
 	return p, nil
 }
@@ -78,7 +83,7 @@ func (p *plane) Ready() <-chan struct{} { return p.ready }
 
 // Close releases the sockets.
 func (p *plane) Close() error {
-	return errors.Join(p.nft.Close(), p.tunnels.Close(), p.podLinks.Close())
+	return errors.Join(p.nft.Close(), p.tunnels.Close(), p.podLinks.Close(), p.radv.Close())
 }
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
@@ -108,6 +113,7 @@ func (p *plane) await(ctx context.Context, retry <-chan time.Time) bool {
 	case <-p.nft.Changed():
 	case <-p.tunnels.Changed():
 	case <-p.podLinks.Changed():
+	case <-p.radv.Changed():
 	case <-retry:
 	}
 	return true
@@ -140,7 +146,7 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
 		Host: host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Speakers: speakers,
+		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Unnumbered: p.a.speech.unnumbered(), Speakers: speakers,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)

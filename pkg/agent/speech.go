@@ -235,6 +235,21 @@ func (s *speech) peerWays() []felix.PeerWay {
 	return out
 }
 
+// unnumbered are the links that peers are told apart by.
+func (s *speech) unnumbered() []string {
+	config := s.asked.Load()
+	if config == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range config.Peers {
+		if zone := p.Address.Zone(); zone != "" {
+			out = append(out, zone)
+		}
+	}
+	return out
+}
+
 // sessions is peers without counters, for whoever looks often.
 func (s *speech) sessions() []model.PeerStatus {
 	if speaker := s.speaker.Load(); speaker != nil {

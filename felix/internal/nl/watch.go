@@ -35,10 +35,13 @@ func (w *Watch) Hint() {
 	}
 }
 
+// Started says that the kernel is listened to.
+func (w *Watch) Started() { w.once.Do(func() { close(w.ready) }) }
+
 // Follow hands over what the listener hears until ctx ends, and runs look
 // beside it, which ends with ctx. lost is called when messages were lost.
 func (w *Watch) Follow(ctx context.Context, l *Listener, each func(Message), lost func(), look func(context.Context)) error {
-	w.once.Do(func() { close(w.ready) })
+	w.Started()
 	ctx, cancel := context.WithCancel(ctx)
 	var looking sync.WaitGroup
 	looking.Go(func() { look(ctx) })
