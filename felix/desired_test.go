@@ -389,6 +389,15 @@ var cases = map[string]func(in *Input){
 			"10.98.0.1", "10.97.0.1")
 		in.Endpoints[0].FloatingIPs = ips("fd02::3", "fd01::254")
 	},
+	// Pods of other nodes have them already; the last one is this node's own word.
+	"floating-elsewhere": func(in *Input) {
+		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
+		in.Snapshot.Pools = append(in.Snapshot.Pools, floatingPools()...)
+		in.Endpoints[0].FloatingIPs = ips("10.99.0.1", "10.99.0.2", "fd99::1", "10.99.0.3", "10.99.0.9")
+		in.Learned = append(in.Learned,
+			learned("10.99.0.0/29", "10.1.0.2"), learned("10.99.0.1/32", "10.2.0.3"), learned("10.99.0.2/32", "10.1.0.254"),
+			learned("10.99.0.3/32", "10.1.0.1"), learned("fd99::1/128", "fd01::2"))
+	},
 	"floating-disabled": func(in *Input) { in.Endpoints[0].FloatingIPs = ips("10.65.99.2") },
 	"ipip-always":       func(in *Input) { tunnelEnds(in); in.Snapshot.Pools[0].IPIP = model.EncapAlways },
 	"ipip-cross-subnet": func(in *Input) {

@@ -23,21 +23,24 @@ type FloatingIP struct {
 // FelixConfiguration floatingIPs is Enabled. Whoever may annotate a pod chooses
 // them: only an IPPool that is for that, and for the pod's namespace, makes one
 // the pod's, and nobody's address is taken from him. Of two pods with the same one
-// the older keeps it.
+// the older keeps it; on two nodes that is the one whose node announced it first.
 func (c *casefile) floating() []FloatingIP {
 	owner := map[netip.Addr]string{}
-	asked := false
+	asked := map[netip.Addr]bool{}
 	for _, e := range c.Endpoints {
 		for _, a := range e.Addresses {
 			owner[a] = e.Namespace + "/" + e.Pod
 		}
-		asked = asked || len(e.FloatingIPs) > 0
+		for _, a := range e.FloatingIPs {
+			asked[a] = true
+		}
 	}
-	if !asked {
+	if len(asked) == 0 {
 		return nil
 	}
 	var out []FloatingIP
 	held := c.holders()
+	c.elsewhere(held, asked)
 	for _, e := range c.Endpoints {
 		for _, a := range e.FloatingIPs {
 			if reason, why := c.mayFloat(a, e, owner[a], held); reason != "" {
@@ -50,6 +53,28 @@ func (c *casefile) floating() []FloatingIP {
 	}
 	slices.SortFunc(out, func(a, b FloatingIP) int { return a.Address.Compare(b.Address) })
 	return out
+}
+
+// elsewhere notes which of the addresses somebody else announces. What this node
+// announces itself is not learned, unless another's is preferred.
+func (c *casefile) elsewhere(held holders, asked map[netip.Addr]bool) {
+	for _, l := range c.Learned {
+		a := l.Prefix.Addr()
+		if !l.Prefix.IsSingleIP() || !asked[a] || held.one[a] != "" {
+			continue
+		}
+		for _, hop := range l.NextHops {
+			if c.own[hop.Unmap().WithZone("")] {
+				continue // our own, come back
+			}
+			by := "router " + hop.String()
+			if n, ok := c.nodes[hop.Unmap()]; ok {
+				by = "node " + string(n.Name)
+			}
+			held.one[a] = "announced by " + by + ", and comes to this pod when it no longer is"
+			break
+		}
+	}
 }
 
 // ofFamily is the pod's address of the family of another; the zero value without
