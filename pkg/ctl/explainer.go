@@ -16,6 +16,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
 	"github.com/muslin-net/muslin/pkg/ctl/kind"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
+	"github.com/muslin-net/muslin/pkg/ctl/world"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -28,11 +29,14 @@ type explainer struct {
 	mu     sync.Mutex
 	said   map[model.NodeName]func() (*nodeview.View, string)
 	heard  map[model.NodeName]func() map[netip.Addr]explain.Answer
+	asking *explain.End // the pod that asks; nil: nodes do
+	policy func() (world.Policy, error)
 }
 
 // explainer reads what every answer needs; v has the pods and nodes.
 func (s *surveyor) explainer(ctx context.Context, v *ipamview.Survey) (*explainer, error) {
 	e := &explainer{surveyor: s, survey: v, said: map[model.NodeName]func() (*nodeview.View, string){}, heard: map[model.NodeName]func() map[netip.Addr]explain.Answer{}}
+	e.policy = sync.OnceValues(func() (world.Policy, error) { return world.ReadPolicy(ctx, s.client.Config) })
 	var err error
 	if e.agents, err = agentview.Agents(ctx, s.client); err != nil {
 		return nil, err
@@ -53,7 +57,7 @@ func (e *explainer) common(ctx context.Context, ip netip.Addr) (explain.Facts, e
 		f.Nodes[n] = true
 	}
 	if p, ok := e.survey.Pods[ip]; ok {
-		f.Pod = &explain.Pod{Namespace: p.Namespace, Name: p.Name, Node: model.NodeName(p.Node), Phase: "Running"}
+		f.Pod = podOf(p)
 	}
 	b, _, err := e.blockOf(ctx, ip)
 	if err != nil {
@@ -67,6 +71,10 @@ func (e *explainer) common(ctx context.Context, ip netip.Addr) (explain.Facts, e
 		f.Reach = e.reach(ctx, f.Owner)
 	}
 	return f, nil
+}
+
+func podOf(p ipamview.Pod) *explain.Pod {
+	return &explain.Pod{Namespace: p.Namespace, Name: p.Name, Node: model.NodeName(p.Node), Phase: "Running"}
 }
 
 func (e *explainer) block(b *ipam.Block, ip netip.Addr) *explain.Block {
@@ -130,6 +138,29 @@ func (e *explainer) from(ctx context.Context, f explain.Facts, node model.NodeNa
 	if p, err := e.path(ctx, node, f.To, size); err == nil {
 		f.Path = p
 	}
+	return e.judge(f)
+}
+
+// judge adds what network policy says of the pod that asks or, of a probe that was
+// not answered, of the address it had.
+func (e *explainer) judge(f explain.Facts) explain.Facts {
+	if f.Pod == nil {
+		return f
+	}
+	from := e.asking
+	if from == nil && f.Path != nil && !f.Path.Small.OK && f.Path.Source.IsValid() && f.FromNode != f.Pod.Node {
+		from = &explain.End{Addr: f.Path.Source}
+	}
+	if from == nil || from.Addr.Is4() != f.To.Is4() {
+		return f
+	}
+	p, err := e.policy()
+	if err != nil {
+		f.PolicyError = err.Error()
+		return f
+	}
+	j := explain.Judge(p.View, p.Nodes, *from, explain.End{Addr: f.To, Pod: f.Pod})
+	f.Policy = &j
 	return f
 }
 

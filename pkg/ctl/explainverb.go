@@ -27,7 +27,9 @@ its node announces it and to whom, whether the asking node has learned it and
 has it in its kernel, whether the next hop answers, and whether packets small
 and large come back. The first broken link is named, with the object to change.
 
-Without --from every other node asks. The exit code is 4 when a link is broken.`,
+Without --from every other node asks. With a pod there, network policy between
+the two is asked too: the link is broken if it lets nothing pass. The exit code is
+4 when a link is broken.`,
 		Example: `  muslinctl explain 10.244.1.17
   muslinctl explain default/web-0 --from n3
   muslinctl explain web-0 -n shop --from shop/client-0`,
@@ -65,6 +67,7 @@ func (t *Tool) runExplain(ctx context.Context, target, from, format string) erro
 	if err != nil {
 		return err
 	}
+	e.asking = t.asking(v, from, ip)
 	answers := askAll(askers, func(n string) (explain.Story, error) { return explain.Tell(e.from(ctx, facts, model.NodeName(n))), nil })
 	return t.tellStories(answers, format)
 }
@@ -78,17 +81,21 @@ func (t *Tool) tellStories(answers []answer[explain.Story], format string) error
 			broken++
 		}
 	}
-	if format == "json" {
-		if err := writeJSON(t.Out, stories); err != nil {
-			return err
-		}
-	} else {
-		for _, s := range stories {
-			fmt.Fprint(t.Out, t.paint(s.Text()))
-		}
+	if err := t.writeStories(stories, format); err != nil {
+		return err
 	}
 	if broken > 0 {
 		return &FindingsError{fmt.Sprintf("%s is not reached from %d of %d node(s)", stories[0].To, broken, len(stories))}
+	}
+	return nil
+}
+
+func (t *Tool) writeStories(stories []explain.Story, format string) error {
+	if format == "json" {
+		return writeJSON(t.Out, stories)
+	}
+	for _, s := range stories {
+		fmt.Fprint(t.Out, t.paint(s.Text()))
 	}
 	return nil
 }
@@ -105,18 +112,41 @@ func (t *Tool) addressOf(v *ipamview.Survey, target string) (netip.Addr, error) 
 	return found, nil
 }
 
+// asking is the pod of --from, by its address of the family of to; nil: a node asks.
+func (t *Tool) asking(v *ipamview.Survey, from string, to netip.Addr) *explain.End {
+	if _, node := v.Nodes[model.NodeName(from)]; node || from == "" {
+		return nil
+	}
+	for _, a := range podAddrs(v, from, t.flags.Namespace) {
+		if a.Is4() == to.Is4() {
+			return &explain.End{Addr: a, Pod: podOf(v.Pods[a])}
+		}
+	}
+	return nil
+}
+
 // findPod gives a pod's lowest address; IPv4 comes first.
 func findPod(v *ipamview.Survey, target, namespace string) (netip.Addr, bool) {
+	if addrs := podAddrs(v, target, namespace); len(addrs) > 0 {
+		return addrs[0], true
+	}
+	return netip.Addr{}, false
+}
+
+// podAddrs gives a pod's addresses, sorted.
+func podAddrs(v *ipamview.Survey, target, namespace string) []netip.Addr {
 	ns, name, ok := strings.Cut(target, "/")
 	if !ok {
 		ns, name = orDefault(namespace), target
 	}
-	for _, a := range slices.SortedFunc(maps.Keys(v.Pods), netip.Addr.Compare) {
-		if p := v.Pods[a]; p.Namespace == ns && p.Name == name {
-			return a, true
+	var out []netip.Addr
+	for a, p := range v.Pods {
+		if p.Namespace == ns && p.Name == name {
+			out = append(out, a)
 		}
 	}
-	return netip.Addr{}, false
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 func orDefault(namespace string) string {

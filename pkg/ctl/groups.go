@@ -6,7 +6,7 @@ import "github.com/spf13/cobra"
 func (t *Tool) groups() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		groupObjects: {t.get(), t.create(), t.apply(), t.replace(), t.delete(), t.patch(), t.label(), t.validate(), t.ipam(), t.ippool()},
-		groupLook:    {t.check(), t.compat(), t.explain(), t.node(), t.preview(), t.routerConfig(), t.top(), t.cluster()},
+		groupLook:    {t.check(), t.compat(), t.explain(), t.node(), t.policy(), t.preview(), t.routerConfig(), t.top(), t.cluster()},
 		groupOther:   {t.version()},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/muslin-net/muslin/pkg/ctl/check"
@@ -32,11 +33,13 @@ func (e *explainer) ways(ctx context.Context, c check.Cluster, most int) ([]chec
 		}
 	}
 	var done atomic.Int64
-	return atOnce(all, func(q question) check.Way {
+	ways := atOnce(all, func(q question) check.Way {
 		w := check.Way{From: q.asker, To: q.facts.Pod.Node, Story: explain.Tell(e.from(ctx, q.facts, q.asker))}
 		e.tell(fmt.Sprintf("%d of %d ways", done.Add(1), len(all)))
 		return w
-	}), nil
+	})
+	// What policy drops is meant to be dropped: nothing is wrong with the cluster.
+	return slices.DeleteFunc(ways, func(w check.Way) bool { return w.Broken == explain.PolicyDenies }), nil
 }
 
 // targets are addresses of pods that a node runs, the lowest of each family.

@@ -159,6 +159,20 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 			f.Path.Small.OK = false
 			f.Owner.Kernel.Chains = []nodeview.Chain{{Family: "inet", Table: "wall", Name: "c", Hook: "forward", Drops: true}}
 		}, Dropped, "inet wall, chain c on node n1"},
+		{"a policy between two pods", func(t *testing.T, f *Facts) {
+			j := Judge(view(ingress(t, "a")), nodes, client, web)
+			f.Policy = &j
+		}, PolicyDenies, "NetworkPolicy default/a: spec.ingress"},
+		{"a policy that lets something pass", func(t *testing.T, f *Facts) {
+			j := Judge(view(ingress(t, "a", to(80))), nodes, client, web)
+			f.Policy = &j
+		}, "", ""},
+		{"a policy that drops the probe, before the firewall", func(t *testing.T, f *Facts) {
+			j := Judge(view(ingress(t, "a", to(80))), nodes, End{Addr: n2}, web)
+			f.Policy, f.Path.Small.OK = &j, false
+			f.Owner.Kernel.Chains = []nodeview.Chain{{Family: "inet", Table: "wall", Name: "c", Hook: "forward", Drops: true}}
+		}, PolicyDenies, "NetworkPolicy default/a: spec.ingress"},
+		{"a policy that is not known", func(_ *testing.T, f *Facts) { f.PolicyError = "forbidden" }, "", ""},
 		{"silence", func(_ *testing.T, f *Facts) { f.Path.Small.OK = false }, NoAnswer, ""},
 		{"an MTU on the way", func(_ *testing.T, f *Facts) { f.Path.Large.OK = false }, MTUTooSmall, "between node n2 and node n1"},
 		{"an MTU here", func(_ *testing.T, f *Facts) { f.Path.Large.OK, f.Path.MTU = false, 1300 }, MTUTooSmall, "link eth0 on node n2: MTU 1300"},

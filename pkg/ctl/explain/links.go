@@ -258,6 +258,23 @@ func orText(s, fallback string) string {
 	return s
 }
 
+// policy is asked between two pods. Nothing at all has to pass for the link to be
+// broken; what the probe meets is another question.
+func (t *teller) policy() bool {
+	j := t.Policy
+	switch {
+	case t.PolicyError != "":
+		t.ok("policy", "not known: %s", t.PolicyError)
+	case j == nil || j.From.Pod == nil:
+	case len(j.passes()) == 0:
+		_, d := j.denied(Echo(j.From.Addr, j.To.Addr))
+		return t.broken("policy", PolicyDenies, d.object, allowIt, "nothing of %s passes: %s", j.From, d.text)
+	default:
+		t.ok("policy", "of %s passes: %s", j.From, strings.Join(j.passes(), ", "))
+	}
+	return true
+}
+
 func (t *teller) probe() bool {
 	if t.Path == nil {
 		return true
@@ -276,6 +293,11 @@ func (t *teller) probe() bool {
 
 // silence looks for who may have dropped the probe.
 func (t *teller) silence(p nodeview.Probe) bool {
+	if j := t.Policy; j != nil && j.From.Pod == nil {
+		if s, d := j.denied(Echo(j.From.Addr, j.To.Addr)); s != nil {
+			return t.broken("probe", PolicyDenies, d.object, allowIt, "%s; the echo of %s is dropped: %s", p.Reason, j.From, d.text)
+		}
+	}
 	for _, v := range []*nodeview.View{t.From, t.Owner} {
 		if v == nil {
 			continue

@@ -30,6 +30,7 @@ const (
 	Shadowed      Class = "Shadowed"      // somebody else's route is used
 	LinkDown      Class = "LinkDown"      // the route leads over a link without carrier
 	Unresolved    Class = "Unresolved"    // the next hop has no neighbour entry
+	PolicyDenies  Class = "PolicyDenies"  // network policy drops it, at either end
 	Dropped       Class = "Dropped"       // a chain with policy drop, and no answer
 	MTUTooSmall   Class = "MTUTooSmall"   // small packets pass, large ones do not
 	NoAnswer      Class = "NoAnswer"      // everything is as it should be, but no answer
@@ -48,6 +49,10 @@ type Facts struct {
 	FromNode              model.NodeName
 	OwnerError, FromError string
 	Path                  *nodeview.Path // from the asker to the address
+	// Policy is network policy between the asker, a pod or the address that its probe
+	// has, and the address; nil: not asked for. PolicyError says why it is not known.
+	Policy      *Judged
+	PolicyError string
 	// Reach has, by address of a peer whose session is down, what it answers to
 	// the owner; FromReach, to the asker.
 	Reach, FromReach map[netip.Addr]Answer
@@ -92,6 +97,7 @@ type Story struct {
 	Broken Class      `json:"broken,omitempty"`
 	Object string     `json:"object,omitempty"` // what to change
 	Fix    string     `json:"fix,omitempty"`
+	Good   string     `json:"-"` // what is said when nothing is broken
 }
 
 // Text is the story for people.
@@ -106,7 +112,7 @@ func (s Story) Text() string {
 		fmt.Fprintf(&b, "  %s  %-10s %s\n", mark, st.Name, st.Text)
 	}
 	if s.Broken == "" {
-		b.WriteString("  reachable\n")
+		b.WriteString("  " + s.Good + "\n")
 		return b.String()
 	}
 	fmt.Fprintf(&b, "  %s: %s\n  change: %s\n", s.Broken, s.Fix, s.Object)
@@ -126,14 +132,18 @@ func (t *teller) ok(name, format string, args ...any) {
 // broken ends the story; it returns false, as every link does that is.
 func (t *teller) broken(name string, c Class, object, fix, format string, args ...any) bool {
 	t.story.Steps = append(t.story.Steps, Step{name, false, fmt.Sprintf(format, args...)})
-	t.story.Broken, t.story.Object, t.story.Fix = c, object, fix
+	t.blame(c, object, fix)
 	return false
+}
+
+func (t *teller) blame(c Class, object, fix string) {
+	t.story.Broken, t.story.Object, t.story.Fix = c, object, fix
 }
 
 // Tell walks the links in order.
 func Tell(f Facts) Story {
-	t := &teller{Facts: f, story: Story{To: f.To, From: "node " + string(f.FromNode)}}
-	for _, link := range []func() bool{t.address, t.block, t.owner, t.pool, t.announced, t.asker, t.tunnel, t.learned, t.fib, t.neighbour, t.probe} {
+	t := &teller{Facts: f, story: Story{To: f.To, From: "node " + string(f.FromNode), Good: "reachable"}}
+	for _, link := range []func() bool{t.address, t.block, t.owner, t.pool, t.announced, t.asker, t.tunnel, t.learned, t.fib, t.neighbour, t.policy, t.probe} {
 		if !link() {
 			break
 		}
