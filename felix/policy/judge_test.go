@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"net/netip"
+	"regexp"
 	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -270,7 +271,9 @@ func (j judge) labelsOf(namespace, name string) (labels map[string]string, known
 		labels["pcsa.projectcalico.org/name"] = sa
 	}
 	for k, v := range pod.Labels {
-		labels[k] = v
+		if !lent.MatchString(k) {
+			labels[k] = v
+		}
 	}
 	labels["projectcalico.org/namespace"] = namespace
 	labels["projectcalico.org/orchestrator"] = "k8s"
@@ -279,6 +282,9 @@ func (j judge) labelsOf(namespace, name string) (labels map[string]string, known
 	}
 	return labels, true
 }
+
+// lent are labels that nobody has by his own.
+var lent = regexp.MustCompile(`^(pcns\.|pcsa\.|projectcalico\.org/(namespace|orchestrator|serviceaccount)$)`)
 
 func (j judge) labelsOfSet(s model.NetworkSet) (labels map[string]string, known bool) {
 	labels = map[string]string{}
@@ -293,7 +299,9 @@ func (j judge) labelsOfSet(s model.NetworkSet) (labels map[string]string, known 
 		labels["pcns.projectcalico.org/name"] = s.Object.Namespace
 	}
 	for k, v := range s.Labels {
-		labels[k] = v
+		if !lent.MatchString(k) {
+			labels[k] = v
+		}
 	}
 	if s.Object.Namespace != "" {
 		labels["projectcalico.org/namespace"] = s.Object.Namespace

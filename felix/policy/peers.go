@@ -76,7 +76,7 @@ func groupKey(p *model.PolicyPod) string {
 const longestAccount = 62
 
 // podLabels gives what selectors see of a pod: its labels, where it is, and what
-// it inherits. Its own win over inherited ones.
+// it inherits.
 func (w *world) podLabels(p *model.PolicyPod) map[string]string {
 	out := map[string]string{}
 	w.inherit(out, p.Namespace)
@@ -86,13 +86,25 @@ func (w *world) podLabels(p *model.PolicyPod) map[string]string {
 	if p.ServiceAccount != "" {
 		out[model.LabelPrefixOfAccount+model.LabelOwnName] = p.ServiceAccount
 	}
-	maps.Copy(out, p.Labels)
+	addOwn(out, p.Labels)
 	out[model.LabelNamespace], out[model.LabelOrchestrator] = p.Namespace, model.OrchestratorKubernetes
-	delete(out, model.LabelServiceAccount)
 	if n := len(p.ServiceAccount); n > 0 && n <= longestAccount {
 		out[model.LabelServiceAccount] = p.ServiceAccount
 	}
 	return out
+}
+
+// addOwn adds the labels that an object has itself, but for those that say what it
+// is, where, and what it inherits: who may write the object must not choose
+// whose namespace it counts as, and which policies it escapes.
+func addOwn(out, labels map[string]string) {
+	for k, v := range labels {
+		given := k == model.LabelNamespace || k == model.LabelOrchestrator || k == model.LabelServiceAccount ||
+			strings.HasPrefix(k, model.LabelPrefixOfNamespace) || strings.HasPrefix(k, model.LabelPrefixOfAccount)
+		if !given {
+			out[k] = v
+		}
+	}
 }
 
 func (w *world) inherit(out map[string]string, namespace string) {
@@ -126,12 +138,9 @@ func (w *world) findNetworkSets() {
 				continue
 			}
 			w.inherit(labels, ns)
-			maps.Copy(labels, s.Labels)
 			labels[model.LabelNamespace] = ns
-		} else {
-			maps.Copy(labels, s.Labels)
-			delete(labels, model.LabelNamespace)
 		}
+		addOwn(labels, s.Labels)
 		w.netsets = append(w.netsets, netset{labels, mergePrefixes(s.Nets)})
 	}
 }

@@ -120,7 +120,7 @@ func chance(r *rand.Rand, percent int) bool { return r.IntN(100) < percent }
 
 func randomLabels(r *rand.Rand) map[string]string {
 	out := map[string]string{}
-	for _, k := range []string{"a", "b", "pcns.a"} {
+	for _, k := range []string{"a", "b", "pcns.a", "projectcalico.org/namespace", "projectcalico.org/serviceaccount"} {
 		if chance(r, 50) {
 			out[k] = one(r, "x", "y")
 		}

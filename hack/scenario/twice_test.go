@@ -242,7 +242,7 @@ func (c *twice) installedAgain(t *testing.T, ctx context.Context) {
 		c.kubectl(t, ctx, "", "delete", "-k", crds, "--wait=true")
 		c.kubectl(t, ctx, "", "apply", "-k", crds)
 		c.kubectl(t, ctx, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
-		c.kubectl(t, ctx, lightObjects+"---\n"+c.routerPeers(), "apply", "-f", "-")
+		c.kubectl(t, ctx, lightObjects+"---\n"+smallPool+"---\n"+c.routerPeers(), "apply", "-f", "-")
 		if err := c.StartAgents(); err != nil {
 			t.Fatal(err)
 		}
