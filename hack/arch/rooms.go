@@ -82,7 +82,7 @@ func Table(rooms map[string]*Room) string {
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", name, floorOf(name), r.Lines, len(r.Imports), strings.Join(up, " "))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	fmt.Fprintf(&b, "%d rooms, %d arrows, %d back up; the biggest is %s with %d %% of %d lines\n",
 		len(rooms), arrows, back, biggest.Name, 100*biggest.Lines/max(all, 1), all)
 	return b.String()
