@@ -20,7 +20,7 @@ func TestWalksExist(t *testing.T) {
 	}
 	_, walks, _ := strings.Cut(string(text), "## Three walks")
 	walks, _, _ = strings.Cut(walks, "\n## ")
-	names := regexp.MustCompile("`([a-z/]+)\\.([A-Za-z.]+)`").FindAllStringSubmatch(walks, -1)
+	names := regexp.MustCompile("`([a-z0-9/]+)\\.([A-Za-z0-9_.]+)`").FindAllStringSubmatch(walks, -1)
 	if len(names) < 30 {
 		t.Errorf("%d functions are named; are the walks read as they should be?", len(names))
 	}
@@ -68,7 +68,10 @@ func receiver(fn *ast.FuncDecl) string {
 	if p, ok := e.(*ast.StarExpr); ok {
 		e = p.X
 	}
-	if g, ok := e.(*ast.IndexExpr); ok {
+	switch g := e.(type) {
+	case *ast.IndexExpr:
+		e = g.X
+	case *ast.IndexListExpr:
 		e = g.X
 	}
 	return e.(*ast.Ident).Name + "."
