@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,26 +16,6 @@ import (
 func TestHouse(t *testing.T) {
 	for _, line := range Check(list(t)) {
 		t.Error(line)
-	}
-}
-
-// TestNoArrowBackUp prints the rooms of the house, with -v, and has none import what
-// stands above it.
-func TestNoArrowBackUp(t *testing.T) {
-	rooms := Rooms(list(t), func(p Package) (n int) {
-		for _, f := range p.GoFiles {
-			text, err := os.ReadFile(filepath.Join("..", "..", local(p.ImportPath), f))
-			if err != nil {
-				t.Fatal(err)
-			}
-			n += bytes.Count(text, []byte("\n"))
-		}
-		return n
-	})
-	table := Table(rooms)
-	t.Log("\n" + table)
-	if !strings.Contains(table, " 0 back up;") {
-		t.Errorf("a room imports one above it:\n%s", table)
 	}
 }
 
