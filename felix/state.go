@@ -153,12 +153,6 @@ type Spoofing struct {
 	NoIPIP, NoVXLAN bool
 }
 
-// LinkLocalRate is how many packets a second from IPv6 link-local addresses the
-// pods of a node may send it together. The kernel takes back what is older than
-// five seconds of a table of neighbours that is full (gc_thresh3, 1,024 entries by
-// default), so it is far below a fifth of that.
-const LinkLocalRate = 50
-
 // PodSource is a pod interface with the source prefixes it may use.
 type PodSource struct {
 	Interface string
@@ -213,12 +207,8 @@ type PodLink struct {
 	// Peering are the node's addresses of BGP sessions with the pod, sorted. Many
 	// links may have the same ones.
 	Peering []netip.Addr
-	// AnySource says that the pod may send from where no route leads back to it:
-	// its link has no reverse path filtering (rp_filter), all others have it
-	// strict.
-	AnySource bool
-	MAC       string // the pod's
-	MTU       int    // bytes; 0: State.MTU.Pod, as it changes
+	MAC     string // the pod's
+	MTU     int    // bytes; 0: State.MTU.Pod, as it changes
 }
 
 // AdvertisedLink is a link on which the node sends router advertisements.

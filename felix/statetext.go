@@ -84,9 +84,6 @@ func (p PodLink) String() string {
 	if len(p.Addresses) > 0 && p.MAC != "" {
 		b.WriteString(" lladdr " + p.MAC)
 	}
-	if p.AnySource {
-		b.WriteString(" rp_filter 0")
-	}
 	if p.MTU > 0 {
 		fmt.Fprintf(&b, " mtu %d", p.MTU)
 	}
@@ -291,9 +288,7 @@ func (s Spoofing) sets(b *strings.Builder) {
 // connection tracking, for every packet: a connection that is known says nothing
 // about who sends. A pod is no router to anybody: advertisements and redirects,
 // which for IPv6 count from link-local addresses alone (RFC 4861 sections 6.1.2
-// and 8.1), end here. Link-local sources are the pods' own choice, and the node
-// notes each that asks in its table of neighbours, which is one for the whole
-// machine: hence a rate.
+// and 8.1), end here.
 func (r Ruleset) fromPod(b *strings.Builder) {
 	s := r.Spoofing
 	if s.Prefix == "" {
@@ -318,7 +313,7 @@ func (r Ruleset) fromPod(b *strings.Builder) {
 		"\t\ticmpv6 type nd-router-advert counter drop\n" +
 		"\t\ticmpv6 type nd-redirect counter drop\n" +
 		"\t\tip6 saddr :: accept\n" +
-		fmt.Sprintf("\t\tip6 saddr fe80::/10 limit rate %d/second burst %[1]d packets accept\n", LinkLocalRate) +
+		"\t\tip6 saddr fe80::/10 accept\n" +
 		"\t\tiifname . ip saddr @pod-source-net4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source-net6 accept\n" +
 		"\t\tcounter drop\n\t}\n")

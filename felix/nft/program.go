@@ -155,7 +155,7 @@ func (p *program) fromPod(r felix.Ruleset) {
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRouterAdvert), nftw.Count(), drop)
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRedirect), nftw.Count(), drop)
 	c.Add(nftw.IsIPv6(), nftw.Source(false), nftw.Equal(make([]byte, 16)), accept)
-	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), seldom(felix.LinkLocalRate), accept)
+	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), accept)
 	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source-net4"), accept)
 	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source-net6"), accept)
 	c.Add(nftw.Count(), drop)

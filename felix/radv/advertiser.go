@@ -140,7 +140,7 @@ func (a *Advertiser) Run(ctx context.Context) error {
 	for {
 		link, from, err := a.socket.hear()
 		switch {
-		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
+		case ctx.Err() != nil || errors.Is(err, os.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded): // which ctx sets
 			return nil
 		case err != nil:
 			return fmt.Errorf("hear router solicitations: %w", err)
