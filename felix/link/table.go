@@ -96,6 +96,9 @@ func (t *table) addressMessage(m nl.Message) {
 // readRoutes lists the unicast routes of the main table that others wrote. A
 // multipath route gives one HostRoute a link.
 func readRoutes(c *nl.Conn) ([]model.HostRoute, error) {
+	if err := c.Settle(); err != nil {
+		return nil, err
+	}
 	var out []model.HostRoute
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		req := nl.AppendHeader(nil, unix.RTM_GETROUTE, unix.NLM_F_DUMP)

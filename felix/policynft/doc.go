@@ -7,8 +7,8 @@
 // that are established go on when a policy is tightened, as with Calico.
 //
 // Kernel footprint: the table "inet muslin-policy", as long as there is any policy. Its base chains
-// forward (priority filter) and input (the same) let established connections pass,
-// drop a pod's packets of invalid state, and send the others to the chain "from" of
+// forward (priority filter) and input (the same) let established connections pass;
+// forward drops a pod's packets of invalid state; both send the others to the chain "from" of
 // the interface they came in by, then, forwarded ones, to "to" of the one they leave by.
 // These two look the interface up in maps of the same name: to a chain of the Program,
 // or to return where no policy selects the pod. What the host itself sends to its pods

@@ -167,7 +167,11 @@ func (r *Reconciler) refresh() error {
 	return nil
 }
 
+// dump lists our routes as they are once what was heard of has been done.
 func dump(c *nl.Conn) ([]felix.Route, error) {
+	if err := c.Settle(); err != nil {
+		return nil, err
+	}
 	var all []felix.Route
 	for _, fam := range []byte{unix.AF_INET, unix.AF_INET6} {
 		start := len(all)

@@ -132,7 +132,9 @@ func (a *agent) build() (err error) {
 	if err != nil {
 		return err
 	}
-	a.apiConns = newAPIConnections(rest)
+	if a.apiConns, err = newAPIConnections(rest); err != nil {
+		return err
+	}
 	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Policy: true, Logger: a.log}); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 	}
 	start := time.Now()
 	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods))
-	if err == nil {
+	if err == nil && program.Complete {
 		err = p.forget(pods)
 	}
 	p.a.metrics.observe("policy", start, err)

@@ -1,13 +1,15 @@
 package agent
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/connrotation"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -16,34 +18,77 @@ import (
 // loses hangs until HTTP/2 has missed its pings, for 45 s, and in that time nobody
 // tells the agent what the node's address is now.
 type apiConnections struct {
-	dialer *connrotation.Dialer
-	had    []netip.Addr
+	mu   sync.Mutex
+	open map[*apiConnection]bool
+	had  []netip.Addr // by the host; owned by who calls host
 }
 
-// newAPIConnections has cfg's connections made so that they can be ended.
-func newAPIConnections(cfg *rest.Config) *apiConnections {
-	d := connrotation.NewDialer((&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
-	cfg.Dial = d.DialContext
-	return &apiConnections{dialer: d}
+// apiConnection is one of them, known until it is closed.
+type apiConnection struct {
+	net.Conn
+	of *apiConnections
 }
 
-// host ends the connections when an address that the host had is gone; they are
-// made anew at once, from one that it has.
-func (c *apiConnections) host(h model.Host) {
-	have := connectable(h)
-	if slices.ContainsFunc(c.had, func(a netip.Addr) bool { return !slices.Contains(have, a) }) {
-		c.dialer.CloseAll()
+// newAPIConnections has all clients that are made from cfg use one transport, whose
+// connections can be ended.
+func newAPIConnections(cfg *rest.Config) (*apiConnections, error) {
+	c := &apiConnections{open: map[*apiConnection]bool{}}
+	own := rest.CopyConfig(cfg)
+	own.Dial = c.dial
+	shared, err := rest.TransportFor(own) // with a Dial, clients share none by themselves
+	if err != nil {
+		return nil, fmt.Errorf("make transport to the API server: %w", err)
 	}
-	c.had = have
+	*cfg = rest.Config{Host: cfg.Host, Transport: shared, QPS: cfg.QPS, Burst: cfg.Burst}
+	return c, nil
 }
 
-// connectable are the host's addresses that reach beyond a link.
-func connectable(h model.Host) (out []netip.Addr) {
+func (c *apiConnections) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	known := &apiConnection{conn, c}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[known] = true
+	return known, nil
+}
+
+// Close forgets the connection, too.
+func (c *apiConnection) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// host ends the connections from addresses that the host had and has no more; they
+// are made anew at once, from one that it has.
+func (c *apiConnections) host(h model.Host) {
+	have := addressesOf(h)
+	gone := slices.DeleteFunc(c.had, func(a netip.Addr) bool { return slices.Contains(have, a) })
+	c.had = have
+	if len(gone) == 0 {
+		return
+	}
+	c.mu.Lock()
+	var dead []*apiConnection
+	for conn := range c.open {
+		if from, ok := conn.LocalAddr().(*net.TCPAddr); ok && slices.Contains(gone, from.AddrPort().Addr().Unmap()) {
+			dead = append(dead, conn)
+		}
+	}
+	c.mu.Unlock()
+	for _, conn := range dead {
+		_ = conn.Close() // whoever uses it hears of it
+	}
+}
+
+func addressesOf(h model.Host) (out []netip.Addr) {
 	for _, l := range h.Links {
 		for _, p := range l.Addresses {
-			if a := p.Addr(); !a.IsLinkLocalUnicast() && !a.IsLoopback() {
-				out = append(out, a)
-			}
+			out = append(out, p.Addr())
 		}
 	}
 	return out

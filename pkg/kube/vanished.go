@@ -22,6 +22,7 @@ const poolLinger = time.Minute
 type vanished struct {
 	last map[string]model.Pool // in the API when last asked
 	gone map[string]gonePool
+	wake *time.Timer // asks again when the next one stops to count
 }
 
 type gonePool struct {
@@ -63,8 +64,11 @@ func (v *vanished) with(live []model.Pool, now time.Time) (pools []model.Pool, n
 func (c *Cluster) poolsInForce() []model.Pool {
 	now := time.Now()
 	pools, next := c.vanished.with(c.pools.values(), now)
+	if c.vanished.wake != nil {
+		c.vanished.wake.Stop()
+	}
 	if !next.IsZero() {
-		time.AfterFunc(next.Sub(now), func() {
+		c.vanished.wake = time.AfterFunc(next.Sub(now), func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.noteChange()
