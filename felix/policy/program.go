@@ -7,6 +7,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
+// TableName is the table of the inet family that a Program becomes, and that is all
+// Muslin's.
+const TableName = "muslin-policy"
+
 // Program is everything that the kernel of one node has to know of policy. It is
 // a value: whoever holds it may read it for ever, nobody changes it. Two Programs
 // share what did not change.
@@ -27,6 +31,10 @@ type Program struct {
 	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others
 	Sets      map[SetID]Set       // those that rules name, no others; may be empty
 }
+
+// Judges reports whether any packet is judged: without a policy that concerns a pod
+// of the node, and with all of them known, the kernel needs nothing.
+func (p Program) Judges() bool { return len(p.Chains) > 0 || p.Unknown }
 
 // Endpoint says which chain judges what a pod receives (Ingress) and sends
 // (Egress). An empty ChainID: no policy of that direction selects it, and

@@ -15,7 +15,7 @@ import (
 )
 
 // TableName is the table of this package.
-const TableName = "muslin-policy"
+const TableName = policy.TableName
 
 // generation changes when chains or sets of one name are written otherwise than by
 // an older version.

@@ -39,7 +39,7 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 	if !p.Complete {
 		return nil
 	}
-	if len(p.Chains) == 0 && !p.Unknown {
+	if !p.Judges() {
 		return s.Writer.Apply(ctx, nil, true)
 	}
 	s.memory.turn()

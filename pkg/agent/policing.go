@@ -94,7 +94,7 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 	start := time.Now()
 	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods))
 	if err == nil && program.Complete {
-		err = p.forget(pods)
+		err = p.forget(pods, program.Judges())
 	}
 	p.a.metrics.observe("policy", start, err)
 	p.complain(ctx, err)
@@ -108,9 +108,14 @@ func (p *policing) step(ctx context.Context) <-chan time.Time {
 }
 
 // forget ends the connections of addresses that changed hands, once the kernel judges
-// new ones by what is wanted now. No ADD is answered before.
-func (p *policing) forget(pods []model.Endpoint) error {
+// new ones by what is wanted now. No ADD is answered before. Where nothing is judged
+// there is nothing to inherit, and to look at the kernel's connections costs
+// milliseconds.
+func (p *policing) forget(pods []model.Endpoint, judged bool) error {
 	p.due = append(p.due, p.tenure.next(pods)...)
+	if !judged {
+		p.due = nil
+	}
 	_, err := p.sink.Forget(p.due)
 	if errors.Is(err, errors.ErrUnsupported) {
 		if !p.deaf {

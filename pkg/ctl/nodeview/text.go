@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -185,7 +186,7 @@ func (v View) NFTText() string {
 	var b strings.Builder
 	b.WriteString(v.State.Rules.String())
 	for _, c := range v.Kernel.Chains {
-		if c.Table == felix.TableName || c.Table == felix.TableName+"-policy" {
+		if c.Table == felix.TableName || c.Table == policy.TableName {
 			continue
 		}
 		mark, policy := same, "accept"
