@@ -14,7 +14,7 @@ SOAK_FUZZTIME ?= 10m
 # How many packages are tested at once, and how many stories of hack/scenario are played, each on a lab of its own: they
 # mostly wait.
 AT_ONCE       ?= 3
-STORIES       ?= 6
+STORIES       ?= 5
 # Fuzzers that talk over real sessions find new inputs in make soak alone; what they have found runs with every go test.
 FUZZ_SLOW     ?= FuzzSpeaker
 # The go command with the patched GoBGP (hack/thirdparty), in targets that have third-party before them. The go command by
