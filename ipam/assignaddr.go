@@ -69,7 +69,8 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 // mayClaim refuses a new block for the sake of one address when something else
 // uses a part of the block, since its owner drops packets for what no pod has, and
 // to a new pod when the node has as many as it may: pods could claim a whole pool
-// by naming an address of each block.
+// by naming an address of each block. Nor does a new pod get an address of a block
+// that somebody else announces.
 func (w *assignment) mayClaim(cidr netip.Prefix, addr netip.Addr) error {
 	w.a.mu.Lock()
 	defer w.a.mu.Unlock()
@@ -78,6 +79,9 @@ func (w *assignment) mayClaim(cidr netip.Prefix, addr netip.Addr) error {
 	case w.live == nil && w.a.atLimit(familyOf(addr)):
 		return &Error{Code: CodeBlockLimit, Object: ref, Detail: "it lies in no block, and the node holds as many blocks as it may",
 			Hint: "ask for an address of a block that there is, or raise maxBlocksPerHost in IPAMConfiguration default"}
+	case w.live == nil && w.a.elsewhere(cidr):
+		return &Error{Code: CodePoolUnusable, Object: ref, Detail: fmt.Sprintf("its block %s does not exist, and somebody announces it", cidr),
+			Hint: "see which node or router does: muslinctl explain " + addr.String()}
 	case !w.a.set.excluded(cidr):
 		return nil
 	}

@@ -25,6 +25,9 @@ func TestAnnouncedElsewhere(t *testing.T) {
 		if addrs, err := n.Assign(t.Context(), ipam.Request{Handle: "c", V4: 1}); ipam.CodeOf(err) != ipam.CodePoolExhausted {
 			t.Errorf("got %v, %v of a pool whose rest another node announces", addrs, err)
 		}
+		if addrs, err := n.Assign(t.Context(), ipam.Request{Handle: "named", Addrs: []netip.Addr{first.Addr()}}); ipam.CodeOf(err) != ipam.CodePoolUnusable {
+			t.Errorf("got %v, %v by name, of a block that another node announces", addrs, err)
+		}
 		n.SetElsewhere(func(netip.Prefix) bool { return false })
 		n.stop()
 		n = start(t, s, "n1", nil, p) // forgets that the pool was full
