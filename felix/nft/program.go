@@ -42,12 +42,12 @@ func (p *program) natSets(n felix.NAT) {
 	from4, from6 := felix.ByFamily(n.Sources)
 	to4, to6 := felix.ByFamily(n.Exclude)
 	if len(from4) > 0 {
-		p.Set("nat-from4", nftables.TypeIPAddr, true, false, nftw.Ranges(from4))
-		p.Set("nat-not4", nftables.TypeIPAddr, true, false, nftw.Ranges(to4))
+		p.Set("nat-from4", nftables.TypeIPAddr, true, nftw.Ranges(from4))
+		p.Set("nat-not4", nftables.TypeIPAddr, true, nftw.Ranges(to4))
 	}
 	if len(from6) > 0 {
-		p.Set("nat-from6", nftables.TypeIP6Addr, true, false, nftw.Ranges(from6))
-		p.Set("nat-not6", nftables.TypeIP6Addr, true, false, nftw.Ranges(to6))
+		p.Set("nat-from6", nftables.TypeIP6Addr, true, nftw.Ranges(from6))
+		p.Set("nat-not6", nftables.TypeIP6Addr, true, nftw.Ranges(to6))
 	}
 }
 
@@ -76,8 +76,8 @@ func (p *program) podSets(s felix.Spoofing) {
 			kind, suffix = nftables.TypeIP6Addr, "6"
 		}
 		key := nftables.MustConcatSetType(nftables.TypeIFName, kind)
-		p.Set("pod-source"+suffix, key, false, true, one)
-		p.Set("pod-source-net"+suffix, key, true, true, net)
+		p.Set("pod-source"+suffix, key, false, one)
+		p.Set("pod-source-net"+suffix, key, true, net)
 	}
 	var speakers []nftables.SetElement
 	for _, pod := range s.Pods {
@@ -85,7 +85,7 @@ func (p *program) podSets(s felix.Spoofing) {
 			speakers = append(speakers, nftables.SetElement{Key: nftw.InterfaceName(pod.Interface)})
 		}
 	}
-	p.Set("pod-speakers", nftables.TypeIFName, false, true, speakers)
+	p.Set("pod-speakers", nftables.TypeIFName, false, speakers)
 }
 
 func podKey(iface string, a netip.Addr) []byte {
@@ -105,14 +105,14 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 			v6 = append(v6, e)
 		}
 	}
-	p.Set("nodes4", nftables.TypeIPAddr, false, false, v4)
-	p.Set("nodes6", nftables.TypeIP6Addr, false, false, v6)
+	p.Set("nodes4", nftables.TypeIPAddr, false, v4)
+	p.Set("nodes6", nftables.TypeIP6Addr, false, v6)
 	out4, out6 := felix.ByFamily(g.External)
 	if len(out4) > 0 {
-		p.Set("external4", nftables.TypeIPAddr, true, false, nftw.Ranges(out4))
+		p.Set("external4", nftables.TypeIPAddr, true, nftw.Ranges(out4))
 	}
 	if len(out6) > 0 {
-		p.Set("external6", nftables.TypeIP6Addr, true, false, nftw.Ranges(out6))
+		p.Set("external6", nftables.TypeIP6Addr, true, nftw.Ranges(out6))
 	}
 }
 
@@ -207,10 +207,10 @@ func (p *program) toNode(s felix.Spoofing) {
 func (p *program) serviceSets(g felix.ServiceGuard) {
 	v4, v6 := felix.ByFamily(g.Ranges)
 	if len(v4) > 0 {
-		p.Set("services4", nftables.TypeIPAddr, true, false, nftw.Ranges(v4))
+		p.Set("services4", nftables.TypeIPAddr, true, nftw.Ranges(v4))
 	}
 	if len(v6) > 0 {
-		p.Set("services6", nftables.TypeIP6Addr, true, false, nftw.Ranges(v6))
+		p.Set("services6", nftables.TypeIP6Addr, true, nftw.Ranges(v6))
 	}
 }
 

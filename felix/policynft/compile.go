@@ -1,7 +1,10 @@
 package policynft
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -30,14 +33,13 @@ const (
 // table is a Program in the library's words.
 type table struct {
 	*nftw.Table
-	memory *memory
-	rules  map[policy.ChainID]policy.Chain
+	portSets map[string]bool // by name
 }
 
 // compile turns a Program into a table. prefixes are what the names of pods'
 // interfaces begin with.
 func compile(p policy.Program, prefixes []string, m *memory) (*nftw.Table, error) {
-	t := &table{nftw.NewTable(TableName), m, p.Chains}
+	t := &table{nftw.NewTable(TableName), map[string]bool{}}
 	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
 		t.Sets = append(t.Sets, m.sets(p.Sets[id], t.Table.Table)...)
 	}
@@ -101,7 +103,7 @@ func leadsTo(name string, id policy.ChainID) nftables.SetElement {
 }
 
 // rule adds what a Rule needs: one of nft's for each IP version that it asks
-// addresses of, and for each pair of ranges of ports.
+// addresses of.
 func (t *table) rule(c *nftw.Chain, r policy.Rule) {
 	families := []uint8{r.Family}
 	if r.Family == 0 && len(r.Source.In)+len(r.Source.NotIn)+len(r.Destination.In)+len(r.Destination.NotIn) > 0 {
@@ -109,11 +111,7 @@ func (t *table) rule(c *nftw.Chain, r policy.Rule) {
 	}
 	for _, family := range families {
 		common := slices.Concat(protocol(r, family), t.side(r.Source, family, true), t.side(r.Destination, family, false))
-		for _, from := range ports(r.Source.Ports, true) {
-			for _, to := range ports(r.Destination.Ports, false) {
-				c.AddCommented(comment(r), common, from, to, verdict(r))
-			}
-		}
+		c.AddCommented(comment(r), common, verdict(r))
 	}
 }
 
@@ -164,7 +162,7 @@ func icmp(m policy.ICMP, compare func([]byte) []expr.Any) []expr.Any {
 	return append(nftw.Payload(expr.PayloadBaseTransportHeader, 0, uint32(len(data))), compare(data)...)
 }
 
-// side matches the sets of one end, and the ports that it has not.
+// side matches the sets of one end, and its port.
 func (t *table) side(s policy.Side, family uint8, source bool) []expr.Any {
 	var out []expr.Any
 	for _, id := range s.In {
@@ -173,11 +171,8 @@ func (t *table) side(s policy.Side, family uint8, source bool) []expr.Any {
 	for _, id := range s.NotIn {
 		out = append(out, t.member(id, family, source, true)...)
 	}
-	for _, p := range s.NotPorts {
-		out = append(out, port(source)...)
-		out = append(out, inRange(expr.CmpOpNeq, p)...)
-	}
-	return out
+	out = append(out, t.ports(s.NotPorts, source, true)...)
+	return append(out, t.ports(s.Ports, source, false)...)
 }
 
 // member looks the address of one end up in a set, with protocol and port where it
@@ -196,16 +191,51 @@ func (t *table) member(id policy.SetID, family uint8, source, invert bool) []exp
 
 func setName(id policy.SetID, family uint8) string { return string(id) + string('0'+rune(family)) }
 
-// ports gives a match for each range, or one that matches all.
-func ports(ranges []policy.PortRange, source bool) [][]expr.Any {
+// ports matches the port of one end: one range by itself, several as a set.
+func (t *table) ports(ranges []policy.PortRange, source, invert bool) []expr.Any {
 	if len(ranges) == 0 {
-		return [][]expr.Any{nil}
+		return nil
 	}
-	var out [][]expr.Any
-	for _, p := range ranges {
-		out = append(out, append(port(source), inRange(expr.CmpOpEq, p)...))
+	if len(ranges) > 1 {
+		return append(port(source), t.Lookup(t.portSet(ranges), 1, invert)...)
 	}
-	return out
+	op := expr.CmpOpEq
+	if invert {
+		op = expr.CmpOpNeq
+	}
+	first, last := number(ranges[0].First), number(ranges[0].Last)
+	if ranges[0].First == ranges[0].Last {
+		return append(port(source), &expr.Cmp{Op: op, Register: 1, Data: first})
+	}
+	return append(port(source), &expr.Range{Op: op, Register: 1, FromData: first, ToData: last})
+}
+
+// longestPorts is how long the name of a set of ports gets that is made of them.
+const longestPorts = 40
+
+// portSet adds the set of some ranges, if no rule before asked for it, and gives its
+// name: what it holds, or a hash of that.
+func (t *table) portSet(ranges []policy.PortRange) string {
+	var elements []nftables.SetElement
+	texts := make([]string, len(ranges))
+	for i, r := range ranges {
+		texts[i] = r.String()
+		elements = append(elements, nftables.SetElement{Key: number(r.First)})
+		if r.Last < math.MaxUint16 {
+			elements = append(elements, nftables.SetElement{Key: number(r.Last + 1), IntervalEnd: true})
+		}
+	}
+	text := strings.Join(texts, ".")
+	if len(text) > longestPorts {
+		sum := sha256.Sum256([]byte(text))
+		text = hex.EncodeToString(sum[:10])
+	}
+	name := "ports-" + text
+	if !t.portSets[name] {
+		t.portSets[name] = true
+		t.Set(name, nftables.TypeInetService, true, elements)
+	}
+	return name
 }
 
 func port(source bool) []expr.Any {
@@ -215,10 +245,4 @@ func port(source bool) []expr.Any {
 	return nftw.Payload(expr.PayloadBaseTransportHeader, 2, 2)
 }
 
-func inRange(op expr.CmpOp, p policy.PortRange) []expr.Any {
-	first, last := binaryutil.BigEndian.PutUint16(p.First), binaryutil.BigEndian.PutUint16(p.Last)
-	if p.First == p.Last {
-		return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: first}}
-	}
-	return []expr.Any{&expr.Range{Op: op, Register: 1, FromData: first, ToData: last}}
-}
+func number(port uint16) []byte { return binaryutil.BigEndian.PutUint16(port) }

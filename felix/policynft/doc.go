@@ -13,9 +13,9 @@
 // These two look the interface up in maps of the same name: to a chain of the Program,
 // or to return where no policy selects the pod. What the host itself sends to its pods
 // is not judged; what a pod sends to its host is, but for what ICMPv6 needs on a link
-// (types 130 to 133, 135 and 136). Sets are
-// called as in the Program, with 4 or 6 at the end. A member of a set that comes or
-// goes is one element, a pod two, a policy the chains that have it.
+// (types 130 to 133, 135 and 136). Sets are called as in the Program, with 4 or 6 at the
+// end; several ports of one rule are a set, "ports-…". A member of a set that comes or
+// goes is one element, of a set of ranges two, a pod two, a policy the chains that have it.
 // Connections of addresses that change hands are ended, by conntrack's netlink.
 //
 // How does a fresh process recognise this as ours? By the table's name; see

@@ -80,7 +80,7 @@ func compileSet(s policy.Set, in *nftables.Table) []*nftw.Set {
 	}
 	scratch := &nftw.Table{Table: in}
 	for i, family := range []uint8{4, 6} {
-		scratch.Set(setName(s.ID, family), key[i], s.Kind == policy.Nets, s.Kind != policy.Nets, elements[i])
+		scratch.Set(setName(s.ID, family), key[i], s.Kind == policy.Nets, elements[i])
 	}
 	return scratch.Sets
 }

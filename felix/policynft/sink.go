@@ -27,10 +27,6 @@ func New(o Options) (*Sink, error) {
 	return &Sink{Writer: w}, nil
 }
 
-// attempts is how often a table is written as a difference before it is written as
-// a whole.
-const attempts = 2
-
 // Apply makes the table that of p. prefixes are what the names of pods' interfaces
 // begin with. As long as p.Complete is false nothing is written: what is closed stays
 // closed, and what is open open. A Program without chains needs no table if it knows
@@ -47,12 +43,7 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 	if err != nil {
 		return fmt.Errorf("compile table inet %s: %w", TableName, err)
 	}
-	for range attempts {
-		if err = s.Writer.Apply(ctx, want, true); err == nil || ctx.Err() != nil {
-			return err
-		}
-	}
-	return s.Replace(ctx, want)
+	return s.Writer.Apply(ctx, want, true)
 }
 
 // Remove deletes the table in the namespace at path netns (empty: the process's

@@ -60,10 +60,14 @@ func (w *Writer) read(want *Table) (kernel, error) {
 	return have, nil
 }
 
-// readable gives the verdicts among elements as they are written: the library leaves
-// them as bytes, the kind big-endian at 4 to 8, then an attribute with the chain.
+// readable gives elements as they are written: intervals sorted; verdicts as such, which
+// the library leaves as bytes, the kind big-endian at 4 to 8, then an attribute with the
+// chain.
 func readable(s *Set, elements []nftables.SetElement) []nftables.SetElement {
-	if !s.leads() {
+	switch {
+	case s.halves():
+		return inOrder(elements)
+	case !s.leads():
 		return elements
 	}
 	for i, e := range elements {
@@ -77,6 +81,28 @@ func readable(s *Set, elements []nftables.SetElement) []nftables.SetElement {
 		elements[i].VerdictData, elements[i].Val = v, nil
 	}
 	return elements
+}
+
+// inOrder sorts beginnings and ends; one interval may end where the next begins. An end
+// of nothing is the kernel's way to say that there was nothing before.
+func inOrder(elements []nftables.SetElement) []nftables.SetElement {
+	slices.SortFunc(elements, func(a, b nftables.SetElement) int {
+		if c := bytes.Compare(a.Key, b.Key); c != 0 || a.IntervalEnd == b.IntervalEnd {
+			return c
+		}
+		if a.IntervalEnd {
+			return -1
+		}
+		return 1
+	})
+	out, open := elements[:0], false
+	for _, e := range elements {
+		if !e.IntervalEnd || open {
+			out = append(out, e)
+		}
+		open = !e.IntervalEnd
+	}
+	return out
 }
 
 // shaped reports whether the table has the kinds of sets that t has.
@@ -134,16 +160,4 @@ func sameHook(a, b *nftables.Chain) bool {
 
 func equalPointers[T comparable](a, b *T) bool {
 	return a == b || a != nil && b != nil && *a == *b
-}
-
-// sameElements compares a fixed set. The kernel lists a closing element more
-// than was written, so none of those that are not wanted counts.
-func sameElements(have, want map[string]nftables.SetElement) bool {
-	d := compare(have, want)
-	for _, e := range d.Remove {
-		if !e.Value.IntervalEnd {
-			return false
-		}
-	}
-	return len(d.Add) == 0
 }

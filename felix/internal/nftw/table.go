@@ -26,9 +26,8 @@ type Table struct {
 // Set is a set or a map with its elements.
 type Set struct {
 	*nftables.Set
+	// Elements of an interval set are sorted: a beginning, then its end if it has one.
 	Elements []nftables.SetElement
-	// Live sets change element by element, the others as a whole.
-	Live bool
 
 	elements map[string]nftables.SetElement // by what index calls them; made when first asked for
 }
@@ -132,7 +131,7 @@ func (c *Chain) AddCommented(comment string, words ...[]expr.Any) {
 }
 
 // Set adds a set.
-func (t *Table) Set(name string, key nftables.SetDatatype, interval, live bool, elements []nftables.SetElement) {
+func (t *Table) Set(name string, key nftables.SetDatatype, interval bool, elements []nftables.SetElement) {
 	var order binaryutil.ByteOrder // for nft, which lists names backwards without
 	if key.Name == nftables.TypeIFName.Name {
 		order = binaryutil.NativeEndian
@@ -142,24 +141,15 @@ func (t *Table) Set(name string, key nftables.SetDatatype, interval, live bool, 
 			Table: t.Table, Name: name, KeyType: key, KeyByteOrder: order, Interval: interval,
 			Concatenation: strings.Contains(key.Name, "."),
 		},
-		Elements: elements, Live: live,
+		Elements: elements,
 	})
 }
 
-// Map adds a live map.
+// Map adds a map.
 func (t *Table) Map(name string, key, data nftables.SetDatatype, elements []nftables.SetElement) {
-	t.Set(name, key, false, true, elements)
+	t.Set(name, key, false, elements)
 	s := t.Sets[len(t.Sets)-1]
 	s.DataType, s.IsMap = data, true
-}
-
-func (t *Table) find(name string) *nftables.Set {
-	for _, s := range t.Sets {
-		if s.Name == name {
-			return s.Set
-		}
-	}
-	return nil
 }
 
 // Ranges gives the half-open intervals of sorted, disjoint prefixes.

@@ -98,15 +98,16 @@ func (t *Table) In(name string) []expr.Any { return t.Lookup(name, 1, false) }
 // NotIn is the opposite of In.
 func (t *Table) NotIn(name string) []expr.Any { return t.Lookup(name, 1, true) }
 
-// Lookup matches by any register.
+// Lookup matches by any register. The set's name is all that names it: an id, which
+// it has as long as it is being made, would make two rules of one.
 func (t *Table) Lookup(name string, register uint32, invert bool) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: name, SetID: t.find(name).ID, Invert: invert}}
+	return []expr.Any{&expr.Lookup{SourceRegister: register, SetName: name, Invert: invert}}
 }
 
 // Dispatch goes where the map of verdicts leads by the first register; it does
 // nothing where that has no element.
 func (t *Table) Dispatch(name string) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name, SetID: t.find(name).ID}}
+	return []expr.Any{&expr.Lookup{SourceRegister: 1, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: name}}
 }
 
 // Differs is the opposite of Equal.

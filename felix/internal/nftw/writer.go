@@ -128,12 +128,34 @@ func (w *Writer) Stats() Stats {
 	return w.stats
 }
 
-// Apply makes the table want, in one transaction: chains whose rules and sets whose
-// elements differ, or the whole table where its generation is another. nil: no such
-// table. As long as complete is false a table that is there stays as it is.
+// attempts is how often a table is written as a difference before it is written as
+// a whole.
+const attempts = 2
+
+// Apply makes the table want, in one transaction: chains whose rules and elements of sets
+// that differ, or the whole table where its generation is another, or where the kernel
+// refuses the difference. nil: no such table. As long as complete is false a table that
+// is there stays as it is.
 func (w *Writer) Apply(ctx context.Context, want *Table, complete bool) error {
 	w.apply.Lock()
 	defer w.apply.Unlock()
+	var err error
+	for range attempts {
+		if err = w.approach(ctx, want, complete); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	if want == nil || !complete {
+		return err
+	}
+	if err := w.replace(want); err != nil {
+		return w.failed(fmt.Errorf("write table inet %s: %w", w.name, err))
+	}
+	return nil
+}
+
+// approach writes what differs from what the kernel has.
+func (w *Writer) approach(ctx context.Context, want *Table, complete bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -159,19 +181,6 @@ func (w *Writer) Apply(ctx context.Context, want *Table, complete bool) error {
 		err = w.replace(want)
 	}
 	if err != nil {
-		return w.failed(fmt.Errorf("write table inet %s: %w", w.name, err))
-	}
-	return nil
-}
-
-// Replace writes the whole table, whatever the kernel has.
-func (w *Writer) Replace(ctx context.Context, want *Table) error {
-	w.apply.Lock()
-	defer w.apply.Unlock()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := w.replace(want); err != nil {
 		return w.failed(fmt.Errorf("write table inet %s: %w", w.name, err))
 	}
 	return nil
@@ -267,6 +276,9 @@ func (t *Table) fill(c *nftables.Conn) error {
 	return nil
 }
 
+// halves reports whether the ends of intervals are elements of their own.
+func (s *Set) halves() bool { return s.Interval && !s.Concatenation }
+
 // leads reports whether the elements are verdicts.
 func (s *Set) leads() bool { return s.IsMap && s.DataType.Name == nftables.TypeVerdict.Name }
 
@@ -295,16 +307,20 @@ func (t *Table) written() kernel {
 	return k
 }
 
-// index gives the elements by key and value.
+// index gives the elements by key and value. Those of an interval set are one for each
+// interval, and KeyEnd is where it ends.
 func (s *Set) index() map[string]nftables.SetElement {
 	if s.elements == nil {
 		s.elements = make(map[string]nftables.SetElement, len(s.Elements))
-		for _, e := range s.Elements {
-			k := string(e.Key) + string(e.KeyEnd) + valueOf(e)
+		for i, e := range s.Elements {
 			if e.IntervalEnd {
-				k += "end" // it may be the start of the next interval, too
+				continue
 			}
-			s.elements[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, IntervalEnd: e.IntervalEnd, Val: e.Val, VerdictData: e.VerdictData}
+			if s.halves() && i+1 < len(s.Elements) && s.Elements[i+1].IntervalEnd {
+				e.KeyEnd = s.Elements[i+1].Key
+			}
+			k := string(e.Key) + string(e.KeyEnd) + valueOf(e)
+			s.elements[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Val, VerdictData: e.VerdictData}
 		}
 	}
 	return s.elements
@@ -424,11 +440,7 @@ func (t *Table) changeElements(c *nftables.Conn, have kernel) (count int, err er
 			continue
 		}
 		d := compare(old.index(), s.index())
-		remove, add := values(d.Remove), values(d.Add)
-		if !s.Live {
-			c.FlushSet(s.Set)
-			remove, add = nil, s.Elements
-		}
+		remove, add := s.written(d.Remove), s.written(d.Add)
 		count += len(remove) + len(add)
 		if len(remove) > 0 {
 			err = errors.Join(err, c.SetDeleteElements(s.Set, remove))
@@ -447,9 +459,6 @@ func (t *Table) changeElements(c *nftables.Conn, have kernel) (count int, err er
 func (s *Set) differs(have *Set) bool {
 	if s == have {
 		return false
-	}
-	if !s.Live {
-		return !sameElements(have.index(), s.index())
 	}
 	d := compare(have.index(), s.index())
 	return len(d.Add)+len(d.Remove) > 0
@@ -502,10 +511,16 @@ func compare(have, want map[string]nftables.SetElement) reconcile.Delta[string, 
 	return reconcile.Diff(have, want, same, strings.Compare)
 }
 
-func values(in []reconcile.Entry[string, nftables.SetElement]) []nftables.SetElement {
-	out := make([]nftables.SetElement, len(in))
-	for i, e := range in {
-		out[i] = e.Value
+// written gives the elements of an index as they are written.
+func (s *Set) written(in []reconcile.Entry[string, nftables.SetElement]) []nftables.SetElement {
+	out := make([]nftables.SetElement, 0, len(in))
+	for _, e := range in {
+		v := e.Value
+		if s.halves() && v.KeyEnd != nil {
+			out = append(out, nftables.SetElement{Key: v.Key}, nftables.SetElement{Key: v.KeyEnd, IntervalEnd: true})
+			continue
+		}
+		out = append(out, v)
 	}
 	return out
 }

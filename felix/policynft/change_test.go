@@ -1,0 +1,174 @@
+package policynft
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/felix/policy"
+)
+
+// heard counts what the kernel tells of changes of nftables, by the kind of message.
+type heard struct {
+	l     *nl.Listener
+	count map[uint16]int
+}
+
+func (n *node) listen(t *testing.T) *heard {
+	t.Helper()
+	ns, err := nl.Open(n.ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	l, err := nl.Listen(ns, unix.NETLINK_NETFILTER, nil, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return &heard{l: l}
+}
+
+// since is what was heard since it was asked last: elements that came and went, rules
+// that came and went.
+func (h *heard) since(t *testing.T) string {
+	t.Helper()
+	h.count = map[uint16]int{}
+	if err := h.l.Drain(func(m nl.Message) { h.count[m.Type&0xff]++ }); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("elements +%d -%d, rules +%d -%d", h.count[unix.NFT_MSG_NEWSETELEM], h.count[unix.NFT_MSG_DELSETELEM], h.count[unix.NFT_MSG_NEWRULE], h.count[unix.NFT_MSG_DELRULE])
+}
+
+// nets is one pod that gets what comes from some ranges.
+func nets(ranges ...policy.Range) policy.Program {
+	return program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {}, "cali2": {}},
+		[]policy.Set{{ID: "n-0", Kind: policy.Nets, Nets: ranges}},
+		chain("i-0", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow}))
+}
+
+// TestOneNetOfMany: a range that comes or goes is its two ends, however many others
+// there are.
+func TestOneNetOfMany(t *testing.T) {
+	n := newNode(t)
+	var ranges []policy.Range
+	for i := range 10000 {
+		first := netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0})
+		ranges = append(ranges, policy.Range{First: first, Last: netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 127})})
+	}
+	n.apply(t, nets(ranges...))
+	h := n.listen(t)
+	one := n.hosts[1].addrs[0]
+	added := append([]policy.Range{{First: one, Last: one}}, ranges...)
+	n.apply(t, nets(added...))
+	if got := h.since(t); got != "elements +2 -0, rules +0 -0" {
+		t.Errorf("a net more: %s", got)
+	}
+	if !reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], 80)) {
+		t.Error("a net that was added is not in the kernel")
+	}
+	n.apply(t, nets(ranges...))
+	if got := h.since(t); got != "elements +0 -2, rules +0 -0" {
+		t.Errorf("a net fewer: %s", got)
+	}
+	if reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], 80)) {
+		t.Error("a net that was taken away is in the kernel")
+	}
+	if s := n.sink.Stats(); s.Replaced != 1 || s.Elements != 4 {
+		t.Errorf("written: %+v", s)
+	}
+}
+
+// TestRangesChangeInPlace changes an interval set again and again: the kernel takes
+// each difference, and a process that comes new finds what is wanted.
+func TestRangesChangeInPlace(t *testing.T) {
+	n := newNode(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	const steps = 60
+	for step := range steps {
+		var ranges []policy.Range
+		for a := r.IntN(3); a < 250; a += 2 + r.IntN(3) {
+			first := byte(a)
+			a = min(255, a+r.IntN(4))
+			ranges = append(ranges, policy.Range{First: netip.AddrFrom4([4]byte{first, 0, 0, 0}), Last: netip.AddrFrom4([4]byte{byte(a), 255, 255, 255})})
+		}
+		if step%10 == 9 {
+			six := netip.IPv6Unspecified()
+			ranges = []policy.Range{{First: netip.IPv4Unspecified(), Last: netip.MustParseAddr("255.255.255.255")}, {First: six, Last: six}}
+		}
+		p := nets(ranges...)
+		n.apply(t, p)
+		again, err := New(Options{NetNS: n.ns.Path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Apply(t.Context(), p, []string{"cali"}); err != nil {
+			t.Fatal(err)
+		}
+		if s := again.Stats(); s.Replaced+s.Chains+s.Elements != 0 {
+			t.Fatalf("step %d: the kernel has something else than was written: %+v\n%s", step, s, n.ns.Run("nft", "list", "set", "inet", TableName, "n-04"))
+		}
+		_ = again.Close()
+	}
+	if s := n.sink.Stats(); s.Replaced != 1 {
+		t.Errorf("the kernel refused a difference: %+v", s)
+	}
+}
+
+// TestUntouchedSet: a pod in another group leaves the chains alone that look into sets
+// that did not change, and a process that comes new finds them as they should be.
+func TestUntouchedSet(t *testing.T) {
+	n := newNode(t)
+	p := closed(n.hosts[1].addrs[0])
+	n.apply(t, p)
+	h := n.listen(t)
+	for step, e := range []policy.Endpoint{{Ingress: "i-0"}, {}} {
+		p.Endpoints["cali1"] = e
+		n.apply(t, p)
+		if got := h.since(t); got != "elements +1 -1, rules +0 -0" {
+			t.Errorf("step %d: %s", step, got)
+		}
+	}
+}
+
+// TestPortsAreOneRule: however many ports and ranges a rule names, it is one rule for
+// each IP version.
+func TestPortsAreOneRule(t *testing.T) {
+	n := newNode(t)
+	var from, to, not []policy.PortRange
+	for port := range uint16(12) {
+		from = append(from, policy.PortRange{First: 1000 + 5000*port, Last: 5998 + 5000*port})
+		to = append(to, policy.PortRange{First: 80 + 3*port, Last: 80 + 3*port})
+		not = append(not, policy.PortRange{First: 81 + 3*port, Last: 82 + 3*port})
+	}
+	from[11].Last = 65535
+	to = append(to, policy.PortRange{First: 400, Last: 65535})
+	rule := policy.Rule{Protocol: tcp, Source: policy.Side{Ports: from}, Destination: policy.Side{Ports: to, NotPorts: not}, Verdict: policy.Allow}
+	p := program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {}, "cali2": {}}, nil, chain("i-0", rule))
+	n.apply(t, p)
+	if got := strings.Count(n.ns.Run("nft", "list", "chain", "inet", TableName, "i-0"), "return"); got != 1 {
+		t.Errorf("%d rules, want 1\n%s", got, n.ns.Run("nft", "list", "table", "inet", TableName))
+	}
+	for port, want := range map[uint16]bool{80: true, 81: false, 443: true} {
+		if got := reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], port)); got != want {
+			t.Errorf("port %d: %v, want %v", port, got, want)
+		}
+	}
+	rule.Destination.Ports, rule.Destination.NotPorts = []policy.PortRange{{First: 0, Last: 65535}}, []policy.PortRange{{First: 80, Last: 80}, {First: 400, Last: 65535}}
+	p.Chains["i-0"] = chain("i-0", rule)
+	n.apply(t, p)
+	for port, want := range map[uint16]bool{80: false, 81: true, 443: false} {
+		if got := reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], port)); got != want {
+			t.Errorf("all ports but some, port %d: %v, want %v", port, got, want)
+		}
+	}
+	if s := n.sink.Stats(); s.Replaced != 1 {
+		t.Errorf("the kernel refused a difference: %+v", s)
+	}
+}
