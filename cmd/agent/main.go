@@ -16,6 +16,8 @@
 //	KUBECONFIG         kubeconfig file; default: the pod's service account
 //	MUSLIN_LOG_LEVEL   debug, info, warn or error; default info
 //	MUSLIN_HTTP_ADDR   address of health and metrics; default 127.0.0.1:9109
+//	MUSLIN_METRICS_MESH_PEERS  true: each peer of the mesh has series of its own in
+//	                   /metrics; default false: nodes and pods are counted
 //	MUSLIN_SOCKET      socket of the CNI server; default /run/muslin/agent.sock
 //	MUSLIN_PROC_SYS    where sysctls are written; default /host/proc/sys if it
 //	                   is there, else /proc/sys
@@ -95,9 +97,13 @@ func config() (agent.Config, error) {
 	if conf == "none" {
 		conf = ""
 	}
-	exclusive, err := strconv.ParseBool(cmp.Or(os.Getenv("MUSLIN_CNI_EXCLUSIVE"), "false"))
+	exclusive, err := yes("MUSLIN_CNI_EXCLUSIVE")
 	if err != nil {
-		return agent.Config{}, fmt.Errorf("MUSLIN_CNI_EXCLUSIVE: %q is neither true nor false", os.Getenv("MUSLIN_CNI_EXCLUSIVE"))
+		return agent.Config{}, err
+	}
+	meshPeers, err := yes("MUSLIN_METRICS_MESH_PEERS")
+	if err != nil {
+		return agent.Config{}, err
 	}
 	return agent.Config{
 		Node:       model.NodeName(os.Getenv("NODE_NAME")),
@@ -106,9 +112,19 @@ func config() (agent.Config, error) {
 		HTTPAddr:   cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
 		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
 		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
+		MeshPeers:  meshPeers,
 		Version:    version,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil
+}
+
+// yes reads a variable that is true or false; false when it is not set.
+func yes(name string) (bool, error) {
+	is, err := strconv.ParseBool(cmp.Or(os.Getenv(name), "false"))
+	if err != nil {
+		return false, fmt.Errorf("%s: %q is neither true nor false", name, os.Getenv(name))
+	}
+	return is, nil
 }
 
 func clean(ctx context.Context, cfg agent.Config, args []string) error {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Defaults: s.defaults, Logger: logger}
 	if err := c.Register(registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -49,6 +50,15 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	g.Go(func() error { return election.Elect(ctx, c.Run) })
 	g.Go(func() error { return serveHTTP(ctx, s.http, handler(cluster, registry)) })
 	return g.Wait()
+}
+
+// buildInfo is the agents' metric of this name, without the GoBGP that is not here.
+func buildInfo() prometheus.Collector {
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "muslin_build_info", Help: "1; of which version the controller and the Go in it are.",
+	}, []string{"version", "goversion"})
+	info.WithLabelValues(version, runtime.Version()).Set(1)
+	return info
 }
 
 // handler answers /healthz, /readyz and /metrics. A replica that waits for the

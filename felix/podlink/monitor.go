@@ -51,6 +51,9 @@ func (r *Reconciler) event(m nl.Message) {
 		r.dirty[index] = true
 	}
 	r.stale = r.stale || resized
+	if lost || resized {
+		r.drift++
+	}
 	r.mu.Unlock()
 	if lost || resized {
 		r.Hint()

@@ -49,6 +49,7 @@ type Reconciler struct {
 
 	mu    sync.Mutex // guards what follows
 	stale bool       // everything has to be read again
+	drift int
 	dirty map[int]bool
 	known map[int]felix.PodLink // what the last Apply was told, by link
 	mtu   int                   // likewise
@@ -95,6 +96,13 @@ func (r *Reconciler) Close() error {
 	r.events.Close()
 	r.ns.Close()
 	return nil
+}
+
+// Drift counts how often somebody else took something of a link away, or resized it.
+func (r *Reconciler) Drift() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drift
 }
 
 // String names the task.

@@ -98,6 +98,7 @@ func TestWhatALinkLosesIsPutBack(t *testing.T) {
 		t.Error("our own changes are taken for somebody else's")
 	default:
 	}
+	before := r.Drift()
 	for _, spoil := range []string{
 		"link set " + device + " down", "-6 addr flush dev " + device, "neigh del 10.65.0.5 dev " + device,
 		"-6 neigh flush dev " + device + " nud permanent",
@@ -110,6 +111,9 @@ func TestWhatALinkLosesIsPutBack(t *testing.T) {
 		}
 		l.apply(t, r, 0)
 		l.want(t, whole...)
+	}
+	if n := r.Drift(); before != 0 || n < 4 {
+		t.Errorf("drift counted: %d before, %d after", before, n)
 	}
 	l.node.IP("link del " + device)
 	l.apply(t, r, 0) // gone with its pod: no error

@@ -65,6 +65,9 @@ func (r *Reconciler) event(m nl.Message) {
 	if m.Type == unix.RTM_DELLINK {
 		delete(r.ours, index)
 	}
+	if ours && (m.Type == unix.RTM_DELLINK || m.Type == unix.RTM_DELNEIGH || m.Type == unix.RTM_DELADDR) {
+		r.drift++
+	}
 	r.mu.Unlock()
 	if ours {
 		r.again()

@@ -63,6 +63,7 @@ type Reconciler struct {
 
 	mu    sync.Mutex // guards what follows
 	stale bool
+	drift int
 	ours  map[int]bool // interface indexes of our devices
 	wait  bool         // a device waits to be deleted, or for its name
 }
@@ -102,6 +103,14 @@ func (r *Reconciler) Close() error {
 	r.conn.Close()
 	r.events.Close()
 	return nil
+}
+
+// Drift counts how often somebody else took away a device, or an address or a
+// neighbour of one.
+func (r *Reconciler) Drift() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drift
 }
 
 // String names the task.

@@ -142,6 +142,9 @@ func TestDriftIsRepaired(t *testing.T) {
 	})
 	want := wanted(t, node)
 	apply(t, r, want)
+	if n := r.Drift(); n != 0 {
+		t.Errorf("our own changes are counted as drift: %d", n)
+	}
 	text := show(node)
 	strip := func(s string) string { // indexes, order, and what the kernel adds by itself
 		var out []string
@@ -179,6 +182,9 @@ func TestDriftIsRepaired(t *testing.T) {
 		if diff := cmp.Diff(strip(text), strip(show(node))); diff != "" {
 			t.Errorf("after %s (-want +got):\n%s", spoil, diff)
 		}
+	}
+	if n := r.Drift(); n < 5 { // address, neighbours, forward, device
+		t.Errorf("drift counted: %d", n)
 	}
 }
 

@@ -30,8 +30,10 @@ type Config struct {
 	HTTPAddr   string         // loopback address of health and metrics
 	ProcSys    string         // where sysctls are written: /proc/sys, or a mount of it
 	CNI        CNIConfig
-	Version    string
-	Logger     *slog.Logger
+	// MeshPeers gives each peer series of its own in /metrics, those of a mesh too.
+	MeshPeers bool
+	Version   string
+	Logger    *slog.Logger
 }
 
 // CNIConfig says where the node keeps CNI's files. With an empty ConfDir the
@@ -83,7 +85,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.address = addressKeeper{look: newHint(), writers: map[string]string{}}
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.own, a.pulses = newOwnProblems(a.log, a.conds.changed), newPulses(a.log)
-	a.metrics = newMetrics(a.registry, a.status)
+	a.metrics = newMetrics(a.registry, a.reading)
 	if err := a.build(); err != nil {
 		return err
 	}

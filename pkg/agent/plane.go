@@ -122,6 +122,7 @@ func (p *plane) await(ctx context.Context, retry <-chan time.Time) bool {
 // step brings the kernel from whatever it is to what it should be. A non-nil
 // channel says when to try again what failed.
 func (p *plane) step(ctx context.Context) <-chan time.Time {
+	news := p.a.metrics.news.Swap(0)
 	pods, rev := p.a.endpoints.Snapshot()
 	learned, heard := p.a.speech.learned()
 	p.a.collector.heard(len(learned))
@@ -155,6 +156,7 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	for _, s := range p.sinks {
 		outcome = max(outcome, judge(s, p.hand(ctx, s, state), pods))
 	}
+	p.a.metrics.carries(news, outcome < failed, time.Now())
 	if outcome < failed {
 		p.tunnelBook.stands(own, p.a.links.Host())
 		p.a.endpoints.settle(writerPlane, rev)

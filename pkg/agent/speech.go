@@ -86,6 +86,7 @@ func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
 		case <-retry:
 			retry = s.apply(ctx, speaker)
 		case <-speaker.Changed():
+			s.a.metrics.heard(time.Now())
 			s.a.plane.look.notify()
 			s.a.sessions.notify()
 		}

@@ -50,6 +50,7 @@ type metrics struct {
 	problems  prometheus.Gauge
 	freed     prometheus.Counter
 	reclaimed *prometheus.CounterVec
+	leader    prometheus.Gauge
 	usage     *usageMetrics
 }
 
@@ -68,11 +69,14 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 		reclaimed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ipam_allocations_gc_reclamations", Help: "Leaked addresses released, by pool and by the node that had them.",
 		}, []string{"ippool", "node"}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "muslin_leader", Help: "1 while this replica holds the lease and works.",
+		}),
 		usage: &usageMetrics{},
 	}
 	m := &c.metrics
 	var errs []error
-	for _, collector := range []prometheus.Collector{m.writes, m.problems, m.freed, m.reclaimed, m.usage} {
+	for _, collector := range []prometheus.Collector{m.writes, m.problems, m.freed, m.reclaimed, m.leader, m.usage} {
 		errs = append(errs, r.Register(collector))
 	}
 	return errors.Join(errs...)
@@ -83,6 +87,10 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 func (c *Controller) Run(ctx context.Context) error {
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if leader := c.metrics.leader; leader != nil {
+		leader.Set(1)
+		defer leader.Set(0)
 	}
 	c.defaultsMade, c.failing, c.told = false, false, nil
 	c.garbage = collector{

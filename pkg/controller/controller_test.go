@@ -15,6 +15,8 @@ import (
 	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 var server *kubetest.Server
@@ -34,6 +36,13 @@ func logger() *slog.Logger {
 // is called or the test ends.
 func replica(t *testing.T, name string) (stop func()) {
 	t.Helper()
+	stop, _ = measured(t, name)
+	return stop
+}
+
+// measured is replica, with the metrics.
+func measured(t *testing.T, name string) (stop func(), registry *prometheus.Registry) {
+	t.Helper()
 	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
 	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: logger()})
 	if err != nil {
@@ -48,6 +57,10 @@ func replica(t *testing.T, name string) (stop func()) {
 		t.Fatal(err)
 	}
 	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Logger: logger(), Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")}, Settle: 2 * time.Second}
+	registry = prometheus.NewRegistry()
+	if err := c.Register(registry); err != nil {
+		t.Fatal(err)
+	}
 	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: name, Logger: logger()}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
@@ -67,7 +80,23 @@ func replica(t *testing.T, name string) (stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return stop
+	return stop, registry
+}
+
+// leads is the value of muslin_leader.
+func leads(t *testing.T, registry *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "muslin_leader" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("no muslin_leader")
+	return 0
 }
 
 func v3(kind, name, spec string) string {
@@ -96,7 +125,7 @@ func eventsOf(kind string) []string {
 
 func TestController(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
-	stop := replica(t, "one")
+	stop, one := measured(t, "one")
 
 	// the defaults
 	shows(t, "10.244.0.0/16", "get", "ippool", "default-ipv4-ippool", "-o", "jsonpath={.spec}")
@@ -138,12 +167,18 @@ func TestController(t *testing.T) {
 	shows(t, "spec.kubeVirtVMAddressPersistence: Enabled has no effect", eventsOf("IPAMConfiguration")...)
 
 	// a second replica waits and takes over; it makes no default pool where one is
-	stop2 := replica(t, "two")
+	stop2, two := measured(t, "two")
 	shows(t, "one", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}")
+	if a, b := leads(t, one), leads(t, two); a != 1 || b != 0 {
+		t.Errorf("muslin_leader: %v of the holder of the lease, %v of the other", a, b)
+	}
 	stop()
 	shows(t, "two", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}")
 	server.MustKubectl(t, "", "patch", "ippool", "second", "--type=merge", "-p", `{"spec":{"disabled":false}}`)
 	shows(t, "Allocatable=True OK", conditionsOf("ippool", "second")...)
+	if a, b := leads(t, one), leads(t, two); a != 0 || b != 1 {
+		t.Errorf("muslin_leader after the change: %v, %v", a, b)
+	}
 	if out, err := server.Kubectl("", "get", "ippool", "default-ipv4-ippool"); err == nil {
 		t.Errorf("the default pool was made although another exists: %s", out)
 	}
