@@ -16,6 +16,7 @@
 //	KUBECONFIG         kubeconfig file; default: the pod's service account
 //	MUSLIN_LOG_LEVEL   debug, info, warn or error; default info
 //	MUSLIN_HTTP_ADDR   address of health and metrics; default 127.0.0.1:9109
+//	MUSLIN_METRICS_…   who gets /metrics from elsewhere: see package metricsserver
 //	MUSLIN_METRICS_MESH_PEERS  true: each peer of the mesh has series of its own in
 //	                   /metrics; default false: nodes and pods are counted
 //	MUSLIN_SOCKET      socket of the CNI server; default /run/muslin/agent.sock
@@ -43,6 +44,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/pkg/agent"
+	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -105,6 +107,10 @@ func config() (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	metrics, err := metricsserver.Read(os.Getenv)
+	if err != nil {
+		return agent.Config{}, err
+	}
 	return agent.Config{
 		Node:       model.NodeName(os.Getenv("NODE_NAME")),
 		Kubeconfig: os.Getenv("KUBECONFIG"),
@@ -113,6 +119,7 @@ func config() (agent.Config, error) {
 		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
 		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
 		MeshPeers:  meshPeers,
+		Metrics:    metrics,
 		Version:    version,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil

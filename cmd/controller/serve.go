@@ -14,6 +14,7 @@ import (
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -45,10 +46,19 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: s.identity, Logger: logger}
+	scrapes, err := metricsserver.New(s.metrics, registry, cfg, logger, func(err error) {
+		if err != nil {
+			logger.Error("metrics are not served", "error", err)
+		}
+	})
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cluster.Run(ctx) })
 	g.Go(func() error { return election.Elect(ctx, c.Run) })
 	g.Go(func() error { return serveHTTP(ctx, s.http, handler(cluster, registry)) })
+	g.Go(func() error { return scrapes.Run(ctx) })
 	return g.Wait()
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/pkg/metricsserver"
 )
 
 // settings are what the environment says.
@@ -15,6 +16,7 @@ type settings struct {
 	kubeconfig, identity, http string
 	level                      slog.Level
 	defaults                   controller.Defaults
+	metrics                    metricsserver.Settings
 }
 
 func readSettings(getenv func(string) string) (settings, error) {
@@ -34,6 +36,10 @@ func readSettings(getenv func(string) string) (settings, error) {
 		if err := s.level.UnmarshalText([]byte(text)); err != nil {
 			errs = append(errs, fmt.Errorf("MUSLIN_LOG_LEVEL: %q is not one of debug, info, warn, error", text))
 		}
+	}
+	var err error
+	if s.metrics, err = metricsserver.Read(getenv); err != nil {
+		errs = append(errs, err)
 	}
 	s.defaults.IPv4Pool = readPool(getenv, "MUSLIN_IPV4POOL_CIDR", netip.Addr.Is4, &errs)
 	s.defaults.IPv6Pool = readPool(getenv, "MUSLIN_IPV6POOL_CIDR", netip.Addr.Is6, &errs)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/pkg/metricsserver"
 )
 
 func TestSettings(t *testing.T) {
@@ -20,9 +21,13 @@ func TestSettings(t *testing.T) {
 			map[string]string{"POD_NAME": "p", "KUBECONFIG": "k", "MUSLIN_HTTP_ADDR": "127.0.0.1:1", "MUSLIN_LOG_LEVEL": "debug", "MUSLIN_IPV4POOL_CIDR": "10.0.0.0/8", "MUSLIN_IPV6POOL_CIDR": "fd00::/48"},
 			settings{identity: "p", kubeconfig: "k", http: "127.0.0.1:1", level: slog.LevelDebug, defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.0.0.0/8"), IPv6Pool: netip.MustParsePrefix("fd00::/48")}}, nil,
 		},
+		"metrics for others": {
+			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_ADDR": ":9112", "MUSLIN_METRICS_TLS": "true"},
+			settings{identity: "p", http: "127.0.0.1:9110", metrics: metricsserver.Settings{Addr: ":9112", TLS: true}}, nil,
+		},
 		"all wrong": {
-			map[string]string{"POD_NAME": "p", "MUSLIN_LOG_LEVEL": "loud", "MUSLIN_IPV4POOL_CIDR": "fd00::/48", "MUSLIN_IPV6POOL_CIDR": "fd00::1/48"},
-			settings{}, []string{`MUSLIN_LOG_LEVEL: "loud"`, `MUSLIN_IPV4POOL_CIDR: "fd00::/48"`, `MUSLIN_IPV6POOL_CIDR: "fd00::1/48"`},
+			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_TLS": "perhaps", "MUSLIN_LOG_LEVEL": "loud", "MUSLIN_IPV4POOL_CIDR": "fd00::/48", "MUSLIN_IPV6POOL_CIDR": "fd00::1/48"},
+			settings{}, []string{`MUSLIN_METRICS_TLS: "perhaps"`, `MUSLIN_LOG_LEVEL: "loud"`, `MUSLIN_IPV4POOL_CIDR: "fd00::/48"`, `MUSLIN_IPV6POOL_CIDR: "fd00::1/48"`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,6 +61,7 @@ var Rules = []Rule{
 	{From: "pkg/kube", Allow: []string{"pkg/compat", "pkg/model", "pkg/nodeaddr", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
 	{From: "pkg/kube/netpol", Allow: []string{"pkg/model", "pkg/selector"}, Ban: []string{"k8s.io/client-go", netlink, nlraw, nftlib, gobgp, grpc, "log/slog", "os", "net/http"}, Reason: "a translation is pure, so that goldens and tools read objects as the agent does"},
 	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
+	{From: "pkg/metricsserver", Allow: []string{}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp, grpc}, Reason: "it serves whoever gathers, and knows nobody's numbers"},
 	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,6 +33,7 @@ type Config struct {
 	CNI        CNIConfig
 	// MeshPeers gives each peer series of its own in /metrics, those of a mesh too.
 	MeshPeers bool
+	Metrics   metricsserver.Settings // where others than the node's own get /metrics
 	Version   string
 	Logger    *slog.Logger
 }
@@ -51,6 +53,7 @@ type agent struct {
 	conds     *conditions
 	metrics   *metrics
 	registry  *prometheus.Registry
+	scrapes   *metricsserver.Server
 	apiConns  *apiConnections
 	cluster   *kube.Cluster
 	alloc     *ipam.Allocator
@@ -94,6 +97,10 @@ func Run(ctx context.Context, cfg Config) error {
 	g := task.Group{Logger: cfg.Logger}
 	g.Add(
 		task.Func("http", a.httpServer().run),
+		task.Func("metrics", func(ctx context.Context, ready func()) error {
+			ready()
+			return a.scrapes.Run(ctx)
+		}),
 		a.links, a.routes,
 		task.Func("last state", a.last.run(a.cluster.Ready(), a.snapshot)),
 		a.last.soft(a.cluster, nothingAwaited),
@@ -138,6 +145,11 @@ func (a *agent) build() (err error) {
 		return err
 	}
 	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Policy: true, Logger: a.log}); err != nil {
+		return err
+	}
+	if a.scrapes, err = metricsserver.New(a.cfg.Metrics, a.registry, rest, a.log, func(err error) {
+		a.own.metrics.setOne(err, a.nodeProblem("MUSLIN_METRICS_ADDR", "MetricsNotServed", fmt.Sprintf("%v: Prometheus gets no metrics of this node", err)))
+	}); err != nil {
 		return err
 	}
 	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log})

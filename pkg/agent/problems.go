@@ -56,7 +56,7 @@ func (l *problemList) get() []model.Problem {
 // ownProblems are those of the node itself rather than of an object that asks
 // something of it: its condition MuslinProblem has them.
 type ownProblems struct {
-	address, install, http, socket, bgp problemList
+	address, install, http, metrics, socket, bgp problemList
 
 	told  []model.Problem // as the condition has them
 	known bool            // told is that: not what an earlier process wrote
@@ -64,11 +64,11 @@ type ownProblems struct {
 
 func newOwnProblems(log *slog.Logger, changed hint) *ownProblems {
 	list := func() problemList { return problemList{log: log, changed: changed} }
-	return &ownProblems{address: list(), install: list(), http: list(), socket: list(), bgp: list()}
+	return &ownProblems{address: list(), install: list(), http: list(), metrics: list(), socket: list(), bgp: list()}
 }
 
 func (o *ownProblems) get() []model.Problem {
-	return slices.Concat(o.address.get(), o.install.get(), o.http.get(), o.socket.get(), o.bgp.get())
+	return slices.Concat(o.address.get(), o.install.get(), o.http.get(), o.metrics.get(), o.socket.get(), o.bgp.get())
 }
 
 // tellProblems keeps the node's condition true to its problems.
