@@ -17,6 +17,12 @@ const (
 	ReasonElsewhere   = "NotHonoured" // it has an effect on the object of another name
 )
 
+const unknownField = "is no field that Muslin knows: it has no effect"
+
+// IsUnknown reports whether a problem of Spec is a field that neither Calico nor
+// Muslin has: misspelt, or of a later release.
+func IsUnknown(p model.Problem) bool { return p.Message == unknownField }
+
 // Field says what Muslin makes of a field, and of all below it that have no
 // entry of their own.
 type Field struct {
@@ -155,7 +161,7 @@ func (f Field) judge(object string, value any, known bool) (reason, why string) 
 	case text == "": // not set
 	case slices.ContainsFunc(f.Same, func(s string) bool { return strings.EqualFold(s, text) }):
 	case !known:
-		return ReasonUnsupported, "is no field that Muslin knows: it has no effect"
+		return ReasonUnsupported, unknownField
 	case f.Default && object != "default":
 		return ReasonElsewhere, "has no effect here; set it on the object named default"
 	case !f.Effect:

@@ -39,6 +39,7 @@ type Controller struct {
 	garbage      collector
 	drainer      drainer
 	uninstalling uninstalling
+	sower        sower
 	defaultsMade bool
 	failing      bool                 // the last pass met an error
 	told         map[model.Ref]string // by events, of objects without conditions
@@ -61,7 +62,7 @@ func (c *Controller) Register(r prometheus.Registerer) error {
 			Name: "muslin_controller_condition_writes_total", Help: "Writes of conditions to objects, by kind and outcome.",
 		}, []string{"kind", "outcome"}),
 		problems: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "muslin_controller_objects_with_problems", Help: "Objects whose condition Accepted or Allocatable was last found not true.",
+			Name: "muslin_controller_objects_with_problems", Help: "Objects whose condition Accepted or Allocatable was last found not true, and those of the seed that are refused.",
 		}),
 		freed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "muslin_controller_freed_addresses_total", Help: "Addresses released because their node does not exist any more, nor a pod that has them.",
@@ -100,6 +101,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.drainer = drainer{store: c.Store, objects: c.Objects}
 	c.Objects.pods = newPodIndex() // what an earlier term knew is old
 	c.uninstalling.init()
+	c.sower = sower{objects: c.Objects, cluster: c.Cluster, log: c.Logger, hint: make(chan struct{}, 1)}
+	c.sower.look()
 	select {
 	case <-c.Cluster.Ready():
 	case <-ctx.Done():
@@ -109,6 +112,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { c.Objects.watchPods(ctx) })
 	wg.Go(func() { c.watchUninstall(ctx) })
+	wg.Go(func() { c.sower.watch(ctx) })
 	for {
 		after := c.pass(ctx)
 		if !c.wait(ctx, after) {
@@ -120,12 +124,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // pass does all that has to be done now, and says when to look again without a
 // hint. An error is logged when it comes up, not every time it is met again.
 func (c *Controller) pass(ctx context.Context) (after time.Duration) {
-	var errs []error
-	if !c.defaultsMade {
-		err := c.makeDefaults(ctx)
-		c.defaultsMade = err == nil
-		errs = append(errs, err)
-	}
+	errs := []error{c.plant(ctx)}
 	after = lookAgain
 	for _, part := range []func(context.Context) (time.Duration, error){c.drain, c.collect} {
 		again, err := part(ctx)
@@ -154,6 +153,7 @@ func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
 		return true
 	case <-c.uninstalling.hint:
 		return true
+	case <-c.sower.hint:
 	case <-c.Cluster.Changed():
 	}
 	select {
@@ -164,6 +164,25 @@ func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
 	case <-time.After(settleDelay):
 		return true
 	}
+}
+
+// plant makes the objects of the seed, and then the defaults that are absent still:
+// as long as the seed cannot be read, there might be a pool in it.
+func (c *Controller) plant(ctx context.Context) error {
+	had := c.sower.pool
+	if err := c.sower.sow(ctx); err != nil {
+		return err
+	}
+	if c.defaultsMade && (!had || c.sower.pool) {
+		return nil
+	}
+	defaults := c.Defaults
+	if c.sower.pool {
+		defaults = Defaults{}
+	}
+	err := c.makeDefaults(ctx, defaults)
+	c.defaultsMade = err == nil
+	return err
 }
 
 // drain keeps the finalizers of pools.
@@ -192,7 +211,7 @@ func (c *Controller) writeConditions(ctx context.Context) error {
 	}
 	todo, notTrue := changes(s, c.Now())
 	if c.metrics.problems != nil {
-		c.metrics.problems.Set(float64(notTrue))
+		c.metrics.problems.Set(float64(notTrue + len(c.sower.refused)))
 	}
 	var errs []error
 	for _, ch := range todo {

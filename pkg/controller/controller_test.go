@@ -36,12 +36,18 @@ func logger() *slog.Logger {
 // is called or the test ends.
 func replica(t *testing.T, name string) (stop func()) {
 	t.Helper()
-	stop, _ = measured(t, name)
+	stop, _ = measured(t, server, name)
 	return stop
 }
 
-// measured is replica, with the metrics.
-func measured(t *testing.T, name string) (stop func(), registry *prometheus.Registry) {
+func replicaOf(t *testing.T, server *kubetest.Server, name string) (stop func()) {
+	t.Helper()
+	stop, _ = measured(t, server, name)
+	return stop
+}
+
+// measured is replicaOf, with the metrics.
+func measured(t *testing.T, server *kubetest.Server, name string) (stop func(), registry *prometheus.Registry) {
 	t.Helper()
 	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
 	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: logger()})
@@ -106,6 +112,11 @@ func v3(kind, name, spec string) string {
 // shows waits until kubectl prints something that has want.
 func shows(t *testing.T, want string, args ...string) {
 	t.Helper()
+	showsOn(t, server, want, args...)
+}
+
+func showsOn(t *testing.T, server *kubetest.Server, want string, args ...string) {
+	t.Helper()
 	var out string
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if out, _ = server.Kubectl("", args...); strings.Contains(out, want) {
@@ -125,7 +136,7 @@ func eventsOf(kind string) []string {
 
 func TestController(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
-	stop, one := measured(t, "one")
+	stop, one := measured(t, server, "one")
 
 	// the defaults
 	shows(t, "10.244.0.0/16", "get", "ippool", "default-ipv4-ippool", "-o", "jsonpath={.spec}")
@@ -167,7 +178,7 @@ func TestController(t *testing.T) {
 	shows(t, "spec.kubeVirtVMAddressPersistence: Enabled has no effect", eventsOf("IPAMConfiguration")...)
 
 	// a second replica waits and takes over; it makes no default pool where one is
-	stop2, two := measured(t, "two")
+	stop2, two := measured(t, server, "two")
 	shows(t, "one", "-n", "muslin-system", "get", "lease", controller.LeaseName, "-o", "jsonpath={.spec.holderIdentity}")
 	if a, b := leads(t, one), leads(t, two); a != 1 || b != 0 {
 		t.Errorf("muslin_leader: %v of the holder of the lease, %v of the other", a, b)

@@ -63,14 +63,14 @@ func (d Defaults) objects(s model.Snapshot, guid string) []defaultObject {
 	return out
 }
 
-// makeDefaults makes what is absent and goes on after an error.
-func (c *Controller) makeDefaults(ctx context.Context) error {
+// makeDefaults makes what of d is absent and goes on after an error.
+func (c *Controller) makeDefaults(ctx context.Context, d Defaults) error {
 	guid := make([]byte, 16)
 	if _, err := rand.Read(guid); err != nil {
 		return fmt.Errorf("make a cluster GUID: %w", err)
 	}
 	var errs []error
-	for _, o := range c.Defaults.objects(c.Cluster.Snapshot(), hex.EncodeToString(guid)) {
+	for _, o := range d.objects(c.Cluster.Snapshot(), hex.EncodeToString(guid)) {
 		made, err := c.Cluster.CreateDefault(ctx, o.kind, o.name, o.spec)
 		if made {
 			c.Logger.Info("made a default object", "kind", o.kind, "name", o.name)

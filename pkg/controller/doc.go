@@ -1,5 +1,5 @@
 // Package controller does what one process has to do for the whole cluster: it
-// makes the default objects that are absent, says on IPPools, BGPPeers,
+// makes the objects of the seed and the default ones that are absent, says on IPPools, BGPPeers,
 // BGPConfigurations and BGPFilters what Muslin makes of them, frees what deleted
 // nodes held, collects addresses, handles and blocks that nobody needs any more
 // on nodes that live, and lets a deleted pool go when it is empty.
@@ -27,7 +27,9 @@
 //
 // Wire footprint: conditions Allocatable of IPPools and Accepted of the other
 // three kinds, in their status subresource; objects named default and
-// default-ipv4-ippool or default-ipv6-ippool, made once; finalizer
+// default-ipv4-ippool or default-ipv6-ippool, made once; the objects that ConfigMap
+// muslin-seed names, and that ConfigMap's annotation muslin.io/seeded, by which a fresh
+// process knows what has been dealt with (package seed); finalizer
 // projectcalico.org/ippool-finalizer of IPPools that have blocks, and with it
 // ClusterRole and ClusterRoleBinding muslin-controller-finalizer, owned by the
 // CRD of IPPools; writes and deletes of IPAM objects; Lease

@@ -34,42 +34,12 @@ func (u *uninstalling) set() {
 
 // watchUninstall watches the CRD of IPPools until ctx ends.
 func (c *Controller) watchUninstall(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := c.Objects.followCRD(ctx, func() { c.uninstalling.set(); c.dropFinalizers(ctx) }); err != nil && ctx.Err() == nil {
-			c.Logger.Debug("watch of the IPPool CRD ended", "error", err)
+	c.Objects.keepFollowing(ctx, crdPath, "ippools.projectcalico.org", func(w watched) {
+		if w.gone {
+			c.uninstalling.set()
+			c.dropFinalizers(ctx)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryAfter):
-		}
-	}
-}
-
-// followCRD calls going when the CRD is being deleted.
-func (o *Objects) followCRD(ctx context.Context, going func()) error {
-	body, err := o.client.Get().AbsPath(crdPath).SetHeader("Accept", jsonMeta).
-		Param("fieldSelector", "metadata.name=ippools.projectcalico.org").Param("watch", "true").Stream(ctx)
-	if err != nil {
-		return fmt.Errorf("watch the CRD of IPPools: %w", err)
-	}
-	defer body.Close()
-	decoder := json.NewDecoder(body)
-	for {
-		var event struct {
-			Type   string `json:"type"`
-			Object struct {
-				Metadata struct {
-					DeletionTimestamp *time.Time `json:"deletionTimestamp"`
-				} `json:"metadata"`
-			} `json:"object"`
-		}
-		if err := decoder.Decode(&event); err != nil {
-			return err
-		}
-		if event.Type == "DELETED" || event.Object.Metadata.DeletionTimestamp != nil {
-			going()
-		}
-	}
+	})
 }
 
 // leave is called when this replica stops working. If that is because Muslin

@@ -138,10 +138,6 @@ func (c *Cluster) PatchConditions(ctx context.Context, r Reported, conditions []
 // CreateDefault makes an object of a v3 kind unless one of that name exists. It
 // reports whether it made one.
 func (c *Cluster) CreateDefault(ctx context.Context, kind, name string, spec any) (created bool, err error) {
-	resource, ok := resources[kind]
-	if !ok {
-		return false, fmt.Errorf("create %s %s: not a kind that is known here", kind, name)
-	}
 	raw, err := json.Marshal(spec)
 	if err != nil {
 		return false, fmt.Errorf("encode %s %s: %w", kind, name, err)
@@ -154,14 +150,25 @@ func (c *Cluster) CreateDefault(ctx context.Context, kind, name string, spec any
 	if err != nil {
 		return false, fmt.Errorf("encode %s %s: %w", kind, name, err)
 	}
-	err = c.v3.Post().Resource(resource).Body(body).Do(ctx).Error()
+	if created, err = c.Create(ctx, kind, body); err != nil {
+		return false, fmt.Errorf("create %s %s: %w", kind, name, err)
+	}
+	return created, nil
+}
+
+// Create makes a cluster-scoped object of a v3 kind, given as JSON, unless one of
+// its name exists. It reports whether it made one. A field that the kind does not
+// have is an error, which is the server's (k8s.io/apimachinery/pkg/api/errors).
+func (c *Cluster) Create(ctx context.Context, kind string, body []byte) (created bool, err error) {
+	resource, ok := resources[kind]
+	if !ok {
+		return false, fmt.Errorf("%s is no kind that is known here", kind)
+	}
+	err = c.v3.Post().Resource(resource).Param("fieldValidation", metav1.FieldValidationStrict).Body(body).Do(ctx).Error()
 	if apierrors.IsAlreadyExists(err) {
 		return false, nil
 	}
-	if err != nil {
-		return false, fmt.Errorf("create %s %s: %w", kind, name, err)
-	}
-	return true, nil
+	return err == nil, err
 }
 
 // NodeExists asks the server whether a node exists.
