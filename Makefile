@@ -49,6 +49,10 @@ build: third-party ## build the programs into bin/
 generate: ## regenerate CRDs, deep copies and the RPC code
 	$(GO) generate ./...
 
+.PHONY: manifests
+manifests: ## write manifests/muslin.yaml; IMAGE=registry/name:tag@sha256:... is what it asks for
+	$(GO) run ./hack/manifests/cmd/manifests -image '$(IMAGE)'
+
 .PHONY: check-generate
 check-generate: generate ## fail when generated files are not current
 	@git diff --exit-code --stat -- manifests pkg || { echo "generated files differ: run make generate and commit"; exit 1; }

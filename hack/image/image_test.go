@@ -213,7 +213,7 @@ func TestBuildTwiceGivesTheSameBytes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Write(&archives[i], Product("docker.io/muslin/muslin:v0", "v0", files)); err != nil {
+		if _, err := Write(&archives[i], Product("muslin.invalid/muslin:v0", "v0", files)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -227,7 +227,7 @@ func TestWriteRefusesBadSpecs(t *testing.T) {
 		spec Spec
 		want string
 	}{
-		"no tag":          {Spec{Ref: "docker.io/muslin/muslin"}, "want registry/name:tag"},
+		"no tag":          {Spec{Ref: "muslin.invalid/muslin"}, "want registry/name:tag"},
 		"port is no tag":  {Spec{Ref: "registry:5000/muslin"}, "want registry/name:tag"},
 		"no registry":     {Spec{Ref: "muslin:v1"}, "want registry/name:tag"},
 		"relative path":   {Spec{Ref: "r/m:1", Files: []File{{Path: "bin/x"}}}, `file "bin/x"`},

@@ -10,6 +10,11 @@ import (
 	"github.com/muslin-net/muslin/hack/thirdparty"
 )
 
+// Ref is the name of the image that the manifests ask for. No registry can be of
+// domain invalid (RFC 6761), so that nobody else's image is taken for ours: it is
+// loaded by hand, or make manifests puts another name in its place.
+const Ref = "muslin.invalid/muslin:dev"
+
 // Program is one of Muslin's binaries: where its source is and where the image
 // holds it.
 type Program struct {

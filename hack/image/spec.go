@@ -25,7 +25,7 @@ const (
 // field but Ref has a meaning.
 type Spec struct {
 	// Ref is the full name that the runtime files the image under, registry
-	// and tag included: "docker.io/muslin/muslin:dev". The tag is required.
+	// and tag included: "muslin.invalid/muslin:dev". The tag is required.
 	Ref string
 
 	Entrypoint []string

@@ -14,9 +14,6 @@ import (
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
-// ImageRef is the name of the image that the manifests ask for.
-const ImageRef = "docker.io/muslin/muslin:dev"
-
 // Namespace is where Muslin is installed.
 const Namespace = "muslin-system"
 

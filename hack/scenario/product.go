@@ -41,7 +41,7 @@ func build(ctx context.Context, source string) (product, error) {
 	p := product{dir: dir, archive: filepath.Join(dir, "muslin.tar")}
 	files, err := image.Build(ctx, image.BuildOptions{Root: source, Out: dir}, image.Present(source))
 	if err == nil {
-		p.image, err = image.WriteFile(p.archive, image.Product(ImageRef, "dev", files))
+		p.image, err = image.WriteFile(p.archive, image.Product(image.Ref, "dev", files))
 	}
 	if err != nil {
 		_ = os.RemoveAll(dir)

@@ -29,7 +29,7 @@ func run(args []string) (err error) {
 	defer stop()
 	fs := flag.NewFlagSet("image", flag.ContinueOnError)
 	out := fs.String("o", "muslin.tar", "archive to write")
-	ref := fs.String("ref", "docker.io/muslin/muslin:dev", "full image name with tag")
+	ref := fs.String("ref", image.Ref, "full image name with tag")
 	root := fs.String("root", ".", "checkout of the module")
 	version := fs.String("version", "dev", "version the programs report")
 	arch := fs.String("arch", "", "GOARCH (default: this machine's)")
