@@ -1,9 +1,15 @@
 package manifests_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/muslin-net/muslin/pkg/controller/seed"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
@@ -25,6 +31,33 @@ func TestOneApplyInstalls(t *testing.T) {
 		if !strings.HasSuffix(line, " unchanged") {
 			t.Errorf("second apply: %s", line)
 		}
+	}
+}
+
+// The seed of each overlay is one that the controller takes and the API server accepts.
+func TestSeedsOfOverlays(t *testing.T) {
+	files, err := filepath.Glob("overlays/*/seed.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(file, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m corev1.ConfigMap
+			if err := yaml.UnmarshalStrict(text, &m); err != nil || m.Name != seed.Name || m.Namespace != "muslin-system" {
+				t.Fatalf("ConfigMap %s/%s, %v", m.Namespace, m.Name, err)
+			}
+			objects, refused := seed.Read(m.Data)
+			if len(objects) == 0 || len(refused) > 0 {
+				t.Fatalf("%v, refused %v", objects, refused)
+			}
+			for _, o := range objects {
+				server.MustKubectl(t, string(o.JSON), "create", "--dry-run=server", "--validate=strict", "-f", "-")
+			}
+		})
 	}
 }
 

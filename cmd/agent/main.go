@@ -24,6 +24,8 @@
 //	                   is there, else /proc/sys
 //	MUSLIN_CNI_BIN     default /host/opt/cni/bin
 //	MUSLIN_CNI_CONF    default /host/etc/cni/net.d; "none": leave it to others
+//	MUSLIN_STATE       what is kept over a restart, /var/lib/muslin if empty; the plugin
+//	                   on the host has to find it by the same path
 //	MUSLIN_CNI_EXCLUSIVE  true: move CNI configurations that sort before ours away
 package main
 
@@ -38,6 +40,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -111,10 +114,18 @@ func config() (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	var spool string
+	if state := os.Getenv("MUSLIN_STATE"); state != "" {
+		if !filepath.IsAbs(state) {
+			return agent.Config{}, fmt.Errorf("MUSLIN_STATE: %q is no absolute path", state)
+		}
+		spool = filepath.Join(state, "cni-spool")
+	}
 	return agent.Config{
 		Node:       model.NodeName(os.Getenv("NODE_NAME")),
 		Kubeconfig: os.Getenv("KUBECONFIG"),
 		Socket:     os.Getenv("MUSLIN_SOCKET"),
+		Spool:      spool,
 		HTTPAddr:   cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
 		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
 		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const root = "../.."
@@ -40,6 +42,58 @@ func TestParseImage(t *testing.T) {
 	}
 }
 
+// Each overlay renders, and differs from the base in what the docs list alone; each
+// folder is listed, and each that a distribution names is there.
+func TestOverlays(t *testing.T) {
+	objects := func(dir string) []Object {
+		text, err := Render(filepath.Join(root, "manifests", dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := Decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	folders, err := os.ReadDir(filepath.Join(root, "manifests/overlays"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, listed := objects("."), map[string]bool{}
+	for _, o := range Overlays {
+		listed[o.Name] = true
+		if diff := cmp.Diff(o.Differs, Differences(base, objects("overlays/"+o.Name))); diff != "" {
+			t.Errorf("%s: differs from the base in other fields than listed (-list +found):\n%s", o.Name, diff)
+		}
+	}
+	for _, f := range folders {
+		if !listed[f.Name()] {
+			t.Errorf("overlay %s is not listed", f.Name())
+		}
+	}
+	for _, d := range Distributions {
+		if d.Overlay != "" && !listed[d.Overlay] {
+			t.Errorf("%s names overlay %s, which is not there", d.Name, d.Overlay)
+		}
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	read := func(text string) []Object {
+		out, err := Decode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	a := read("kind: A\nmetadata: {name: a}\nspec: {x: 1, list: [{name: one, v: 1}, {name: two, v: 2}]}\n")
+	b := read("kind: A\nmetadata: {name: a}\nspec: {x: 1, list: [{name: two, v: 2}, {name: one, v: 3}], z: 2}\n---\nkind: B\nmetadata: {name: b}\nd: 1\n")
+	if diff := cmp.Diff([]string{"A/a spec.list.one.v", "A/a spec.z", "B/b d"}, Differences(a, b)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A given image is in every file and in each container, and can be replaced again.
 func TestSetImage(t *testing.T) {
 	dir := t.TempDir()
@@ -57,6 +111,9 @@ func TestSetImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := SetImage(dir, image); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "docs"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := Write(dir); err != nil {

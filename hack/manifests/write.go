@@ -16,7 +16,10 @@ func Files(root string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return map[string][]byte{"manifests/muslin.yaml": append([]byte(header), all...)}, nil
+	return map[string][]byte{
+		"manifests/muslin.yaml": append([]byte(header), all...),
+		"docs/distributions.md": DistributionsPage(),
+	}, nil
 }
 
 // Write writes them.

@@ -1,0 +1,20 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// The plugin's configuration names the spool when the state is elsewhere.
+func TestState(t *testing.T) {
+	for state, spool := range map[string]string{"": "", "/data/muslin": "/data/muslin/cni-spool"} {
+		t.Setenv("MUSLIN_STATE", state)
+		if cfg, err := config(); err != nil || cfg.Spool != spool {
+			t.Errorf("MUSLIN_STATE=%s: spool %q, %v; want %q", state, cfg.Spool, err, spool)
+		}
+	}
+	t.Setenv("MUSLIN_STATE", "data")
+	if _, err := config(); err == nil || !strings.Contains(err.Error(), "MUSLIN_STATE") {
+		t.Errorf("a relative path: %v", err)
+	}
+}

@@ -1,0 +1,166 @@
+package manifests
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Overlay is a folder below manifests/overlays.
+type Overlay struct {
+	Name, For string
+	// Differs are all fields in which its objects differ from those of the base, as
+	// Differences gives them.
+	Differs []string
+}
+
+const (
+	agentVolumes = "DaemonSet/muslin-agent spec.template.spec.volumes."
+	seedMap      = "ConfigMap/muslin-seed "
+)
+
+// Overlays are all that there are, in the order of the docs.
+var Overlays = []Overlay{
+	{"no-encap", "plain routes: one subnet, or routers that learn pods by BGP", []string{seedMap + "data.pools.yaml"}},
+	{"ipip-cross-subnet", "IPIP between subnets, plain routes within one", []string{seedMap + "data.pools.yaml"}},
+	{"vxlan", "VXLAN everywhere: networks that pass UDP alone", []string{seedMap + "data.pools.yaml"}},
+	{"route-reflector", "reflectors instead of a full mesh", []string{seedMap + "data.bgp.yaml"}},
+	{"dual-stack", "IPv4 and IPv6", []string{seedMap + "data.pools.yaml"}},
+	{"k3s", "k3s without flannel: its pod CIDR", []string{seedMap + "data.pools.yaml"}},
+	{"microk8s", "MicroK8s: the CNI directories of its snap, its pod CIDR", []string{
+		seedMap + "data.pools.yaml",
+		agentVolumes + "cni-bin.hostPath.path", agentVolumes + "cni-conf.hostPath.path",
+	}},
+}
+
+// Distribution is a way to make a Kubernetes cluster, and what Muslin needs to know
+// of it. Texts are Markdown.
+type Distribution struct {
+	Name    string
+	Without string // how it is made without a pod network of its own
+	Bin     string // where its runtime looks for CNI plugins; empty: DefaultBin
+	Conf    string // and for their configuration; empty: DefaultConf
+	PodCIDR string // where its pod CIDR is set, which the pool has to have
+	Overlay string // empty: the base, or any of the others
+	Notes   []string
+}
+
+// Where runtimes look when nothing else is said.
+const (
+	DefaultBin  = "/opt/cni/bin"
+	DefaultConf = "/etc/cni/net.d"
+)
+
+// Distributions is the table of docs/distributions.md.
+var Distributions = []Distribution{
+	{
+		Name: "kubeadm", Without: "it installs none", PodCIDR: "`--pod-network-cidr`",
+		Notes: []string{"kube-proxy's `clusterCIDR` comes from it: give the pool the same range."},
+	},
+	{
+		Name: "kind", Without: "`networking.disableDefaultCNI: true`", PodCIDR: "`networking.podSubnet` (10.244.0.0/16)",
+		Notes: []string{
+			"Load the image with `kind load image-archive dist/muslin.tar`.",
+			"Nodes are containers of one bridge: a router to peer with has to be a container of network `kind`.",
+		},
+	},
+	{
+		Name: "k3s", Without: "`--flannel-backend=none --disable-network-policy`; `--disable=servicelb` if BGP announces load balancers", PodCIDR: "`--cluster-cidr` (10.42.0.0/16)",
+		Overlay: "k3s",
+		Notes: []string{
+			"Without flannel k3s sets no CNI directories, and containerd's own hold. While flannel is on they are `/var/lib/rancher/k3s/data/cni` (older: `/var/lib/rancher/k3s/data/current/bin`) and `/var/lib/rancher/k3s/agent/etc/cni/net.d`: a node that moves from flannel has leftovers there.",
+			"`--egress-selector-mode=pod` needs podCIDRs of nodes, which Muslin's blocks are not: leave it at `agent`.",
+		},
+	},
+	{
+		Name: "RKE2", Without: "`cni: none` in `/etc/rancher/rke2/config.yaml`", PodCIDR: "`cluster-cidr` (10.42.0.0/16)", Overlay: "k3s",
+		Notes: []string{
+			"The k3s overlay is for it too: the pod CIDR is the same.",
+			"`profile: cis` enforces Pod Security: namespace muslin-system has to be exempt, or labelled privileged, as the manifests do.",
+			"The chart goes into `/var/lib/rancher/rke2/server/manifests` as a HelmChart with `spec.bootstrap: true`.",
+		},
+	},
+	{
+		Name: "k0s", Without: "`spec.network.provider: custom`", PodCIDR: "`spec.network.podCIDR` (10.244.0.0/16)",
+		Notes: []string{"Its own default is kube-router; a cluster that runs is not switched, k0s says, but made anew.", "Controllers without a kubelet reach pods by konnectivity."},
+	},
+	{
+		Name: "Talos", Without: "`cluster.network.cni.name: none`", PodCIDR: "`cluster.network.podSubnets` (10.244.0.0/16)",
+		Notes: []string{
+			"Pod Security is enforced at baseline: the namespace's label `privileged`, which the manifests have, is needed.",
+			"Pods load no kernel modules: `machine.kernel.modules` with `ipip` or `vxlan` for encapsulation.",
+			"Without kube-proxy: ConfigMap `kubernetes-services-endpoint` with KubePrism, `KUBERNETES_SERVICE_HOST: localhost`, `KUBERNETES_SERVICE_PORT: \"7445\"`.",
+			"There is no shell on a node: `muslin-agent cleanup` runs as a pod.",
+			"`cluster.extraManifests` takes a URL of `muslin.yaml`, `cluster.inlineManifests` its text.",
+		},
+	},
+	{
+		Name: "MicroK8s", Without: "`microk8s kubectl delete -f /var/snap/microk8s/current/args/cni-network/cni.yaml`", PodCIDR: "`--cluster-cidr` in `args/kube-proxy` (10.1.0.0/16)",
+		Bin: "/var/snap/microk8s/current/opt/cni/bin", Conf: "/var/snap/microk8s/current/args/cni-network", Overlay: "microk8s",
+		Notes: []string{"It runs Calico with VXLAN by default; [compat](compat.md) says what of its objects has an effect in Muslin."},
+	},
+	{
+		Name: "kOps", Without: "`spec.networking.cni: {}`", PodCIDR: "`spec.networking.podCIDR`", Overlay: "vxlan",
+		Notes: []string{"On AWS the VPC learns no routes by BGP and drops what is not its own: VXLAN, or IPIP, and the source/destination check of the instances off for plain routes."},
+	},
+	{
+		Name: "Cluster API", Without: "providers install none", PodCIDR: "`Cluster.spec.clusterNetwork.pods.cidrBlocks`",
+		Notes: []string{"A ClusterResourceSet with `muslin.yaml` in a ConfigMap, or the chart by HelmChartProxy; Machines are not healthy before there is a network, so give MachineHealthCheck's `nodeStartupTimeout` time."},
+	},
+}
+
+// DistributionsPage is docs/distributions.md.
+func DistributionsPage() []byte {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	b.WriteString("\n## At a glance\n\n| distribution | without its own network | pod CIDR: give it to the pool | overlay |\n|---|---|---|---|\n")
+	for _, d := range Distributions {
+		overlay := "none needed"
+		if d.Overlay != "" {
+			overlay = "`manifests/overlays/" + d.Overlay + "`"
+		}
+		fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", d.Name, anchor(d.Name), d.Without, d.PodCIDR, overlay)
+	}
+	b.WriteString("\n## Overlays\n\nEach is the base and what is listed, no more. The seed says what objects a cluster begins with\n([install](install.md#what-the-cluster-begins-with-the-seed)).\n\n| overlay | for | differs from the base in |\n|---|---|---|\n")
+	for _, o := range Overlays {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", o.Name, o.For, "`"+strings.Join(o.Differs, "`, `")+"`")
+	}
+	for _, d := range Distributions {
+		fmt.Fprintf(&b, "\n## %s\n\n- Made without its own network by: %s.\n- Pod CIDR: %s.\n", d.Name, d.Without, d.PodCIDR)
+		if d.Bin != "" {
+			fmt.Fprintf(&b, "- CNI plugins in `%s`, their configuration in `%s`.\n", d.Bin, d.Conf)
+		}
+		for _, n := range d.Notes {
+			b.WriteString("- " + n + "\n")
+		}
+	}
+	b.WriteString(pageTail)
+	return []byte(b.String())
+}
+
+func anchor(title string) string { return strings.ReplaceAll(strings.ToLower(title), " ", "-") }
+
+const pageHead = `<!-- Made by make manifests from hack/manifests/distributions.go; not written by hand. -->
+# Distributions
+
+What to turn off, which directories, which pod CIDR. Where nothing else is said, plugins are in ` + "`" + DefaultBin + "`" + `,
+their configuration is in ` + "`" + DefaultConf + "`" + `, and ` + "`kubectl apply -f manifests/muslin.yaml`" + ` is the install. These are facts about
+other projects, read in their documentation; the project's own tests run kubelets of kubeadm's kind alone.
+`
+
+const pageTail = `
+## Other directories
+
+The three directories of a node that a distribution may want elsewhere are volumes of the DaemonSet: ` + "`cni-bin`" + `,
+` + "`cni-conf`" + ` and ` + "`state`" + `. One patch sets them together, as
+[manifests/overlays/microk8s/paths.yaml](../manifests/overlays/microk8s/paths.yaml) does. ` + "`state`" + ` is read by the plugin as well, so it keeps its
+path in the container: with another one set ` + "`MUSLIN_STATE`" + ` on both containers, and the mount.
+
+## On every distribution
+
+- TCP 179 between nodes and to their routers; UDP 4789 for VXLAN (FelixConfiguration ` + "`vxlanPort`" + `), IP protocol 4 for IPIP,
+  UDP 3784 for BFD.
+- NetworkManager leaves pods' links and tunnels alone with ` + "`unmanaged-devices=interface-name:cali*`" + ` in a file below
+  ` + "`/etc/NetworkManager/conf.d`" + `; systemd-networkd leaves routes alone with ` + "`ManageForeignRoutes=no`" + ` in ` + "`networkd.conf`" + `.
+- firewalld: pods' range in zone ` + "`trusted`" + `, and the ports above.
+- OpenShift wants a certified operator and SecurityContextConstraints; Muslin has neither.
+`
