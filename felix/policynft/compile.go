@@ -1,8 +1,6 @@
 package policynft
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"math"
 	"slices"
@@ -33,13 +31,15 @@ const (
 // table is a Program in the library's words.
 type table struct {
 	*nftw.Table
-	portSets map[string]bool // by name
+	portSets map[string]bool   // by name
+	denials  map[string]Denial // by what their log lines begin with
+	quiet    bool              // the kernel cannot log
 }
 
 // compile turns a Program into a table. prefixes are what the names of pods'
-// interfaces begin with.
-func compile(p policy.Program, prefixes []string, m *memory) (*nftw.Table, error) {
-	t := &table{nftw.NewTable(TableName), map[string]bool{}}
+// interfaces begin with. quiet: nothing is logged.
+func compile(p policy.Program, prefixes []string, m *memory, quiet bool) (*table, error) {
+	t := &table{nftw.NewTable(TableName), map[string]bool{}, map[string]Denial{}, quiet}
 	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
 		t.Sets = append(t.Sets, m.sets(p.Sets[id], t.Table.Table)...)
 	}
@@ -47,10 +47,11 @@ func compile(p policy.Program, prefixes []string, m *memory) (*nftw.Table, error
 	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
 		c := t.Chain(string(id), nil)
 		for _, r := range p.Chains[id].Rules {
-			t.rule(c, r)
+			t.rule(c, directionOf(id), r)
 		}
 	}
-	return t.Table, t.Finish(generation)
+	slices.SortFunc(t.Chains, func(a, b *nftw.Chain) int { return strings.Compare(a.Name, b.Name) })
+	return t, t.Finish(generation)
 }
 
 // dispatch adds the base chains and the maps from interfaces to chains.
@@ -78,12 +79,17 @@ func (t *table) dispatch(endpoints map[string]policy.Endpoint, prefixes []string
 		input.Add(in, nftw.IsICMPv6(), nftw.ICMPTypes(neighborSolicit, neighborAdvert), accept)
 		input.Add(in, nftw.To(expr.VerdictJump, fromPod))
 	}
-	for name, key := range map[string]expr.MetaKey{fromPod: expr.MetaKeyIIFNAME, toPod: expr.MetaKeyOIFNAME} {
-		c := t.Chain(name, nil)
-		c.Add(nftw.Meta(key), t.Dispatch(name))
-		c.AddCommented("a pod that is not known yet", nftw.Count(), drop)
-	}
-	slices.SortFunc(t.Chains, func(a, b *nftw.Chain) int { return strings.Compare(a.Name, b.Name) })
+	t.lookUp(fromPod, egress, expr.MetaKeyIIFNAME)
+	t.lookUp(toPod, ingress, expr.MetaKeyOIFNAME)
+}
+
+// lookUp adds the chain that finds a pod's chain by its interface, and one that ends
+// what is denied in that direction.
+func (t *table) lookUp(name, direction string, key expr.MetaKey) {
+	t.Chain(deniedPrefix+direction, nil).Add(nftw.Count(), nftw.Verdict(expr.VerdictDrop))
+	c := t.Chain(name, nil)
+	c.Add(nftw.Meta(key), t.Dispatch(name))
+	t.deny(c, Denial{Direction: direction, By: unknownPod})
 }
 
 // Types of ICMPv6 (RFC 2710, RFC 4861).
@@ -104,30 +110,38 @@ func leadsTo(name string, id policy.ChainID) nftables.SetElement {
 
 // rule adds what a Rule needs: one of nft's for each IP version that it asks
 // addresses of.
-func (t *table) rule(c *nftw.Chain, r policy.Rule) {
+func (t *table) rule(c *nftw.Chain, direction string, r policy.Rule) {
+	verdict := t.verdict(direction, r)
+	if verdict == nil {
+		return
+	}
 	families := []uint8{r.Family}
 	if r.Family == 0 && len(r.Source.In)+len(r.Source.NotIn)+len(r.Destination.In)+len(r.Destination.NotIn) > 0 {
 		families = []uint8{4, 6}
 	}
 	for _, family := range families {
 		common := slices.Concat(protocol(r, family), t.side(r.Source, family, true), t.side(r.Destination, family, false))
-		c.AddCommented(comment(r), common, verdict(r))
+		c.AddCommented(comment(r.Origin.String()), common, verdict)
 	}
 }
 
-// comment says where a rule comes from.
-func comment(r policy.Rule) string { return strings.ReplaceAll(r.Origin.String(), `"`, "'") }
+// comment is text as nft can read it again.
+func comment(text string) string { return strings.ReplaceAll(text, `"`, "'") }
 
-func verdict(r policy.Rule) []expr.Any {
+// verdict is nil where a rule would only log, and the kernel cannot.
+func (t *table) verdict(direction string, r policy.Rule) []expr.Any {
 	switch r.Verdict {
 	case policy.Allow:
 		return nftw.Verdict(expr.VerdictReturn)
 	case policy.Pass:
 		return nftw.To(expr.VerdictGoto, string(r.Next))
 	case policy.Log:
-		return nftw.LogLimited("muslin-policy: ")
+		if t.quiet {
+			return nil
+		}
+		return append(nftw.AtMost(logRate, logBurst), nftw.Log(prefix("muslin-policy "+direction+" "+r.Origin.String(), ": "))...)
 	}
-	return append(nftw.Count(), nftw.Verdict(expr.VerdictDrop)...)
+	return nftw.To(expr.VerdictGoto, t.denial(Denial{Direction: direction, By: r.Origin.String()}))
 }
 
 // protocol matches what of a rule is about neither end alone.
@@ -227,8 +241,7 @@ func (t *table) portSet(ranges []policy.PortRange) string {
 	}
 	text := strings.Join(texts, ".")
 	if len(text) > longestPorts {
-		sum := sha256.Sum256([]byte(text))
-		text = hex.EncodeToString(sum[:10])
+		text = digest(text)
 	}
 	name := "ports-" + text
 	if !t.portSets[name] {

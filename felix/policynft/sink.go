@@ -2,7 +2,12 @@ package policynft
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/internal/nftw"
 	"github.com/muslin-net/muslin/felix/policy"
@@ -15,7 +20,10 @@ type Options = nftw.Options
 // from one at a time.
 type Sink struct {
 	*nftw.Writer
-	memory memory
+	memory  memory
+	quiet   bool // the kernel cannot log
+	denials atomic.Pointer[map[string]Denial]
+	log     *slog.Logger
 }
 
 // New opens the sockets. Call Run to have drift noticed, Close at the end.
@@ -24,7 +32,11 @@ func New(o Options) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{Writer: w}, nil
+	s := &Sink{Writer: w, log: o.Logger}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	return s, nil
 }
 
 // Apply makes the table that of p. prefixes are what the names of pods' interfaces
@@ -39,11 +51,29 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 		return s.Writer.Apply(ctx, nil, true)
 	}
 	s.memory.turn()
-	want, err := compile(p, prefixes, &s.memory)
+	err := s.write(ctx, p, prefixes)
+	if errors.Is(err, unix.ENOENT) && !s.quiet {
+		// What the kernel has not is most likely its modules that log.
+		s.quiet = true
+		if s.write(ctx, p, prefixes) == nil {
+			s.log.Warn("the kernel cannot log: denied packets are not seen, and rules of action Log do nothing", "error", err)
+			return nil
+		}
+		s.quiet = false
+	}
+	return err
+}
+
+func (s *Sink) write(ctx context.Context, p policy.Program, prefixes []string) error {
+	want, err := compile(p, prefixes, &s.memory, s.quiet)
 	if err != nil {
 		return fmt.Errorf("compile table inet %s: %w", TableName, err)
 	}
-	return s.Writer.Apply(ctx, want, true)
+	if err := s.Writer.Apply(ctx, want.Table, true); err != nil {
+		return err
+	}
+	s.denials.Store(&want.denials)
+	return nil
 }
 
 // Remove deletes the table in the namespace at path netns (empty: the process's

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -58,6 +59,29 @@ func (w *Writer) read(want *Table) (kernel, error) {
 		have.sets[s.Name] = &Set{Set: s.Set, Elements: readable(s, elements)}
 	}
 	return have, nil
+}
+
+// Count adds up the packets that the counters of a chain have seen. 0 if there is no such
+// chain.
+func (w *Writer) Count(chain string) (packets uint64, err error) {
+	w.apply.Lock()
+	defer w.apply.Unlock()
+	t := NewTable(w.name).Table
+	rules, err := w.conn.GetRules(t, &nftables.Chain{Table: t, Name: chain})
+	if absent(err) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, w.failed(fmt.Errorf("read chain %s of table inet %s: %w", chain, w.name, err))
+	}
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if c, ok := e.(*expr.Counter); ok {
+				packets += c.Packets
+			}
+		}
+	}
+	return packets, nil
 }
 
 // readable gives elements as they are written: intervals sorted; verdicts as such, which

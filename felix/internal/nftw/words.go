@@ -125,13 +125,26 @@ func Invalid() []expr.Any {
 	}
 }
 
-// LogLimited logs ten packets a second at most.
-func LogLimited(prefix string) []expr.Any {
-	return []expr.Any{
-		&expr.Limit{Type: expr.LimitTypePkts, Rate: 10, Unit: expr.LimitTimeSecond, Burst: 5},
-		&expr.Log{Key: 1 << unix.NFTA_LOG_PREFIX, Data: []byte(prefix)},
-	}
+// AtMost matches so many packets a second, and a burst of some before.
+func AtMost(rate uint64, burst uint32) []expr.Any {
+	return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: expr.LimitTimeSecond, Burst: burst}}
 }
+
+// Log writes a line of the kernel's log, behind a prefix of at most MaxPrefix bytes.
+func Log(prefix string) []expr.Any {
+	return []expr.Any{&expr.Log{Key: 1 << unix.NFTA_LOG_PREFIX, Data: []byte(prefix)}}
+}
+
+// LogTo hands the first bytes of a packet to whoever has bound the nflog group.
+func LogTo(group uint16, bytes uint32, prefix string) []expr.Any {
+	return []expr.Any{&expr.Log{
+		Key:   1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN | 1<<unix.NFTA_LOG_PREFIX,
+		Group: group, Snaplen: bytes, Data: []byte(prefix),
+	}}
+}
+
+// MaxPrefix is how many bytes the prefix of a log has at most (NF_LOG_PREFIXLEN).
+const MaxPrefix = 127
 
 // FirstWord is the register of 4 bytes that AddressProtocolPort loads first.
 const FirstWord = unix.NFT_REG32_00

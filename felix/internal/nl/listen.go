@@ -90,6 +90,30 @@ func (l *Listener) Drain(each func(Message)) error {
 	return errors.Join(err, controlled)
 }
 
+// Ask sends a request by the listener's own socket, for what the kernel ties to it, and
+// gives the kernel's answer. build adds the body. each sees what came before that.
+func (l *Listener) Ask(kind uint16, build func([]byte) []byte, each func(Message)) error {
+	req := EndMessage(build(AppendHeader(nil, kind, unix.NLM_F_ACK)), 0)
+	var sent error
+	if err := l.raw.Control(func(fd uintptr) {
+		sent = unix.Sendto(int(fd), req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}); err != nil {
+		return err
+	}
+	if sent != nil {
+		return fmt.Errorf("send: %w", sent)
+	}
+	answer := errors.New("the kernel does not answer")
+	err := l.Drain(func(m Message) {
+		if m.Type == unix.NLMSG_ERROR {
+			answer = ackError(m)
+			return
+		}
+		each(m)
+	})
+	return errors.Join(err, answer)
+}
+
 // take handles one datagram, false when there is none.
 func (l *Listener) take(fd int, each func(Message)) (bool, error) {
 	l.mu.Lock()
