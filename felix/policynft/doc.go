@@ -16,6 +16,9 @@
 // (types 130 to 133, 135 and 136). Sets are called as in the Program, with 4 or 6 at the
 // end; several ports of one rule are a set, "ports-…". A member of a set that comes or
 // goes is one element, of a set of ranges two, a pod two, a policy the chains that have it.
+// A rule that denies goes to a chain "deny-…", shared by all that stand for the same rule
+// of a policy, which hands ten packets a second to the nflog group LogGroup, and then to
+// "denied-ingress" or "denied-egress", which count and drop.
 // Connections of addresses that change hands are ended, by conntrack's netlink.
 //
 // How does a fresh process recognise this as ours? By the table's name; see

@@ -108,7 +108,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// blocks lack: for that it has to know the pools.
 		a.last.soft(inputs, a.cluster.Ready()), a.last.soft(a.alloc, inputs.Ready()),
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv, a.plane, a.speech,
-		a.policing.sink, task.Func("network policy", a.policing.run),
+		a.policing.sink, task.Func("network policy", a.policing.run), task.Func("denied packets", a.policing.hearDenied),
 		a.last.release(func() { a.plane.look.notify(); a.speech.look.notify() }, a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
 		task.Func("node address", a.keepAddress),
 		task.Func("status", a.reportStatus),
@@ -282,6 +282,7 @@ func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
 // status is the agent's own view.
 func (a *agent) status() Status {
 	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused(), Policy: a.policing.size()}
+	s.Policy.DeniedIngress, s.Policy.DeniedEgress = a.policing.dropped()
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())
 	}

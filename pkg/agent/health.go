@@ -106,6 +106,9 @@ type PolicySize struct {
 	Endpoints int `json:"endpoints"` // pods, whether or not a policy selects them
 	Sets      int `json:"sets"`
 	Members   int `json:"members"` // of all sets: addresses, ranges, ports
+	// Packets that were denied since the kernel was told as a whole.
+	DeniedIngress uint64 `json:"deniedIngress"`
+	DeniedEgress  uint64 `json:"deniedEgress"`
 }
 
 // run serves until ctx ends, and tries again when it cannot.

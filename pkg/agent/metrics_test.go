@@ -171,7 +171,11 @@ func TestPolicyMetrics(t *testing.T) {
 		Sets: map[policy.SetID]policy.Set{"a-1": {Addresses: make([]netip.Addr, 3)}, "n-1": {Nets: make([]policy.Range, 2)}, "p-1": {Ports: make([]policy.AddrPort, 1)}},
 	})
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(statusCollector{func() reading { return reading{Status: Status{Policy: p.size()}} }})
+	reg.MustRegister(statusCollector{func() reading {
+		s := Status{Policy: p.size()}
+		s.Policy.DeniedIngress, s.Policy.DeniedEgress = 3, 4
+		return reading{Status: s}
+	}})
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -179,10 +183,12 @@ func TestPolicyMetrics(t *testing.T) {
 	got := map[string]float64{}
 	for _, f := range families {
 		if what, ok := strings.CutPrefix(f.GetName(), "muslin_policy_"); ok {
-			got[what] = f.GetMetric()[0].GetGauge().GetValue()
+			for _, m := range f.GetMetric() {
+				got[what] += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
 		}
 	}
-	if want := map[string]float64{"chains": 1, "endpoints": 2, "sets": 3, "set_members": 6}; !maps.Equal(got, want) {
+	if want := map[string]float64{"chains": 1, "endpoints": 2, "sets": 3, "set_members": 6, "denied_total": 7}; !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -26,6 +26,7 @@ type policing struct {
 	problems problemList
 	failing  string // what the sink last complained of
 	last     atomic.Pointer[policy.Program]
+	denied   deniedList
 	tenure   tenure
 	due      []netip.Addr // whose connections are to end
 	deaf     bool         // the kernel does not tell of connections

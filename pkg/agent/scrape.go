@@ -27,6 +27,7 @@ var (
 	descEndpoints = prometheus.NewDesc("muslin_policy_endpoints", "Pods that network policy knows, whether or not one selects them.", nil, nil)
 	descSets      = prometheus.NewDesc("muslin_policy_sets", "Sets that rules of network policy name.", nil, nil)
 	descMembers   = prometheus.NewDesc("muslin_policy_set_members", "Members of all sets of network policy: addresses, ranges, ports.", nil, nil)
+	descDenied    = prometheus.NewDesc("muslin_policy_denied_total", "Packets that network policy denied, by direction.", []string{"direction"}, nil)
 	descBuild     = prometheus.NewDesc("muslin_build_info", "1; of which version the agent, the Go and the GoBGP in it are.", []string{"version", "goversion", "gobgp"}, nil)
 	descReady     = prometheus.NewDesc("muslin_ready", "1 once the agent waits for nothing, as /readyz says.", nil, nil)
 	descSessions  = prometheus.NewDesc("muslin_bgp_sessions", "Configured sessions, by kind and state.", []string{"kind", "state"}, nil)
@@ -40,7 +41,7 @@ var (
 var descs = []*prometheus.Desc{
 	descPeerUp, descPeerSince, descPeerFlaps, descPeerError, descPeerPfx, descPeerMsgs, descBFD, descSessions, descRoutes,
 	descBlocks, descRefusals, descRefused, descPolicy, descProblems, descReady, descRepairs, descSpool,
-	descChains, descEndpoints, descSets, descMembers, descBuild,
+	descChains, descEndpoints, descSets, descMembers, descDenied, descBuild,
 }
 
 // statusCollector turns a reading into metrics when it is scraped. There are few
@@ -88,6 +89,9 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		descChains: r.Policy.Chains, descEndpoints: r.Policy.Endpoints, descSets: r.Policy.Sets, descMembers: r.Policy.Members,
 	} {
 		gauge(desc, n)
+	}
+	for direction, n := range map[string]uint64{"ingress": r.Policy.DeniedIngress, "egress": r.Policy.DeniedEgress} {
+		ch <- prometheus.MustNewConstMetric(descDenied, prometheus.CounterValue, float64(n), direction)
 	}
 	gauge(descBuild, 1, r.Version, runtime.Version(), gobgp.Release())
 }

@@ -13,12 +13,14 @@ import (
 // handleShow adds what `muslinctl node show` and `explain` ask an agent for:
 //
 //	GET /show              the desired state, the RIB, and what the kernel has
+//	GET /show/denied       the packets that network policy denied, the last ones first
 //	GET /show/path?to=IP   the kernel's way to an address, and two echoes there,
 //	                       the second of size= bytes, the pods' MTU by default
 //
-// Both only read; like the rest of the mux they are served on loopback.
+// All only read; like the rest of the mux they are served on loopback.
 func (a *agent) handleShow(mux *http.ServeMux) {
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) })
+	mux.HandleFunc("GET /show/denied", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policing.denied.get()) })
 	mux.HandleFunc("GET /show/path", func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {

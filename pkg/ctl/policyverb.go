@@ -18,7 +18,7 @@ import (
 )
 
 func (t *Tool) policy() *cobra.Command {
-	return group("policy", "Understand network policy", "Understand network policy: what decides about a connection, out of all tiers and policies.", t.policyExplain())
+	return group("policy", "Understand network policy", "Understand network policy: what decides about a connection, out of all tiers and policies, and what was denied.", t.policyDenied(), t.policyExplain())
 }
 
 func (t *Tool) policyExplain() *cobra.Command {

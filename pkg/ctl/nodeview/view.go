@@ -74,6 +74,19 @@ type Chain struct {
 	Drops               bool // its policy is drop
 }
 
+// Denied is the packets of one kind that network policy denied, as far as the agent was
+// told: at most ten a second of each rule.
+type Denied struct {
+	First, Last         time.Time
+	Count               int
+	Direction           string // "ingress" or "egress", seen from Pod
+	By                  string // tier, policy, rule; or the end of a tier: "default end"
+	Pod                 string // NAMESPACE/NAME of the one at the node that policy judged; empty: not known
+	Source, Destination netip.Addr
+	Port                uint16 // at the destination; 0: none
+	Protocol            uint8
+}
+
 // Path is the way of one packet out of the node.
 type Path struct {
 	To        netip.Addr
