@@ -6,12 +6,12 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/nodeaddr"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // addressKeeper keeps the node's addresses, as its annotations tell them, to
 // what kubelet and the kernel say.
 type addressKeeper struct {
-	look    hint
 	writers map[string]string // annotation and value without a mark → who wrote it
 }
 
@@ -19,30 +19,26 @@ type addressKeeper struct {
 // Node, BGPConfiguration default or the kernel's addresses ask for it.
 func (a *agent) keepAddress(ctx context.Context, ready func()) error {
 	ready()
-	for {
-		var retry <-chan time.Time
-		if err := a.settleAddress(ctx); err != nil && ctx.Err() == nil {
+	task.Loop(ctx, func(ctx context.Context) task.Next {
+		in := a.in.gather()
+		next := task.Next{Changed: in.ofBGP}
+		if err := a.settleAddress(ctx, in.snapshot, in.host); err != nil && ctx.Err() == nil {
 			a.log.Warn("node address not recorded", "error", err)
-			retry = time.After(retryAfter)
+			next.After = retryAfter
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.address.look:
-		case <-retry:
-		}
-	}
+		return next
+	})
+	return nil
 }
 
-func (a *agent) settleAddress(ctx context.Context) error {
-	s := a.snapshot()
+func (a *agent) settleAddress(ctx context.Context, s model.Snapshot, host model.Host) error {
 	self, ok := findNode(s, a.cfg.Node)
 	if !ok {
 		return nil
 	}
 	var asking error
 	d := nodeaddr.Decide(nodeaddr.Input{
-		Node: self, Nodes: s.Nodes, Cluster: clusterAnnotations(s), Host: a.links.Host(),
+		Node: self, Nodes: s.Nodes, Cluster: clusterAnnotations(s), Host: host,
 		Writer: func(annotation, value string) string {
 			writer, err := a.writer(ctx, annotation, value)
 			if err != nil {

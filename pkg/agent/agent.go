@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +57,7 @@ type agent struct {
 	cluster   *kube.Cluster
 	alloc     *ipam.Allocator
 	links     *link.Watcher
+	in        *inputs
 	routes    *route.Reconciler
 	plane     *plane
 	policing  *policing
@@ -69,8 +69,6 @@ type agent struct {
 	address   addressKeeper
 	own       *ownProblems
 	pulses    *pulses
-	owns      hint // look again at the node's own block and tunnel addresses
-	sessions  hint // look again at the BGP sessions
 	started   time.Time
 	podMTU    mtu
 	telling   sync.Mutex  // one tells the allocator what is in use at a time
@@ -83,9 +81,9 @@ type agent struct {
 // the kernel as it is.
 func Run(ctx context.Context, cfg Config) error {
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), ipam: problemList{log: cfg.Logger}}
-	a.owns, a.sessions, a.started = newHint(), newHint(), time.Now()
+	a.started = time.Now()
 	a.origin = newOrigin(a.log)
-	a.address = addressKeeper{look: newHint(), writers: map[string]string{}}
+	a.address = addressKeeper{writers: map[string]string{}}
 	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.own, a.pulses = newOwnProblems(a.log, a.conds.changed), newPulses(a.log)
 	a.metrics = newMetrics(a.registry, a.reading)
@@ -101,15 +99,16 @@ func Run(ctx context.Context, cfg Config) error {
 			ready()
 			return a.scrapes.Run(ctx)
 		}),
-		a.links, a.routes,
-		task.Func("last state", a.last.run(a.cluster.Ready(), a.snapshot)),
+		a.links, task.Func("host", a.followHost), a.routes,
+		task.Func("last state", a.last.run(a.cluster.Ready(), a.in.gather)),
 		a.last.soft(a.cluster, nothingAwaited),
 		// The allocator is ready once it has stored what running pods have and
 		// blocks lack: for that it has to know the pools.
+		task.Func("ipam holdings", a.followHoldings),
 		a.last.soft(inputs, a.cluster.Ready()), a.last.soft(a.alloc, inputs.Ready()),
 		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv, a.plane, a.speech,
 		a.policing.sink, task.Func("network policy", a.policing.run), task.Func("denied packets", a.policing.hearDenied),
-		a.last.release(func() { a.plane.look.notify(); a.speech.look.notify() }, a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
+		a.last.release(a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
 		task.Func("node address", a.keepAddress),
 		task.Func("status", a.reportStatus),
 		task.Func("sweep", a.sweep),
@@ -169,6 +168,10 @@ func (a *agent) build() (err error) {
 	if err != nil {
 		return fmt.Errorf("adopt pods: %w", err)
 	}
+	a.in = &inputs{
+		node: a.cfg.Node, read: func() { a.readHost(); a.readHoldings() },
+		pods: &a.endpoints.set, podCIDRs: &a.podCIDRs.inUse, saved: &a.last.inForce, origin: &a.origin.view,
+	}
 	a.endpoints.told = a.tellLive
 	a.tellLive()
 	a.speech = newSpeech(a)
@@ -180,7 +183,7 @@ func (a *agent) build() (err error) {
 		return err
 	}
 	a.endpoints.why = a.policing.waiting
-	a.podCIDRs.changed = func() { a.tellLive(); a.plane.look.notify(); a.speech.look.notify() }
+	a.podCIDRs.changed = a.tellLive
 	return nil
 }
 
@@ -192,27 +195,17 @@ func (a *agent) close() {
 	}
 }
 
-// snapshot is the cluster as the API server tells it, with the blocks as the
-// allocators know them: their own writes are there at once. The floating
-// addresses of this node's pods, and those they have without IPAM, are announced
-// as borrowed ones are. The pods themselves are there if BGP asks for them.
-func (a *agent) snapshot() model.Snapshot {
-	if s, ok := a.last.snapshot(a.liveAddrs); ok {
-		return s
-	}
-	s := a.cluster.Snapshot()
-	s.Blocks, s.Borrowed = a.alloc.Blocks(), slices.Concat(a.alloc.Borrowed(), a.plane.floating.get())
-	s.Blocks = append(s.Blocks, a.podCIDRs.blocks(a.cfg.Node)...)
-	s.Workloads = a.workloads(s)
-	return s
-}
-
-// feedAllocator hands the allocator what it needs from the cluster, and tells
-// the data plane and BGP to look again, whenever the cluster or the blocks
-// change. An assignment inside a block that the node has is neither.
+// feedAllocator hands the allocator what it needs from the cluster, and then the
+// data plane and BGP what there is of it, whenever the cluster or the blocks
+// change.
 func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 	blocksKnown := a.alloc.Ready()
-	for {
+	task.Loop(ctx, func(context.Context) task.Next {
+		select {
+		case <-blocksKnown:
+			blocksKnown = nil // that is no news any more
+		default:
+		}
 		s := a.cluster.Snapshot()
 		if self, ok := findNode(s, a.cfg.Node); ok {
 			a.alloc.SetNode(self)
@@ -221,30 +214,34 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.alloc.SetReservations(s.Reserved)
 		a.alloc.SetConfig(ipamConfig(s.IPAM))
 		a.alloc.SetPools(s.Pools) // last: with them it stores what running pods have
-		held := holdingsOf(a.alloc)
+		a.readHoldings()
+		held, heldChanged := a.in.held.Get()
 		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
 		a.ipam.set(held.problems)
 		a.conds.pass(gateCluster)
+		a.in.cluster.Set(cluster{s, a.cluster.Pods()})
 		ready()
-		a.plane.look.notify()
-		a.speech.look.notify()
-		a.conds.changed.notify()
-		a.address.look.notify()
-		a.owns.notify()
-		a.last.look.notify()
-		for same := true; same; {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-a.cluster.Changed():
-				same = false
-			case <-a.alloc.Changed():
-				same = held.equal(holdingsOf(a.alloc))
-			case <-blocksKnown:
-				blocksKnown, same = nil, false
-			}
-		}
-	}
+		return task.Next{Changed: []<-chan struct{}{heldChanged, blocksKnown}}
+	}, a.cluster.Changed())
+	return nil
+}
+
+// readHoldings takes in what the allocator has by now.
+func (a *agent) readHoldings() {
+	a.in.held.Update(func() holdings {
+		return holdings{a.alloc.Blocks(), a.alloc.Borrowed(), a.alloc.Problems()}
+	})
+}
+
+// followHoldings keeps them as the allocator's. An assignment inside a block that
+// the node has changes nothing of them.
+func (a *agent) followHoldings(ctx context.Context, ready func()) error {
+	ready()
+	task.Loop(ctx, func(context.Context) task.Next {
+		a.readHoldings()
+		return task.Next{}
+	}, a.alloc.Changed())
+	return nil
 }
 
 // holdings are what of the allocator's addresses others are told about.
@@ -252,14 +249,6 @@ type holdings struct {
 	blocks   []model.Block
 	borrowed []netip.Prefix
 	problems []model.Problem
-}
-
-func holdingsOf(alloc *ipam.Allocator) holdings {
-	return holdings{alloc.Blocks(), alloc.Borrowed(), alloc.Problems()}
-}
-
-func (h holdings) equal(o holdings) bool {
-	return slices.Equal(h.blocks, o.blocks) && slices.Equal(h.borrowed, o.borrowed) && slices.Equal(h.problems, o.problems)
 }
 
 func ipamConfig(c model.IPAM) ipam.Config {

@@ -53,7 +53,8 @@ func TestSnapshotHasWhatItsRevisionStandsFor(t *testing.T) {
 	e := newEndpoints([]model.Endpoint{endpoint("old", "cali9", "10.0.0.9")})
 	e.Put(endpoint("b", "cali2", "10.0.0.2"))
 	rev := e.Put(endpoint("a", "cali1", "10.0.0.1"))
-	got, at := e.Snapshot()
+	set := e.set.Value()
+	got, at := set.list, set.rev
 	if at != rev || len(got) != 3 || got[0].HostInterface != "cali1" || got[2].HostInterface != "cali9" {
 		t.Fatalf("revision %d, want %d: %v", at, rev, got)
 	}
@@ -162,7 +163,7 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	told := 0
 	p.changed = func() { told++ }
 	p.SetPrefixes("n1", []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")})
-	if got := p.blocks("n1"); len(got) != 0 {
+	if got := asBlocks(p.inUse.Value(), "n1"); len(got) != 0 {
 		t.Fatalf("announced without a pod: %v", got)
 	}
 	d := addresses{podCIDRs: p, alloc: ipam.NewAllocator("n1", nil)}
@@ -172,7 +173,7 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0].String() != "10.244.1.2" || got[1].String() != "fd00:1::2" {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if blocks := p.blocks("n1"); len(blocks) != 2 || blocks[0].State != model.BlockConfirmed || told != 1 {
+	if blocks := asBlocks(p.inUse.Value(), "n1"); len(blocks) != 2 || blocks[0].State != model.BlockConfirmed || told != 1 {
 		t.Errorf("blocks %v, told %d times", blocks, told)
 	}
 	if handles, _ := d.Handles(t.Context()); !slices.Equal(handles, []string{"h"}) {

@@ -68,7 +68,8 @@ func (s cniServer) Run(ctx context.Context) error {
 // holder says whose an address is, as far as this node knows: somebody's of the
 // network, or one that IPAM gave out.
 func (a *agent) holder(addr netip.Addr) string {
-	if whose := felix.Holder(felix.Input{Self: a.cfg.Node, Snapshot: a.snapshot(), Host: a.links.Host()}, addr); whose != "" {
+	in := a.in.gather()
+	if whose := felix.Holder(felix.Input{Self: a.cfg.Node, Snapshot: in.snapshot, Host: in.host}, addr); whose != "" {
 		return whose
 	}
 	for _, al := range a.alloc.Allocations() {

@@ -63,8 +63,7 @@ func (p *policing) hearDenied(ctx context.Context, ready func()) error {
 	said := ""
 	for ctx.Err() == nil {
 		err := p.sink.Listen(ctx, func(k policynft.Denied) {
-			pods, _ := p.a.endpoints.Snapshot()
-			p.denied.note(k, judged(pods, k), time.Now())
+			p.denied.note(k, judged(p.a.endpoints.List(), k), time.Now())
 		})
 		if err != nil && err.Error() != said {
 			said = err.Error()

@@ -58,7 +58,7 @@ func (d *departure) fill(s *model.Snapshot, self model.NodeName, now time.Time) 
 // annotateDrain tells whoever drains the node how far the drain is.
 func (a *agent) annotateDrain(ctx context.Context) error {
 	self, ok := findNode(a.cluster.Snapshot(), a.cfg.Node)
-	said := a.speech.drained.Load()
+	said := a.speech.drained.Value()
 	if !ok || said == nil || *said == self.Annotations[AnnotationDrainState] {
 		return nil
 	}

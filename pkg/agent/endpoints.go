@@ -4,24 +4,39 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // endpoints is the set of pods attached to this node. CNI puts and deletes, the
 // data plane reads the whole set and says which revision is in the kernel.
 type endpoints struct {
-	mu       sync.Mutex
-	byKey    map[endpointKey]model.Endpoint
-	rev      uint64          // counts changes of byKey
-	settled  [writers]uint64 // the newest revision that each writer has in the kernel
-	moved    chan struct{}   // closed and replaced whenever settled grows
-	changed  hint            // for the data plane
-	toPolice hint            // for network policy
-	why      func() string   // what network policy waits for beside the kernel; nil: nothing
-	told     func()          // called after every change, before its caller goes on; nil: nobody
+	mu    sync.Mutex // one change at a time
+	byKey map[endpointKey]model.Endpoint
+	set   task.Cell[podSet]
+
+	settled task.Cell[[writers]uint64] // the newest revision that each writer has in the kernel
+	why     func() string              // what network policy waits for beside the kernel; nil: nothing
+	told    func()                     // called after every change, before its caller goes on; nil: nobody
+}
+
+// podSet is the endpoints of a revision, sorted by host interface.
+type podSet struct {
+	rev  uint64
+	list []model.Endpoint
+}
+
+// addresses are all that its pods have, floating ones too.
+func (s podSet) addresses() (out []netip.Addr) {
+	for _, p := range s.list {
+		out = append(append(out, p.Addresses...), p.FloatingIPs...)
+	}
+	return out
 }
 
 // writer is what brings endpoints into the kernel.
@@ -36,10 +51,11 @@ const (
 type endpointKey struct{ container, ifname string }
 
 func newEndpoints(adopted []model.Endpoint) *endpoints {
-	e := &endpoints{byKey: map[endpointKey]model.Endpoint{}, moved: make(chan struct{}), changed: newHint(), toPolice: newHint()}
+	e := &endpoints{byKey: map[endpointKey]model.Endpoint{}}
 	for _, ep := range adopted {
 		e.byKey[endpointKey{ep.ContainerID, ep.Interface}] = ep
 	}
+	e.publish(0)
 	return e
 }
 
@@ -56,59 +72,42 @@ func (e *endpoints) Delete(container, ifname string) uint64 {
 func (e *endpoints) edit(f func()) uint64 {
 	e.mu.Lock()
 	f()
-	e.rev++
-	rev := e.rev
+	rev := e.set.Value().rev + 1
+	e.publish(rev)
 	e.mu.Unlock()
 	if e.told != nil {
 		e.told()
 	}
-	e.changed.notify()
-	e.toPolice.notify()
 	return rev
 }
 
-// Snapshot returns every endpoint, sorted by host interface, and the revision
-// that the slice stands for.
-func (e *endpoints) Snapshot() ([]model.Endpoint, uint64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	out := make([]model.Endpoint, 0, len(e.byKey))
-	for _, ep := range e.byKey {
-		out = append(out, ep)
-	}
-	slices.SortFunc(out, func(a, b model.Endpoint) int { return cmp.Compare(a.HostInterface, b.HostInterface) })
-	return out, e.rev
+// publish makes byKey the set of a revision. The caller holds mu.
+func (e *endpoints) publish(rev uint64) {
+	list := slices.SortedFunc(maps.Values(e.byKey), func(a, b model.Endpoint) int { return cmp.Compare(a.HostInterface, b.HostInterface) })
+	e.set.Set(podSet{rev, list})
 }
 
-// List returns every endpoint.
-func (e *endpoints) List() []model.Endpoint {
-	out, _ := e.Snapshot()
-	return out
-}
+// List returns every endpoint. The slice is shared: it must not be changed.
+func (e *endpoints) List() []model.Endpoint { return e.set.Value().list }
 
 // settle records that a writer has revision rev in the kernel.
 func (e *endpoints) settle(by writer, rev uint64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if rev <= e.settled[by] {
-		return
-	}
-	e.settled[by] = rev
-	close(e.moved)
-	e.moved = make(chan struct{})
+	e.settled.Update(func() [writers]uint64 {
+		settled := e.settled.Value()
+		settled[by] = max(settled[by], rev)
+		return settled
+	})
 }
 
 // Settled waits until the kernel has revision rev, routes and policy.
 func (e *endpoints) Settled(ctx context.Context, rev uint64) error {
 	for {
-		e.mu.Lock()
-		done, moved := slices.Min(e.settled[:]) >= rev, e.moved
-		e.mu.Unlock()
-		if done {
+		settled, changed := e.settled.Get()
+		if slices.Min(settled[:]) >= rev {
 			return nil
 		}
 		select {
-		case <-moved:
+		case <-changed:
 		case <-ctx.Done():
 			return e.lacking(ctx.Err(), rev)
 		}
@@ -117,11 +116,10 @@ func (e *endpoints) Settled(ctx context.Context, rev uint64) error {
 
 // lacking says which writer an endpoint waits for.
 func (e *endpoints) lacking(err error, rev uint64) error {
-	e.mu.Lock()
-	plane, policy := e.settled[writerPlane] >= rev, e.settled[writerPolicy] >= rev
-	e.mu.Unlock()
+	settled := e.settled.Value()
+	policy := settled[writerPolicy] >= rev
 	switch {
-	case !plane:
+	case settled[writerPlane] < rev:
 		return fmt.Errorf("host routes and rules are not in the kernel yet: %w", err)
 	case !policy && e.why != nil && e.why() != "":
 		return fmt.Errorf("%s: %w", e.why(), err)

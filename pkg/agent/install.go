@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cniinstall"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // installAgain is how often the CNI directories are looked at: other installers
@@ -54,20 +55,17 @@ func (a *agent) installCNI(ctx context.Context, ready func()) error {
 		<-ctx.Done()
 		return nil
 	}
-	for pluginToo := true; ; {
+	pluginToo := true
+	task.Loop(ctx, func(context.Context) task.Next {
 		problems := a.installOnce(pluginToo)
 		a.own.install.set(problems)
 		pluginToo = slices.ContainsFunc(problems, func(p model.Problem) bool { return p.Reason == fileNotWritten })
-		wait := installAgain
 		if pluginToo {
-			wait = retryAfter
+			return task.Next{After: retryAfter}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
-		}
-	}
+		return task.Next{After: installAgain}
+	})
+	return nil
 }
 
 // installOnce does what can be done, and returns what cannot. The plugin is

@@ -176,7 +176,7 @@ func TestASocketThatCannotBeOpened(t *testing.T) {
 	dir := t.TempDir()
 	a.cfg.Spool, a.cfg.Socket = filepath.Join(dir, "spool"), filepath.Join(dir, "run", "agent.sock")
 	put(t, filepath.Dir(a.cfg.Socket), "")
-	a.endpoints, a.podCIDRs, a.metrics = newEndpoints(nil), newPodCIDRs(), newMetrics(prometheus.NewRegistry(), func() reading { return reading{} })
+	a.in, a.endpoints, a.podCIDRs, a.metrics = &inputs{}, newEndpoints(nil), newPodCIDRs(), newMetrics(prometheus.NewRegistry(), func() reading { return reading{} })
 	server := a.cniTasks()[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

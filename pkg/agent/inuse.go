@@ -15,10 +15,7 @@ func (a *agent) tellLive() {
 	a.telling.Lock() // who comes last tells the latest
 	defer a.telling.Unlock()
 	live := liveAddresses(a.endpoints.List(), a.podCIDRs.foreign())
-	if a.plane != nil {
-		live = append(live, liveTunnels(a.cfg.Node, a.plane.tunnelBook.get())...)
-	}
-	a.alloc.SetLive(live)
+	a.alloc.SetLive(append(live, liveTunnels(a.cfg.Node, a.in.tunnels.Value())...))
 }
 
 // liveAddresses are the addresses of pods that IPAM has to know: not those that

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -41,10 +40,9 @@ type lastState struct {
 	log      *slog.Logger
 	patience time.Duration
 	problems problemList
-	look     hint // the state may be another one
 
 	mu      sync.Mutex // one of use and release at a time
-	inForce atomic.Pointer[savedState]
+	inForce task.Cell[*savedState]
 	open    chan struct{} // closed once the state on disk is in force
 	over    chan struct{} // closed once the cluster's own is
 }
@@ -52,18 +50,8 @@ type lastState struct {
 func newLastState(path string, node model.NodeName, log *slog.Logger, changed hint) *lastState {
 	return &lastState{
 		path: path, node: node, log: log, patience: lastPatience, problems: problemList{log: log, changed: changed},
-		look: newHint(), open: make(chan struct{}), over: make(chan struct{}),
+		open: make(chan struct{}), over: make(chan struct{}),
 	}
-}
-
-// snapshot gives the state on disk while it is in force; live are the addresses
-// of the node's running pods.
-func (l *lastState) snapshot(live func() []netip.Addr) (model.Snapshot, bool) {
-	saved := l.inForce.Load()
-	if saved == nil {
-		return model.Snapshot{}, false
-	}
-	return ofPods(saved.Snapshot, l.node, live()), true
 }
 
 // ofPods leaves out what of a node's own is there for no running pod: a block may
@@ -88,8 +76,8 @@ func ofPods(s model.Snapshot, self model.NodeName, live []netip.Addr) model.Snap
 }
 
 // run puts the state on disk in force if the cluster is not known in time, and
-// keeps the file from then on; now gives the state as the cluster is known.
-func (l *lastState) run(cluster <-chan struct{}, now func() model.Snapshot) func(context.Context, func()) error {
+// keeps the file from then on; gather gives the state as the cluster is known.
+func (l *lastState) run(cluster <-chan struct{}, gather func() gathered) func(context.Context, func()) error {
 	return func(ctx context.Context, ready func()) error {
 		ready()
 		select {
@@ -104,7 +92,7 @@ func (l *lastState) run(cluster <-chan struct{}, now func() model.Snapshot) func
 			return nil
 		case <-l.over:
 		}
-		l.keep(ctx, now)
+		l.keep(ctx, gather)
 		return nil
 	}
 }
@@ -125,18 +113,19 @@ func (l *lastState) use() {
 			Message: fmt.Sprintf("the API server cannot be reached, and there is no state of before to go on with: %v", err)}})
 		return
 	}
-	l.inForce.Store(&saved)
+	l.inForce.Set(&saved)
 	l.problems.set([]model.Problem{{Object: ref, Field: l.path, Reason: "LastState",
 		Message: "the API server cannot be reached: BGP and routes are by the state of " + saved.Time.UTC().Format(time.RFC3339) + ", and no pod can start"}})
 	close(l.open)
 }
 
 // keep writes the state whenever it is another one, until ctx ends.
-func (l *lastState) keep(ctx context.Context, now func() model.Snapshot) {
+func (l *lastState) keep(ctx context.Context, gather func() gathered) {
 	var written [sha256.Size]byte
 	var at time.Time
-	for {
-		text, sum, err := encodeState(now(), l.node, time.Now())
+	task.Loop(ctx, func(ctx context.Context) task.Next {
+		in := gather()
+		text, sum, err := encodeState(in.snapshot, l.node, time.Now())
 		if err == nil && (sum != written || time.Since(at) >= lastAnew) {
 			if err = writeState(l.path, text); err == nil {
 				written, at = sum, time.Now()
@@ -144,13 +133,8 @@ func (l *lastState) keep(ctx context.Context, now func() model.Snapshot) {
 		}
 		l.tell(err)
 		pause(ctx, lastPace)
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.look:
-		case <-time.After(lastAnew):
-		}
-	}
+		return task.Next{After: lastAnew, Changed: in.ofBGP}
+	})
 }
 
 func (l *lastState) tell(err error) {
@@ -164,7 +148,7 @@ func (l *lastState) tell(err error) {
 
 // release is the task that later ones wait behind: it is ready once all of known
 // are, and the cluster's own state is in force again.
-func (l *lastState) release(look func(), known ...<-chan struct{}) task.Task {
+func (l *lastState) release(known ...<-chan struct{}) task.Task {
 	return task.Func("cluster in force", func(ctx context.Context, ready func()) error {
 		for _, k := range known {
 			select {
@@ -174,7 +158,6 @@ func (l *lastState) release(look func(), known ...<-chan struct{}) task.Task {
 			}
 		}
 		l.end()
-		look()
 		ready()
 		<-ctx.Done()
 		return nil
@@ -185,7 +168,8 @@ func (l *lastState) release(look func(), known ...<-chan struct{}) task.Task {
 func (l *lastState) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if old := l.inForce.Swap(nil); old != nil {
+	old := l.inForce.Value()
+	if l.inForce.Set(nil) {
 		l.log.Info("cluster known again", "lastState", old.Time)
 	}
 	l.problems.set(nil)
@@ -230,13 +214,3 @@ func (s *softTask) Run(ctx context.Context) error {
 
 // nothingAwaited is closed.
 var nothingAwaited = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
-
-// liveAddrs are the addresses of the node's running pods, floating ones too.
-func (a *agent) liveAddrs() []netip.Addr {
-	var out []netip.Addr
-	pods, _ := a.endpoints.Snapshot()
-	for _, p := range pods {
-		out = append(append(out, p.Addresses...), p.FloatingIPs...)
-	}
-	return out
-}

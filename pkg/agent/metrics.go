@@ -99,11 +99,12 @@ func (a *agent) reading() reading {
 			"tunnel": a.plane.tunnels.Drift(), "podlink": a.plane.podLinks.Drift(),
 		},
 	}
-	if speaker := a.speech.speaker.Load(); speaker != nil {
-		r.learned = speaker.Routes()
+	in := a.in.gather()
+	if in.rib.speaker != nil {
+		r.learned = in.rib.speaker.Routes()
 	}
-	if config := a.speech.asked.Load(); config != nil && !a.cfg.MeshPeers {
-		r.plain = plainPeers(config.Peers, a.snapshot().Nodes)
+	if in.told != nil && !a.cfg.MeshPeers {
+		r.plain = plainPeers(in.told.Peers, in.snapshot.Nodes)
 	}
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -22,20 +23,10 @@ func (a *agent) fillNodeStatuses(ctx context.Context, ready func()) error {
 	ready()
 	due := map[string]time.Time{}
 	asked := map[string]kube.StatusRequest{}
-	for {
-		requests := a.cluster.StatusRequests()
-		wait := a.answerDue(ctx, requests, asked, due)
-		var next <-chan time.Time
-		if wait > 0 {
-			next = time.After(wait)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.cluster.StatusRequestsChanged():
-		case <-next:
-		}
-	}
+	task.Loop(ctx, func(ctx context.Context) task.Next {
+		return task.Next{After: a.answerDue(ctx, a.cluster.StatusRequests(), asked, due)}
+	}, a.cluster.StatusRequestsChanged())
+	return nil
 }
 
 // answerDue answers the requests whose time has come, and those that are new or
@@ -97,8 +88,9 @@ func (a *agent) nodeStatus(r kube.StatusRequest) kube.NodeStatus {
 		out.BGP = sessionsOf(a.speech.peers())
 	}
 	if r.Wants(kube.ClassRoutes) {
-		learned, _ := a.speech.learned()
-		out.Routes = routesOf(a.plane.desired(), learned, a.links.Host())
+		in := a.in.gather()
+		learned, _ := in.rib.routes()
+		out.Routes = routesOf(a.plane.desired(), learned, in.host)
 	}
 	return out
 }

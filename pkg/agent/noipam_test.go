@@ -13,7 +13,7 @@ import (
 func TestGivenAddressesAreNotAdopted(t *testing.T) {
 	lent, given := endpoint("lent", "cali1", "10.9.0.1"), endpoint("given", "cali2", "10.9.0.2", "fd00::2")
 	given.WithoutIPAM = "k8s-pod-network"
-	a := &agent{alloc: ipam.NewAllocator("n1", nil), endpoints: newEndpoints([]model.Endpoint{lent, given}), podCIDRs: newPodCIDRs()}
+	a := &agent{alloc: ipam.NewAllocator("n1", nil), endpoints: newEndpoints([]model.Endpoint{lent, given}), podCIDRs: newPodCIDRs(), in: &inputs{}}
 	a.tellLive()
 	if got := fmt.Sprint(a.alloc.Borrowed()); got != "[10.9.0.1/32]" {
 		t.Errorf("borrowed %s, want the one address that IPAM gave", got)
@@ -21,7 +21,7 @@ func TestGivenAddressesAreNotAdopted(t *testing.T) {
 	if got := a.alloc.Addresses(model.HandlePrefix + "given"); len(got) != 0 {
 		t.Errorf("a handle holds %v, which IPAM did not give", got)
 	}
-	if pods, _ := a.endpoints.Snapshot(); len(pods) != 2 || len(pods[1].Addresses) != 2 {
+	if pods := a.endpoints.List(); len(pods) != 2 || len(pods[1].Addresses) != 2 {
 		t.Errorf("the data plane has %+v, want both pods with all addresses", pods)
 	}
 	node := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}

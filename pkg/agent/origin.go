@@ -11,6 +11,7 @@ import (
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 const (
@@ -28,13 +29,19 @@ type origin struct {
 	log *slog.Logger
 	now func() time.Time
 
+	view task.Cell[originView]
+
 	mu       sync.Mutex
-	check    bgp.OriginCheck
-	listed   bool // the blocks of all nodes are known
-	stale    bool // and there may be newer ones, for the API server cannot be reached
 	passed   []model.Learned
 	standing map[bgp.Refusal]standing
 	counts   map[string]uint64 // by reason
+}
+
+// originView is what IPAM's blocks say of who may announce what.
+type originView struct {
+	check  bgp.OriginCheck
+	listed bool // the blocks of all nodes are known
+	stale  bool // the API server cannot be reached: blocks may have changed since
 }
 
 // standing is a refusal that is in force.
@@ -44,7 +51,9 @@ type standing struct {
 }
 
 func newOrigin(log *slog.Logger) *origin {
-	return &origin{log: log, now: time.Now, check: bgp.OriginCheck{Mode: bgp.OriginOff}, standing: map[bgp.Refusal]standing{}, counts: map[string]uint64{}}
+	o := &origin{log: log, now: time.Now, standing: map[bgp.Refusal]standing{}, counts: map[string]uint64{}}
+	o.view.Set(originView{check: bgp.OriginCheck{Mode: bgp.OriginOff}})
+	return o
 }
 
 // asksForOrigin reports whether the check is on, for which the blocks of all
@@ -67,30 +76,28 @@ func (o *origin) learn(s model.Snapshot, self model.NodeName, own []model.Block,
 		s.Lent, s.LentKnown = all.Lent, all.Listed
 		check = bgp.NewOriginCheck(s, self)
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if check.Mode != o.check.Mode {
+	if check.Mode != o.view.Value().check.Mode {
 		o.log.Info("route origin check", "mode", string(check.Mode))
 	}
-	o.check, o.listed, o.stale = check, all.Listed, all.Stale
+	o.view.Set(originView{check, all.Listed, all.Stale})
 }
 
 // pass gives the routes that may be installed. What is installed already stays
 // while the blocks are not known, or not known to be current.
-func (o *origin) pass(learned []model.Learned) []model.Learned {
+func (o *origin) pass(v originView, learned []model.Learned) []model.Learned {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var refused []bgp.Refusal
 	out := learned
 	switch {
-	case o.check.Mode == bgp.OriginOff:
-	case !o.listed && o.check.Mode == bgp.OriginWarn:
-	case !o.listed: // what is held back is not refused: its block may be named in a moment
-		out, _ = o.check.Apply(learned, o.installed())
-	case o.stale:
-		out, refused = o.check.Apply(learned, o.installed())
+	case v.check.Mode == bgp.OriginOff:
+	case !v.listed && v.check.Mode == bgp.OriginWarn:
+	case !v.listed: // what is held back is not refused: its block may be named in a moment
+		out, _ = v.check.Apply(learned, o.installed())
+	case v.stale:
+		out, refused = v.check.Apply(learned, o.installed())
 	default:
-		out, refused = o.check.Apply(learned, nil)
+		out, refused = v.check.Apply(learned, nil)
 	}
 	o.passed = out
 	o.stand(refused)
@@ -139,7 +146,7 @@ func (o *origin) count() {
 	if len(fresh) > 0 {
 		slices.SortFunc(fresh, compareRefusals)
 		r := fresh[0]
-		o.log.Warn("ipam does not confirm the origin of routes", "mode", string(o.check.Mode), "count", len(fresh),
+		o.log.Warn("ipam does not confirm the origin of routes", "mode", string(o.view.Value().check.Mode), "count", len(fresh),
 			"first", r.Prefix.String(), "nexthop", r.NextHop.String(), "from", r.From.String(), "reason", r.Reason)
 	}
 }
@@ -172,9 +179,10 @@ func (o *origin) status() OriginStatus {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count()
-	s := OriginStatus{Mode: o.check.Mode, Total: map[string]uint64{bgp.ReasonNoBlock: 0, bgp.ReasonWrongOwner: 0, bgp.ReasonNotBehind: 0}}
-	if o.check.Mode != bgp.OriginOff {
-		s.Waiting, s.Stale = !o.listed, o.stale
+	v := o.view.Value()
+	s := OriginStatus{Mode: v.check.Mode, Total: map[string]uint64{bgp.ReasonNoBlock: 0, bgp.ReasonWrongOwner: 0, bgp.ReasonNotBehind: 0}}
+	if v.check.Mode != bgp.OriginOff {
+		s.Waiting, s.Stale = !v.listed, v.stale
 	}
 	for reason, n := range o.counts {
 		s.Total[reason] = n

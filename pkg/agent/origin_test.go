@@ -47,7 +47,7 @@ func TestOriginStandsBetweenSpeakerAndKernel(t *testing.T) {
 	o.now = func() time.Time { return now }
 	expect := func(when, want string, standing int, total uint64) {
 		t.Helper()
-		if got := texts(o.pass([]model.Learned{good, bad, outside})); got != want {
+		if got := texts(o.pass(o.view.Value(), []model.Learned{good, bad, outside})); got != want {
 			t.Errorf("%s: passes %s, want %s", when, got, want)
 		}
 		if s := o.status(); s.Standing != standing || s.Total[bgp.ReasonNoBlock] != total {
@@ -95,7 +95,7 @@ func TestOriginKnowsOwnBlocksBest(t *testing.T) {
 	o := newOrigin(slog.New(slog.DiscardHandler))
 	own := []model.Block{{CIDR: netip.MustParsePrefix("10.244.1.0/26"), Node: "n1"}}
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", own, blocksOf("10.244.2.0/26", "n1"))
-	got := texts(o.pass([]model.Learned{heardOf("10.244.1.0/26", "192.0.2.2"), heardOf("10.244.2.0/26", "192.0.2.254")}))
+	got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.1.0/26", "192.0.2.2"), heardOf("10.244.2.0/26", "192.0.2.254")}))
 	if got != "" {
 		t.Errorf("passes %s: the first is this node's own block, the second no longer is one", got)
 	}
@@ -108,10 +108,10 @@ func TestOriginGivesNewBlocksTime(t *testing.T) {
 	o := newOrigin(slog.New(slog.DiscardHandler))
 	o.now = func() time.Time { return now }
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", nil, blocksOf())
-	o.pass([]model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})
+	o.pass(o.view.Value(), []model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})
 	now = now.Add(originGrace / 2)
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", nil, blocksOf("10.244.2.0/26", "n2"))
-	if got := texts(o.pass([]model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})); got != "10.244.2.0/26 " {
+	if got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})); got != "10.244.2.0/26 " {
 		t.Errorf("passes %q", got)
 	}
 	now = now.Add(time.Hour)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // tunnelEnd is this node's end of a kind of tunnel.
@@ -44,32 +44,30 @@ const tunnelLinger = 30 * time.Second
 func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	ready()
 	unwanted := map[ipam.Tunnel]time.Time{}
-	for {
-		var retry <-chan time.Time
-		s := a.cluster.Snapshot()
-		// Without a Node object what this node claims is taken from it at once.
-		if self, ok := findNode(s, a.cfg.Node); ok && !s.IPAM.Locked {
-			if !a.podCIDRs.used.Load() {
-				a.claimFirst(ctx, s)
-			}
-			for _, end := range tunnelEnds {
-				wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
-				if err != nil && ctx.Err() == nil {
-					a.log.Warn("tunnel address not settled", "tunnel", string(end.tunnel), "error", err)
-					wait = retryAfter
-				}
-				if wait > 0 {
-					retry = time.After(wait)
-				}
-			}
+	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
+		_, upChanged := a.plane.up.Get()
+		_, heldChanged := a.in.held.Get()
+		_, podCIDRsChanged := a.in.podCIDRs.Get()
+		s, changed := a.in.cluster.Get()
+		next.Changed = []<-chan struct{}{upChanged, heldChanged, podCIDRsChanged, changed}
+		self, ok := findNode(s.Snapshot, a.cfg.Node)
+		if !ok || s.IPAM.Locked { // without a Node object what this node claims is taken from it at once
+			return next
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.owns:
-		case <-retry:
+		if !a.podCIDRs.used.Load() {
+			a.claimFirst(ctx, s.Snapshot)
 		}
-	}
+		for _, end := range tunnelEnds {
+			wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)
+			if err != nil && ctx.Err() == nil {
+				a.log.Warn("tunnel address not settled", "tunnel", string(end.tunnel), "error", err)
+				wait = retryAfter
+			}
+			next = next.Within(wait)
+		}
+		return next
+	})
+	return nil
 }
 
 // addressTunnel settles one tunnel; a positive duration says when to look
@@ -111,8 +109,9 @@ func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request ipam.Requ
 	if err != nil || len(got) == 0 {
 		return err
 	}
-	a.plane.tunnelBook.want(end, got[0])
-	if got[0] == now || !a.plane.tunnelBook.isUp(end, got[0]) {
+	a.setTunnel(end, got[0])
+	up := a.plane.up.Value()
+	if got[0] == now || *end.of(&up) != got[0] {
 		return nil
 	}
 	return a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: got[0].String()})
@@ -124,57 +123,18 @@ func (a *agent) retireTunnel(ctx context.Context, end tunnelEnd) error {
 	if err := a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: ""}); err != nil {
 		return err
 	}
-	a.plane.tunnelBook.want(end, netip.Addr{})
+	a.setTunnel(end, netip.Addr{})
 	return a.alloc.Release(ctx, end.tunnel.Handle(a.cfg.Node))
 }
 
-// tunnelBook holds the node's tunnel addresses: the ones it has, and the ones
-// whose device stands.
-type tunnelBook struct {
-	mu     sync.Mutex
-	wanted felix.TunnelAddresses
-	up     felix.TunnelAddresses
-	look   hint   // of whoever makes the devices
-	told   func() // of whoever knows the addresses in use
-	said   hint   // of whoever tells the other nodes
-}
-
-// want records an address that the node has for a tunnel, the zero one that it
-// has none.
-func (b *tunnelBook) want(end tunnelEnd, addr netip.Addr) {
-	b.mu.Lock()
-	place := end.of(&b.wanted)
-	news := *place != addr
-	*place = addr
-	b.mu.Unlock()
-	if news {
-		b.told()
-		b.look.notify()
+// setTunnel records an address that the node has for a tunnel, the zero one that
+// it has none.
+func (a *agent) setTunnel(end tunnelEnd, addr netip.Addr) {
+	own := a.in.tunnels.Value()
+	*end.of(&own) = addr
+	if a.in.tunnels.Set(own) {
+		a.tellLive()
 	}
-}
-
-func (b *tunnelBook) get() felix.TunnelAddresses {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.wanted
-}
-
-// stands records whose devices stand after the kernel has the state that was
-// made for the addresses in own.
-func (b *tunnelBook) stands(own felix.TunnelAddresses, host model.Host) {
-	up := felix.ReadyTunnels(own, host)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.up != up {
-		b.up = up
-		b.said.notify()
-	}
-}
-
-func (b *tunnelBook) isUp(end tunnelEnd, addr netip.Addr) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return *end.of(&b.up) == addr
 }
 
 // claimFirst sees to it that this node has a block of each family it has pools

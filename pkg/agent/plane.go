@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/muslin-net/muslin/felix/sysctl"
 	"github.com/muslin-net/muslin/felix/tunnel"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // sink is a room that is told the whole desired state.
@@ -34,7 +34,6 @@ type sink struct {
 // and rules have one writer.
 type plane struct {
 	a        *agent
-	look     hint
 	nft      *nft.Reconciler
 	tunnels  *tunnel.Reconciler
 	podLinks *podlink.Reconciler
@@ -42,19 +41,13 @@ type plane struct {
 	sinks    []sink
 	problems problemList
 	ready    chan struct{}
-	// tunnelBook has this node's tunnel addresses, known here before the API
-	// server knows them.
-	tunnelBook tunnelBook
-	failing    map[string]string // sink → what it last complained of
-	last       atomic.Pointer[felix.State]
-	floating   floatingBook
-	seen       uint64           // version of the host that the last step worked with
-	workloads  []model.Workload // that the last step knew of
+	failing  map[string]string // sink → what it last complained of
+	last     atomic.Pointer[felix.State]
+	up       task.Cell[felix.TunnelAddresses] // those of this node whose device stands
 }
 
 func newPlane(a *agent) (*plane, error) {
-	p := &plane{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
-	p.tunnelBook.look, p.tunnelBook.said, p.tunnelBook.told = p.look, a.owns, a.tellLive
+	p := &plane{a: a, problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
 	var err error
 	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -88,66 +81,26 @@ func (p *plane) Close() error {
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
-	for ctx.Err() == nil {
-		p.a.pulses.begin(p.String())
-		retry := p.step(ctx)
-		p.a.pulses.rest(p.String())
-		for again := false; !again; {
-			again = p.await(ctx, retry)
-		}
-	}
+	task.Loop(ctx, p.a.pulses.round(p.String(), p.step),
+		p.a.routes.Changed(), p.nft.Changed(), p.tunnels.Changed(), p.podLinks.Changed(), p.radv.Changed())
 	return nil
 }
 
-// await waits for something to happen, and reports whether it is news: a step
-// takes in what the kernel has told by then, and is told of it once more.
-func (p *plane) await(ctx context.Context, retry <-chan time.Time) bool {
-	select {
-	case <-ctx.Done():
-	case <-p.look:
-	case <-p.a.endpoints.changed:
-	case <-p.a.links.Changed():
-		_, version := p.a.links.Look()
-		return version != p.seen
-	case <-p.a.routes.Changed():
-	case <-p.nft.Changed():
-	case <-p.tunnels.Changed():
-	case <-p.podLinks.Changed():
-	case <-p.radv.Changed():
-	case <-retry:
-	}
-	return true
-}
-
-// step brings the kernel from whatever it is to what it should be. A non-nil
-// channel says when to try again what failed.
-func (p *plane) step(ctx context.Context) <-chan time.Time {
+// step brings the kernel from whatever it is to what it should be, and asks for
+// another try of what failed.
+func (p *plane) step(ctx context.Context) task.Next {
 	news := p.a.metrics.news.Swap(0)
-	pods, rev := p.a.endpoints.Snapshot()
-	learned, heard := p.a.speech.learned()
+	in := p.a.in.gather()
+	next := task.Next{Changed: in.all}
+	learned, heard := in.rib.routes()
 	p.a.collector.heard(len(learned))
-	own := p.tunnelBook.get()
-	host, version := p.a.links.Look()
-	if version != p.seen {
-		p.seen = version
-		p.a.apiConns.host(host)
-		p.a.address.look.notify()
-	}
-	if p.a.speech.ways.stale(host, pods) {
-		p.a.speech.look.notify()
-	}
-	snapshot := p.a.snapshot()
-	if !reflect.DeepEqual(snapshot.Workloads, p.workloads) {
-		p.workloads = snapshot.Workloads
-		p.a.speech.look.notify()
-	}
-	speakers := p.a.speech.speakers(snapshot)
+	peers, pods := in.peers(p.a.cfg.Node), in.pods.list
 	state, problems := felix.Desired(felix.Input{
-		Self: p.a.cfg.Node, Snapshot: snapshot,
-		Learned: p.a.origin.pass(learned), LearnedSynced: heard,
-		Host: host, HostSynced: true,
+		Self: p.a.cfg.Node, Snapshot: in.snapshot,
+		Learned: p.a.origin.pass(in.origin, learned), LearnedSynced: heard,
+		Host: in.host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: own, PeerWays: p.a.speech.peerWays(), Unnumbered: p.a.speech.unnumbered(), Speakers: speakers,
+		OwnTunnels: in.tunnels, PeerWays: peers.ways, Unnumbered: peers.unnumbered, Speakers: peers.pods,
 	})
 	p.problems.set(problems)
 	p.a.podMTU.set(state.MTU.Pod)
@@ -158,17 +111,20 @@ func (p *plane) step(ctx context.Context) <-chan time.Time {
 	}
 	p.a.metrics.carries(news, outcome < failed, time.Now())
 	if outcome < failed {
-		p.tunnelBook.stands(own, p.a.links.Host())
-		p.a.endpoints.settle(writerPlane, rev)
-		if p.floating.set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(pods, p.a.cluster.Snapshot().Pools))) {
-			p.a.speech.look.notify()
-		}
-		p.up()
+		p.carries(in, state)
 	}
-	if outcome == carried {
-		return nil
+	if outcome != carried {
+		next.After = retryAfter
 	}
-	return time.After(retryAfter)
+	return next
+}
+
+// carries tells what the kernel has, once it has the state that in asks for.
+func (p *plane) carries(in gathered, state felix.State) {
+	p.up.Set(felix.ReadyTunnels(in.tunnels, p.a.links.Host()))
+	p.a.endpoints.settle(writerPlane, in.pods.rev)
+	p.a.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(in.pods.list, in.cluster.Pools)))
+	p.pass()
 }
 
 // desired is the state that the sinks were told last. It must not be changed.
@@ -209,8 +165,8 @@ func judge(s sink, err error, pods []model.Endpoint) int {
 	return partial
 }
 
-// up opens the gate of what waits for the data plane, once.
-func (p *plane) up() {
+// pass opens the gate of what waits for the data plane, once.
+func (p *plane) pass() {
 	select {
 	case <-p.ready:
 	default:

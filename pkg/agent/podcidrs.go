@@ -8,6 +8,7 @@ import (
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // podCIDRs gives out addresses of node.spec.podCIDRs. Most clusters have such
@@ -16,8 +17,9 @@ import (
 type podCIDRs struct {
 	*ipam.PodCIDRs
 	used    atomic.Bool
+	inUse   task.Cell[[]netip.Prefix]
 	outside atomic.Pointer[[]netip.Prefix] // those that no pool gives addresses out of
-	changed func()                         // tells IPAM, the data plane and BGP to look again
+	changed func()                         // tells IPAM to look again
 }
 
 // foreign are the prefixes whose addresses are not IPAM's to store.
@@ -75,7 +77,9 @@ func (p *podCIDRs) assign(r cniserver.AddressRequest) ([]netip.Addr, error) {
 }
 
 func (p *podCIDRs) use() {
-	if !p.used.Swap(true) {
+	first := !p.used.Swap(true)
+	p.inUse.Set(p.Prefixes())
+	if first {
 		p.changed()
 	}
 }
@@ -84,6 +88,9 @@ func (p *podCIDRs) use() {
 // earlier process whether they are in use.
 func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 	a.podCIDRs.SetPrefixes(self.Name, self.PodCIDRs)
+	if a.podCIDRs.used.Load() {
+		a.podCIDRs.use()
+	}
 	a.podCIDRs.given(self.PodCIDRs, pools)
 	select {
 	case <-a.alloc.Ready():
@@ -114,13 +121,9 @@ func inPodCIDRs(prefixes []netip.Prefix, pools []model.Pool, blocks []model.Bloc
 	return false
 }
 
-// blocks are the prefixes in use, which data plane and BGP treat as blocks.
-func (p *podCIDRs) blocks(self model.NodeName) []model.Block {
-	if !p.used.Load() {
-		return nil
-	}
-	var out []model.Block
-	for _, cidr := range p.Prefixes() {
+// asBlocks are prefixes in use, which data plane and BGP treat as blocks.
+func asBlocks(prefixes []netip.Prefix, self model.NodeName) (out []model.Block) {
+	for _, cidr := range prefixes {
 		out = append(out, model.Block{CIDR: cidr, Node: self, State: model.BlockConfirmed})
 	}
 	return out

@@ -13,6 +13,7 @@ import (
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/felix/policynft"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // policing computes what the kernel has to know of network policy whenever something
@@ -30,6 +31,7 @@ type policing struct {
 	tenure   tenure
 	due      []netip.Addr // whose connections are to end
 	deaf     bool         // the kernel does not tell of connections
+	rev      uint64       // of the endpoints that the last step worked with
 }
 
 func newPolicing(a *agent) (*policing, error) {
@@ -37,37 +39,30 @@ func newPolicing(a *agent) (*policing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for policy: %w", err)
 	}
-	pods, _ := a.endpoints.Snapshot()
-	return &policing{a: a, sink: sink, problems: problemList{log: a.log}, tenure: newTenure(pods)}, nil
+	return &policing{a: a, sink: sink, problems: problemList{log: a.log}, tenure: newTenure(a.endpoints.List())}, nil
 }
 
 // run keeps the table of policy as it should be until ctx ends, and leaves it so.
 func (p *policing) run(ctx context.Context, ready func()) error {
 	ready() // BGP does not wait for it; each ADD does
-	for ctx.Err() == nil {
-		p.a.pulses.begin("network policy")
-		retry := p.step(ctx)
-		p.a.pulses.rest("network policy")
-		select {
-		case <-ctx.Done():
-		case <-p.a.cluster.PolicyChanged():
-			gather(ctx, p.a.cluster.PolicyChanged(), p.a.endpoints.toPolice)
-		case <-p.a.endpoints.toPolice:
-		case <-p.sink.Changed():
-		case <-retry:
+	step := p.a.pulses.round("network policy", p.step)
+	task.Loop(ctx, func(ctx context.Context) task.Next {
+		if pods, changed := p.a.endpoints.set.Get(); pods.rev == p.rev { // it is not a pod that comes
+			batch(ctx, p.a.cluster.PolicyChanged(), changed)
 		}
-	}
+		return step(ctx)
+	}, p.a.cluster.PolicyChanged(), p.sink.Changed())
 	return nil
 }
 
-// gatherFor is how long a change of policies or pods waits for others that come
+// batchFor is how long a change of policies or pods waits for others that come
 // with it, such as the pods of a Deployment.
-const gatherFor = 15 * time.Millisecond
+const batchFor = 15 * time.Millisecond
 
-// gather lets what changes within gatherFor come together. What is urgent, an
+// batch lets what changes within batchFor come together. What is urgent, an
 // endpoint that an ADD waits for, ends it at once.
-func gather(ctx context.Context, changed, urgent <-chan struct{}) {
-	enough := time.After(gatherFor)
+func batch(ctx context.Context, changed, urgent <-chan struct{}) {
+	enough := time.After(batchFor)
 	for {
 		select {
 		case <-changed:
@@ -81,31 +76,32 @@ func gather(ctx context.Context, changed, urgent <-chan struct{}) {
 	}
 }
 
-// step brings the table to what it should be. A non-nil channel says when to try
-// again what failed.
-func (p *policing) step(ctx context.Context) <-chan time.Time {
-	pods, rev := p.a.endpoints.Snapshot()
+// step brings the table to what it should be, and asks for another try of what
+// failed.
+func (p *policing) step(ctx context.Context) task.Next {
+	pods, changed := p.a.endpoints.set.Get()
+	next := task.Next{Changed: []<-chan struct{}{changed}}
+	p.rev = pods.rev
 	program, problems := p.engine.Compile(policy.Input{
-		Self: p.a.cfg.Node, View: p.a.cluster.PolicyView(), Endpoints: pods, EndpointsSynced: true,
+		Self: p.a.cfg.Node, View: p.a.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true,
 	})
 	if program.Complete {
 		p.problems.set(problems)
 		p.last.Store(&program)
 	}
 	start := time.Now()
-	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods))
+	err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.a.cluster.Snapshot(), p.a.cfg.Node, pods.list))
 	if err == nil && program.Complete {
-		err = p.forget(pods, program.Judges())
+		err = p.forget(pods.list, program.Judges())
 	}
 	p.a.metrics.observe("policy", start, err)
 	p.complain(ctx, err)
 	if err != nil {
-		return time.After(retryAfter)
+		next.After = retryAfter
+	} else if program.Complete {
+		p.a.endpoints.settle(writerPolicy, pods.rev)
 	}
-	if program.Complete {
-		p.a.endpoints.settle(writerPolicy, rev)
-	}
-	return nil
+	return next
 }
 
 // forget ends the connections of addresses that changed hands, once the kernel judges

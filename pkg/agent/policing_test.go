@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A burst of changes costs one step, however long it lasts one each gatherFor; an
+// A burst of changes costs one step, however long it lasts one each batchFor; an
 // endpoint does not wait for it.
 func TestChangesOfPolicyAreGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		changed, urgent := newHint(), newHint()
 		took := func() time.Duration {
 			start := time.Now()
-			gather(t.Context(), changed, urgent)
+			batch(t.Context(), changed, urgent)
 			return time.Since(start)
 		}
 		go func() {
@@ -23,8 +23,8 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}()
-		if got := took(); got != gatherFor {
-			t.Errorf("a burst was gathered for %s", got)
+		if got := took(); got != batchFor {
+			t.Errorf("a burst was waited for %s", got)
 		}
 		time.Sleep(time.Second)
 		<-changed // what the burst left
@@ -37,6 +37,6 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		gather(ctx, changed, urgent)
+		batch(ctx, changed, urgent)
 	})
 }

@@ -31,7 +31,7 @@ func (l *reflectorLoad) asked(problems []model.Problem) {
 // what a reflector can bear.
 func (s *speech) judge(cfg bgp.Config) {
 	routes := 0
-	if speaker := s.speaker.Load(); speaker != nil {
+	if speaker := s.a.in.rib.Value().speaker; speaker != nil {
 		routes = speaker.Routes()
 	}
 	s.load.mu.Lock()
@@ -42,7 +42,7 @@ func (s *speech) judge(cfg bgp.Config) {
 
 // listen looks at what peers announce.
 func (s *speech) listen(cfg bgp.Config) {
-	speaker := s.speaker.Load()
+	speaker := s.a.in.rib.Value().speaker
 	if speaker == nil {
 		return
 	}

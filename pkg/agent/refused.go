@@ -32,7 +32,7 @@ type refusedCounts struct {
 // refused counts the prefixes that peers announce and that are not used. The
 // counts are up to half a minute old.
 func (s *speech) refused() []RefusedCount {
-	speaker := s.speaker.Load()
+	speaker := s.a.in.rib.Value().speaker
 	if speaker == nil {
 		return nil
 	}

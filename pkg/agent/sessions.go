@@ -8,6 +8,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 const (
@@ -28,23 +29,20 @@ func (a *agent) tellSessions(ctx context.Context, ready func()) error {
 	ready()
 	watch := sessionWatch{}
 	var waiting []kube.Event
-	for {
+	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
+		_, changed := a.in.rib.Get()
+		next.Changed = []<-chan struct{}{changed}
+		pause(ctx, sessionPace)
 		for _, c := range watch.changes(a.speech.sessions(), time.Now()) {
 			waiting = append(waiting, a.sessionEvent(c))
 		}
 		waiting = a.sendEvents(ctx, waiting[max(0, len(waiting)-eventsWaiting):])
-		var retry <-chan time.Time
 		if len(waiting) > 0 {
-			retry = time.After(10 * time.Second)
+			next.After = 10 * time.Second
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-retry:
-		case <-a.sessions:
-			pause(ctx, sessionPace)
-		}
-	}
+		return next
+	})
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -47,14 +47,14 @@ func (a *agent) answer(w http.ResponseWriter, v any) {
 // inputs than theirs.
 func (a *agent) view() nodeview.View {
 	s := a.status()
-	snap := a.snapshot()
+	in := a.in.gather()
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
-		Blocks: snap.Blocks, Borrowed: snap.Borrowed, Problems: a.problems(), Host: a.links.Host(), Kernel: kernel.Read(),
+		Blocks: in.snapshot.Blocks, Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
 		State: a.plane.desired(), Policy: a.policing.text(),
 	}
 	v.BGP, _ = a.speech.configured()
-	v.Learned, v.Heard = a.speech.learned()
-	v.Endpoints, _ = a.endpoints.Snapshot()
+	v.Learned, v.Heard = in.rib.routes()
+	v.Endpoints = in.pods.list
 	return v
 }

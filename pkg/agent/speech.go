@@ -3,15 +3,14 @@ package agent
 import (
 	"context"
 	"net/netip"
-	"reflect"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/gobgp"
-	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // speech tells the speaker what to say and hands on what it hears. The speaker
@@ -19,39 +18,57 @@ import (
 // left routes in the kernel.
 type speech struct {
 	a        *agent
-	look     hint
-	speaker  atomic.Pointer[gobgp.Speaker]
+	asked    task.Cell[asked]
 	problems problemList
 	load     reflectorLoad
 	ready    chan struct{}
-	asked    atomic.Pointer[bgp.Config] // what it is being told, before it has done it
-	told     atomic.Pointer[told]
+	told     task.Cell[told]
+	failure  task.Cell[string] // of the last apply, "" for none
 
-	leaving departure              // owned by loop's goroutine
-	failure error                  // of the last apply; owned by loop's goroutine
-	said    string                 // what of it was logged
-	drained atomic.Pointer[string] // the step of a drain that all peers were told of
+	leaving departure          // owned by loop's goroutine
+	said    string             // what of failure was logged; the same
+	drained task.Cell[*string] // the step of a drain that all peers were told of
 
 	refusedNow refusedCounts
 
-	ways     waysBook
 	severity severity
+}
+
+// asked is what BGP is told by.
+type asked struct {
+	snapshot model.Snapshot
+	ways     bgp.Ways
 }
 
 // told is the configuration that the speaker was given, and when it last
 // differed from the one before.
 type told struct {
-	config bgp.Config
 	since  time.Time
+	config bgp.Config
+}
+
+// rib is what the speaker has heard up to a moment, which version counts.
+type rib struct {
+	version uint64
+	speaker *gobgp.Speaker // nil before it starts
+}
+
+// routes lists what was learned from peers, and whether that is all. To list
+// them costs: who need not know leaves it.
+func (r rib) routes() (routes []model.Learned, converged bool) {
+	if r.speaker == nil {
+		return nil, false
+	}
+	select {
+	case <-r.speaker.Converged():
+		converged = true
+	default:
+	}
+	return r.speaker.Learned(), converged
 }
 
 func newSpeech(a *agent) *speech {
-	s := &speech{a: a, look: newHint(), problems: problemList{log: a.log}, ready: make(chan struct{})}
-	s.ways.read = func(asks bgp.Asks) bgp.Ways {
-		pods, _ := a.endpoints.Snapshot()
-		return asks.Ways(a.links.Host(), pods)
-	}
-	return s
+	return &speech{a: a, problems: problemList{log: a.log}, ready: make(chan struct{})}
 }
 
 func (s *speech) String() string         { return "bgp" }
@@ -63,79 +80,86 @@ func (s *speech) Run(ctx context.Context) error {
 	restarting := s.a.routes.Stats().Adopted > 0
 	s.a.log.Info("speaker starting", "restarting", restarting)
 	speaker := gobgp.New(gobgp.Options{Logger: s.severity.of(s.a.log), Restarting: restarting})
-	s.speaker.Store(speaker)
+	s.a.in.rib.Set(rib{speaker: speaker})
 	done := make(chan error, 1)
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go func() { done <- speaker.Run(own) }()
-	s.loop(ctx, speaker)
+	s.loops(ctx, speaker)
 	stop()
 	return <-done
 }
 
-func (s *speech) loop(ctx context.Context, speaker *gobgp.Speaker) {
-	retry := s.apply(ctx, speaker)
-	close(s.ready)
-	for {
-		s.gate(speaker)
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.look:
-			retry = s.apply(ctx, speaker)
-		case <-retry:
-			retry = s.apply(ctx, speaker)
-		case <-speaker.Changed():
-			s.a.metrics.heard(time.Now())
-			s.a.plane.look.notify()
-			s.a.sessions.notify()
-		}
-	}
+// loops are three: one finds out what BGP is told by, one tells it, and one, once
+// it was told something, hears what comes of it.
+func (s *speech) loops(ctx context.Context, speaker *gobgp.Speaker) {
+	var others sync.WaitGroup
+	defer others.Wait()
+	s.ask()
+	others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.ask() }) })
+	hear := sync.OnceFunc(func() {
+		close(s.ready)
+		others.Go(func() {
+			task.Loop(ctx, func(context.Context) task.Next { return s.hear(speaker) }, speaker.Changed())
+		})
+	})
+	task.Loop(ctx, s.a.pulses.round(s.String(), func(ctx context.Context) task.Next {
+		defer hear()
+		return s.apply(ctx, speaker)
+	}))
 }
 
-// apply hands the speaker what the cluster asks for; it returns a channel that
-// says when to do so again, after a failure or because another step is due.
-func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) <-chan time.Time {
-	s.a.pulses.begin(s.String())
-	defer s.a.pulses.rest(s.String())
-	snap := s.a.snapshot()
-	next := s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
-	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, s.ways.ask(snap))
+// ask keeps what BGP is told by. Most of what changes with a pod or a link is
+// nothing to BGP.
+func (s *speech) ask() task.Next {
+	in := s.a.in.gather()
+	s.asked.Set(asked{in.snapshot, in.lookups()})
+	return task.Next{Changed: in.ofBGP}
+}
+
+// hear hands on that the speaker has heard something, or was told something else.
+func (s *speech) hear(speaker *gobgp.Speaker) task.Next {
+	_, toldChanged := s.told.Get()
+	failure, failureChanged := s.failure.Get()
+	s.gate(speaker, failure)
+	s.a.metrics.heard(time.Now())
+	s.a.in.rib.Set(rib{s.a.in.rib.Value().version + 1, speaker})
+	return task.Next{Changed: []<-chan struct{}{toldChanged, failureChanged}}
+}
+
+// apply hands the speaker what the cluster asks for; it asks to do so again after
+// a failure, or because another step is due.
+func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
+	asked, changed := s.asked.Get()
+	next := task.Next{Changed: []<-chan struct{}{changed}}
+	snap := asked.snapshot
+	next.After = s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
+	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, asked.ways)
 	s.severity.ask(bgp.LogSeverity(snap, s.a.cfg.Node))
 	s.load.asked(problems)
 	s.judge(config)
-	old := s.asked.Swap(&config)
-	changed := old == nil || !reflect.DeepEqual(*old, config)
-	if changed {
-		s.a.plane.look.notify() // there may be another way to a peer
-	}
+	news := s.a.in.told.Set(&config) // there may be another way to a peer
 	// Also what it has been told before: a session that it could not make anew,
 	// for one, is made then.
 	start := time.Now()
 	err := speaker.Apply(ctx, config)
 	s.a.metrics.observe("bgp", start, err)
-	if changed {
-		s.told.Store(&told{config, start})
+	if news {
+		s.told.Set(told{start, config})
 	}
-	s.a.sessions.notify()
-	s.failure = err
 	taken := s.a.portsTaken(config, err)
 	s.a.own.bgp.set(taken)
-	if err != nil && ctx.Err() == nil {
-		s.complain(err)
-		return time.After(retryAfter)
+	if err != nil {
+		s.complain(ctx, err)
+		return next.Within(retryAfter)
 	}
-	if err == nil {
-		s.said = ""
-		s.noteDrain(snap)
-	}
+	s.failure.Set("")
+	s.said = ""
+	s.noteDrain(snap)
 	if len(taken) > 0 {
-		return time.After(retryAfter) // to see it free
+		return next.Within(retryAfter) // to see it free
 	}
-	if next > 0 {
-		return time.After(next)
-	}
-	return nil
+	return next
 }
 
 // noteDrain remembers how far a drain of the node is, now that the peers were
@@ -146,17 +170,15 @@ func (s *speech) noteDrain(snap model.Snapshot) {
 		return
 	}
 	step := bgp.DrainStep(self)
-	if old := s.drained.Swap(&step); old == nil || *old != step {
-		if old != nil || step != "" {
-			s.a.log.Info("bgp drain", "step", step)
-		}
-		s.a.conds.changed.notify()
+	if old := s.drained.Value(); s.drained.Set(&step) && (old != nil || step != "") {
+		s.a.log.Info("bgp drain", "step", step)
 	}
 }
 
-// complain logs a failure when it is another one than before.
-func (s *speech) complain(err error) {
-	if s.said != err.Error() {
+// complain tells of a failure, and logs it when it is another one than before.
+func (s *speech) complain(ctx context.Context, err error) {
+	s.failure.Set(err.Error())
+	if ctx.Err() == nil && s.said != err.Error() {
 		s.said = err.Error()
 		s.a.log.Warn("bgp apply failed", "error", err)
 	}
@@ -165,9 +187,9 @@ func (s *speech) complain(err error) {
 // gate passes once a first session is established, or when there is none to
 // wait for. It does not close again: a lost session is no reason to take the
 // node out of service.
-func (s *speech) gate(speaker *gobgp.Speaker) {
-	if s.failure != nil {
-		s.a.conds.waitFirst(gateBGP, s.failure.Error())
+func (s *speech) gate(speaker *gobgp.Speaker, failure string) {
+	if failure != "" {
+		s.a.conds.waitFirst(gateBGP, failure)
 		return
 	}
 	if up, configured := speaker.Established(); up > 0 || configured == 0 {
@@ -177,23 +199,9 @@ func (s *speech) gate(speaker *gobgp.Speaker) {
 	s.a.conds.waitFirst(gateBGP, "no session is established yet")
 }
 
-// learned is what the speaker has heard, and whether it has heard all.
-func (s *speech) learned() (routes []model.Learned, converged bool) {
-	speaker := s.speaker.Load()
-	if speaker == nil {
-		return nil, false
-	}
-	select {
-	case <-speaker.Converged():
-		converged = true
-	default:
-	}
-	return speaker.Learned(), converged
-}
-
 // hears reports whether anybody else announces a block, or a part of it, now.
 func (s *speech) hears(block netip.Prefix) bool {
-	routes, _ := s.learned()
+	routes, _ := s.a.in.rib.Value().routes()
 	return within(routes, block)
 }
 
@@ -208,52 +216,20 @@ func within(routes []model.Learned, block netip.Prefix) bool {
 
 // configured is what the speaker was told last, and since when.
 func (s *speech) configured() (bgp.Config, time.Time) {
-	if t := s.told.Load(); t != nil {
-		return t.config, t.since
-	}
-	return bgp.Config{}, time.Time{}
+	t := s.told.Value()
+	return t.config, t.since
 }
 
 func (s *speech) peers() []model.PeerStatus {
-	if speaker := s.speaker.Load(); speaker != nil {
+	if speaker := s.a.in.rib.Value().speaker; speaker != nil {
 		return speaker.Peers()
 	}
 	return nil
 }
 
-// peerWays are what the data plane has to know so that peers are reached.
-func (s *speech) peerWays() []felix.PeerWay {
-	config := s.asked.Load()
-	if config == nil {
-		return nil
-	}
-	var out []felix.PeerWay
-	for _, p := range config.Peers {
-		if p.ReachableBy.IsValid() {
-			out = append(out, felix.PeerWay{Peer: p.Address, Gateway: p.ReachableBy})
-		}
-	}
-	return out
-}
-
-// unnumbered are the links that peers are told apart by.
-func (s *speech) unnumbered() []string {
-	config := s.asked.Load()
-	if config == nil {
-		return nil
-	}
-	var out []string
-	for _, p := range config.Peers {
-		if zone := p.Address.Zone(); zone != "" {
-			out = append(out, zone)
-		}
-	}
-	return out
-}
-
 // sessions is peers without counters, for whoever looks often.
 func (s *speech) sessions() []model.PeerStatus {
-	if speaker := s.speaker.Load(); speaker != nil {
+	if speaker := s.a.in.rib.Value().speaker; speaker != nil {
 		return speaker.Sessions()
 	}
 	return nil

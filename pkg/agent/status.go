@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // reportStatus keeps what the API server says of this node true, but for its
@@ -10,8 +12,11 @@ import (
 // set again by a running agent: pods keep talking while it restarts.
 func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 	ready()
-	for cleared := false; ; {
+	cleared := false
+	task.Loop(ctx, func(ctx context.Context) task.Next {
 		wait := time.Minute
+		_, drained := a.speech.drained.Get()
+		_, cluster := a.in.cluster.Get()
 		if err := a.annotateDrain(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("drain not confirmed", "error", err)
 			wait = retryAfter
@@ -35,11 +40,7 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 				a.log.Info("node network is up")
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-a.conds.changed:
-		case <-time.After(wait):
-		}
-	}
+		return task.Next{After: wait, Changed: []<-chan struct{}{drained, cluster}}
+	}, a.conds.changed)
+	return nil
 }
