@@ -49,7 +49,7 @@ type CNIConfig struct {
 type agent struct {
 	cfg       Config
 	log       *slog.Logger
-	conds     *conditions
+	gates     *gates
 	metrics   *metrics
 	registry  *prometheus.Registry
 	scrapes   *metricsserver.Server
@@ -84,8 +84,8 @@ func Run(ctx context.Context, cfg Config) error {
 	a.started = time.Now()
 	a.origin = newOrigin(a.log)
 	a.address = addressKeeper{writers: map[string]string{}}
-	a.conds = newConditions(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
-	a.own, a.pulses = newOwnProblems(a.log, a.conds.changed), newPulses(a.log)
+	a.gates = newGates(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
+	a.own, a.pulses = newOwnProblems(a.log), newPulses(a.log)
 	a.metrics = newMetrics(a.registry, a.reading)
 	if err := a.build(); err != nil {
 		return err
@@ -126,7 +126,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 func (a *agent) httpServer() *httpServer {
 	return &httpServer{
-		addr: a.cfg.HTTPAddr, logger: a.log, conds: a.conds, pulses: a.pulses, reg: a.registry, status: a.status, show: a.handleShow,
+		addr: a.cfg.HTTPAddr, logger: a.log, gates: a.gates, pulses: a.pulses, reg: a.registry, status: a.status, show: a.handleShow,
 		heard: func(err error) {
 			a.own.http.setOne(err, a.nodeProblem("MUSLIN_HTTP_ADDR", "PortTaken",
 				fmt.Sprintf("%v: free %s, or set another MUSLIN_HTTP_ADDR and the same port in the DaemonSet's probes", err, a.cfg.HTTPAddr)))
@@ -162,7 +162,7 @@ func (a *agent) build() (err error) {
 	if a.routes, err = route.New(route.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open route reconciler: %w", err)
 	}
-	a.last = newLastState(a.cfg.statePath(), a.cfg.Node, a.log, a.conds.changed)
+	a.last = newLastState(a.cfg.statePath(), a.cfg.Node, a.log)
 	a.podCIDRs = newPodCIDRs()
 	a.endpoints, err = a.adoptEndpoints()
 	if err != nil {
@@ -218,7 +218,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		held, heldChanged := a.in.held.Get()
 		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
 		a.ipam.set(held.problems)
-		a.conds.pass(gateCluster)
+		a.gates.pass(gateCluster)
 		a.in.cluster.Set(cluster{s, a.cluster.Pods()})
 		ready()
 		return task.Next{Changed: []<-chan struct{}{heldChanged, blocksKnown}}
@@ -270,7 +270,7 @@ func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
 
 // status is the agent's own view.
 func (a *agent) status() Status {
-	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.conds.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused(), Policy: a.policing.size()}
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.gates.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused(), Policy: a.policing.size()}
 	s.Policy.DeniedIngress, s.Policy.DeniedEgress = a.policing.dropped()
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())
@@ -281,7 +281,8 @@ func (a *agent) status() Status {
 // problems are everything that could not be honoured, from every room.
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), a.own.get(), a.last.problems.get()} {
+	own, _ := a.own.get()
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), own, a.last.problems.get()} {
 		all = append(all, list...)
 	}
 	return all

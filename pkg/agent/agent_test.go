@@ -90,7 +90,7 @@ func TestOrphans(t *testing.T) {
 }
 
 func TestConditionsNameWhatIsMissing(t *testing.T) {
-	c := newConditions(gateKernel, gateBGP)
+	c := newGates(gateKernel, gateBGP)
 	if got := c.waiting(); len(got) != 2 {
 		t.Fatalf("got %q", got)
 	}

@@ -33,7 +33,7 @@ func (a *agent) cniTasks() []task.Task {
 	return []task.Task{
 		cniServer{server, a},
 		task.Func("cni socket", func(ctx context.Context, ready func()) error {
-			a.conds.pass(gateSocket)
+			a.gates.pass(gateSocket)
 			ready()
 			<-ctx.Done()
 			return nil
@@ -60,7 +60,7 @@ func (s cniServer) Run(ctx context.Context) error {
 			return err
 		}
 		s.a.own.socket.setOne(err, s.a.nodeProblem("MUSLIN_SOCKET", "SocketNotOpen", err.Error()+": no pod can start on this node until it can be opened"))
-		s.a.conds.waitFirst(gateSocket, err.Error())
+		s.a.gates.waitFirst(gateSocket, err.Error())
 		pause(ctx, retryAfter)
 	}
 }
@@ -82,7 +82,7 @@ func (a *agent) holder(addr netip.Addr) string {
 
 // cniStatus answers CNI's STATUS: could an ADD succeed now?
 func (a *agent) cniStatus(context.Context) error {
-	if waiting := a.conds.waiting(gateCluster, gateKernel); len(waiting) > 0 {
+	if waiting := a.gates.waiting(gateCluster, gateKernel); len(waiting) > 0 {
 		return fmt.Errorf("the agent waits: %v", waiting)
 	}
 	return a.inPlace()

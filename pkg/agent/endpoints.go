@@ -128,15 +128,3 @@ func (e *endpoints) lacking(err error, rev uint64) error {
 	}
 	return err
 }
-
-// hint is a channel that says "look again", at most one at a time.
-type hint chan struct{}
-
-func newHint() hint { return make(hint, 1) }
-
-func (h hint) notify() {
-	select {
-	case h <- struct{}{}:
-	default:
-	}
-}

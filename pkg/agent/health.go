@@ -5,24 +5,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// conditions is what the agent has reached, gate by gate. It answers /readyz
-// and decides the node's NetworkUnavailable condition.
-type conditions struct {
-	mu      sync.Mutex
-	reached map[string]string // gate → empty when passed, else what it waits for
-	changed hint
+// gates is what the agent has reached. It answers /readyz and decides the node's
+// NetworkUnavailable condition.
+type gates struct {
+	reached task.Cell[map[string]string] // gate → empty when passed, else what it waits for
 }
 
 // The gates, in the order in which they pass.
@@ -34,39 +33,42 @@ const (
 	gateConfig  = "cni-installed" // the CNI configuration is on the node
 )
 
-func newConditions(gates ...string) *conditions {
-	c := &conditions{reached: map[string]string{}, changed: newHint()}
-	for _, g := range gates {
-		c.reached[g] = "starting"
+func newGates(names ...string) *gates {
+	reached := map[string]string{}
+	for _, name := range names {
+		reached[name] = "starting"
 	}
-	return c
+	g := &gates{}
+	g.reached.Set(reached)
+	return g
 }
 
 // pass marks a gate as passed.
-func (c *conditions) pass(gate string) { c.set(gate, "") }
+func (g *gates) pass(gate string) { g.wait(gate, "") }
 
 // wait says what a gate waits for.
-func (c *conditions) wait(gate, what string) { c.set(gate, what) }
+func (g *gates) wait(gate, what string) {
+	g.reached.Update(func() map[string]string {
+		reached := maps.Clone(g.reached.Value())
+		reached[gate] = what
+		return reached
+	})
+}
 
-func (c *conditions) set(gate, what string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if old, known := c.reached[gate]; known && old == what {
-		return
+// waitFirst says what a gate waits for, unless it has passed already.
+func (g *gates) waitFirst(gate, what string) {
+	if g.reached.Value()[gate] != "" {
+		g.wait(gate, what)
 	}
-	c.reached[gate] = what
-	c.changed.notify()
 }
 
 // waiting returns what is not reached yet, sorted; empty means ready. With
-// gates given, only those count.
-func (c *conditions) waiting(gates ...string) []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// names given, only those count.
+func (g *gates) waiting(names ...string) []string {
 	var out []string
-	for g, what := range c.reached {
-		if what != "" && (len(gates) == 0 || slices.Contains(gates, g)) {
-			out = append(out, g+": "+what)
+	for name, what := range g.reached.Value() {
+		if what != "" && (len(names) == 0 || slices.Contains(names, name)) {
+			out = append(out, name+": "+what)
 		}
 	}
 	slices.Sort(out)
@@ -79,7 +81,7 @@ func (c *conditions) waiting(gates ...string) []string {
 type httpServer struct {
 	addr   string
 	logger *slog.Logger
-	conds  *conditions
+	gates  *gates
 	pulses *pulses
 	reg    *prometheus.Registry
 	status func() Status
@@ -139,7 +141,7 @@ func (s *httpServer) serve(ctx context.Context) error {
 func (s *httpServer) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.pulses.hanging()) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.conds.waiting()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.gates.waiting()) })
 	mux.HandleFunc("GET /status", s.serveStatus)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
 	s.show(mux)
@@ -161,15 +163,5 @@ func (s *httpServer) serveStatus(w http.ResponseWriter, _ *http.Request) {
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(s.status()); err != nil {
 		s.logger.Debug("write status", "error", err)
-	}
-}
-
-// waitFirst says what a gate waits for, unless it has passed already.
-func (c *conditions) waitFirst(gate, what string) {
-	c.mu.Lock()
-	passed := c.reached[gate] == ""
-	c.mu.Unlock()
-	if !passed {
-		c.wait(gate, what)
 	}
 }

@@ -51,7 +51,7 @@ func (c Config) cniOptions() cniinstall.Options {
 func (a *agent) installCNI(ctx context.Context, ready func()) error {
 	ready()
 	if a.cfg.CNI.ConfDir == "" {
-		a.conds.pass(gateConfig)
+		a.gates.pass(gateConfig)
 		<-ctx.Done()
 		return nil
 	}
@@ -81,14 +81,14 @@ func (a *agent) installOnce(pluginToo bool) (problems []model.Problem) {
 	}
 	changed, err := cniinstall.Config(o)
 	if err != nil {
-		a.conds.waitFirst(gateConfig, err.Error())
+		a.gates.waitFirst(gateConfig, err.Error())
 		return append(problems, a.nodeProblem("MUSLIN_CNI_CONF", fileNotWritten,
 			fmt.Sprintf("%v: make room, or the directory writable; it is tried again", err)))
 	}
 	if changed {
 		a.log.Info("cni configuration installed", "dir", a.cfg.CNI.ConfDir)
 	}
-	a.conds.pass(gateConfig)
+	a.gates.pass(gateConfig)
 	if a.cfg.CNI.Exclusive {
 		moved, err := cniinstall.MoveAway(o)
 		if len(moved) > 0 {

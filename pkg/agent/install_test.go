@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -20,11 +21,11 @@ import (
 func installer(t *testing.T) *agent {
 	t.Helper()
 	dir := t.TempDir()
-	a := &agent{log: slog.New(slog.DiscardHandler), conds: newConditions(gateConfig, gateSocket)}
+	a := &agent{log: slog.New(slog.DiscardHandler), gates: newGates(gateConfig, gateSocket)}
 	a.cfg = Config{Node: "n1", Logger: a.log, CNI: CNIConfig{
 		Source: filepath.Join(dir, "image", "muslin"), BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"),
 	}}
-	a.own, a.pulses = newOwnProblems(a.log, a.conds.changed), newPulses(a.log)
+	a.own, a.pulses = newOwnProblems(a.log), newPulses(a.log)
 	put(t, a.cfg.CNI.Source, "#!/bin/sh\necho 'CNI plugin muslin new'\n")
 	return a
 }
@@ -42,6 +43,17 @@ func put(t *testing.T, path, text string) {
 func run(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	return string(out), err
+}
+
+// listed waits until there are so many problems.
+func listed(l *problemList, n int) []model.Problem {
+	for {
+		now, changed := l.now.Get()
+		if len(now) == n {
+			return now
+		}
+		<-changed
+	}
 }
 
 // blocked stands where a directory has to be: not even root can write there.
@@ -67,7 +79,7 @@ func TestFilesThatCannotBeWrittenAreToldAndTriedAgain(t *testing.T) {
 	if len(problems) != 2 || problems[0].Reason != fileNotWritten || !strings.Contains(problems[0].Message, a.cfg.CNI.BinDir) {
 		t.Errorf("problems: %v", problems)
 	}
-	if got := a.conds.waiting(gateConfig); len(got) != 1 {
+	if got := a.gates.waiting(gateConfig); len(got) != 1 {
 		t.Errorf("waiting: %v", got)
 	}
 	free()
@@ -76,8 +88,8 @@ func TestFilesThatCannotBeWrittenAreToldAndTriedAgain(t *testing.T) {
 		t.Errorf("problems: %v", problems)
 	}
 	free()
-	if problems := a.installOnce(true); len(problems) != 0 || len(a.conds.waiting(gateConfig)) != 0 {
-		t.Errorf("problems: %v, waiting %v", problems, a.conds.waiting(gateConfig))
+	if problems := a.installOnce(true); len(problems) != 0 || len(a.gates.waiting(gateConfig)) != 0 {
+		t.Errorf("problems: %v, waiting %v", problems, a.gates.waiting(gateConfig))
 	}
 }
 
@@ -96,8 +108,8 @@ func TestAnOldPluginWillDo(t *testing.T) {
 	if err := Install(t.Context(), a.cfg); err != nil {
 		t.Errorf("the agent does not start for a plugin that cannot be replaced: %v", err)
 	}
-	if problems := a.installOnce(true); len(problems) != 1 || problems[0].Field != "MUSLIN_CNI_BIN" || len(a.conds.waiting(gateConfig)) != 0 {
-		t.Errorf("problems: %v, waiting %v", problems, a.conds.waiting(gateConfig))
+	if problems := a.installOnce(true); len(problems) != 1 || problems[0].Field != "MUSLIN_CNI_BIN" || len(a.gates.waiting(gateConfig)) != 0 {
+		t.Errorf("problems: %v, waiting %v", problems, a.gates.waiting(gateConfig))
 	}
 }
 
@@ -109,7 +121,7 @@ func TestOtherNetworksAreNamed(t *testing.T) {
 	if len(problems) != 1 || problems[0].Reason != "OtherNetworkFirst" || !strings.Contains(problems[0].String(), "10-calico.conflist") {
 		t.Errorf("problems: %v", problems)
 	}
-	a.conds.reached = map[string]string{}
+	a.gates.reached.Set(map[string]string{})
 	if err := a.cniStatus(t.Context()); err == nil || !strings.Contains(err.Error(), "10-calico.conflist") {
 		t.Errorf("STATUS answers %v", err)
 	}
@@ -147,15 +159,11 @@ func TestAPortThatIsTaken(t *testing.T) {
 	server := task.Func("http", s.run)
 	go func() { done <- server.Run(ctx) }()
 	<-server.Ready()
-	<-a.conds.changed
-	if got := a.own.get(); len(got) != 1 || got[0].Reason != "PortTaken" || !strings.Contains(got[0].Message, a.cfg.HTTPAddr) {
+	if got := listed(&a.own.http, 1); got[0].Reason != "PortTaken" || !strings.Contains(got[0].Message, a.cfg.HTTPAddr) {
 		t.Errorf("problems: %v", got)
 	}
 	_ = l.Close()
-	<-a.conds.changed
-	if got := a.own.get(); len(got) != 0 {
-		t.Errorf("problems: %v", got)
-	}
+	listed(&a.own.http, 0)
 	resp, err := http.Get("http://" + a.cfg.HTTPAddr + "/healthz")
 	if err != nil {
 		t.Fatal(err)
@@ -181,8 +189,7 @@ func TestASocketThatCannotBeOpened(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- server.Run(ctx) }()
-	<-a.conds.changed
-	if got := a.own.socket.get(); len(got) != 1 || !strings.Contains(got[0].Message, a.cfg.Socket) {
+	if got := listed(&a.own.socket, 1); !strings.Contains(got[0].Message, a.cfg.Socket) {
 		t.Errorf("problems: %v", got)
 	}
 	if err := os.Remove(filepath.Dir(a.cfg.Socket)); err != nil {

@@ -47,9 +47,9 @@ type lastState struct {
 	over    chan struct{} // closed once the cluster's own is
 }
 
-func newLastState(path string, node model.NodeName, log *slog.Logger, changed hint) *lastState {
+func newLastState(path string, node model.NodeName, log *slog.Logger) *lastState {
 	return &lastState{
-		path: path, node: node, log: log, patience: lastPatience, problems: problemList{log: log, changed: changed},
+		path: path, node: node, log: log, patience: lastPatience, problems: problemList{log: log},
 		open: make(chan struct{}), over: make(chan struct{}),
 	}
 }

@@ -126,7 +126,7 @@ func TestStateThatIsNotUsed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			l := newLastState(path, "n1", slog.New(slog.DiscardHandler), newHint())
+			l := newLastState(path, "n1", slog.New(slog.DiscardHandler))
 			l.use()
 			if l.inForce.Value() != nil {
 				t.Error("it is in force")

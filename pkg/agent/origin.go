@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"cmp"
 	"log/slog"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
@@ -14,27 +12,16 @@ import (
 	"github.com/muslin-net/muslin/pkg/task"
 )
 
-const (
-	// originGrace is how long a refusal has to stand before it is counted and
-	// shown: the route of a new block may be here before the block itself, which
-	// comes by another way.
-	originGrace = 5 * time.Second
-	// originShown is how many refusals a status shows.
-	originShown = 100
-)
+// originShown is how many refusals a status shows.
+const originShown = 100
 
 // origin stands between the speaker and the data plane and lets through what
 // IPAM confirms (bgp.OriginCheck).
 type origin struct {
-	log *slog.Logger
-	now func() time.Time
-
-	view task.Cell[originView]
-
-	mu       sync.Mutex
-	passed   []model.Learned
-	standing map[bgp.Refusal]standing
-	counts   map[string]uint64 // by reason
+	log      *slog.Logger
+	view     task.Cell[originView]
+	refusals task.Cell[bgp.Refusals]
+	passed   []model.Learned // last; the data plane's alone
 }
 
 // originView is what IPAM's blocks say of who may announce what.
@@ -44,14 +31,8 @@ type originView struct {
 	stale  bool // the API server cannot be reached: blocks may have changed since
 }
 
-// standing is a refusal that is in force.
-type standing struct {
-	since   time.Time
-	counted bool
-}
-
 func newOrigin(log *slog.Logger) *origin {
-	o := &origin{log: log, now: time.Now, standing: map[bgp.Refusal]standing{}, counts: map[string]uint64{}}
+	o := &origin{log: log}
 	o.view.Set(originView{check: bgp.OriginCheck{Mode: bgp.OriginOff}})
 	return o
 }
@@ -82,13 +63,12 @@ func (o *origin) learn(s model.Snapshot, self model.NodeName, own []model.Block,
 	o.view.Set(originView{check, all.Listed, all.Stale})
 }
 
-// pass gives the routes that may be installed. What is installed already stays
+// pass gives the routes that may be installed, and after how long to look again
+// whether what it refuses still stands, 0 for never. What is installed already stays
 // while the blocks are not known, or not known to be current.
-func (o *origin) pass(v originView, learned []model.Learned) []model.Learned {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+func (o *origin) pass(v originView, learned []model.Learned, now time.Time) (out []model.Learned, again time.Duration) {
 	var refused []bgp.Refusal
-	out := learned
+	out = learned
 	switch {
 	case v.check.Mode == bgp.OriginOff:
 	case !v.listed && v.check.Mode == bgp.OriginWarn:
@@ -100,12 +80,17 @@ func (o *origin) pass(v originView, learned []model.Learned) []model.Learned {
 		out, refused = v.check.Apply(learned, nil)
 	}
 	o.passed = out
-	o.stand(refused)
-	return out
+	refusals, fresh := o.refusals.Value().Next(refused, now)
+	o.refusals.Set(refusals)
+	if len(fresh) > 0 {
+		r := fresh[0]
+		o.log.Warn("ipam does not confirm the origin of routes", "mode", string(v.check.Mode), "count", len(fresh),
+			"first", r.Prefix.String(), "nexthop", r.NextHop.String(), "from", r.From.String(), "reason", r.Reason)
+	}
+	return out, refusals.Due(now)
 }
 
-// installed recognises the prefixes that were let through last time. The caller
-// holds mu.
+// installed recognises the prefixes that were let through last time.
 func (o *origin) installed() func(netip.Prefix) bool {
 	passed := o.passed // sorted, as the speaker gave it
 	return func(p netip.Prefix) bool {
@@ -113,41 +98,6 @@ func (o *origin) installed() func(netip.Prefix) bool {
 			return l.Prefix.Compare(p)
 		})
 		return have
-	}
-}
-
-// stand makes refused the refusals in force. The caller holds mu.
-func (o *origin) stand(refused []bgp.Refusal) {
-	o.count()
-	now := make(map[bgp.Refusal]standing, len(refused))
-	for _, r := range refused {
-		s, known := o.standing[r]
-		if !known {
-			s.since = o.now()
-		}
-		now[r] = s
-	}
-	o.standing = now
-}
-
-// count counts the refusals that have stood for long enough, each once. The
-// caller holds mu.
-func (o *origin) count() {
-	var fresh []bgp.Refusal
-	for r, s := range o.standing {
-		if s.counted || o.now().Sub(s.since) < originGrace {
-			continue
-		}
-		s.counted = true
-		o.standing[r] = s
-		o.counts[r.Reason]++
-		fresh = append(fresh, r)
-	}
-	if len(fresh) > 0 {
-		slices.SortFunc(fresh, compareRefusals)
-		r := fresh[0]
-		o.log.Warn("ipam does not confirm the origin of routes", "mode", string(o.view.Value().check.Mode), "count", len(fresh),
-			"first", r.Prefix.String(), "nexthop", r.NextHop.String(), "from", r.From.String(), "reason", r.Reason)
 	}
 }
 
@@ -176,31 +126,14 @@ type OriginRefusal struct {
 
 // status gives the state of the check.
 func (o *origin) status() OriginStatus {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.count()
-	v := o.view.Value()
-	s := OriginStatus{Mode: v.check.Mode, Total: map[string]uint64{bgp.ReasonNoBlock: 0, bgp.ReasonWrongOwner: 0, bgp.ReasonNotBehind: 0}}
+	v, refusals := o.view.Value(), o.refusals.Value()
+	standing := refusals.Standing()
+	s := OriginStatus{Mode: v.check.Mode, Total: refusals.Total(), Standing: len(standing)}
 	if v.check.Mode != bgp.OriginOff {
 		s.Waiting, s.Stale = !v.listed, v.stale
 	}
-	for reason, n := range o.counts {
-		s.Total[reason] = n
-	}
-	var shown []bgp.Refusal
-	for r, st := range o.standing {
-		if st.counted {
-			shown = append(shown, r)
-		}
-	}
-	s.Standing = len(shown)
-	slices.SortFunc(shown, compareRefusals)
-	for _, r := range shown[:min(len(shown), originShown)] {
-		s.Refused = append(s.Refused, OriginRefusal{r.Prefix, r.NextHop, r.From, r.Reason, o.standing[r].since})
+	for _, r := range standing[:min(len(standing), originShown)] {
+		s.Refused = append(s.Refused, OriginRefusal{r.Prefix, r.NextHop, r.From, r.Reason, r.Since})
 	}
 	return s
-}
-
-func compareRefusals(a, b bgp.Refusal) int {
-	return cmp.Or(a.Prefix.Compare(b.Prefix), a.NextHop.Compare(b.NextHop), a.From.Compare(b.From))
 }

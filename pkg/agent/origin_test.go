@@ -32,7 +32,7 @@ func clusterWith(mode bgp.OriginMode) model.Snapshot {
 	}
 }
 
-func texts(learned []model.Learned) string {
+func texts(learned []model.Learned, _ time.Duration) string {
 	out := ""
 	for _, l := range learned {
 		out += l.Prefix.String() + " "
@@ -44,10 +44,9 @@ func TestOriginStandsBetweenSpeakerAndKernel(t *testing.T) {
 	good, bad, outside := heardOf("10.244.2.0/26", "192.0.2.2"), heardOf("10.244.9.0/26", "192.0.2.254"), heardOf("203.0.113.0/24", "192.0.2.254")
 	now := time.Unix(1000, 0)
 	o := newOrigin(slog.New(slog.DiscardHandler))
-	o.now = func() time.Time { return now }
 	expect := func(when, want string, standing int, total uint64) {
 		t.Helper()
-		if got := texts(o.pass(o.view.Value(), []model.Learned{good, bad, outside})); got != want {
+		if got := texts(o.pass(o.view.Value(), []model.Learned{good, bad, outside}, now)); got != want {
 			t.Errorf("%s: passes %s, want %s", when, got, want)
 		}
 		if s := o.status(); s.Standing != standing || s.Total[bgp.ReasonNoBlock] != total {
@@ -61,7 +60,7 @@ func TestOriginStandsBetweenSpeakerAndKernel(t *testing.T) {
 	expect("off", all, 0, 0)
 	o.learn(clusterWith(bgp.OriginWarn), "n1", nil, known)
 	expect("warn", all, 0, 0)
-	now = now.Add(originGrace)
+	now = now.Add(bgp.RefusalGrace)
 	expect("warn, after a while", all, 1, 1)
 	now = now.Add(time.Hour)
 	expect("warn, long after", all, 1, 1)
@@ -78,7 +77,7 @@ func TestOriginStandsBetweenSpeakerAndKernel(t *testing.T) {
 	expect("enforce, server out of reach", all, 0, 1)
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", nil, known)
 	expect("enforce", confirmed, 0, 1)
-	now = now.Add(originGrace)
+	now = now.Add(bgp.RefusalGrace)
 	expect("enforce, after a while", confirmed, 1, 2)
 
 	// What is new while the server cannot be reached has nothing to lose.
@@ -95,27 +94,8 @@ func TestOriginKnowsOwnBlocksBest(t *testing.T) {
 	o := newOrigin(slog.New(slog.DiscardHandler))
 	own := []model.Block{{CIDR: netip.MustParsePrefix("10.244.1.0/26"), Node: "n1"}}
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", own, blocksOf("10.244.2.0/26", "n1"))
-	got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.1.0/26", "192.0.2.2"), heardOf("10.244.2.0/26", "192.0.2.254")}))
+	got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.1.0/26", "192.0.2.2"), heardOf("10.244.2.0/26", "192.0.2.254")}, time.Now()))
 	if got != "" {
 		t.Errorf("passes %s: the first is this node's own block, the second no longer is one", got)
-	}
-}
-
-// A block that is announced a moment before the server tells of it is no
-// refusal.
-func TestOriginGivesNewBlocksTime(t *testing.T) {
-	now := time.Unix(1000, 0)
-	o := newOrigin(slog.New(slog.DiscardHandler))
-	o.now = func() time.Time { return now }
-	o.learn(clusterWith(bgp.OriginEnforce), "n1", nil, blocksOf())
-	o.pass(o.view.Value(), []model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})
-	now = now.Add(originGrace / 2)
-	o.learn(clusterWith(bgp.OriginEnforce), "n1", nil, blocksOf("10.244.2.0/26", "n2"))
-	if got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.2.0/26", "192.0.2.2")})); got != "10.244.2.0/26 " {
-		t.Errorf("passes %q", got)
-	}
-	now = now.Add(time.Hour)
-	if s := o.status(); s.Total[bgp.ReasonNoBlock] != 0 || s.Standing != 0 {
-		t.Errorf("counted: %+v", s)
 	}
 }

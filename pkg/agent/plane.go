@@ -94,10 +94,12 @@ func (p *plane) step(ctx context.Context) task.Next {
 	next := task.Next{Changed: in.all}
 	learned, heard := in.rib.routes()
 	p.a.collector.heard(len(learned))
+	passed, again := p.a.origin.pass(in.origin, learned, time.Now())
+	next = next.Within(again)
 	peers, pods := in.peers(p.a.cfg.Node), in.pods.list
 	state, problems := felix.Desired(felix.Input{
 		Self: p.a.cfg.Node, Snapshot: in.snapshot,
-		Learned: p.a.origin.pass(in.origin, learned), LearnedSynced: heard,
+		Learned: passed, LearnedSynced: heard,
 		Host: in.host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
 		OwnTunnels: in.tunnels, PeerWays: peers.ways, Unnumbered: peers.unnumbered, Speakers: peers.pods,
@@ -114,7 +116,7 @@ func (p *plane) step(ctx context.Context) task.Next {
 		p.carries(in, state)
 	}
 	if outcome != carried {
-		next.After = retryAfter
+		next = next.Within(retryAfter)
 	}
 	return next
 }
@@ -170,7 +172,7 @@ func (p *plane) pass() {
 	select {
 	case <-p.ready:
 	default:
-		p.a.conds.pass(gateKernel)
+		p.a.gates.pass(gateKernel)
 		close(p.ready)
 	}
 }

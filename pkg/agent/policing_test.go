@@ -11,7 +11,7 @@ import (
 // endpoint does not wait for it.
 func TestChangesOfPolicyAreGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		changed, urgent := newHint(), newHint()
+		changed, urgent := make(chan struct{}, 1), make(chan struct{})
 		took := func() time.Duration {
 			start := time.Now()
 			batch(t.Context(), changed, urgent)
@@ -19,7 +19,10 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 		}
 		go func() {
 			for range 100 {
-				changed.notify()
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
 				time.Sleep(time.Millisecond)
 			}
 		}()
@@ -30,7 +33,7 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 		<-changed // what the burst left
 		go func() {
 			time.Sleep(time.Millisecond)
-			urgent.notify()
+			close(urgent)
 		}()
 		if got := took(); got != time.Millisecond {
 			t.Errorf("an endpoint waited for %s", got)

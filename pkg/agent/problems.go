@@ -5,37 +5,37 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // problemList holds the problems of one room and logs each when it comes and
 // when it goes, not while it lasts.
 type problemList struct {
-	mu      sync.Mutex
-	log     *slog.Logger
-	changed hint // told of both; nil: nobody
-	now     []model.Problem
+	log *slog.Logger
+	now task.Cell[[]model.Problem]
 }
 
 func (l *problemList) set(problems []model.Problem) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range problems {
-		if !slices.Contains(l.now, p) {
+	l.now.Update(func() []model.Problem {
+		l.report(l.now.Value(), problems)
+		return problems
+	})
+}
+
+// report logs what is new, and what is over.
+func (l *problemList) report(before, now []model.Problem) {
+	for _, p := range now {
+		if !slices.Contains(before, p) {
 			l.log.Warn("problem", "object", p.Object.String(), "field", p.Field, "reason", p.Reason, "message", p.Message)
 		}
 	}
-	for _, p := range l.now {
-		if !slices.Contains(problems, p) {
+	for _, p := range before {
+		if !slices.Contains(now, p) {
 			l.log.Info("problem solved", "object", p.Object.String(), "field", p.Field, "reason", p.Reason)
 		}
 	}
-	if !slices.Equal(l.now, problems) {
-		l.changed.notify()
-	}
-	l.now = problems
 }
 
 // setOne has the list hold this problem, if there is an error, and nothing else.
@@ -47,11 +47,7 @@ func (l *problemList) setOne(err error, p model.Problem) {
 	l.set([]model.Problem{p})
 }
 
-func (l *problemList) get() []model.Problem {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.now
-}
+func (l *problemList) get() []model.Problem { return l.now.Value() }
 
 // ownProblems are those of the node itself rather than of an object that asks
 // something of it: its condition MuslinProblem has them.
@@ -62,18 +58,28 @@ type ownProblems struct {
 	known bool            // told is that: not what an earlier process wrote
 }
 
-func newOwnProblems(log *slog.Logger, changed hint) *ownProblems {
-	list := func() problemList { return problemList{log: log, changed: changed} }
-	return &ownProblems{address: list(), install: list(), http: list(), metrics: list(), socket: list(), bgp: list()}
+func newOwnProblems(log *slog.Logger) *ownProblems {
+	o := &ownProblems{}
+	for _, l := range o.lists() {
+		l.log = log
+	}
+	return o
 }
 
-func (o *ownProblems) get() []model.Problem {
-	return slices.Concat(o.address.get(), o.install.get(), o.http.get(), o.metrics.get(), o.socket.get(), o.bgp.get())
+func (o *ownProblems) lists() []*problemList {
+	return []*problemList{&o.address, &o.install, &o.http, &o.metrics, &o.socket, &o.bgp}
+}
+
+// get gives all of them, and how to learn of others.
+func (o *ownProblems) get() (all []model.Problem, changed []<-chan struct{}) {
+	for _, l := range o.lists() {
+		all = append(all, get(&l.now, &changed)...)
+	}
+	return all, changed
 }
 
 // tellProblems keeps the node's condition true to its problems.
-func (a *agent) tellProblems(ctx context.Context) error {
-	now := a.own.get()
+func (a *agent) tellProblems(ctx context.Context, now []model.Problem) error {
 	if a.own.known && slices.Equal(now, a.own.told) {
 		return nil
 	}

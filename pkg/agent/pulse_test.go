@@ -19,7 +19,7 @@ func TestHealthIsOfTheLoops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		p := newPulses(slog.New(slog.NewTextHandler(&log, nil)))
-		s := &httpServer{reg: prometheus.NewRegistry(), conds: newConditions(), pulses: p, show: func(*http.ServeMux) {}}
+		s := &httpServer{reg: prometheus.NewRegistry(), gates: newGates(), pulses: p, show: func(*http.ServeMux) {}}
 		mux := s.mux()
 		health := func() (int, string) {
 			w := httptest.NewRecorder()

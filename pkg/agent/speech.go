@@ -189,14 +189,14 @@ func (s *speech) complain(ctx context.Context, err error) {
 // node out of service.
 func (s *speech) gate(speaker *gobgp.Speaker, failure string) {
 	if failure != "" {
-		s.a.conds.waitFirst(gateBGP, failure)
+		s.a.gates.waitFirst(gateBGP, failure)
 		return
 	}
 	if up, configured := speaker.Established(); up > 0 || configured == 0 {
-		s.a.conds.pass(gateBGP)
+		s.a.gates.pass(gateBGP)
 		return
 	}
-	s.a.conds.waitFirst(gateBGP, "no session is established yet")
+	s.a.gates.waitFirst(gateBGP, "no session is established yet")
 }
 
 // hears reports whether anybody else announces a block, or a part of it, now.

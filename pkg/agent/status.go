@@ -15,8 +15,10 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 	cleared := false
 	task.Loop(ctx, func(ctx context.Context) task.Next {
 		wait := time.Minute
-		_, drained := a.speech.drained.Get()
-		_, cluster := a.in.cluster.Get()
+		problems, changed := a.own.get()
+		get(&a.gates.reached, &changed)
+		get(&a.speech.drained, &changed)
+		get(&a.in.cluster, &changed)
 		if err := a.annotateDrain(ctx); err != nil && ctx.Err() == nil {
 			a.log.Warn("drain not confirmed", "error", err)
 			wait = retryAfter
@@ -25,11 +27,11 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 			a.log.Warn("load of the route reflector not told", "error", err)
 			wait = retryAfter
 		}
-		if err := a.tellProblems(ctx); err != nil && ctx.Err() == nil {
+		if err := a.tellProblems(ctx, problems); err != nil && ctx.Err() == nil {
 			a.log.Warn("problems of the node not told", "error", err)
 			wait = retryAfter
 		}
-		if len(a.conds.waiting(gateCluster, gateKernel, gateBGP)) == 0 {
+		if len(a.gates.waiting(gateCluster, gateKernel, gateBGP)) == 0 {
 			err := a.cluster.SetNetworkUnavailable(ctx, false, "MuslinIsUp", "Muslin forwards pod traffic on this node")
 			switch {
 			case err != nil && ctx.Err() == nil:
@@ -40,7 +42,7 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 				a.log.Info("node network is up")
 			}
 		}
-		return task.Next{After: wait, Changed: []<-chan struct{}{drained, cluster}}
-	}, a.conds.changed)
+		return task.Next{After: wait, Changed: changed}
+	})
 	return nil
 }
