@@ -70,7 +70,6 @@ type agent struct {
 	own       *ownProblems
 	pulses    *pulses
 	started   time.Time
-	podMTU    mtu
 	telling   sync.Mutex  // one tells the allocator what is in use at a time
 	ipam      problemList // the allocator's problems, as logged
 	collector collector
@@ -91,44 +90,79 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer a.close()
-	inputs := task.Func("ipam inputs", a.feedAllocator)
 	g := task.Group{Logger: cfg.Logger}
-	g.Add(
-		task.Func("http", a.httpServer().run),
-		task.Func("metrics", func(ctx context.Context, ready func()) error {
-			ready()
-			return a.scrapes.Run(ctx)
-		}),
-		a.links, task.Func("host", a.followHost), a.routes,
-		task.Func("last state", a.last.run(a.cluster.Ready(), a.in.gather)),
-		a.last.soft(a.cluster, nothingAwaited),
-		// The allocator is ready once it has stored what running pods have and
-		// blocks lack: for that it has to know the pools.
-		task.Func("ipam holdings", a.followHoldings),
-		a.last.soft(inputs, a.cluster.Ready()), a.last.soft(a.alloc, inputs.Ready()),
-		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv, a.plane, a.speech,
-		a.policing.sink, task.Func("network policy", a.policing.run), task.Func("denied packets", a.policing.hearDenied),
-		a.last.release(a.cluster.Ready(), inputs.Ready(), a.alloc.Ready()),
-		task.Func("node address", a.keepAddress),
-		task.Func("status", a.reportStatus),
-		task.Func("sweep", a.sweep),
-		task.Func("own addresses", a.ownAddresses),
-		task.Func("session events", a.tellSessions),
-		task.Func("node statuses", a.fillNodeStatuses),
-		task.Func("memory", a.collector.release),
-	)
-	g.Add(a.cniTasks()...)
+	g.Add(a.tasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version, "gobgp", gobgp.Release())
 	err := g.Run(ctx)
 	a.log.Info("agent stopped; routes stay")
 	return err
 }
 
+// tasks are the whole of the agent, in the order of their start. Values flow down;
+// what stands in brackets is a cell, which has one writer (see inputs), and whoever
+// reads one waits for the next:
+//
+//	 API server     file     allocator     kernel      CNI server     BGP peers
+//	     │           │           │           │             │              │
+//	[cluster]     [saved]     [held]      [host]        [pods]          [rib]
+//	     └───────────┴───────────┴─────┬─────┴─────────────┴──────────────┘
+//	                             inputs.gather
+//	        ┌──────────────────────────┼────────────────────────┐
+//	        ▼                          ▼                        ▼
+//	    speech.ask                 plane.step              policing.step
+//	   bgp.DesiredOn             felix.Desired             policy.Engine
+//	  Speaker.Apply ──[told]──▶       │                         │
+//	        │         ◀─[floating]────┤                         │
+//	        ▼                         ▼                         ▼
+//	    BGP peers       sysctl tunnel nft podlink route    policynft
+//	                                  └───── endpoints.settle ──┘ ──▶ ADD is answered
+//
+// A task that is soft does not hold up those after it while the state on disk is
+// in force.
+func (a *agent) tasks() []task.Task {
+	feed := task.Func("ipam inputs", a.feedAllocator)
+	return append([]task.Task{
+		task.Func("http", a.httpServer().run),
+		task.Func("metrics", func(ctx context.Context, ready func()) error {
+			ready()
+			return a.scrapes.Run(ctx)
+		}),
+
+		// Sources, each with the cell that it fills.
+		a.links, task.Func("host", a.followHost), // kernel ──▶ [host]
+		a.routes, // adopts what an earlier process installed
+		task.Func("last state", a.last.run(a.cluster.Ready(), a.in.gather)), // file ──▶ [saved]
+		a.last.soft(a.cluster, nothingAwaited),                              // API server ──▶ rows
+		task.Func("ipam holdings", a.followHoldings),                        // allocator ──▶ [held]
+		a.last.soft(feed, a.cluster.Ready()),                                // rows ──▶ allocator ──▶ [cluster]
+		// The allocator is ready once it has stored what running pods have and
+		// blocks lack: for that it has to know the pools.
+		a.last.soft(a.alloc, feed.Ready()),
+
+		// Those who decide, behind their sinks.
+		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv,
+		a.plane,                     // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
+		a.speech,                    // inputs ──▶ bgp.DesiredOn ──▶ peers; [told], [rib]
+		a.policing.sink, a.policing, // policies, pods ──▶ policy.Engine ──▶ kernel
+		task.Func("denied packets", a.policing.hearDenied),
+
+		// From here on the state on disk is out of force.
+		a.last.release(a.cluster.Ready(), feed.Ready(), a.alloc.Ready()),
+		task.Func("node address", a.keepAddress),    // inputs ──▶ annotations of the Node
+		task.Func("status", a.reportStatus),         // problems, gates, drain ──▶ conditions of the Node
+		task.Func("sweep", a.sweep),                 // what an earlier process left in the allocator
+		task.Func("own addresses", a.ownAddresses),  // [cluster], [held], [up] ──▶ allocator ──▶ [tunnels]; annotations
+		task.Func("session events", a.tellSessions), // [rib] ──▶ Events
+		task.Func("node statuses", a.fillNodeStatuses),
+		task.Func("memory", a.collector.release),
+	}, a.cniTasks()...)
+}
+
 func (a *agent) httpServer() *httpServer {
 	return &httpServer{
 		addr: a.cfg.HTTPAddr, logger: a.log, gates: a.gates, pulses: a.pulses, reg: a.registry, status: a.status, show: a.handleShow,
 		heard: func(err error) {
-			a.own.http.setOne(err, a.nodeProblem("MUSLIN_HTTP_ADDR", "PortTaken",
+			a.own.http.setOne(err, nodeProblem(a.cfg.Node, "MUSLIN_HTTP_ADDR", "PortTaken",
 				fmt.Sprintf("%v: free %s, or set another MUSLIN_HTTP_ADDR and the same port in the DaemonSet's probes", err, a.cfg.HTTPAddr)))
 		},
 	}
@@ -147,7 +181,7 @@ func (a *agent) build() (err error) {
 		return err
 	}
 	if a.scrapes, err = metricsserver.New(a.cfg.Metrics, a.registry, rest, a.log, func(err error) {
-		a.own.metrics.setOne(err, a.nodeProblem("MUSLIN_METRICS_ADDR", "MetricsNotServed", fmt.Sprintf("%v: Prometheus gets no metrics of this node", err)))
+		a.own.metrics.setOne(err, nodeProblem(a.cfg.Node, "MUSLIN_METRICS_ADDR", "MetricsNotServed", fmt.Sprintf("%v: Prometheus gets no metrics of this node", err)))
 	}); err != nil {
 		return err
 	}
@@ -282,7 +316,7 @@ func (a *agent) status() Status {
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
 	own, _ := a.own.get()
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.found(), own, a.last.problems.get()} {
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.problems.get(), own, a.last.problems.get()} {
 		all = append(all, list...)
 	}
 	return all

@@ -59,7 +59,7 @@ func (s cniServer) Run(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		s.a.own.socket.setOne(err, s.a.nodeProblem("MUSLIN_SOCKET", "SocketNotOpen", err.Error()+": no pod can start on this node until it can be opened"))
+		s.a.own.socket.setOne(err, nodeProblem(s.a.cfg.Node, "MUSLIN_SOCKET", "SocketNotOpen", err.Error()+": no pod can start on this node until it can be opened"))
 		s.a.gates.waitFirst(gateSocket, err.Error())
 		pause(ctx, retryAfter)
 	}

@@ -63,11 +63,11 @@ func (p *policing) hearDenied(ctx context.Context, ready func()) error {
 	said := ""
 	for ctx.Err() == nil {
 		err := p.sink.Listen(ctx, func(k policynft.Denied) {
-			p.denied.note(k, judged(p.a.endpoints.List(), k), time.Now())
+			p.denied.note(k, judged(p.endpoints.List(), k), time.Now())
 		})
 		if err != nil && err.Error() != said {
 			said = err.Error()
-			p.a.log.Warn("denied packets are not seen; they are denied all the same", "error", err)
+			p.log.Warn("denied packets are not seen; they are denied all the same", "error", err)
 		}
 		pause(ctx, listenAgain)
 	}
@@ -95,7 +95,7 @@ func (p *policing) dropped() (ingress, egress uint64) {
 	ingress, errs[0] = p.sink.Dropped("ingress")
 	egress, errs[1] = p.sink.Dropped("egress")
 	if err := cmp.Or(errs[0], errs[1]); err != nil {
-		p.a.log.Debug("count denied packets", "error", err)
+		p.log.Debug("count denied packets", "error", err)
 	}
 	return ingress, egress
 }

@@ -1,18 +1,12 @@
 package agent
 
 import (
-	"context"
 	"maps"
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/model"
 )
-
-// AnnotationDrainState on a Node is the agent's answer to muslin.io/drain: the
-// step that has been said to all peers. It is absent while the node is not
-// drained.
-const AnnotationDrainState = "muslin.io/drain-state"
 
 // farewell is how long a node whose object is gone asks its peers to prefer
 // other ways before it withdraws. The other nodes keep their sessions with it
@@ -53,14 +47,4 @@ func (d *departure) fill(s *model.Snapshot, self model.NodeName, now time.Time) 
 	n.Annotations[bgp.AnnotationDrain] = step
 	s.Nodes = append(s.Nodes[:len(s.Nodes):len(s.Nodes)], n)
 	return max(left, 0)
-}
-
-// annotateDrain tells whoever drains the node how far the drain is.
-func (a *agent) annotateDrain(ctx context.Context) error {
-	self, ok := findNode(a.cluster.Snapshot(), a.cfg.Node)
-	said := a.speech.drained.Value()
-	if !ok || said == nil || *said == self.Annotations[AnnotationDrainState] {
-		return nil
-	}
-	return a.cluster.AnnotateNode(ctx, map[string]string{AnnotationDrainState: *said})
 }

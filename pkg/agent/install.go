@@ -75,14 +75,14 @@ func (a *agent) installOnce(pluginToo bool) (problems []model.Problem) {
 	if pluginToo {
 		// An agent outside its image has no plugin to give; the node's will do.
 		if _, err := cniinstall.Binary(o); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			problems = append(problems, a.nodeProblem("MUSLIN_CNI_BIN", fileNotWritten,
+			problems = append(problems, nodeProblem(a.cfg.Node, "MUSLIN_CNI_BIN", fileNotWritten,
 				fmt.Sprintf("%v: the plugin of an earlier release stays; make room, or the directory writable", err)))
 		}
 	}
 	changed, err := cniinstall.Config(o)
 	if err != nil {
 		a.gates.waitFirst(gateConfig, err.Error())
-		return append(problems, a.nodeProblem("MUSLIN_CNI_CONF", fileNotWritten,
+		return append(problems, nodeProblem(a.cfg.Node, "MUSLIN_CNI_CONF", fileNotWritten,
 			fmt.Sprintf("%v: make room, or the directory writable; it is tried again", err)))
 	}
 	if changed {
@@ -95,11 +95,11 @@ func (a *agent) installOnce(pluginToo bool) (problems []model.Problem) {
 			a.log.Warn("cni configurations of others moved away", "dir", a.cfg.CNI.ConfDir, "names", moved)
 		}
 		if err != nil {
-			return append(problems, a.nodeProblem("MUSLIN_CNI_EXCLUSIVE", fileNotWritten, err.Error()))
+			return append(problems, nodeProblem(a.cfg.Node, "MUSLIN_CNI_EXCLUSIVE", fileNotWritten, err.Error()))
 		}
 	}
 	if err := a.inPlace(); err != nil {
-		problems = append(problems, a.nodeProblem("MUSLIN_CNI_CONF", "OtherNetworkFirst", err.Error()))
+		problems = append(problems, nodeProblem(a.cfg.Node, "MUSLIN_CNI_CONF", "OtherNetworkFirst", err.Error()))
 	}
 	return problems
 }

@@ -33,21 +33,26 @@ type sink struct {
 // and hands it to the sinks. It is the only caller of theirs, so host routes
 // and rules have one writer.
 type plane struct {
-	a        *agent
-	nft      *nft.Reconciler
-	tunnels  *tunnel.Reconciler
-	podLinks *podlink.Reconciler
-	radv     *radv.Advertiser
-	sinks    []sink
-	problems problemList
-	ready    chan struct{}
-	failing  map[string]string // sink → what it last complained of
-	last     atomic.Pointer[felix.State]
-	up       task.Cell[felix.TunnelAddresses] // those of this node whose device stands
+	loop
+	origin    *origin
+	endpoints *endpoints
+	collector *collector
+	routes    *route.Reconciler
+	nft       *nft.Reconciler
+	tunnels   *tunnel.Reconciler
+	podLinks  *podlink.Reconciler
+	radv      *radv.Advertiser
+	sinks     []sink
+	ready     chan struct{}
+	last      atomic.Pointer[felix.State]      // that the sinks were told
+	up        task.Cell[felix.TunnelAddresses] // those of this node whose device stands
 }
 
 func newPlane(a *agent) (*plane, error) {
-	p := &plane{a: a, problems: problemList{log: a.log}, ready: make(chan struct{}), failing: map[string]string{}}
+	p := &plane{
+		loop: a.newLoop("data plane"), origin: a.origin, endpoints: a.endpoints, collector: &a.collector, routes: a.routes,
+		ready: make(chan struct{}),
+	}
 	var err error
 	if p.nft, err = nft.New(nft.Options{Logger: a.log}); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -71,7 +76,7 @@ func newPlane(a *agent) (*plane, error) {
 	return p, nil
 }
 
-func (p *plane) String() string         { return "data plane" }
+// Ready is closed once the kernel has the first desired state.
 func (p *plane) Ready() <-chan struct{} { return p.ready }
 
 // Close releases the sockets.
@@ -81,37 +86,36 @@ func (p *plane) Close() error {
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
 func (p *plane) Run(ctx context.Context) error {
-	task.Loop(ctx, p.a.pulses.round(p.String(), p.step),
-		p.a.routes.Changed(), p.nft.Changed(), p.tunnels.Changed(), p.podLinks.Changed(), p.radv.Changed())
+	p.repeat(ctx, p.step, p.routes.Changed(), p.nft.Changed(), p.tunnels.Changed(), p.podLinks.Changed(), p.radv.Changed())
 	return nil
 }
 
 // step brings the kernel from whatever it is to what it should be, and asks for
 // another try of what failed.
 func (p *plane) step(ctx context.Context) task.Next {
-	news := p.a.metrics.news.Swap(0)
-	in := p.a.in.gather()
+	news := p.metrics.news.Swap(0)
+	in := p.in.gather()
 	next := task.Next{Changed: in.all}
 	learned, heard := in.rib.routes()
-	p.a.collector.heard(len(learned))
-	passed, again := p.a.origin.pass(in.origin, learned, time.Now())
+	p.collector.heard(len(learned))
+	passed, again := p.origin.pass(in.origin, learned, time.Now())
 	next = next.Within(again)
-	peers, pods := in.peers(p.a.cfg.Node), in.pods.list
+	peers, pods := in.peers(p.node), in.pods.list
 	state, problems := felix.Desired(felix.Input{
-		Self: p.a.cfg.Node, Snapshot: in.snapshot,
+		Self: p.node, Snapshot: in.snapshot,
 		Learned: passed, LearnedSynced: heard,
 		Host: in.host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
 		OwnTunnels: in.tunnels, PeerWays: peers.ways, Unnumbered: peers.unnumbered, Speakers: peers.pods,
 	})
 	p.problems.set(problems)
-	p.a.podMTU.set(state.MTU.Pod)
 	p.last.Store(&state)
 	outcome := carried
 	for _, s := range p.sinks {
-		outcome = max(outcome, judge(s, p.hand(ctx, s, state), pods))
+		err := p.hand(ctx, s.name, func() error { return s.apply(ctx, state) })
+		outcome = max(outcome, judge(s, err, pods))
 	}
-	p.a.metrics.carries(news, outcome < failed, time.Now())
+	p.metrics.carries(news, outcome < failed, time.Now())
 	if outcome < failed {
 		p.carries(in, state)
 	}
@@ -123,9 +127,9 @@ func (p *plane) step(ctx context.Context) task.Next {
 
 // carries tells what the kernel has, once it has the state that in asks for.
 func (p *plane) carries(in gathered, state felix.State) {
-	p.up.Set(felix.ReadyTunnels(in.tunnels, p.a.links.Host()))
-	p.a.endpoints.settle(writerPlane, in.pods.rev)
-	p.a.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(in.pods.list, in.cluster.Pools)))
+	p.up.Set(felix.ReadyTunnels(in.tunnels, in.host))
+	p.endpoints.settle(writerPlane, in.pods.rev)
+	p.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(in.pods.list, in.cluster.Pools)))
 	p.pass()
 }
 
@@ -136,6 +140,9 @@ func (p *plane) desired() felix.State {
 	}
 	return felix.State{}
 }
+
+// podMTU is the largest packet of pods, in bytes, as last computed; 0 until then.
+func (p *plane) podMTU() int { return p.desired().MTU.Pod }
 
 // The outcomes of a step, from good to bad.
 const (
@@ -172,27 +179,7 @@ func (p *plane) pass() {
 	select {
 	case <-p.ready:
 	default:
-		p.a.gates.pass(gateKernel)
+		p.gates.pass(gateKernel)
 		close(p.ready)
 	}
-}
-
-// hand gives one sink the state, and logs a complaint when it is a new one.
-func (p *plane) hand(ctx context.Context, s sink, state felix.State) error {
-	start := time.Now()
-	err := s.apply(ctx, state)
-	p.a.metrics.observe(s.name, start, err)
-	said := ""
-	if err != nil && ctx.Err() == nil {
-		said = err.Error()
-	}
-	if said != p.failing[s.name] {
-		p.failing[s.name] = said
-		if said != "" {
-			p.a.log.Warn("kernel refuses the desired state", "sink", s.name, "error", err)
-		} else {
-			p.a.log.Info("kernel accepts the desired state again", "sink", s.name)
-		}
-	}
-	return err
 }

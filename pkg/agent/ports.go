@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,11 +21,11 @@ const bfdPort = 3784
 
 // portsTaken tells which ports that BGP needs are another process's: FRR, BIRD or
 // MetalLB on the same host. failure is what the speaker said when it was told cfg.
-func (a *agent) portsTaken(cfg bgp.Config, failure error) (problems []model.Problem) {
+func portsTaken(node model.NodeName, cfg bgp.Config, failure error, log *slog.Logger) (problems []model.Problem) {
 	if errors.Is(failure, unix.EADDRINUSE) {
 		problems = append(problems, model.Problem{
 			Object: model.Ref{Kind: "BGPConfiguration", Name: "default"}, Field: "spec.listenPort", Reason: "PortTaken",
-			Message: fmt.Sprintf("another process of node %s listens on TCP port %d: stop it there, or choose another listenPort, in BGPConfiguration node.%s for this node alone", a.cfg.Node, cfg.ListenPort, a.cfg.Node),
+			Message: fmt.Sprintf("another process of node %s listens on TCP port %d: stop it there, or choose another listenPort, in BGPConfiguration node.%s for this node alone", node, cfg.ListenPort, node),
 		})
 	}
 	if !slices.ContainsFunc(cfg.Peers, func(p bgp.Peer) bool { return p.BFD != nil }) {
@@ -32,10 +33,10 @@ func (a *agent) portsTaken(cfg bgp.Config, failure error) (problems []model.Prob
 	}
 	// A daemon that shares the port, as sockets of UDP may, takes the packets just so.
 	if others, err := othersOnUDP(bfdPort); err != nil {
-		a.log.Debug("udp sockets not read", "error", err)
+		log.Debug("udp sockets not read", "error", err)
 	} else if others {
-		problems = append(problems, a.nodeProblem("", "PortTaken",
-			fmt.Sprintf("another process of node %s has UDP port %d: BFD does not come up; stop it (FRR's bfdd, BIRD's protocol bfd), or take muslin.io/bfd from the BGPPeers", a.cfg.Node, bfdPort)))
+		problems = append(problems, nodeProblem(node, "", "PortTaken",
+			fmt.Sprintf("another process of node %s has UDP port %d: BFD does not come up; stop it (FRR's bfdd, BIRD's protocol bfd), or take muslin.io/bfd from the BGPPeers", node, bfdPort)))
 	}
 	return problems
 }

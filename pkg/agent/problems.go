@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"context"
 	"log/slog"
 	"slices"
-	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
@@ -53,9 +51,6 @@ func (l *problemList) get() []model.Problem { return l.now.Value() }
 // something of it: its condition MuslinProblem has them.
 type ownProblems struct {
 	address, install, http, metrics, socket, bgp problemList
-
-	told  []model.Problem // as the condition has them
-	known bool            // told is that: not what an earlier process wrote
 }
 
 func newOwnProblems(log *slog.Logger) *ownProblems {
@@ -78,27 +73,7 @@ func (o *ownProblems) get() (all []model.Problem, changed []<-chan struct{}) {
 	return all, changed
 }
 
-// tellProblems keeps the node's condition true to its problems.
-func (a *agent) tellProblems(ctx context.Context, now []model.Problem) error {
-	if a.own.known && slices.Equal(now, a.own.told) {
-		return nil
-	}
-	reason, text := "NoProblem", []string{}
-	for _, p := range now {
-		reason = now[0].Reason
-		text = append(text, p.Message)
-	}
-	if len(now) == 0 {
-		text = append(text, "address, files and ports of the node are as Muslin needs them")
-	}
-	if err := a.cluster.SetNodeProblem(ctx, len(now) > 0, reason, strings.Join(text, "; ")); err != nil {
-		return err
-	}
-	a.own.told, a.own.known = now, true
-	return nil
-}
-
-// nodeProblem is a problem of this node.
-func (a *agent) nodeProblem(field, reason, message string) model.Problem {
-	return model.Problem{Object: model.Ref{Kind: "Node", Name: string(a.cfg.Node)}, Field: field, Reason: reason, Message: message}
+// nodeProblem is a problem of a node.
+func nodeProblem(node model.NodeName, field, reason, message string) model.Problem {
+	return model.Problem{Object: model.Ref{Kind: "Node", Name: string(node)}, Field: field, Reason: reason, Message: message}
 }

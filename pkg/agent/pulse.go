@@ -1,15 +1,12 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // hangsAfter is how long one round of a loop may take. Rounds that write
@@ -29,15 +26,6 @@ type pulses struct {
 }
 
 func newPulses(log *slog.Logger) *pulses { return &pulses{log: log, since: map[string]time.Time{}} }
-
-// round gives a loop's step such that each run of it is a round of the loop.
-func (p *pulses) round(loop string, step func(context.Context) task.Next) func(context.Context) task.Next {
-	return func(ctx context.Context) task.Next {
-		p.begin(loop)
-		defer p.rest(loop)
-		return step(ctx)
-	}
-}
 
 // begin says that a loop begins a round.
 func (p *pulses) begin(loop string) {

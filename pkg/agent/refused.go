@@ -32,7 +32,7 @@ type refusedCounts struct {
 // refused counts the prefixes that peers announce and that are not used. The
 // counts are up to half a minute old.
 func (s *speech) refused() []RefusedCount {
-	speaker := s.a.in.rib.Value().speaker
+	speaker := s.in.rib.Value().speaker
 	if speaker == nil {
 		return nil
 	}
@@ -44,7 +44,7 @@ func (s *speech) refused() []RefusedCount {
 	}
 	refusals, err := speaker.Refused()
 	if err != nil {
-		s.a.log.Debug("refused prefixes not counted", "error", err)
+		s.log.Debug("refused prefixes not counted", "error", err)
 	}
 	c.made, c.list = time.Now(), countRefused(refusals)
 	return c.list

@@ -29,7 +29,7 @@ func (a *agent) handleShow(mux *http.ServeMux) {
 		}
 		size, err := strconv.Atoi(r.URL.Query().Get("size"))
 		if err != nil || size < 64 || size > 65535 {
-			size = a.podMTU.get()
+			size = a.plane.podMTU()
 		}
 		a.answer(w, kernel.Path(r.Context(), to.Unmap(), size))
 	})

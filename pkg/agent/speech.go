@@ -9,6 +9,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/gobgp"
+	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 )
@@ -17,16 +18,17 @@ import (
 // is made when it starts, because it has to know whether an earlier process
 // left routes in the kernel.
 type speech struct {
-	a        *agent
+	loop
+	routes   *route.Reconciler
+	taken    *problemList // ports that others have
 	asked    task.Cell[asked]
-	problems problemList
-	load     reflectorLoad
+	unmet    task.Cell[[]model.Problem] // of what BGP is told by
+	pressure task.Cell[[]model.Problem] // of a route reflector
 	ready    chan struct{}
 	told     task.Cell[told]
 	failure  task.Cell[string] // of the last apply, "" for none
 
 	leaving departure          // owned by loop's goroutine
-	said    string             // what of failure was logged; the same
 	drained task.Cell[*string] // the step of a drain that all peers were told of
 
 	refusedNow refusedCounts
@@ -68,19 +70,19 @@ func (r rib) routes() (routes []model.Learned, converged bool) {
 }
 
 func newSpeech(a *agent) *speech {
-	return &speech{a: a, problems: problemList{log: a.log}, ready: make(chan struct{})}
+	return &speech{loop: a.newLoop("bgp"), routes: a.routes, taken: &a.own.bgp, ready: make(chan struct{})}
 }
 
-func (s *speech) String() string         { return "bgp" }
+// Ready is closed once the speaker was told something.
 func (s *speech) Ready() <-chan struct{} { return s.ready }
 
 // Run speaks until ctx ends. It stops without a Cease, so that peers keep the
 // node's routes while it restarts (RFC 4724).
 func (s *speech) Run(ctx context.Context) error {
-	restarting := s.a.routes.Stats().Adopted > 0
-	s.a.log.Info("speaker starting", "restarting", restarting)
-	speaker := gobgp.New(gobgp.Options{Logger: s.severity.of(s.a.log), Restarting: restarting})
-	s.a.in.rib.Set(rib{speaker: speaker})
+	restarting := s.routes.Stats().Adopted > 0
+	s.log.Info("speaker starting", "restarting", restarting)
+	speaker := gobgp.New(gobgp.Options{Logger: s.severity.of(s.log), Restarting: restarting})
+	s.in.rib.Set(rib{speaker: speaker})
 	done := make(chan error, 1)
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -90,8 +92,8 @@ func (s *speech) Run(ctx context.Context) error {
 	return <-done
 }
 
-// loops are three: one finds out what BGP is told by, one tells it, and one, once
-// it was told something, hears what comes of it.
+// loops are four: one finds out what BGP is told by, one tells it, and two, once
+// it was told something, hear what comes of it and look whether all is well.
 func (s *speech) loops(ctx context.Context, speaker *gobgp.Speaker) {
 	var others sync.WaitGroup
 	defer others.Wait()
@@ -102,17 +104,18 @@ func (s *speech) loops(ctx context.Context, speaker *gobgp.Speaker) {
 		others.Go(func() {
 			task.Loop(ctx, func(context.Context) task.Next { return s.hear(speaker) }, speaker.Changed())
 		})
+		others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.review(speaker) }) })
 	})
-	task.Loop(ctx, s.a.pulses.round(s.String(), func(ctx context.Context) task.Next {
+	s.repeat(ctx, func(ctx context.Context) task.Next {
 		defer hear()
 		return s.apply(ctx, speaker)
-	}))
+	})
 }
 
 // ask keeps what BGP is told by. Most of what changes with a pod or a link is
 // nothing to BGP.
 func (s *speech) ask() task.Next {
-	in := s.a.in.gather()
+	in := s.in.gather()
 	s.asked.Set(asked{in.snapshot, in.lookups()})
 	return task.Next{Changed: in.ofBGP}
 }
@@ -122,8 +125,8 @@ func (s *speech) hear(speaker *gobgp.Speaker) task.Next {
 	_, toldChanged := s.told.Get()
 	failure, failureChanged := s.failure.Get()
 	s.gate(speaker, failure)
-	s.a.metrics.heard(time.Now())
-	s.a.in.rib.Set(rib{s.a.in.rib.Value().version + 1, speaker})
+	s.metrics.heard(time.Now())
+	s.in.rib.Set(rib{s.in.rib.Value().version + 1, speaker})
 	return task.Next{Changed: []<-chan struct{}{toldChanged, failureChanged}}
 }
 
@@ -133,28 +136,25 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 	asked, changed := s.asked.Get()
 	next := task.Next{Changed: []<-chan struct{}{changed}}
 	snap := asked.snapshot
-	next.After = s.leaving.fill(&snap, s.a.cfg.Node, time.Now())
-	config, problems := bgp.DesiredOn(snap, s.a.cfg.Node, asked.ways)
-	s.severity.ask(bgp.LogSeverity(snap, s.a.cfg.Node))
-	s.load.asked(problems)
-	s.judge(config)
-	news := s.a.in.told.Set(&config) // there may be another way to a peer
+	next.After = s.leaving.fill(&snap, s.node, time.Now())
+	config, problems := bgp.DesiredOn(snap, s.node, asked.ways)
+	s.severity.ask(bgp.LogSeverity(snap, s.node))
+	s.unmet.Set(problems)
+	news := s.in.told.Set(&config) // there may be another way to a peer
 	// Also what it has been told before: a session that it could not make anew,
 	// for one, is made then.
 	start := time.Now()
-	err := speaker.Apply(ctx, config)
-	s.a.metrics.observe("bgp", start, err)
+	err := s.hand(ctx, "bgp", func() error { return speaker.Apply(ctx, config) })
 	if news {
 		s.told.Set(told{start, config})
 	}
-	taken := s.a.portsTaken(config, err)
-	s.a.own.bgp.set(taken)
+	taken := portsTaken(s.node, config, err, s.log)
+	s.taken.set(taken)
 	if err != nil {
-		s.complain(ctx, err)
+		s.failure.Set(err.Error())
 		return next.Within(retryAfter)
 	}
 	s.failure.Set("")
-	s.said = ""
 	s.noteDrain(snap)
 	if len(taken) > 0 {
 		return next.Within(retryAfter) // to see it free
@@ -165,22 +165,13 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 // noteDrain remembers how far a drain of the node is, now that the peers were
 // told.
 func (s *speech) noteDrain(snap model.Snapshot) {
-	self, ok := findNode(snap, s.a.cfg.Node)
+	self, ok := findNode(snap, s.node)
 	if !ok {
 		return
 	}
 	step := bgp.DrainStep(self)
 	if old := s.drained.Value(); s.drained.Set(&step) && (old != nil || step != "") {
-		s.a.log.Info("bgp drain", "step", step)
-	}
-}
-
-// complain tells of a failure, and logs it when it is another one than before.
-func (s *speech) complain(ctx context.Context, err error) {
-	s.failure.Set(err.Error())
-	if ctx.Err() == nil && s.said != err.Error() {
-		s.said = err.Error()
-		s.a.log.Warn("bgp apply failed", "error", err)
+		s.log.Info("bgp drain", "step", step)
 	}
 }
 
@@ -189,19 +180,19 @@ func (s *speech) complain(ctx context.Context, err error) {
 // node out of service.
 func (s *speech) gate(speaker *gobgp.Speaker, failure string) {
 	if failure != "" {
-		s.a.gates.waitFirst(gateBGP, failure)
+		s.gates.waitFirst(gateBGP, failure)
 		return
 	}
 	if up, configured := speaker.Established(); up > 0 || configured == 0 {
-		s.a.gates.pass(gateBGP)
+		s.gates.pass(gateBGP)
 		return
 	}
-	s.a.gates.waitFirst(gateBGP, "no session is established yet")
+	s.gates.waitFirst(gateBGP, "no session is established yet")
 }
 
 // hears reports whether anybody else announces a block, or a part of it, now.
 func (s *speech) hears(block netip.Prefix) bool {
-	routes, _ := s.a.in.rib.Value().routes()
+	routes, _ := s.in.rib.Value().routes()
 	return within(routes, block)
 }
 
@@ -221,7 +212,7 @@ func (s *speech) configured() (bgp.Config, time.Time) {
 }
 
 func (s *speech) peers() []model.PeerStatus {
-	if speaker := s.a.in.rib.Value().speaker; speaker != nil {
+	if speaker := s.in.rib.Value().speaker; speaker != nil {
 		return speaker.Peers()
 	}
 	return nil
@@ -229,7 +220,7 @@ func (s *speech) peers() []model.PeerStatus {
 
 // sessions is peers without counters, for whoever looks often.
 func (s *speech) sessions() []model.PeerStatus {
-	if speaker := s.a.in.rib.Value().speaker; speaker != nil {
+	if speaker := s.in.rib.Value().speaker; speaker != nil {
 		return speaker.Sessions()
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 // wires gives the CNI server what felix/pod does.
 type wires struct {
 	*pod.Plugger
-	mtu *mtu
+	mtu func() int // of pods, in bytes; 0: not known yet
 }
 
 func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
@@ -45,7 +45,7 @@ func (w wires) spec(s cniserver.WireSpec) pod.Spec {
 		MAC:         s.MAC, MTU: s.MTU, FixedMTU: s.MTU > 0, Queues: s.Queues, Forwarding: s.Forwarding,
 	}
 	if spec.MTU == 0 {
-		spec.MTU = w.mtu.get()
+		spec.MTU = w.mtu()
 	}
 	return spec
 }
@@ -56,7 +56,7 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.wires = wires{plugger, &a.podMTU}
+	a.wires = wires{plugger, func() int { return a.plane.podMTU() }}
 	adopted, err := plugger.List(context.Background())
 	if err != nil {
 		return nil, err
