@@ -63,33 +63,15 @@ func TestSnapshotHasWhatItsRevisionStandsFor(t *testing.T) {
 	}
 }
 
-func TestOrphans(t *testing.T) {
-	alloc := func(addr, handle, pod string) ipam.Allocation {
-		a := ipam.Allocation{Addr: netip.MustParseAddr(addr)}
-		a.Handle = handle
-		if pod != "" {
-			a.Owner = map[string]string{"pod": pod, "namespace": "default"}
-		}
-		return a
-	}
-	allocations := []ipam.Allocation{
-		alloc("10.0.0.1", "wired", "a"),
-		alloc("10.0.0.2", "known", "b"), // no wire of ours, but a running pod of another plugin
-		alloc("10.0.0.3", "lost", "c"),
-		alloc("10.0.0.4", "finished", "d"),
-		alloc("10.0.0.5", "ipip-tunnel-addr-n1", ""),
-		alloc("10.0.0.6", "half", "e"), alloc("fd00::6", "half", "e"),
-		alloc("10.0.0.7", "twice-lost", "f"), alloc("fd00::7", "twice-lost", "f"),
-	}
-	wires := []model.Endpoint{endpoint("wired", "cali1", "10.0.0.1"), endpoint("half", "cali2", "fd00::6")}
+func TestAddressesInUse(t *testing.T) {
 	pods := []kube.Pod{{Name: "b", IPs: []string{"10.0.0.2"}}, {Name: "d", IPs: []string{"10.0.0.4"}, Finished: true}}
-	got := orphans(allocations, wires, pods)
-	if want := []string{"lost", "finished", "twice-lost"}; !slices.Equal(got, want) {
-		t.Fatalf("got %q, want %q", got, want)
+	used := inUse([]model.Endpoint{endpoint("a", "cali1", "10.0.0.1")}, pods)
+	if !used["10.0.0.1"] || !used["10.0.0.2"] || used["10.0.0.4"] {
+		t.Errorf("in use: %v; want those of a pod interface and of a pod of another plugin that runs", used)
 	}
 }
 
-func TestConditionsNameWhatIsMissing(t *testing.T) {
+func TestGatesNameWhatIsMissing(t *testing.T) {
 	c := newGates(gateKernel, gateBGP)
 	if got := c.waiting(); len(got) != 2 {
 		t.Fatalf("got %q", got)
@@ -133,31 +115,6 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-func TestPodCIDRsInUse(t *testing.T) {
-	prefix := netip.MustParsePrefix
-	node := []netip.Prefix{prefix("10.244.1.0/24"), prefix("fd00:1::/64")}
-	pool := model.Pool{CIDR: prefix("10.244.0.0/16")}
-	off := pool
-	off.Disabled = true
-	for name, c := range map[string]struct {
-		pools  []model.Pool
-		blocks []model.Block
-		pod    string
-		want   bool
-	}{
-		"a pod of another range":             {nil, nil, "10.9.0.1", false},
-		"a pod of the node's prefix":         {nil, nil, "10.244.1.7", true},
-		"of the other family":                {nil, nil, "fd00:1::7", true},
-		"a pool for masquerading alone":      {[]model.Pool{off}, nil, "10.244.1.7", true},
-		"a pool that may have lent it":       {[]model.Pool{pool}, nil, "10.244.1.7", false},
-		"a block of a pool that is gone now": {nil, []model.Block{{CIDR: prefix("10.244.1.0/26")}}, "10.244.1.7", false},
-	} {
-		if got := inPodCIDRs(node, c.pools, c.blocks, []model.Endpoint{endpoint("a", "cali1", c.pod)}); got != c.want {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
-		}
-	}
-}
-
 func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	p := newPodCIDRs()
 	told := 0
@@ -188,22 +145,5 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	_, err = d.Assign(t.Context(), cniserver.AddressRequest{Handle: "h", PodCIDRs: true, Addresses: got})
 	if err == nil {
 		t.Error("a certain address was given")
-	}
-}
-
-func TestNoAddressOfAFamilyWithoutTheNodes(t *testing.T) {
-	four, six := netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")
-	for name, c := range map[string]struct {
-		node     model.Node
-		no4, no6 bool
-	}{
-		"both":                 {model.Node{IPv4: four, IPv6: six}, false, false},
-		"IPv4 alone":           {model.Node{IPv4: four}, false, true},
-		"IPv6 alone":           {model.Node{IPv6: six}, true, false},
-		"not known by kubelet": {model.Node{}, false, false},
-	} {
-		if got4, got6 := unreachable(c.node, netip.Addr.Is4), unreachable(c.node, netip.Addr.Is6); got4 != c.no4 || got6 != c.no6 {
-			t.Errorf("%s: %v %v, want %v %v", name, got4, got6, c.no4, c.no6)
-		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	"github.com/muslin-net/muslin/pkg/task"
 	"google.golang.org/grpc"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -126,7 +127,7 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 		return 0
 	}
 	s := d.cluster.Snapshot()
-	if self, ok := findNode(s, d.node); ok && unreachable(self, family) {
+	if self, ok := findNode(s, d.node); ok && nodeaddr.Unreachable(self, family) {
 		return 0
 	}
 	for _, p := range s.Pools {
@@ -138,19 +139,6 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 		return 1
 	}
 	return 0
-}
-
-// unreachable tells whether a node has an address, but none of this family: no
-// other node could be told a next hop for its blocks.
-func unreachable(self model.Node, family func(netip.Addr) bool) bool {
-	some := false
-	for _, p := range []netip.Prefix{self.IPv4, self.IPv6} {
-		if p.IsValid() && family(p.Addr()) {
-			return false
-		}
-		some = some || p.IsValid()
-	}
-	return some
 }
 
 // Release asks the API server only for what did not come from the node's

@@ -24,28 +24,13 @@ func TestGivenAddressesAreNotAdopted(t *testing.T) {
 	if pods := a.endpoints.List(); len(pods) != 2 || len(pods[1].Addresses) != 2 {
 		t.Errorf("the data plane has %+v, want both pods with all addresses", pods)
 	}
-	node := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24")}
-	if inPodCIDRs(node, nil, nil, byIPAM([]model.Endpoint{given})) {
-		t.Error("the node's prefix is in use by an address that it did not give")
-	}
-}
-
-func TestGivenAddressesAreAnnouncedInsidePools(t *testing.T) {
-	lent, given := endpoint("lent", "cali1", "10.9.0.1"), endpoint("given", "cali2", "10.9.0.2", "fd00::2", "192.0.2.2")
-	given.WithoutIPAM = "k8s-pod-network"
-	pools := []model.Pool{{CIDR: netip.MustParsePrefix("10.9.0.0/16")}, {CIDR: netip.MustParsePrefix("fd00::/48")}}
-	for want, pools := range map[string][]model.Pool{"[]": nil, "[10.9.0.2/32]": pools[:1], "[10.9.0.2/32 fd00::2/128]": pools} {
-		if got := fmt.Sprint(givenInPools([]model.Endpoint{lent, given}, pools)); got != want {
-			t.Errorf("announced %s, want %s", got, want)
-		}
-	}
 }
 
 // TestLiveAddresses: IPAM is told of what it gave, and of nothing else.
 func TestLiveAddresses(t *testing.T) {
 	lent, given, prefixed := endpoint("lent", "cali1", "10.9.0.1", "fd00::1"), endpoint("given", "cali2", "10.9.0.2"), endpoint("prefixed", "cali3", "10.1.0.2")
 	given.WithoutIPAM, lent.Namespace, lent.Pod = "k8s-pod-network", "default", "a"
-	live := liveAddresses([]model.Endpoint{lent, given, prefixed}, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")})
+	live := ipam.LivePods([]model.Endpoint{lent, given, prefixed}, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")})
 	live = append(live, liveTunnels("n1", felix.TunnelAddresses{VXLAN: netip.MustParseAddr("10.9.0.9")})...)
 	var got []string
 	for _, l := range live {

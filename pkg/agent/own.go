@@ -10,6 +10,7 @@ import (
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/nodeaddr"
 	"github.com/muslin-net/muslin/pkg/task"
 )
 
@@ -142,7 +143,7 @@ func (a *agent) setTunnel(end tunnelEnd, addr netip.Addr) {
 func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
 	self, known := findNode(s, a.cfg.Node)
 	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
-		if known && unreachable(self, is) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
+		if known && nodeaddr.Unreachable(self, is) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

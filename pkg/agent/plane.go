@@ -129,7 +129,7 @@ func (p *plane) step(ctx context.Context) task.Next {
 func (p *plane) carries(in gathered, state felix.State) {
 	p.up.Set(felix.ReadyTunnels(in.tunnels, in.host))
 	p.endpoints.settle(writerPlane, in.pods.rev)
-	p.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), givenInPools(in.pods.list, in.cluster.Pools)))
+	p.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), felix.GivenInPools(in.pods.list, in.cluster.Pools)))
 	p.pass()
 }
 

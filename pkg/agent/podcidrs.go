@@ -36,21 +36,11 @@ func (p *podCIDRs) foreign() []netip.Prefix {
 // given tells which of the node's prefixes pools give addresses out of. The rest
 // is not IPAM's, whether a pod has an address of it yet or not.
 func (p *podCIDRs) given(prefixes []netip.Prefix, pools []model.Pool) {
-	var outside []netip.Prefix
-	for _, prefix := range prefixes {
-		if !inPool(prefix, pools) {
-			outside = append(outside, prefix)
-		}
-	}
+	outside := ipam.OutsidePools(prefixes, pools)
 	was := p.outside.Swap(&outside)
 	if was == nil && len(outside) > 0 || was != nil && !slices.Equal(*was, outside) {
 		p.changed()
 	}
-}
-
-// inPool reports whether a pool gives addresses out of a prefix.
-func inPool(prefix netip.Prefix, pools []model.Pool) bool {
-	return slices.ContainsFunc(pools, func(p model.Pool) bool { return !p.Disabled && p.CIDR.Overlaps(prefix) })
 }
 
 func newPodCIDRs() *podCIDRs { return &podCIDRs{PodCIDRs: ipam.NewPodCIDRs(), changed: func() {}} }
@@ -97,28 +87,9 @@ func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 	default:
 		return // its blocks are not known yet
 	}
-	if inPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), byIPAM(a.endpoints.List())) {
+	if ipam.UsesPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), a.endpoints.List()) {
 		a.podCIDRs.use()
 	}
-}
-
-// inPodCIDRs reports whether a pod's address lies in a prefix of the node and in
-// no block of its. A prefix within a pool that gives out addresses tells
-// nothing: the address may be borrowed from another node's block.
-func inPodCIDRs(prefixes []netip.Prefix, pools []model.Pool, blocks []model.Block, pods []model.Endpoint) bool {
-	for _, prefix := range prefixes {
-		if inPool(prefix, pools) {
-			continue
-		}
-		for _, pod := range pods {
-			for _, a := range pod.Addresses {
-				if prefix.Contains(a) && !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.CIDR.Contains(a) }) {
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 // asBlocks are prefixes in use, which data plane and BGP treat as blocks.

@@ -28,12 +28,12 @@ type speech struct {
 	told     task.Cell[told]
 	failure  task.Cell[string] // of the last apply, "" for none
 
-	leaving departure          // owned by loop's goroutine
+	leaving bgp.Shutdown       // owned by loop's goroutine
 	drained task.Cell[*string] // the step of a drain that all peers were told of
 
 	refusedNow refusedCounts
 
-	severity severity
+	severity gobgp.Severity
 }
 
 // asked is what BGP is told by.
@@ -81,7 +81,7 @@ func (s *speech) Ready() <-chan struct{} { return s.ready }
 func (s *speech) Run(ctx context.Context) error {
 	restarting := s.routes.Stats().Adopted > 0
 	s.log.Info("speaker starting", "restarting", restarting)
-	speaker := gobgp.New(gobgp.Options{Logger: s.severity.of(s.log), Restarting: restarting})
+	speaker := gobgp.New(gobgp.Options{Logger: s.severity.Of(s.log), Restarting: restarting})
 	s.in.rib.Set(rib{speaker: speaker})
 	done := make(chan error, 1)
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -136,9 +136,9 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 	asked, changed := s.asked.Get()
 	next := task.Next{Changed: []<-chan struct{}{changed}}
 	snap := asked.snapshot
-	next.After = s.leaving.fill(&snap, s.node, time.Now())
+	next.After = s.leaving.Fill(&snap, s.node, time.Now())
 	config, problems := bgp.DesiredOn(snap, s.node, asked.ways)
-	s.severity.ask(bgp.LogSeverity(snap, s.node))
+	s.severity.Ask(bgp.LogSeverity(snap, s.node))
 	s.unmet.Set(problems)
 	news := s.in.told.Set(&config) // there may be another way to a peer
 	// Also what it has been told before: a session that it could not make anew,

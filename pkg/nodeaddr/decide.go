@@ -243,3 +243,16 @@ func parse(text string) (netip.Prefix, error) {
 	}
 	return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
 }
+
+// Unreachable tells whether a node has an address, but none of this family: no
+// other node could be told a next hop for its blocks.
+func Unreachable(self model.Node, family func(netip.Addr) bool) bool {
+	some := false
+	for _, p := range []netip.Prefix{self.IPv4, self.IPv6} {
+		if p.IsValid() && family(p.Addr()) {
+			return false
+		}
+		some = some || p.IsValid()
+	}
+	return some
+}

@@ -261,3 +261,20 @@ func TestMissingFamilyIsSaid(t *testing.T) {
 		})
 	}
 }
+
+func TestNoAddressOfAFamilyWithoutTheNodes(t *testing.T) {
+	four, six := netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fd00::1/64")
+	for name, c := range map[string]struct {
+		node     model.Node
+		no4, no6 bool
+	}{
+		"both":                 {model.Node{IPv4: four, IPv6: six}, false, false},
+		"IPv4 alone":           {model.Node{IPv4: four}, false, true},
+		"IPv6 alone":           {model.Node{IPv6: six}, true, false},
+		"not known by kubelet": {model.Node{}, false, false},
+	} {
+		if got4, got6 := nodeaddr.Unreachable(c.node, netip.Addr.Is4), nodeaddr.Unreachable(c.node, netip.Addr.Is6); got4 != c.no4 || got6 != c.no6 {
+			t.Errorf("%s: %v %v, want %v %v", name, got4, got6, c.no4, c.no6)
+		}
+	}
+}

@@ -1,30 +1,29 @@
-package agent
+package bgp
 
 import (
 	"maps"
 	"time"
 
-	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// farewell is how long a node whose object is gone asks its peers to prefer
+// ShutdownTime is how long a node whose object is gone asks its peers to prefer
 // other ways before it withdraws. The other nodes keep their sessions with it
 // for about as long (gobgp's lingering).
-const farewell = 10 * time.Second
+const ShutdownTime = 10 * time.Second
 
-// departure drains a node whose object was deleted: asks first, then withdraws.
+// Shutdown drains a node whose object was deleted: asks first, then withdraws.
 // What the node was is remembered, since nobody tells any more.
-type departure struct {
+type Shutdown struct {
 	last  *model.Node
 	since time.Time
 }
 
-// fill puts a node that is gone back into the snapshot, at the step of its
+// Fill puts a node that is gone back into the snapshot, at the step of its
 // drain that is due. A positive duration says when the next one is. A node that
 // was never seen is not missed.
-func (d *departure) fill(s *model.Snapshot, self model.NodeName, now time.Time) time.Duration {
-	if n, ok := findNode(*s, self); ok {
+func (d *Shutdown) Fill(s *model.Snapshot, self model.NodeName, now time.Time) time.Duration {
+	if n, ok := nodeNamed(*s, self); ok {
 		d.last, d.since = &n, time.Time{}
 		return 0
 	}
@@ -35,16 +34,25 @@ func (d *departure) fill(s *model.Snapshot, self model.NodeName, now time.Time) 
 		d.since = now
 	}
 	n := *d.last
-	left := farewell - now.Sub(d.since)
-	step := bgp.DrainShutdown
+	left := ShutdownTime - now.Sub(d.since)
+	step := DrainShutdown
 	if left <= 0 {
-		step = bgp.DrainWithdrawn
+		step = DrainWithdrawn
 	}
 	n.Annotations = maps.Clone(n.Annotations)
 	if n.Annotations == nil {
 		n.Annotations = map[string]string{}
 	}
-	n.Annotations[bgp.AnnotationDrain] = step
+	n.Annotations[AnnotationDrain] = step
 	s.Nodes = append(s.Nodes[:len(s.Nodes):len(s.Nodes)], n)
 	return max(left, 0)
+}
+
+func nodeNamed(s model.Snapshot, name model.NodeName) (model.Node, bool) {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return model.Node{}, false
 }

@@ -1,20 +1,19 @@
-package agent
+package bgp
 
 import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // A node whose object is deleted asks its peers to prefer others, and then
 // withdraws; one that comes back is as it was.
-func TestDeparture(t *testing.T) {
+func TestShutdown(t *testing.T) {
 	here := model.Node{Name: "n1", RouteReflectorClusterID: "1.0.0.1"}
 	other := model.Node{Name: "n2"}
 	began := time.Unix(1000, 0)
-	var d departure
+	var d Shutdown
 	for i, step := range []struct {
 		after time.Duration
 		nodes []model.Node
@@ -23,18 +22,18 @@ func TestDeparture(t *testing.T) {
 	}{
 		{0, []model.Node{other}, "missing", 0}, // not seen yet
 		{0, []model.Node{here, other}, "", 0},
-		{time.Second, []model.Node{other}, bgp.DrainShutdown, farewell},
-		{4 * time.Second, []model.Node{other}, bgp.DrainShutdown, farewell - 3*time.Second},
-		{time.Second + farewell, []model.Node{other}, bgp.DrainWithdrawn, 0},
-		{2 * time.Minute, []model.Node{other}, bgp.DrainWithdrawn, 0},
+		{time.Second, []model.Node{other}, DrainShutdown, ShutdownTime},
+		{4 * time.Second, []model.Node{other}, DrainShutdown, ShutdownTime - 3*time.Second},
+		{time.Second + ShutdownTime, []model.Node{other}, DrainWithdrawn, 0},
+		{2 * time.Minute, []model.Node{other}, DrainWithdrawn, 0},
 		{3 * time.Minute, []model.Node{here, other}, "", 0},
-		{4 * time.Minute, []model.Node{other}, bgp.DrainShutdown, farewell},
+		{4 * time.Minute, []model.Node{other}, DrainShutdown, ShutdownTime},
 	} {
 		s := model.Snapshot{Synced: true, Nodes: step.nodes}
-		next := d.fill(&s, "n1", began.Add(step.after))
+		next := d.Fill(&s, "n1", began.Add(step.after))
 		got := "missing"
-		if n, ok := findNode(s, "n1"); ok {
-			got = bgp.DrainStep(n)
+		if n, ok := nodeNamed(s, "n1"); ok {
+			got = DrainStep(n)
 			if n.RouteReflectorClusterID != here.RouteReflectorClusterID {
 				t.Errorf("step %d: the node is another: %+v", i, n)
 			}
@@ -44,7 +43,7 @@ func TestDeparture(t *testing.T) {
 		}
 	}
 	unsynced := model.Snapshot{}
-	if d.fill(&unsynced, "n1", began); len(unsynced.Nodes) > 0 {
+	if d.Fill(&unsynced, "n1", began); len(unsynced.Nodes) > 0 {
 		t.Error("a cluster that is not known yet has lost nobody")
 	}
 }

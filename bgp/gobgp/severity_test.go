@@ -1,4 +1,4 @@
-package agent
+package gobgp
 
 import (
 	"bytes"
@@ -9,13 +9,13 @@ import (
 
 func TestSeverity(t *testing.T) {
 	var out bytes.Buffer
-	var s severity
-	log := s.of(slog.New(slog.NewTextHandler(&out, nil))).With("peer", "192.0.2.1")
+	var s Severity
+	log := s.Of(slog.New(slog.NewTextHandler(&out, nil))).With("peer", "192.0.2.1")
 	for _, c := range []struct{ asked, says string }{
 		{"", "info warn error"}, {"Warning", "warn error"}, {"Error", "error"}, {"debug", "debug info warn error"},
 		{"Trace", "trace debug info warn error"}, {"Loud", "info warn error"},
 	} {
-		s.ask(c.asked)
+		s.Ask(c.asked)
 		out.Reset()
 		log.Log(t.Context(), slog.LevelDebug-4, "trace")
 		log.Debug("debug")

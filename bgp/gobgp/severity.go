@@ -1,4 +1,4 @@
-package agent
+package gobgp
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 	"sync/atomic"
 )
 
-// severity is the level of the speaker's log: what the node's BGPConfiguration
+// Severity is the level of the speaker's log: what the node's BGPConfiguration
 // asks for (logSeverityScreen), else that of the process.
-type severity struct{ asked atomic.Pointer[slog.Level] }
+type Severity struct{ asked atomic.Pointer[slog.Level] }
 
-// ask takes a value of logSeverityScreen; an empty one, and one that says
+// Ask takes a value of logSeverityScreen; an empty one, and one that says
 // nothing, leave it to the process.
-func (s *severity) ask(text string) {
+func (s *Severity) Ask(text string) {
 	level, ok := severities[strings.ToLower(text)]
 	if !ok {
 		s.asked.Store(nil)
@@ -27,12 +27,12 @@ var severities = map[string]slog.Level{
 	"error": slog.LevelError, "fatal": slog.LevelError, "panic": slog.LevelError,
 }
 
-// of gives a logger that writes where l does.
-func (s *severity) of(l *slog.Logger) *slog.Logger { return slog.New(levelled{l.Handler(), s}) }
+// Of gives a logger that writes where l does.
+func (s *Severity) Of(l *slog.Logger) *slog.Logger { return slog.New(levelled{l.Handler(), s}) }
 
 type levelled struct {
 	slog.Handler
-	severity *severity
+	severity *Severity
 }
 
 func (h levelled) Enabled(ctx context.Context, l slog.Level) bool {

@@ -1,4 +1,4 @@
-package agent
+package bgp
 
 import (
 	"net/netip"
@@ -16,17 +16,17 @@ func peer(state string, flaps int) model.PeerStatus {
 
 func TestSessionChanges(t *testing.T) {
 	now := time.Unix(1000, 0)
-	words := func(changes []sessionChange) (out []string) {
+	words := func(changes []SessionChange) (out []string) {
 		for _, c := range changes {
 			word := "back"
-			if c.lost {
+			if c.Lost {
 				word = "lost"
 			}
 			out = append(out, word)
 		}
 		return out
 	}
-	w := sessionWatch{}
+	w := SessionWatch{}
 	for i, step := range []struct {
 		peers []model.PeerStatus
 		want  []string
@@ -41,7 +41,7 @@ func TestSessionChanges(t *testing.T) {
 		{nil, nil},
 		{[]model.PeerStatus{peer("Established", 0)}, nil}, // configured anew
 	} {
-		if got := words(w.changes(step.peers, now)); !slices.Equal(got, step.want) {
+		if got := words(w.Changes(step.peers, now)); !slices.Equal(got, step.want) {
 			t.Errorf("step %d: %v, want %v", i, got, step.want)
 		}
 	}
@@ -49,8 +49,8 @@ func TestSessionChanges(t *testing.T) {
 
 func TestFlappingSessionIsToldSparingly(t *testing.T) {
 	now := time.Unix(1000, 0)
-	w := sessionWatch{}
-	w.changes([]model.PeerStatus{peer("Established", 0)}, now)
+	w := SessionWatch{}
+	w.Changes([]model.PeerStatus{peer("Established", 0)}, now)
 	told, untold := 0, 0
 	for i := range 600 { // ten minutes of it, every second
 		now = now.Add(time.Second)
@@ -58,25 +58,25 @@ func TestFlappingSessionIsToldSparingly(t *testing.T) {
 		if i%2 == 0 {
 			state = "Idle"
 		}
-		for _, c := range w.changes([]model.PeerStatus{peer(state, 1+i/2)}, now) {
+		for _, c := range w.Changes([]model.PeerStatus{peer(state, 1+i/2)}, now) {
 			told++
-			untold += c.untold
-			if c.untold > 0 && !strings.Contains(c.text("n1"), "not told") {
-				t.Errorf("text: %s", c.text("n1"))
+			untold += c.Untold
+			if c.Untold > 0 && !strings.Contains(c.Text("n1"), "not told") {
+				t.Errorf("text: %s", c.Text("n1"))
 			}
 		}
 	}
 	if told+untold != 600 {
 		t.Errorf("%d told and %d counted, of 600 changes", told, untold)
 	}
-	if most := eventBurst + 10; told > most || told < eventBurst {
-		t.Errorf("%d events, want %d to %d", told, eventBurst, most)
+	if most := sessionBurst + 10; told > most || told < sessionBurst {
+		t.Errorf("%d events, want %d to %d", told, sessionBurst, most)
 	}
-	c := w.changes([]model.PeerStatus{peer("Idle", 1000)}, now.Add(time.Hour))
+	c := w.Changes([]model.PeerStatus{peer("Idle", 1000)}, now.Add(time.Hour))
 	if len(c) != 1 {
 		t.Fatalf("after the flapping: %+v", c)
 	}
-	if text := c[0].text("n1"); !strings.Contains(text, "session of n1 with 192.0.2.9 (AS 65101) is lost: hold timer expired") {
+	if text := c[0].Text("n1"); !strings.Contains(text, "session of n1 with 192.0.2.9 (AS 65101) is lost: hold timer expired") {
 		t.Errorf("text: %s", text)
 	}
 }

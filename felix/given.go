@@ -1,4 +1,4 @@
-package agent
+package felix
 
 import (
 	"net/netip"
@@ -7,10 +7,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// givenInPools are the addresses that pods have without IPAM, as host prefixes,
+// GivenInPools are the addresses that pods have without IPAM, as host prefixes,
 // as far as BGP tells of them: like Calico it does so for what an IPPool
 // contains. Routes to all others are for whoever chose the address to make.
-func givenInPools(pods []model.Endpoint, pools []model.Pool) (out []netip.Prefix) {
+func GivenInPools(pods []model.Endpoint, pools []model.Pool) (out []netip.Prefix) {
 	for _, ep := range pods {
 		if ep.WithoutIPAM == "" {
 			continue
