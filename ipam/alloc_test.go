@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -449,10 +450,19 @@ func TestAssignAddrs(t *testing.T) {
 	sound(t, s, 0)
 }
 
+// An empty block of another node is had by way of the controller alone: this node
+// writes nothing of the other's.
 func TestReclaimEmptyBlocks(t *testing.T) {
-	s := ipamtest.New()
-	p := pool("a", "10.0.0.0/30", 30)
-	old, err := ipam.NewBlock(prefix("10.0.0.0/30"), "host:gone", time.Now().Add(-time.Hour))
+	for name, controller := range map[string]bool{"with a controller": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { reclaimEmptyBlocks(t, controller) })
+		})
+	}
+}
+
+func reclaimEmptyBlocks(t *testing.T, controller bool) {
+	s, cidr := ipamtest.New(), prefix("10.0.0.0/30")
+	old, err := ipam.NewBlock(cidr, "host:gone", time.Now().Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,25 +470,47 @@ func TestReclaimEmptyBlocks(t *testing.T) {
 	if _, err := c.Blocks().Create(t.Context(), old); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Affinities().Create(t.Context(), ipam.Affinity{Node: "gone", CIDR: prefix("10.0.0.0/30"), State: model.BlockConfirmed, Type: "host"}); err != nil {
+	if _, err := c.Affinities().Create(t.Context(), ipam.Affinity{Node: "gone", CIDR: cidr, State: model.BlockConfirmed, Type: "host"}); err != nil {
 		t.Fatal(err)
 	}
-	n := start(t, s, "n1", nil, p)
+	if controller {
+		go func() {
+			for len(s.Affinities()) < 2 {
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err := ipam.Vacate(t.Context(), c, "n1", cidr); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	n := start(t, s, "n1", nil, pool("a", "10.0.0.0/30", 30))
+	began := time.Now()
 	n.assign(t, "h")
-	if affs := s.Affinities(); len(affs) != 1 || affs[0].Node != "n1" || affs[0].State != model.BlockConfirmed {
+	owner, borrowed := model.NodeName("n1"), 0
+	if !controller {
+		owner, borrowed = "gone", 1
+	}
+	if affs := s.Affinities(); len(affs) != 1 || affs[0].Node != owner || affs[0].State != model.BlockConfirmed {
 		t.Errorf("affinities: %v", affs)
 	}
-	if len(n.Borrowed()) != 0 {
-		t.Errorf("borrowed instead: %v", n.Borrowed())
+	if len(n.Borrowed()) != borrowed || time.Since(began) > 5*time.Second {
+		t.Errorf("borrowed: %v, after %v", n.Borrowed(), time.Since(began))
 	}
-	// A young block is left alone: the second node borrows.
-	n2 := start(t, s, "n2", nil, p)
+	// A young block is left alone, and a controller that said nothing is not waited
+	// for again: the next ones borrow.
+	n2 := start(t, s, "n2", nil, pool("a", "10.0.0.0/30", 30))
 	n.release(t, "h")
 	n2.assign(t, "h2")
-	if len(n2.Borrowed()) != 1 {
-		t.Errorf("borrowed: %v", n2.Borrowed())
+	began = time.Now()
+	n.assign(t, "h3")
+	if len(n2.Borrowed()) != 1 || time.Since(began) > time.Second {
+		t.Errorf("borrowed: %v, after %v", n2.Borrowed(), time.Since(began))
 	}
-	sound(t, s, 1)
+	if err := ipam.Vacate(t.Context(), c, "n2", cidr); !errors.Is(err, ipam.ErrNotEmpty) {
+		t.Errorf("a block in use: %v", err)
+	}
+	n.stop()
+	n2.stop()
 }
 
 func TestCooldown(t *testing.T) {

@@ -60,7 +60,8 @@ type Allocator struct {
 	handles   map[string]*handle
 	full      map[string]*fullness // by pool name
 	elsewhere func(netip.Prefix) bool
-	grown     uint64 // counts claimed blocks
+	grown     uint64    // counts claimed blocks
+	unheard   time.Time // until then no other node's block is asked for: nobody answered
 	synced    bool
 	debts     map[string]time.Time // handles whose undo failed, and when to try again
 	problems  []model.Problem

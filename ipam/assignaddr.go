@@ -59,7 +59,7 @@ func (w *assignment) planAddr(ctx context.Context, addr netip.Addr) (*part, erro
 		if err = w.mayClaim(cidr, addr); err != nil {
 			return nil, err
 		}
-		if err = a.claimBlock(ctx, cidr); err != nil && !errors.Is(err, errClaimed) {
+		if err = a.claimBlock(ctx, cidr, a.makeBlock); err != nil && !errors.Is(err, errClaimed) {
 			return nil, err
 		}
 	}

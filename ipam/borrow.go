@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// reclaimAge is how long a block must have been claimed before another
-	// node may take it for being empty (Calico EmptyBlockMinReclaimAge).
-	reclaimAge = time.Minute
 	// scanLife is how long a reading of all blocks of a pool is used.
 	scanLife = 2 * time.Second
 	// fullFor is how long a full pool is skipped without a look.
@@ -92,7 +89,7 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 		if n > 0 {
 			f.room = append(f.room, roomy{cidr: cidr, free: n})
 		}
-		if b.Empty() && !set.excluded(cidr) && f.at.Sub(b.ClaimedAt()) > reclaimAge {
+		if b.vacant(f.at) && !set.excluded(cidr) {
 			f.empty = append(f.empty, vacated{cidr: cidr, node: b.Node(), seq: b.Sequence()})
 		}
 		return true
@@ -121,8 +118,9 @@ func rotate[T any](s []T, by uint32) {
 	slices.Reverse(s)
 }
 
-// reclaimIn takes over a block of the pool that another node has had empty for
-// long, or returns errPoolFull.
+// reclaimIn takes over a block of the pool that another node, or nobody, has had
+// empty for long, or returns errPoolFull. Another node's affinity is not this
+// node's to write: see Vacate.
 func (a *Allocator) reclaimIn(ctx context.Context, pool model.Pool) error {
 	if err := a.scan(ctx, pool); err != nil {
 		return err
@@ -134,15 +132,12 @@ func (a *Allocator) reclaimIn(ctx context.Context, pool model.Pool) error {
 		if i == reclaimTries {
 			break
 		}
-		err := ReleaseAffinity(ctx, a.store, v.node, v.cidr, AffinityRelease{RequireEmpty: true, Sequence: &v.seq})
-		if err == nil {
-			err = a.claimBlock(ctx, v.cidr)
-		}
+		err := a.takeOver(ctx, v)
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotEmpty), errors.Is(err, errClaimed):
-			// Somebody was quicker.
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrNotEmpty), errors.Is(err, errClaimed), errors.Is(err, errUnheard):
+			// Somebody was quicker, or nobody gives it.
 		default:
 			return err
 		}

@@ -14,11 +14,14 @@ var (
 	errPoolFull = errors.New("every block of the pool exists")
 )
 
+// blockMaker makes a block for this node, once its claim is stored.
+type blockMaker func(context.Context, netip.Prefix) (*Block, Revision, error)
+
 // claimBlock claims a certain block in three writes: a pending affinity, the
 // block, the affinity confirmed. A crash between them leaves a pending affinity
 // for the next start to finish or clean. errClaimed when the block turns out to
 // be another node's.
-func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) error {
+func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix, get blockMaker) error {
 	a.mu.Lock()
 	p := a.page(cidr)
 	p.claiming++
@@ -35,8 +38,8 @@ func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	b, rev, err := a.makeBlock(ctx, cidr)
-	if errors.Is(err, errClaimed) {
+	b, rev, err := get(ctx, cidr)
+	if errors.Is(err, errClaimed) || errors.Is(err, errUnheard) {
 		if dropErr := a.dropAffinity(ctx, aff, affRev); dropErr != nil {
 			return dropErr
 		}

@@ -28,8 +28,9 @@
 // operation that a node does a few times in its life.
 //
 // When no block is free, one that another node has had empty for a minute is
-// taken over (affinity.go): its affinity is marked pending deletion, the block
-// deleted, the affinity deleted. When there is none, addresses are borrowed out
+// asked for (vacate.go): by a pending affinity beside the other's, which only the
+// controller may take away (affinity.go): it marks that pending deletion, deletes
+// the block and then the affinity. When there is none, addresses are borrowed out
 // of others' blocks (borrow.go), unless strictAffinity forbids it. A pool that
 // turned out to be full is skipped without a look for a few seconds.
 //

@@ -186,7 +186,7 @@ func (a *Allocator) claimListed(ctx context.Context, w walk) error {
 // claimOneOf claims the first block that no other node takes away.
 func (a *Allocator) claimOneOf(ctx context.Context, vacant []netip.Prefix) error {
 	for _, cidr := range vacant {
-		if err := a.claimBlock(ctx, cidr); !errors.Is(err, errClaimed) {
+		if err := a.claimBlock(ctx, cidr, a.makeBlock); !errors.Is(err, errClaimed) {
 			return err
 		}
 	}

@@ -126,7 +126,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 	errs := []error{c.plant(ctx)}
 	after = lookAgain
-	for _, part := range []func(context.Context) (time.Duration, error){c.drain, c.collect} {
+	for _, part := range []func(context.Context) (time.Duration, error){c.vacate, c.drain, c.collect} {
 		again, err := part(ctx)
 		after, errs = min(after, again), append(errs, err)
 	}

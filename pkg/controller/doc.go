@@ -2,7 +2,8 @@
 // makes the objects of the seed and the default ones that are absent, says on IPPools, BGPPeers,
 // BGPConfigurations and BGPFilters what Muslin makes of them, frees what deleted
 // nodes held, collects addresses, handles and blocks that nobody needs any more
-// on nodes that live, and lets a deleted pool go when it is empty.
+// on nodes that live, takes an empty block from a node when another one claims it,
+// and lets a deleted pool go when it is empty.
 //
 // One of any number of replicas works at a time, chosen by a Lease. What to
 // write or release is decided by pure functions over what was read (changes,

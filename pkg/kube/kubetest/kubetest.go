@@ -45,15 +45,17 @@ type Server struct {
 	Dir string
 
 	bin  string
+	more []string // flags beside those of every server
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
 
-// Start runs a server until the test ends. It answers when the server is ready,
-// which takes about three seconds on an idle machine.
-func Start(t testing.TB) *Server {
+// Start runs a server, with more flags of kube-apiserver if given, until the test
+// ends. It answers when the server is ready, which takes about three seconds on an
+// idle machine.
+func Start(t testing.TB, more ...string) *Server {
 	t.Helper()
-	s, err := start(t.TempDir())
+	s, err := start(t.TempDir(), more...)
 	if s != nil {
 		t.Cleanup(s.remove)
 	}
@@ -88,7 +90,7 @@ func Main(m *testing.M, f func(*Server)) int {
 	return m.Run()
 }
 
-func start(dir string) (*Server, error) {
+func start(dir string, more ...string) (*Server, error) {
 	bin, err := Binary()
 	if err != nil {
 		return nil, err
@@ -96,7 +98,7 @@ func start(dir string) (*Server, error) {
 	if err := writeKeys(dir); err != nil {
 		return nil, err
 	}
-	s := &Server{Netns: fmt.Sprintf("mt-kube-%08x", rand.Uint32()), Dir: dir, bin: bin}
+	s := &Server{Netns: fmt.Sprintf("mt-kube-%08x", rand.Uint32()), Dir: dir, bin: bin, more: more}
 	if out, err := exec.CommandContext(context.Background(), "ip", "netns", "add", s.Netns).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("make netns %s: %w: %s", s.Netns, err, out)
 	}
@@ -139,7 +141,7 @@ func (s *Server) launch() error {
 }
 
 func (s *Server) flags() []string {
-	return []string{
+	return append([]string{
 		"apiserver-with-etcd",
 		"--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
 		"--tls-cert-file=" + s.path("apiserver.crt"), "--tls-private-key-file=" + s.path("apiserver.key"),
@@ -149,7 +151,7 @@ func (s *Server) flags() []string {
 		"--service-cluster-ip-range=10.96.0.0/16", "--enable-admission-plugins=NodeRestriction",
 		"--disable-admission-plugins=ServiceAccount", // no controller makes service accounts here
 		"--endpoint-reconciler-type=none", "--allow-privileged=true",
-	}
+	}, s.more...)
 }
 
 func (s *Server) waitReady(limit time.Duration) error {
