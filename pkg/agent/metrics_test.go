@@ -193,27 +193,62 @@ func TestPolicyMetrics(t *testing.T) {
 	}
 }
 
-// Every metric that is collected is in the table of the user guide.
+// The user guide's table of the agent has each metric that is collected, with its
+// type and labels, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
+	reg := described{}
+	newMetrics(reg, func() reading { return reading{} })
 	guide, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg := make(chan *prometheus.Desc, 100)
-	statusCollector{}.Describe(reg)
-	m := newMetrics(prometheus.NewRegistry(), func() reading { return reading{} })
-	m.applies.Describe(reg)
-	m.duration.Describe(reg)
-	m.cni.Describe(reg)
-	m.converged.Describe(reg)
-	close(reg)
-	for d := range reg {
-		name := strings.Split(d.String(), `"`)[1]
-		if !regexp.MustCompile("`" + name + "[`{]").Match(guide) {
-			t.Errorf("docs/operations.md does not speak of %s", name)
+	_, table, _ := strings.Cut(string(guide), "\nOf the agent, ")
+	table, _, _ = strings.Cut(table, "\nOf the controller, ")
+	documented := described{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (gauge|counter|histogram) \\| ([a-z, ]*)\\|").FindAllStringSubmatch(table, -1) {
+		documented[m[1]] = strings.ReplaceAll(strings.TrimSpace(m[3]), " ", "")
+		if strings.HasSuffix(m[1], "_total") != (m[2] == "counter") || m[2] == "histogram" && !strings.HasSuffix(m[1], "_seconds") {
+			t.Errorf("%s is no %s", m[1], m[2])
+		}
+	}
+	if !maps.Equal(reg, documented) {
+		for name, labels := range reg {
+			if text, ok := documented[name]; !ok || text != labels {
+				t.Errorf("%s has labels %q; the guide says %q", name, labels, text)
+			}
+		}
+		for name := range documented {
+			if _, ok := reg[name]; !ok {
+				t.Errorf("the guide speaks of %s", name)
+			}
 		}
 	}
 }
+
+// described is a Registerer that keeps the labels of each metric by its name, but
+// those of Go and of the process.
+type described map[string]string
+
+func (d described) Register(c prometheus.Collector) error {
+	all := make(chan *prometheus.Desc, 1000)
+	c.Describe(all)
+	close(all)
+	for one := range all {
+		m := regexp.MustCompile(`^Desc\{fqName: "([^"]+)".*variableLabels: \{([^}]*)\}`).FindStringSubmatch(one.String())
+		if !strings.HasPrefix(m[1], "go_") && !strings.HasPrefix(m[1], "process_") {
+			d[m[1]] = m[2]
+		}
+	}
+	return nil
+}
+
+func (d described) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = d.Register(c)
+	}
+}
+
+func (d described) Unregister(prometheus.Collector) bool { return false }
 
 // labels lists the labels of a metric's series.
 func labels(t *testing.T, reg *prometheus.Registry, name string) []string {

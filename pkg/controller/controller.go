@@ -92,6 +92,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	if leader := c.metrics.leader; leader != nil {
 		leader.Set(1)
 		defer leader.Set(0)
+		defer c.metrics.usage.set(model.Snapshot{}, nil) // whoever works next counts
 	}
 	c.defaultsMade, c.failing, c.told = false, false, nil
 	c.garbage = collector{

@@ -256,8 +256,8 @@ func TestUsage(t *testing.T) {
 func TestUsageMetrics(t *testing.T) {
 	m := &usageMetrics{}
 	pools := []model.Pool{
-		{Name: "p", CIDR: netip.MustParsePrefix("10.0.0.0/24")}, {Name: "all", CIDR: netip.MustParsePrefix("10.1.0.0/30")},
-		{Name: "six", CIDR: netip.MustParsePrefix("fd00::/64")}, {Name: "none", CIDR: netip.MustParsePrefix("10.2.0.0/31")},
+		{Name: "p", CIDR: netip.MustParsePrefix("10.0.0.0/24"), BlockSize: 26}, {Name: "all", CIDR: netip.MustParsePrefix("10.1.0.0/30"), BlockSize: 30},
+		{Name: "six", CIDR: netip.MustParsePrefix("fd00::/64"), BlockSize: 122}, {Name: "none", CIDR: netip.MustParsePrefix("10.2.0.0/31"), BlockSize: 32},
 	}
 	var reserved []netip.Prefix
 	for _, text := range []string{"10.0.0.8/30", "10.0.0.8/29", "10.0.0.9/32", "10.0.0.255/32", "10.1.0.0/16", "fd00::/120", "192.0.2.0/24"} {
@@ -291,6 +291,7 @@ func TestUsageMetrics(t *testing.T) {
 		"ipam_allocations_borrowed_per_node a": 0, "ipam_allocations_borrowed_per_node unknown_node": 1,
 		"ipam_blocks_per_node a": 2, "ipam_blocks_per_node unknown_node": 0,
 		"ipam_ippool_size p": 256, "ipam_ippool_size all": 4, "ipam_ippool_size six": 1 << 64, "ipam_ippool_size none": 2,
+		"muslin_ippool_blocks_free p": 3, "muslin_ippool_blocks_free all": 1, "muslin_ippool_blocks_free six": 1 << 58, "muslin_ippool_blocks_free none": 2,
 		"ipam_ippool_reserved p": 9, "ipam_ippool_reserved all": 4, "ipam_ippool_reserved six": 256, "ipam_ippool_reserved none": 0,
 	}
 	if d := cmp.Diff(want, got); d != "" {

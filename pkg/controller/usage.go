@@ -21,6 +21,9 @@ var (
 	reservedDesc   = prometheus.NewDesc("ipam_ippool_reserved", "Addresses of a pool that IPReservations keep back, in use or not.", []string{"ippool"}, nil)
 )
 
+// freeDesc is Muslin's own: a node without a block of its own needs one.
+var freeDesc = prometheus.NewDesc("muslin_ippool_blocks_free", "Blocks of a pool that no node has yet.", []string{"ippool"}, nil)
+
 // What Calico keeps for dashboards of old: the same numbers without the pool.
 var (
 	nodeInUseDesc    = prometheus.NewDesc("ipam_allocations_per_node", "Addresses in use, by the node that has them. Prefer ipam_allocations_in_use.", []string{"node"}, nil)
@@ -52,7 +55,7 @@ func (m *usageMetrics) set(s model.Snapshot, u map[place]usage) {
 // Describe implements prometheus.Collector.
 func (m *usageMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		inUseDesc, borrowedDesc, blocksDesc, candidatesDesc, sizeDesc, reservedDesc, nodeInUseDesc, nodeBorrowedDesc, nodeBlocksDesc,
+		inUseDesc, borrowedDesc, blocksDesc, candidatesDesc, sizeDesc, reservedDesc, freeDesc, nodeInUseDesc, nodeBorrowedDesc, nodeBlocksDesc,
 	} {
 		ch <- d
 	}
@@ -65,7 +68,7 @@ func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	nodes := map[string]usage{}
+	nodes, blocks := map[string]usage{}, map[string]int{}
 	for at, u := range m.usage {
 		node := nodeLabel(at.node)
 		gauge(inUseDesc, float64(u.inUse), at.pool, node)
@@ -73,6 +76,7 @@ func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
 		gauge(blocksDesc, float64(u.blocks), at.pool, node)
 		gauge(candidatesDesc, float64(u.candidates), at.pool, node)
 		nodes[node] = nodes[node].plus(u)
+		blocks[at.pool] += u.blocks
 	}
 	for node, u := range nodes {
 		gauge(nodeInUseDesc, float64(u.inUse), node)
@@ -83,6 +87,7 @@ func (m *usageMetrics) Collect(ch chan<- prometheus.Metric) {
 		p := &m.pools[i]
 		gauge(sizeDesc, addresses(p.CIDR), p.Name)
 		gauge(reservedDesc, reservedIn(p.CIDR, m.reserved), p.Name)
+		gauge(freeDesc, math.Pow(2, float64(p.BlockSize-p.CIDR.Bits()))-float64(blocks[p.Name]), p.Name)
 	}
 }
 
