@@ -18,6 +18,18 @@ const (
 	seedMap      = "ConfigMap/muslin-seed "
 )
 
+// fields are those of several objects: of each its name, then its fields with spaces
+// between.
+func fields(pairs ...string) []string {
+	var out []string
+	for i := 0; i < len(pairs); i += 2 {
+		for _, f := range strings.Fields(pairs[i+1]) {
+			out = append(out, pairs[i]+f)
+		}
+	}
+	return out
+}
+
 // Overlays are all that there are, in the order of the docs.
 var Overlays = []Overlay{
 	{"no-encap", "plain routes: one subnet, or routers that learn pods by BGP", []string{seedMap + "data.pools.yaml"}},
@@ -25,6 +37,13 @@ var Overlays = []Overlay{
 	{"vxlan", "VXLAN everywhere: networks that pass UDP alone", []string{seedMap + "data.pools.yaml"}},
 	{"route-reflector", "reflectors instead of a full mesh", []string{seedMap + "data.bgp.yaml"}},
 	{"dual-stack", "IPv4 and IPv6", []string{seedMap + "data.pools.yaml"}},
+	{"monitoring", "metrics for Prometheus on other machines, over TLS, by token", fields(
+		"ClusterRole/muslin-metrics-reader ", "rules.0.nonResourceURLs.0 rules.0.verbs.0",
+		"ClusterRole/muslin-metrics-review ", "rules.0.apiGroups.0 rules.0.resources.0 rules.0.verbs.0 rules.1.apiGroups.0 rules.1.resources.0 rules.1.verbs.0",
+		"ClusterRoleBinding/muslin-metrics-review ", "roleRef.apiGroup roleRef.kind roleRef.name subjects.muslin-agent.kind subjects.muslin-agent.name subjects.muslin-agent.namespace subjects.muslin-controller.kind subjects.muslin-controller.name subjects.muslin-controller.namespace",
+		"DaemonSet/muslin-agent ", "spec.template.spec.containers.agent.env.MUSLIN_METRICS_ADDR.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_ADDR.value spec.template.spec.containers.agent.env.MUSLIN_METRICS_AUTHORIZATION.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_AUTHORIZATION.value spec.template.spec.containers.agent.env.MUSLIN_METRICS_TLS.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_TLS.value spec.template.spec.containers.agent.ports.metrics.containerPort spec.template.spec.containers.agent.ports.metrics.name spec.template.spec.containers.agent.ports.metrics.protocol",
+		"Deployment/muslin-controller ", "spec.template.spec.containers.controller.env.MUSLIN_METRICS_ADDR.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_ADDR.value spec.template.spec.containers.controller.env.MUSLIN_METRICS_AUTHORIZATION.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_AUTHORIZATION.value spec.template.spec.containers.controller.env.MUSLIN_METRICS_TLS.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_TLS.value spec.template.spec.containers.controller.ports.metrics.containerPort spec.template.spec.containers.controller.ports.metrics.name spec.template.spec.containers.controller.ports.metrics.protocol",
+	)},
 	{"k3s", "k3s without flannel: its pod CIDR", []string{seedMap + "data.pools.yaml"}},
 	{"microk8s", "MicroK8s: the CNI directories of its snap, its pod CIDR", []string{
 		seedMap + "data.pools.yaml",

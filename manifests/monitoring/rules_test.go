@@ -178,17 +178,8 @@ func TestKustomize(t *testing.T) {
 			t.Errorf("no %q in what kustomize makes", want)
 		}
 	}
-	dir := t.TempDir()
-	root, err := filepath.Rel(dir, kubetest.Root()) // kustomize takes no absolute paths
-	if err != nil {
-		t.Fatal(err)
-	}
-	overlay := fmt.Sprintf("resources: [%[1]s/manifests]\ncomponents: [%[1]s/manifests/components/monitoring]\n", root)
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	found := map[string]string{} // component → port named metrics
-	for doc := range strings.SplitSeq(kustomize(t, dir), "\n---\n") {
+	for doc := range strings.SplitSeq(kustomize(t, kubetest.Root()+"/manifests/overlays/monitoring"), "\n---\n") {
 		var o struct {
 			Spec struct {
 				Template struct {
