@@ -173,7 +173,7 @@ func TestRunbooks(t *testing.T) {
 // the component makes.
 func TestKustomize(t *testing.T) {
 	out := kustomize(t, kubetest.Root()+"/manifests/monitoring")
-	for _, want := range []string{"kind: PodMonitor", "kind: PrometheusRule"} {
+	for _, want := range []string{"kind: PodMonitor", "kind: PrometheusRule", "grafana_dashboard: \"1\"", "fabric.json: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in what kustomize makes", want)
 		}
