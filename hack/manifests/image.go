@@ -42,9 +42,12 @@ func (i Image) String() string {
 // name is what the manifests ask for before an image is put in its place.
 const name = "muslin.invalid/muslin"
 
-// SetImage writes the place of the image into the kustomization. A tag beside a
-// digest is kept out of it: kustomize takes one of them.
+// SetImage writes the place of the image into the kustomization and the values of the
+// chart. A tag beside a digest is kept out of the first: kustomize takes one of them.
 func SetImage(root string, i Image) error {
+	if err := setValues(filepath.Join(root, "manifests", "charts", "muslin", "values.yaml"), i); err != nil {
+		return err
+	}
 	path := filepath.Join(root, "manifests", "base", "kustomization.yaml")
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -64,4 +67,23 @@ func SetImage(root string, i Image) error {
 		entry += "  newTag: " + i.Tag + "\n"
 	}
 	return os.WriteFile(path, []byte(head+entry), 0o644)
+}
+
+var valuesForm = regexp.MustCompile(`(?m)^(  repository:).*\n(  tag:).*\n((?:  #.*\n)*)(  digest:).*$`)
+
+// setValues writes the image into the values of the chart, and keeps the comments.
+func setValues(path string, i Image) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !valuesForm.Match(text) {
+		return fmt.Errorf("%s has no image with repository, tag and digest", path)
+	}
+	tag := i.Tag
+	if tag == "" {
+		tag = "dev" // the digest is what is pulled
+	}
+	out := valuesForm.ReplaceAll(text, []byte("$1 "+i.Repository+"\n$2 \""+tag+"\"\n$3$4 \""+i.Digest+"\""))
+	return os.WriteFile(path, out, 0o644)
 }

@@ -123,6 +123,10 @@ func TestSetImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		values, err := os.ReadFile(filepath.Join(dir, "manifests/charts/muslin/values.yaml"))
+		if err != nil || !strings.Contains(string(values), "\n  repository: "+image.Repository+"\n") || !strings.Contains(string(values), "\n  digest: \""+image.Digest+"\"\n") {
+			t.Errorf("%s: values %v\n%.400s", c.ref, err, values)
+		}
 		if got := strings.Count(string(text), " image: "); got != 3 || strings.Count(string(text), c.shown+"\n") != got {
 			t.Errorf("%s: not all of %d images are %s", c.ref, got, c.shown)
 		}
