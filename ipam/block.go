@@ -21,8 +21,11 @@ const (
 	MaxBlockLen6 = 128
 )
 
-// affinityHost is the kind of affinity a node has; Calico knows "virtual" too.
-const affinityHost = "host"
+// The kinds of affinity: a node's, and that of something else.
+const (
+	affinityHost    = "host"
+	affinityVirtual = "virtual"
+)
 
 // free marks an ordinal that has no allocation.
 const free = -1

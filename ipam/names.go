@@ -77,6 +77,13 @@ func AffinityLabels(a Affinity) map[string]string {
 	}
 }
 
+// LoadBalancer is the name of what the blocks of Services' addresses are affine to
+// (Calico's VirtualLoadBalancer).
+const LoadBalancer model.NodeName = "load-balancer"
+
+// VirtualAffinity is the text of a block's affinity to something that is no node.
+func VirtualAffinity(name model.NodeName) string { return affinityVirtual + ":" + string(name) }
+
 // HostAffinity is the text of a block's affinity to a node, as it stands in
 // IPAMBlock.spec.affinity.
 func HostAffinity(node model.NodeName) string { return affinityHost + ":" + string(node) }

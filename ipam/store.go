@@ -76,6 +76,10 @@ type Store interface {
 	// returns false. It is the costly way; only a full pool justifies it.
 	EachBlock(ctx context.Context, within netip.Prefix, visit func(*Block, Revision) bool) error
 
+	// BlocksOf lists the blocks that are affine to somebody, as HostAffinity or
+	// VirtualAffinity names them, and no older than the call.
+	BlocksOf(ctx context.Context, affinity string) ([]*Block, error)
+
 	// WatchOwn tells what becomes of one node's blocks and affinities, until
 	// ctx ends; it returns nil then. It mends its own connection. Calls to w
 	// come one at a time.

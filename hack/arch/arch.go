@@ -57,6 +57,7 @@ var Rules = []Rule{
 	{From: "felix/policy", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "it decides what policy means; felix/policynft acts"},
 	{From: "felix/...", Except: []string{"felix/cleanup", "felix/policy"}, Allow: []string{"felix", "felix/policy", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
 	{From: "felix/cleanup", Allow: []string{"felix/..."}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "it asks each reconciler to remove its own, and does without any other room"},
+	{From: "ipam/loadbalancer", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "who gets which address is decided from values; the controller acts"},
 	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
 	{From: "pkg/kube", Allow: []string{"pkg/compat", "pkg/model", "pkg/nodeaddr", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
 	{From: "pkg/kube/netpol", Allow: []string{"pkg/model", "pkg/selector"}, Ban: []string{"k8s.io/client-go", netlink, nlraw, nftlib, gobgp, grpc, "log/slog", "os", "net/http"}, Reason: "a translation is pure, so that goldens and tools read objects as the agent does"},

@@ -266,6 +266,21 @@ func (c *Client) EachBlock(ctx context.Context, within netip.Prefix, visit func(
 	return nil
 }
 
+// BlocksOf lists blocks by their affinity.
+func (c *Client) BlocksOf(ctx context.Context, affinity string) ([]*ipam.Block, error) {
+	if _, err := c.call(ctx, "list block"); err != nil {
+		return nil, err
+	}
+	var out []*ipam.Block
+	for _, b := range c.store.Blocks() {
+		if b.Affinity() == affinity {
+			out = append(out, b)
+		}
+	}
+	slices.SortFunc(out, func(a, b *ipam.Block) int { return a.CIDR().Compare(b.CIDR()) })
+	return out, nil
+}
+
 // WatchOwn lists, follows the log, and lists again when the store was put back or
 // the log is cut.
 func (c *Client) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watcher) error {

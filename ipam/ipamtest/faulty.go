@@ -83,6 +83,14 @@ func (f *Faulty) EachBlock(ctx context.Context, within netip.Prefix, visit func(
 	return f.store.EachBlock(ctx, within, visit)
 }
 
+// BlocksOf lists blocks by their affinity.
+func (f *Faulty) BlocksOf(ctx context.Context, affinity string) ([]*ipam.Block, error) {
+	if _, err := f.before("list block", false); err != nil {
+		return nil, err
+	}
+	return f.store.BlocksOf(ctx, affinity)
+}
+
 // WatchOwn watches until ctx ends or the client crashes.
 func (f *Faulty) WatchOwn(ctx context.Context, node model.NodeName, w ipam.Watcher) error {
 	ctx, cancel := context.WithCancel(ctx)

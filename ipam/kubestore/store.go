@@ -110,6 +110,32 @@ func (s *Store) EachBlock(ctx context.Context, within netip.Prefix, visit func(*
 	}
 }
 
+// BlocksOf lists the blocks of one affinity by the field that the CRD declares as
+// selectable. One that cannot be read is an error: its addresses are not free.
+func (s *Store) BlocksOf(ctx context.Context, affinity string) ([]*ipam.Block, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	data, err := raw(s.client.Get().Resource(s.blocks.resource).Param("fieldSelector", "spec.affinity="+affinity).Do(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list blocks of %s: %w", affinity, classify(err))
+	}
+	var page list
+	if err := json.Unmarshal(data, &page); err != nil {
+		return nil, fmt.Errorf("list blocks of %s: %w", affinity, err)
+	}
+	out := make([]*ipam.Block, 0, len(page.Items))
+	for i := range page.Items {
+		b, _, deleted, err := s.blocks.read(&page.Items[i])
+		if err != nil {
+			return nil, fmt.Errorf("read IPAMBlock %s: %w", page.Items[i].Metadata.Name, err)
+		}
+		if !deleted {
+			out = append(out, b)
+		}
+	}
+	return out, nil
+}
+
 // list is a list of objects.
 type list struct {
 	Metadata struct {

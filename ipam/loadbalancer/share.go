@@ -1,0 +1,62 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/muslin-net/muslin/ipam"
+)
+
+// apart tells why two Services cannot have one address; empty: they can.
+func apart(a, b *wish) string {
+	switch {
+	case a.key == "" || a.key != b.key || a.Namespace != b.Namespace:
+		return "the two do not name one " + AnnotationShare + " in one namespace"
+	case a.LocalTraffic != b.LocalTraffic:
+		return "their externalTrafficPolicy differs"
+	case a.LocalTraffic && (a.Selector == "" || a.Selector != b.Selector):
+		return "with externalTrafficPolicy Local both have to select the same pods"
+	}
+	for _, p := range a.Ports {
+		if slices.Contains(b.Ports, p) {
+			return fmt.Sprintf("both have port %d/%s", p.Port, p.Protocol)
+		}
+	}
+	return ""
+}
+
+// mayShare reports whether everybody who holds an address lets w have it too; if
+// not, who does not and why.
+func (d *decider) mayShare(w *wish, a netip.Addr) (bool, string) {
+	for _, other := range d.holders[a] {
+		if why := apart(w, other); why != "" {
+			return false, fmt.Sprintf("Service %s/%s has it, and %s", other.Namespace, other.Name, why)
+		}
+	}
+	return true, ""
+}
+
+// shareable gives the lowest address that others of the same key hold and let w
+// have, out of a pool that serves it.
+func (d *decider) shareable(w *wish, f ipam.Family, within []netip.Prefix) (netip.Addr, bool) {
+	var best netip.Addr
+	for a := range d.holders {
+		if w.key == "" || familyOf(a) != f || best.IsValid() && best.Less(a) {
+			continue
+		}
+		if !slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			continue
+		}
+		if ok, _ := d.mayShare(w, a); ok {
+			best = a
+		}
+	}
+	return best, best.IsValid()
+}
+
+// inherits reports whether w may take over an address whose owner holds it no more:
+// it shared it, by the key that is written beside it.
+func (w *wish) inherits(was ipam.Attribute) bool {
+	return w.key != "" && was.Owner[ownerKey] == w.key && was.Owner[ownerNamespace] == w.Namespace
+}
