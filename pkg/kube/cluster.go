@@ -105,9 +105,11 @@ type Cluster struct {
 
 // source feeds one table from the API server.
 type source struct {
-	name   string
+	name string
+	List
 	run    func(ctx context.Context)
-	synced func() bool // called with mu held
+	fill   func([]map[string]any) error // without a server
+	synced func() bool                  // called with mu held
 }
 
 // New makes a Cluster for the server that cfg names. It opens no connection.
@@ -207,7 +209,9 @@ func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(an
 	c.unread = append(c.unread, t.allProblems)
 	return t, source{
 		name:   f.resource,
+		List:   List{Path: f.client.Get().Resource(f.resource).URL().Path, Fields: f.fields, Labels: f.labels},
 		run:    func(ctx context.Context) { mirror(ctx, f, t) },
+		fill:   func(list []map[string]any) error { return t.fill(f, list) },
 		synced: func() bool { return t.synced },
 	}
 }

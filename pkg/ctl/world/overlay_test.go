@@ -2,9 +2,6 @@ package world
 
 import (
 	"encoding/json"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -43,11 +40,7 @@ func TestChangesLieOverTheList(t *testing.T) {
 		{"as a patch of a node that is not there", api.Object{"kind": "Node", "metadata": api.Object{"name": "two"}, "patch": api.Object{"metadata": api.Object{}}},
 			`one spec={"cidr":"old"} annotations={"a":"1","b":"2"}`},
 	} {
-		body, err := lay(list(named("one", api.Object{"spec": api.Object{"cidr": "old"}})), []api.Object{c.change})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := short(t, body); got != c.want {
+		if got := short(t, list(lay([]api.Object{named("one", api.Object{"spec": api.Object{"cidr": "old"}})}, []api.Object{c.change})...)); got != c.want {
 			t.Errorf("%s: %s\nwant %s", c.name, got, c.want)
 		}
 	}
@@ -73,38 +66,10 @@ func short(t *testing.T, body []byte) string {
 	return strings.Join(out, ";")
 }
 
-// Only lists of the changed kinds are touched; a list in the form of a watch is
-// refused, so that the client asks for one that can be changed.
-func TestOnlyListsOfTheKindAreTouched(t *testing.T) {
-	var accept string
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		accept = r.Header.Get("Accept")
-		_, _ = w.Write(list())
-	}))
-	defer server.Close()
-	client := &http.Client{Transport: overlay([]api.Object{{"kind": "IPPool", "metadata": api.Object{"name": "new"}, "spec": api.Object{}}})(http.DefaultTransport)}
-	get := func(path string) (int, string) {
-		req, _ := http.NewRequest(http.MethodGet, server.URL+path, nil)
-		req.Header.Set("Accept", "application/vnd.kubernetes.protobuf")
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode, string(body)
-	}
-	pools := kind.MustFind("ippools").Path()
-	if _, body := get(pools); !strings.Contains(body, `"name":"new"`) || accept != "application/json" {
-		t.Errorf("the list of the kind: %s, asked as %s", body, accept)
-	}
-	if _, body := get(kind.MustFind("bgppeers").Path()); strings.Contains(body, "new") || accept != "application/vnd.kubernetes.protobuf" {
-		t.Errorf("another list: %s, asked as %s", body, accept)
-	}
-	if _, body := get(pools + "?watch=true"); strings.Contains(body, "new") {
-		t.Errorf("a watch: %s", body)
-	}
-	if code, _ := get(pools + "?sendInitialEvents=true&watch=true"); code != http.StatusUnprocessableEntity {
-		t.Errorf("a list in the form of a watch: %d", code)
+// TestOnlyListsOfTheKindChange: a change of an IPPool concerns IPPools alone.
+func TestOnlyListsOfTheKindChange(t *testing.T) {
+	changes := []api.Object{{"kind": "IPPool", "metadata": api.Object{"name": "new"}}}
+	if len(of(kind.MustFind("ippools").Path(), changes)) != 1 || len(of(kind.MustFind("bgppeers").Path(), changes)) != 0 || len(of("/api/v1/nodes", changes)) != 0 {
+		t.Error("a change is laid over a list of another kind")
 	}
 }

@@ -2,18 +2,16 @@
 // the agents' own translation, with every block; on request as it would be after
 // changes that nobody has made yet.
 //
-// It writes nothing. Wire footprint: one list and one watch of each kind that an
-// agent watches, for as long as it takes to list them.
+// It writes nothing. Wire footprint: one list of each kind that an agent watches.
 package world
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"slices"
-	"time"
+	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
 	"github.com/muslin-net/muslin/pkg/ctl/api"
@@ -31,21 +29,17 @@ type World struct {
 	workloads map[model.NodeName][]model.Workload // as long as BGP asks for them
 }
 
-// Read lists what there is. With changes, the lists are answered as if the
-// objects had been applied.
+// Read lists what there is, and lays the changes over it as if they had been
+// applied.
 func Read(ctx context.Context, cfg *rest.Config, changes []api.Object) (World, error) {
-	own := rest.CopyConfig(cfg)
-	if len(changes) > 0 {
-		own.Wrap(overlay(changes))
-	}
-	c, stop, err := listed(ctx, own, kube.Options{Blocks: kube.AllBlocks})
+	c, err := listed(ctx, cfg, changes, kube.Options{Blocks: kube.AllBlocks})
 	if err != nil {
 		return World{}, err
 	}
 	w := World{Snapshot: c.Snapshot(), Aged: c.AgedPools(), Problems: c.Problems()}
 	w.Problems = append(w.Problems, validate.BGP(w.Snapshot)...)
 	w.workloads, err = readWorkloads(ctx, cfg, w.Snapshot)
-	return w, errors.Join(err, stop())
+	return w, err
 }
 
 // Policy is what the agents decide network policy from.
@@ -57,40 +51,68 @@ type Policy struct {
 
 // ReadPolicy lists the network policies and, if there are any, what they speak of.
 func ReadPolicy(ctx context.Context, cfg *rest.Config) (Policy, error) {
-	c, stop, err := listed(ctx, rest.CopyConfig(cfg), kube.Options{Policy: true, PolicyPeers: true})
+	c, err := listed(ctx, cfg, nil, kube.Options{Policy: true, PolicyPeers: true})
 	if err != nil {
 		return Policy{}, err
 	}
 	s := c.Snapshot()
-	return Policy{View: c.PolicyView(), Nodes: s.Nodes, CIDRs: s.ServiceCIDRs}, stop()
+	return Policy{View: c.PolicyView(), Nodes: s.Nodes, CIDRs: s.ServiceCIDRs}, nil
 }
 
-// listed is a Cluster that has listed what it is asked for, and what ends it.
-func listed(ctx context.Context, cfg *rest.Config, o kube.Options) (*kube.Cluster, func() error, error) {
-	cfg.Timeout = 0
-	o.Component, o.Logger = "muslinctl", slog.New(slog.DiscardHandler)
-	c, err := kube.New(cfg, o)
+// listed is a Cluster that knows what the server has, after the changes. What it
+// asks for may depend on what it has got.
+func listed(ctx context.Context, cfg *rest.Config, changes []api.Object, o kube.Options) (*kube.Cluster, error) {
+	client, err := api.NewClient(cfg, "")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	stop := func() error {
-		cancel()
-		return <-done
-	}
-	for ready := c.Ready(); ready != nil || o.Policy && len(c.PolicyWaiting()) > 0; {
-		select {
-		case <-ready:
-			ready = nil
-		case <-c.PolicyChanged():
-		case <-ctx.Done():
-			waiting := slices.Concat(c.Waiting(), c.PolicyWaiting())
-			return nil, nil, errors.Join(stop(), fmt.Errorf("read the cluster: still waiting for %v", waiting))
+	objects := kube.Objects{}
+	for {
+		c, err := kube.From(objects, o)
+		if err != nil {
+			return nil, fmt.Errorf("read the cluster: %w", err)
+		}
+		missing := c.Missing()
+		if len(missing) == 0 {
+			return c, nil
+		}
+		for _, l := range missing {
+			list, err := read(ctx, client, l)
+			if err != nil {
+				return nil, fmt.Errorf("read the cluster: %s: %w", l.Path, err)
+			}
+			objects[l.Path] = lay(list, of(l.Path, changes))
 		}
 	}
-	return c, stop, nil
+}
+
+// read lists. A server that does not have a kind has no objects of it; the agents
+// do without ranges of cluster IPs and passwords that they may not read, too.
+func read(ctx context.Context, client *api.Client, l kube.List) ([]map[string]any, error) {
+	var out []map[string]any
+	var err error
+	if l.Secret {
+		var o api.Object
+		if err = client.GetPath(ctx, l.Path, nil, &o); err == nil {
+			out = append(out, o)
+		}
+	} else {
+		_, err = client.EachPage(ctx, l.Path, api.Select{Fields: l.Fields, Labels: l.Labels}, func(page []api.Object) {
+			for _, o := range page {
+				out = append(out, o)
+			}
+		})
+	}
+	switch {
+	case apierrors.IsNotFound(err) && l.Older() != "":
+		l.Path = l.Older()
+		return read(ctx, client, l)
+	case apierrors.IsNotFound(err) && strings.HasSuffix(l.Path, "/ippools"):
+		return nil, errors.New("the server has no IPPools: install Muslin's CRDs")
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err) && (l.Secret || strings.HasSuffix(l.Path, "/servicecidrs")):
+		return nil, nil
+	}
+	return out, err
 }
 
 // For is the snapshot as the agent of a node has it: with its own blocks and pods.
