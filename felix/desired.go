@@ -23,7 +23,7 @@ func Desired(in Input) (State, []model.Problem) {
 	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
 	routes := c.prioritised(c.routes())
 	s := State{
-		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced,
+		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced && (in.Snapshot.LentKnown || !c.computes),
 		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
 		MTU:     c.mtu(),
 		Pods:    c.podLinks(),
@@ -32,6 +32,7 @@ func Desired(in Input) (State, []model.Problem) {
 		Tunnels: c.tunnels(),
 		Routes:  routes,
 		Strange: c.strange,
+		ByIPAM:  c.byIPAM,
 
 		Advertised: c.advertised(),
 	}
@@ -57,6 +58,8 @@ type casefile struct {
 	prefixes []string              // of the names of pods' links, that of new ones first
 	out      map[bool][]model.Link // by which the node is left, for IPv4 (true) and IPv6; see uplinks
 	namedMTU int                   // of the links that mtuIfacePattern names; 0: none
+	computes bool                  // routes are computed from the blocks of all nodes
+	byIPAM   []netip.Prefix        // those that are
 	problems []model.Problem
 }
 
@@ -149,6 +152,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.DeviceRouteSourceV6 = cmp.Or(o.DeviceRouteSourceV6, base.DeviceRouteSourceV6)
 	base.ToHost = cmp.Or(o.ToHost, base.ToHost)
 	base.ServiceLoops = cmp.Or(o.ServiceLoops, base.ServiceLoops)
+	base.ClusterRoutes = cmp.Or(o.ClusterRoutes, base.ClusterRoutes)
 	base.NATInterface = cmp.Or(o.NATInterface, base.NATInterface)
 	base.RoutePriority = cmp.Or(o.RoutePriority, base.RoutePriority)
 	base.RoutePriorityV6 = cmp.Or(o.RoutePriorityV6, base.RoutePriorityV6)

@@ -26,6 +26,7 @@ type resolver struct {
 	ways         map[*model.Multipath]*Way // unless what a prefix lies in matters, too
 	shared       map[*NextHop]*Way         // by the first next hop
 	static       map[netip.Addr][]NextHop  // of peers that have a way of their own
+	bgp          *prefixSet                // see heard
 }
 
 // depth bounds recursion: a next hop reached by way of a route reached by way
@@ -149,6 +150,10 @@ func (r *resolver) one(l *model.Learned, nh netip.Addr) []NextHop {
 			r.c.problem(routeRef(l.Prefix), "nextHop", "NextHopUnreachable",
 				"no way to next hop "+nh.String()+"; this route and others by way of it are not in the kernel")
 		}
+	}
+	if l.IPAM && slices.ContainsFunc(hops, func(h NextHop) bool { return h.Gateway != nh }) {
+		r.offLink(l, nh)
+		return nil
 	}
 	return hops
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // routes are, by right of way: the node's pods, tunnels and blocks, then what
-// BGP learned.
+// BGP learned, then what is computed from IPAM.
 func (c *casefile) routes() []Route {
 	ways := c.peerWays()
 	src := c.sources()
@@ -85,8 +85,9 @@ func (c *casefile) tunnelPeerRoutes() []Route {
 	return out
 }
 
-// withLearned merges the sorted local routes with what BGP chose, less what
-// would take the ground from under the node. It makes one pass and one
+// withLearned merges the sorted local routes with what BGP chose and, for what it
+// has no way to, with what IPAM says, less what would take the ground from under
+// the node. It makes one pass and one
 // allocation, since there may be many thousands.
 func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.Addr][]NextHop, src *sources) []Route {
 	learned := c.Learned
@@ -94,6 +95,7 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 		learned = slices.Clone(learned)
 		slices.SortStableFunc(learned, compareLearned)
 	}
+	learned = joined(learned, c.fromIPAM())
 	r := newResolver(c, learned)
 	r.static = ways
 	special := c.special(r, blocks)
@@ -102,9 +104,8 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 	for i := range learned {
 		l := &learned[i]
 		if l.Prefix == last {
-			continue
+			continue // BGP has it, and it leads somewhere
 		}
-		last = l.Prefix
 		for len(local) > 0 && ComparePrefix(local[0].Prefix, l.Prefix) < 0 {
 			out, local = append(out, local[0]), local[1:]
 		}
@@ -122,7 +123,10 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 				continue
 			}
 		}
-		out = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: src.on(way, l.Prefix)})
+		out, last = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: src.on(way, l.Prefix)}), l.Prefix
+		if l.IPAM {
+			c.byIPAM = append(c.byIPAM, l.Prefix)
+		}
 	}
 	return append(out, local...)
 }

@@ -23,6 +23,9 @@ type State struct {
 	Pods    []PodLink // sorted by device
 	// Advertised are the links with unnumbered routers, sorted by device.
 	Advertised []AdvertisedLink
+	// ByIPAM are the prefixes of Routes that IPAM names and BGP has not learned,
+	// sorted.
+	ByIPAM []netip.Prefix
 	// Refresh is how often the routes are read again besides (Calico
 	// routeRefreshInterval); 0: the reconciler's default.
 	Refresh time.Duration

@@ -3,6 +3,7 @@ package felix
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -14,7 +15,7 @@ func (s State) String() string {
 	section := func(name string) { b.WriteString("# " + name + "\n") }
 	section("routes")
 	for _, r := range s.Routes {
-		b.WriteString(r.String() + "\n")
+		b.WriteString(r.String() + s.Origin(r.Prefix) + "\n")
 	}
 	if len(s.Strange) > 0 {
 		section("routes of others that go")
@@ -51,6 +52,15 @@ func (s State) String() string {
 		b.WriteString("# not every source was heard yet: nothing is deleted\n")
 	}
 	return b.String()
+}
+
+// Origin gives " # from IPAM" for the prefix of a route that BGP has not learned,
+// and nothing for others.
+func (s State) Origin(p netip.Prefix) string {
+	if _, ok := slices.BinarySearchFunc(s.ByIPAM, p, ComparePrefix); ok {
+		return " # from IPAM"
+	}
+	return ""
 }
 
 // String gives "net.ipv4.ip_forward = 1".

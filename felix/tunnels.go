@@ -161,7 +161,11 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 		if !v4 {
 			name = VXLANDeviceV6
 		}
-		if address, _ := vxlanEnd(node, v4); address.IsValid() {
+		address := node.VXLANTunnel
+		if !v4 {
+			address = node.VXLANTunnelV6
+		}
+		if address.IsValid() {
 			return r.over(name, address)
 		}
 	}

@@ -177,7 +177,7 @@ func (a *agent) build() (err error) {
 	if a.apiConns, err = newAPIConnections(rest); err != nil {
 		return err
 	}
-	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: asksForOrigin, Policy: true, Logger: a.log}); err != nil {
+	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: a.asksForBlocks, Policy: true, Logger: a.log}); err != nil {
 		return err
 	}
 	if a.scrapes, err = metricsserver.New(a.cfg.Metrics, a.registry, rest, a.log, func(err error) {
@@ -250,10 +250,11 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.alloc.SetPools(s.Pools) // last: with them it stores what running pods have
 		a.readHoldings()
 		held, heldChanged := a.in.held.Get()
-		a.origin.learn(s, a.cfg.Node, held.blocks, a.cluster.AllBlocks())
+		all := a.cluster.AllBlocks()
+		a.origin.learn(s, a.cfg.Node, held.blocks, all)
 		a.ipam.set(held.problems)
 		a.gates.pass(gateCluster)
-		a.in.cluster.Set(cluster{s, a.cluster.Pods()})
+		a.in.cluster.Set(cluster{s, a.cluster.Pods(), all})
 		ready()
 		return task.Next{Changed: []<-chan struct{}{heldChanged, blocksKnown}}
 	}, a.cluster.Changed())

@@ -33,7 +33,8 @@ type inputs struct {
 // cluster is what the API server tells of the cluster, and of this node's pods.
 type cluster struct {
 	model.Snapshot
-	pods []kube.Pod
+	pods   []kube.Pod
+	blocks kube.Blocks // of all nodes, while they are asked for
 }
 
 // gathered is what the inputs were when they were gathered. It is shared: none of
@@ -71,6 +72,9 @@ func (in *inputs) gather() (g gathered) {
 	}
 	g.snapshot = g.cluster.Snapshot
 	g.snapshot.Blocks = slices.Concat(held.blocks, asBlocks(podCIDRs, in.node))
+	if felix.ComputesRoutes(g.snapshot, in.node) {
+		withOthers(&g.snapshot, in.node, g.cluster.blocks)
+	}
 	g.snapshot.Borrowed = slices.Concat(held.borrowed, floating)
 	g.snapshot.Workloads = workloads(g.snapshot, g.pods.list, g.cluster.pods)
 	return g

@@ -48,13 +48,8 @@ func asksForOrigin(list []model.BGPConfiguration) bool {
 func (o *origin) learn(s model.Snapshot, self model.NodeName, own []model.Block, all kube.Blocks) {
 	check := bgp.OriginCheck{Mode: bgp.OriginOff}
 	if asksForOrigin(s.BGP) {
-		s.Blocks = slices.Clone(own)
-		for _, b := range all.List {
-			if b.Node != self {
-				s.Blocks = append(s.Blocks, b)
-			}
-		}
-		s.Lent, s.LentKnown = all.Lent, all.Listed
+		s.Blocks = own
+		withOthers(&s, self, all)
 		check = bgp.NewOriginCheck(s, self)
 	}
 	if check.Mode != o.view.Value().check.Mode {

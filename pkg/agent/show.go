@@ -50,7 +50,7 @@ func (a *agent) view() nodeview.View {
 	in := a.in.gather()
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
-		Blocks: in.snapshot.Blocks, Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
+		Blocks: ownOf(in.snapshot.Blocks, s.Node), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
 		State: a.plane.desired(), Policy: a.policing.text(),
 	}
 	v.BGP, _ = a.speech.configured()

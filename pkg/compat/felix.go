@@ -15,7 +15,7 @@ var felix = join(
 	each(effect, `allowIPIPPacketsFromWorkloads allowVXLANPacketsFromWorkloads defaultEndpointToHostAction deviceRouteSourceAddress
 		deviceRouteSourceAddressIPv6 externalNodesList floatingIPs interfacePrefix ipForwarding ipipEnabled ipipMTU
 		iptablesNATOutgoingInterfaceFilter ipv4NormalRoutePriority ipv6NormalRoutePriority mtuIfacePattern natOutgoingAddress
-		natOutgoingExclusions natPortRange removeExternalRoutes routeRefreshInterval serviceLoopPrevention vxlanEnabled vxlanMTU
+		natOutgoingExclusions natPortRange programClusterRoutes removeExternalRoutes routeRefreshInterval serviceLoopPrevention vxlanEnabled vxlanMTU
 		vxlanMTUV6 vxlanPort vxlanVNI workloadSourceSpoofing`),
 	map[string]Field{
 		"awsSrcDstCheck":                    without("set the check on the instances themselves", "DoNothing"),
@@ -31,9 +31,8 @@ var felix = join(
 		"logSeverityScreen":                 without("set MUSLIN_LOG_LEVEL in the environment of the DaemonSet", "Info"),
 		"nftablesFlowTableOffload":          without("flow tables are not supported", "Disabled"),
 		"nftablesMode":                      without("rules are nftables' always", "Auto", "Enabled"),
-		"programClusterRoutes":              without(everyRoute, "Enabled", "EnabledIPIPOnly"),
 		"requireMTUFile":                    without("no file is read or written for the MTU", "false"),
-		"routeSource":                       without("routes of other nodes are learned by BGP", "CalicoIPAM"),
+		"routeSource":                       without("routes of other nodes are learned by BGP, or computed from IPAM (programClusterRoutes)", "CalicoIPAM"),
 		"routeSyncDisabled":                 without("routes are always kept", "false"),
 		"routeTableRange":                   without(mainTable),
 		"routeTableRanges":                  without(mainTable),
@@ -102,7 +101,7 @@ var felix = join(
 
 const (
 	noLiveMigration = "routes have one priority; live migration is not supported"
-	everyRoute      = "Muslin writes every route, and no other daemon does"
+	byOneHand       = "what BGP learns is in the kernel always; what is computed beside it says FelixConfiguration programClusterRoutes"
 	mainTable       = "routes are in the main table only"
 	noBPF           = "there is no eBPF data plane"
 	noXDP           = "there is no XDP program"

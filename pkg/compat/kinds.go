@@ -36,7 +36,7 @@ var kinds = append([]Kind{
 			"bindMode":                       {Effect: true, Default: true, Same: []string{"None"}},
 			"serviceLoadBalancerAggregation": {Effect: true, Default: true, Same: []string{"Enabled"}},
 			"ignoredInterfaces":              without("no prefix of an interface is announced"),
-			"programClusterRoutes":           without(everyRoute, "Enabled"),
+			"programClusterRoutes":           without(byOneHand, "Enabled", "EnabledNoEncapOnly", "Disabled"),
 		})},
 	{Group: calicoGroup, Name: "BGPPeer", Fields: each(effect, `asNumber filters keepOriginalNextHop keepaliveTime localASNumber localWorkloadSelector
 		maxRestartTime nextHopMode node nodeSelector numAllowedLocalASNumbers password peerIP peerSelector reachableBy reversePeering

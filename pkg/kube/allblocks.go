@@ -10,16 +10,20 @@ import (
 
 // allBlocks are the BlockAffinities of every node, and of the blocks what other
 // nodes than their owners have out of them, watched only while somebody asks for
-// them: the route origin check does. Its fields are guarded by the cluster's mu.
+// them: routes that are computed do, and the route origin check. Its fields are
+// guarded by the cluster's mu.
 type allBlocks struct {
 	*demand
+	last    *Blocks // nil: has to be put together
 	table   *table[model.Block]
 	lent    *table[lentBlock]
 	failing bool // the last request to the server failed
 }
 
-func (b *allBlocks) init(c *Cluster, while func([]model.BGPConfiguration) bool) {
-	b.demand = newDemand(c, func() bool { return while(c.bgp.values()) })
+func (b *allBlocks) init(c *Cluster, while func(model.Snapshot) bool) {
+	b.demand = newDemand(c, func() bool {
+		return while(model.Snapshot{BGP: c.bgp.values(), Felix: c.felix.values(), Peers: c.peers.values(), Pools: c.pools.values()})
+	})
 	f := c.kind("BlockAffinity")
 	f.answer = func(err error) {
 		c.mu.Lock()
@@ -81,6 +85,7 @@ func stripBlock(obj any) (any, error) {
 	if o.Spec, err = json.Marshal(spec.lentBlock); err != nil {
 		return nil, fmt.Errorf("strip %s: %w", o.Name, err)
 	}
+	o.Generation = 0 // it grows with each pod, and is no news
 	return stripObject(o)
 }
 
@@ -113,12 +118,15 @@ type Blocks struct {
 }
 
 // AllBlocks gives the blocks of all nodes, while Options.AllBlocksWhile asks
-// for them.
+// for them. They are shared: nobody may change them.
 func (c *Cluster) AllBlocks() Blocks {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.all.demand == nil || !c.all.known() {
 		return Blocks{}
+	}
+	if c.all.last != nil {
+		return *c.all.last
 	}
 	list, lent := c.all.table.values(), []model.Lease(nil)
 	for _, b := range c.all.lent.values() {
@@ -127,5 +135,6 @@ func (c *Cluster) AllBlocks() Blocks {
 			list = append(list, b.unowned())
 		}
 	}
-	return Blocks{List: sortedBlocks(list), Lent: lent, Listed: true, Stale: c.all.failing}
+	c.all.last = &Blocks{List: sortedBlocks(list), Lent: lent, Listed: true, Stale: c.all.failing}
+	return *c.all.last
 }

@@ -37,9 +37,10 @@ type Options struct {
 	// own node from its allocator and needs none here.
 	Blocks BlockScope
 	// AllBlocksWhile asks for the BlockAffinities of every node, beside Blocks
-	// and only while it says so of the BGPConfigurations; Cluster.AllBlocks has
-	// them. It has to be quick and pure. nil: never.
-	AllBlocksWhile func([]model.BGPConfiguration) bool
+	// and only while it says so of the cluster, of which it is shown BGP, Felix,
+	// Peers and Pools; Cluster.AllBlocks has them. It has to be quick and pure.
+	// nil: never.
+	AllBlocksWhile func(model.Snapshot) bool
 	// Policy asks for network policies and, with a Node or PolicyPeers, for the pods
 	// and service accounts that they speak of; PolicyView has them.
 	Policy, PolicyPeers bool
@@ -329,7 +330,7 @@ func (c *Cluster) Changed() <-chan struct{} { return c.changed }
 
 // noteChange drops the snapshot. The caller holds mu.
 func (c *Cluster) noteChange() {
-	c.snapshot = nil
+	c.snapshot, c.all.last = nil, nil
 	c.checkSynced()
 	select {
 	case c.changed <- struct{}{}:

@@ -35,6 +35,7 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
 	out.DeviceRouteSource = r.addr("spec.deviceRouteSourceAddress", spec.DeviceRouteSourceAddress)
 	out.DeviceRouteSourceV6 = r.addr("spec.deviceRouteSourceAddressIPv6", spec.DeviceRouteSourceAddressIPv6)
+	out.ClusterRoutes = r.oneOf("spec.programClusterRoutes", deref(spec.ProgramClusterRoutes), "", "Enabled", "EnabledIPIPOnly", "Disabled")
 	out.KeepExternalRoutes = isFalse(spec.RemoveExternalRoutes)
 	out.VXLANFromPods, out.IPIPFromPods = deref(spec.AllowVXLANPacketsFromWorkloads), deref(spec.AllowIPIPPacketsFromWorkloads)
 	out.RoutePriority, out.RoutePriorityV6 = deref(spec.IPv4NormalRoutePriority), deref(spec.IPv6NormalRoutePriority)

@@ -21,7 +21,7 @@ func TestEachHonouredFieldHasAnEffect(t *testing.T) {
 		"floatingIPs": `"Enabled"`, "interfacePrefix": `"tap"`, "ipForwarding": `"Disabled"`, "ipipEnabled": `false`, "ipipMTU": `1400`,
 		"iptablesNATOutgoingInterfaceFilter": `"eth+"`, "ipv4NormalRoutePriority": `500`, "ipv6NormalRoutePriority": `500`,
 		"mtuIfacePattern": `"^bond"`, "natOutgoingAddress": `"10.1.0.1"`, "natOutgoingExclusions": `"IPPoolsAndHostIPs"`,
-		"natPortRange": `"0:1000"`, "removeExternalRoutes": `false`, "routeRefreshInterval": `"30s"`, "serviceLoopPrevention": `"reject"`,
+		"natPortRange": `"0:1000"`, "programClusterRoutes": `"EnabledIPIPOnly"`, "removeExternalRoutes": `false`, "routeRefreshInterval": `"30s"`, "serviceLoopPrevention": `"reject"`,
 		"vxlanEnabled": `false`, "vxlanMTU": `1400`, "vxlanMTUV6": `1400`, "vxlanPort": `8472`, "vxlanVNI": `5000`,
 		"workloadSourceSpoofing": `"any"`,
 	}
@@ -71,7 +71,9 @@ func nodeOfEverything() felix.Input {
 				{Name: "vxlan", CIDR: netip.MustParsePrefix("10.66.0.0/16"), VXLAN: model.EncapAlways},
 				{Name: "vxlan6", CIDR: netip.MustParsePrefix("fd65::/48"), VXLAN: model.EncapAlways},
 			},
-			BGP: []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}},
+			Blocks:    []model.Block{{CIDR: netip.MustParsePrefix("10.65.1.0/26"), Node: "b", State: model.BlockConfirmed}},
+			LentKnown: true,
+			BGP:       []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}}},
 		},
 		Host: model.Host{
 			Links: []model.Link{
@@ -96,7 +98,7 @@ func TestFelixFieldsWithoutEffectAreNamed(t *testing.T) {
 		`{"deviceRouteProtocol": 80}`:                                                          {"spec.deviceRouteProtocol: 80 has no effect in Muslin: every route of Muslin's has protocol 109, by which it is recognised"},
 		`{"prometheusMetricsEnabled": true, "prometheusMetricsPort": 9091}`:                    {"spec.prometheusMetricsPort: 9091 has no effect in Muslin: health and metrics are at MUSLIN_HTTP_ADDR of the DaemonSet"},
 		`{"fieldOfTomorrow": {"a": 1}, "bpfConntrackTimeouts": {"udpTimeout": "1s"}}`:          {"spec.bpfConntrackTimeouts: has no effect in Muslin: there is no eBPF data plane", "spec.fieldOfTomorrow: is no field that Muslin knows: it has no effect"},
-		`{"natOutgoingAddress": "10.0.0.1", "routeSource": "WorkloadIPs", "goGCThreshold": 9}`: {"spec.goGCThreshold: 9 has no effect in Muslin: set GOGC in the environment of the DaemonSet", "spec.routeSource: WorkloadIPs has no effect in Muslin: routes of other nodes are learned by BGP"},
+		`{"natOutgoingAddress": "10.0.0.1", "routeSource": "WorkloadIPs", "goGCThreshold": 9}`: {"spec.goGCThreshold: 9 has no effect in Muslin: set GOGC in the environment of the DaemonSet", "spec.routeSource: WorkloadIPs has no effect in Muslin: routes of other nodes are learned by BGP, or computed from IPAM (programClusterRoutes)"},
 	} {
 		got := readFelix(obj("default", spec))
 		var said []string

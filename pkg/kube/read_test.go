@@ -198,7 +198,7 @@ func FuzzReaders(f *testing.F) {
 // TestProblemsOfEveryTable fills each table that can have problems with one.
 func TestProblemsOfEveryTable(t *testing.T) {
 	c, err := New(&rest.Config{Host: "https://192.0.2.1"}, Options{
-		Node: "n1", Blocks: AllBlocks, AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }, Logger: slog.New(slog.DiscardHandler),
+		Node: "n1", Blocks: AllBlocks, AllBlocksWhile: func(model.Snapshot) bool { return true }, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

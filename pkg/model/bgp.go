@@ -137,6 +137,7 @@ type Multipath struct {
 	From     []netip.Addr // the peers they were learned from, one for each next hop
 	Mesh     bool         // learned from a node of the mesh
 	Stale    bool         // kept by graceful restart (RFC 4724)
+	IPAM     bool         // not learned: the next hop is the node that IPAM says has the prefix
 }
 
 // PeerStatus is a session as the speaker sees it.

@@ -21,9 +21,9 @@ type Snapshot struct {
 	Filters  []BGPFilter
 	Services []Service
 	Felix    []FelixConfiguration // "default" and "node.<name>"
-	Blocks   []Block              // every block this node knows: its own, and others' when the origin check asks for them
-	// Lent are the addresses of all blocks that other nodes than the block's have, as
-	// far as LentKnown: when the origin check asks for them.
+	Blocks   []Block              // every block this node knows: its own, and others' when routes are computed from them or the origin check asks
+	// Lent are the addresses of all blocks that other nodes than the block's have.
+	// LentKnown: these and the blocks of other nodes are known.
 	Lent       []Lease
 	LentKnown  bool
 	Borrowed   []netip.Prefix // host prefixes (/32, /128) this node uses out of other nodes' blocks
@@ -207,5 +207,9 @@ type FelixConfiguration struct {
 	// ServiceLoops is what becomes of packets for service ranges that nobody
 	// serves (serviceLoopPrevention): Drop, Reject, Disabled; empty: Drop.
 	ServiceLoops string
-	Raw          map[string]string
+	// ClusterRoutes says which routes to other nodes' pods are computed from IPAM
+	// (programClusterRoutes): Enabled, EnabledIPIPOnly, Disabled; empty: those that
+	// BGP cannot bring, since there is nobody to speak it with.
+	ClusterRoutes string
+	Raw           map[string]string
 }

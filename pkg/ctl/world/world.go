@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -115,10 +116,15 @@ func read(ctx context.Context, client *api.Client, l kube.List) ([]map[string]an
 	return out, err
 }
 
-// For is the snapshot as the agent of a node has it: with its own blocks and pods.
+// For is the snapshot as the agent of a node has it: with its own blocks, those of
+// others if it computes routes from them, and its pods.
 func (w World) For(node model.NodeName) model.Snapshot {
 	s := w.Snapshot
 	s.Blocks, s.Workloads = nil, w.workloads[node]
+	if felix.ComputesRoutes(s, node) {
+		s.Blocks, s.LentKnown = w.Blocks, true
+		return s
+	}
 	for _, b := range w.Blocks {
 		if b.Node == node {
 			s.Blocks = append(s.Blocks, b)

@@ -68,7 +68,8 @@ type BGPConfigurationSpec struct {
 	calico.BGPConfigurationSpec `json:",inline"`
 
 	// ProgramClusterRoutes says who programs the routes between nodes in
-	// Calico. It is accepted and has no effect: Muslin programs them all.
+	// Calico. It is accepted and has no effect: what BGP learns is in the kernel
+	// always.
 	// +optional
 	ProgramClusterRoutes *string `json:"programClusterRoutes,omitempty"`
 
