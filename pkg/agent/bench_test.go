@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,15 @@ import (
 	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/pkg/agent"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // envAgent makes this process an agent: the directory of its kubeconfig, socket,
 // spool, log and, when it ends, CPU profile.
 const envAgent = "MUSLIN_BENCH_AGENT"
+
+// envNode is the node that it is the agent of; "bench" if it is not set.
+const envNode = "MUSLIN_BENCH_NODE"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(envAgent); dir != "" {
@@ -57,7 +62,7 @@ func runAgent(dir string) error {
 		defer pprof.StopCPUProfile()
 	}
 	return agent.Run(ctx, agent.Config{
-		Node: "bench", Kubeconfig: filepath.Join(dir, "kubeconfig"), HTTPAddr: "127.0.0.1:9109", ProcSys: "/proc/sys",
+		Node: model.NodeName(cmp.Or(os.Getenv(envNode), "bench")), Kubeconfig: filepath.Join(dir, "kubeconfig"), HTTPAddr: "127.0.0.1:9109", ProcSys: "/proc/sys",
 		Socket: filepath.Join(dir, "agent.sock"), Spool: filepath.Join(dir, "spool"), Version: "bench",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
