@@ -15,6 +15,10 @@ SOAK_FUZZTIME ?= 10m
 # mostly wait.
 AT_ONCE       ?= 3
 STORIES       ?= 5
+# How long TestChaos makes faults in make soak, and what it draws them from; 0: the clock. make test plays a few minutes of
+# one seed.
+CHAOS         ?= 1h
+CHAOS_SEED    ?= 0
 # Fuzzers that talk over real sessions find new inputs in make soak alone; what they have found runs with every go test.
 FUZZ_SLOW     ?= FuzzSpeaker
 # The go command with the patched GoBGP (hack/thirdparty), in targets that have third-party before them. The go command by
@@ -117,6 +121,7 @@ fuzz: third-party ## every quick fuzzer looks for new inputs, FUZZTIME each; one
 soak: deps third-party ## long runs: hours of faults, not part of make test
 	$(MAKE) fuzz FUZZTIME=$(SOAK_FUZZTIME) FUZZ_SLOW=
 	$(GO_PATCHED) test -tags soak -count=1 -timeout 12h -run 'Soak' ./...
+	$(GO_PATCHED) test -count=1 -timeout 12h -run '^TestChaos$$' ./hack/scenario -args -seed $(CHAOS_SEED) -duration $(CHAOS)
 
 .PHONY: conformance
 conformance: deps third-party ## Kubernetes' own suite of network policy on a lab: half an hour

@@ -95,7 +95,12 @@ func (l *Lab) Kubectl(ctx context.Context, stdin string, args ...string) ([]byte
 // nodes and pods can be reached; it fits rest.Config.Dial. The host of the
 // address must be an IP address.
 func (l *Lab) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return netns.Dial(ctx, l.netnsName(l.topology.ControlPlane.Name), network, address)
+	return l.DialFrom(ctx, l.topology.ControlPlane.Name, network, address)
+}
+
+// DialFrom is DialContext from a machine's network, where its loopback answers.
+func (l *Lab) DialFrom(ctx context.Context, machine, network, address string) (net.Conn, error) {
+	return netns.Dial(ctx, l.netnsName(machine), network, address)
 }
 
 // Netns returns the path of a machine's network namespace.

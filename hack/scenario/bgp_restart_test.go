@@ -130,22 +130,6 @@ func (v rack1) witness(ctx context.Context) func() (looks int, missing []string)
 	return func() (int, []string) { cancel(); <-done; return looks, missing }
 }
 
-// endAgent ends the agent of a node with a signal and waits for its end.
-func (r *redundant) endAgent(node string, s syscall.Signal) error {
-	if s == syscall.SIGKILL {
-		return r.KillAgent(node)
-	}
-	r.mu.Lock()
-	cmd, ended := r.agents[node], r.ended[node]
-	delete(r.agents, node)
-	r.mu.Unlock()
-	if err := cmd.Process.Signal(s); err != nil {
-		return err
-	}
-	<-ended
-	return nil
-}
-
 // agentRestarts: the agent is restarted, killed and upgraded while packets go
 // to and from a pod of its node. Both routers wait for it, and say so. No BFD is
 // on: with it the routers would give the node up at once, since they cannot know
@@ -169,7 +153,7 @@ func (r *redundant) agentRestarts(t *testing.T, ctx context.Context) {
 			}
 			out, in := r.stream(t, ctx, r.ways()[0]), r.stream(t, ctx, r.ways()[1])
 			witness := v.witness(ctx)
-			if err := r.endAgent("a1", verb.signal); err != nil {
+			if err := r.endProgram("muslin-agent", "a1", verb.signal); err != nil {
 				t.Fatal(err)
 			}
 			r.await(t, ctx, "routers wait for the node", func() error { return v.waiting(ctx) })

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -67,23 +66,17 @@ func (c *LightCluster) addSoon(ctx context.Context, node, name string) (string, 
 // startController runs the cluster's controller on a machine until the test ends.
 func (c *LightCluster) startController(t *testing.T, machine string) {
 	t.Helper()
-	log, err := os.Create(filepath.Join(c.LogDir(machine), "controller.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := c.Command(context.Background(), machine, filepath.Join(c.bin, "muslin-controller"))
-	cmd.Env = append(cmd.Env, "POD_NAME=scenario")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
+	const program = "muslin-controller"
+	if err := c.startProgram(program, machine, "POD_NAME=scenario"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if text, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
+		if err := c.endProgram(program, machine, os.Kill); err != nil {
+			t.Error(err)
+		}
+		if text, err := os.ReadFile(c.logOf(program, machine)); err == nil && t.Failed() {
 			t.Logf("controller:\n%s", text)
 		}
-		log.Close()
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +20,9 @@ import (
 // and routers, without kubelets, so that there can be dozens.
 type LightCluster struct {
 	*Cluster
-	bin    string // where the programs are
-	mu     sync.Mutex
-	agents map[string]*exec.Cmd
-	ended  map[string]chan struct{}
+	bin      string // where the programs are
+	mu       sync.Mutex
+	programs map[string]running // by program and node
 }
 
 // lightObjects are the objects of a cluster without a controller to make them.
@@ -53,7 +53,7 @@ func NewLightCluster(ctx context.Context, source, topologyFile string, options l
 	if err != nil {
 		return nil, err
 	}
-	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: muslin.dir, agents: map[string]*exec.Cmd{}, ended: map[string]chan struct{}{}}
+	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: muslin.dir, programs: map[string]running{}}
 	options.Source, options.Progress = source, out
 	options.Light.Setup = [][]string{{"install", "-D", "-m", "755", filepath.Join(c.bin, "muslin"), "/opt/cni/bin/muslin"}}
 	if c.Lab, err = lab.New(topology, options); err != nil {
@@ -91,44 +91,62 @@ func (c *LightCluster) Close(ctx context.Context) error {
 
 // StartAgent runs the agent on a node, logging to the lab's log directory.
 func (c *LightCluster) StartAgent(node string) error {
-	dir := c.LogDir(node)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(filepath.Join(dir, "agent.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := c.Command(context.Background(), node, filepath.Join(c.bin, "muslin-agent"))
-	cmd.Env = append(cmd.Env, "MUSLIN_CNI_CONF=/etc/cni/net.d", "MUSLIN_CNI_BIN=/opt/cni/bin")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start agent on %s: %w", node, err)
-	}
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.agents[node], c.ended[node] = cmd, ended
-	return nil
+	return c.startProgram("muslin-agent", node, "MUSLIN_CNI_CONF=/etc/cni/net.d", "MUSLIN_CNI_BIN=/opt/cni/bin")
 }
 
 // KillAgent ends the agent of a node with SIGKILL and waits for its end; one
 // that does not run is dead already.
 func (c *LightCluster) KillAgent(node string) error {
-	c.mu.Lock()
-	cmd, ended := c.agents[node], c.ended[node]
-	delete(c.agents, node)
-	c.mu.Unlock()
-	if cmd == nil {
-		return nil
-	}
-	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	return c.endProgram("muslin-agent", node, os.Kill)
+}
+
+// running is a program of Muslin's on a node.
+type running struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// startProgram runs a program of Muslin's on a node. Its log outlives it: the next
+// one adds to it.
+func (c *LightCluster) startProgram(program, node string, env ...string) error {
+	log, err := os.OpenFile(c.logOf(program, node), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
 		return err
 	}
-	<-ended
+	defer log.Close()
+	cmd := c.Command(context.Background(), node, filepath.Join(c.bin, program))
+	cmd.Env = append(cmd.Env, env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s on %s: %w", program, node, err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.programs[program+" "+node] = running{cmd, ended}
 	return nil
+}
+
+// endProgram ends a program with a signal and waits for its end.
+func (c *LightCluster) endProgram(program, node string, with os.Signal) error {
+	c.mu.Lock()
+	r, runs := c.programs[program+" "+node]
+	delete(c.programs, program+" "+node)
+	c.mu.Unlock()
+	if !runs {
+		return nil
+	}
+	if err := r.cmd.Process.Signal(with); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-r.ended
+	return nil
+}
+
+// logOf is the file that a program of Muslin's logs to.
+func (c *LightCluster) logOf(program, node string) string {
+	return filepath.Join(c.LogDir(node), strings.TrimPrefix(program, "muslin-")+".log")
 }
 
 // StartAgents starts all agents at once.

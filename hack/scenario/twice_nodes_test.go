@@ -139,7 +139,7 @@ func (c *twice) nodeCutOff(t *testing.T, ctx context.Context) {
 		c.kubectl(t, ctx, "", "delete", "node", node)
 		c.kubectl(t, ctx, "", "delete", "pods", "--field-selector=spec.nodeName="+node, "--force", "--grace-period=0")
 		if err := c.eventually(ctx, 3*time.Minute, func() error {
-			owners, err := c.storedOwners(ctx)
+			owners, err := c.storedPods(ctx)
 			if err == nil && owners[c.pods["small-2"].ip] != "" {
 				return fmt.Errorf("IPAM still has %s of a deleted pod", c.pods["small-2"].ip)
 			}

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -124,7 +123,7 @@ func (c *twice) noneTwice(t *testing.T) {
 func (c *twice) stored(t *testing.T, ctx context.Context) {
 	t.Helper()
 	if err := c.eventually(ctx, 90*time.Second, func() error {
-		names, err := c.storedOwners(ctx)
+		names, err := c.storedPods(ctx)
 		if err != nil {
 			return err
 		}
@@ -137,37 +136,6 @@ func (c *twice) stored(t *testing.T, ctx context.Context) {
 	}); err != nil {
 		t.Error(err)
 	}
-}
-
-// storedOwners are the pods that IPAM's blocks name, by address.
-func (c *twice) storedOwners(ctx context.Context) (map[netip.Addr]string, error) {
-	out, err := c.Kubectl(ctx, "", "get", "ipamblocks.projectcalico.org", "-o", "json")
-	if err != nil {
-		return nil, err
-	}
-	var blocks struct {
-		Items []struct {
-			Spec struct {
-				CIDR        netip.Prefix
-				Allocations []*int
-				Attributes  []struct{ Secondary map[string]string }
-			}
-		}
-	}
-	if err := json.Unmarshal(out, &blocks); err != nil {
-		return nil, err
-	}
-	names := map[netip.Addr]string{}
-	for _, b := range blocks.Items {
-		ip := b.Spec.CIDR.Addr()
-		for _, at := range b.Spec.Allocations {
-			if at != nil {
-				names[ip] = b.Spec.Attributes[*at].Secondary["pod"]
-			}
-			ip = ip.Next()
-		}
-	}
-	return names, nil
 }
 
 // flow is pings from one pod to another.
