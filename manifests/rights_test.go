@@ -44,6 +44,12 @@ func TestEachRightIsUsed(t *testing.T) {
 	agentWork(t, s, "n1")
 	controllerWorks(t, s)
 	stop()
+	for name, want := range map[string]string{"tor": "yes", "other": "no"} {
+		out, _ := s.Kubectl("", "auth", "can-i", "get", "secrets/"+name, "-n", "muslin-system", "--as=system:serviceaccount:muslin-system:muslin-agent")
+		if got := strings.TrimSpace(out); got != want {
+			t.Errorf("an agent may read Secret %s: %s, want %s", name, got, want)
+		}
+	}
 	for _, name := range []string{"muslin-agent", "muslin-controller"} {
 		t.Run(name, func(t *testing.T) {
 			requests := asked("system:serviceaccount:muslin-system:" + name)
@@ -240,9 +246,9 @@ func ready(t *testing.T, what string, ch <-chan struct{}) {
 }
 
 // openStore gives IPAM's objects with somebody's rights.
-func openStore(t *testing.T, cfg *rest.Config) *kubestore.Store {
+func openStore(t *testing.T, cfg *rest.Config, node model.NodeName) *kubestore.Store {
 	t.Helper()
-	store, err := kubestore.New(cfg, kubestore.Options{Logger: quiet()})
+	store, err := kubestore.New(cfg, kubestore.Options{Logger: quiet(), Node: node})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +258,7 @@ func openStore(t *testing.T, cfg *rest.Config) *kubestore.Store {
 // allocator runs that of a node on a pool of two blocks.
 func allocator(t *testing.T, cfg *rest.Config, node model.NodeName, pool string) (a *ipam.Allocator, stop func()) {
 	t.Helper()
-	a = ipam.NewAllocator(node, openStore(t, cfg))
+	a = ipam.NewAllocator(node, openStore(t, cfg, node))
 	a.SetPools([]model.Pool{{Name: pool, CIDR: netip.MustParsePrefix(pool), BlockSize: 29, Allocatable: true}})
 	stop = begin(t, a.Run)
 	ready(t, "the allocator of "+string(node), a.Ready())
@@ -276,7 +282,7 @@ func leave(t *testing.T, s *kubetest.Server) {
 		}
 	}
 	stop()
-	store := openStore(t, s.Config())
+	store := openStore(t, s.Config(), "")
 	block := func(cidr, affinity string) *ipam.Block {
 		b, err := ipam.NewBlock(netip.MustParsePrefix(cidr), affinity, time.Now().Add(-time.Hour))
 		if err != nil {
@@ -310,7 +316,7 @@ func leave(t *testing.T, s *kubetest.Server) {
 func agentWork(t *testing.T, s *kubetest.Server, node model.NodeName) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-agent", string(node))
-	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }, Policy: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func(model.Snapshot) bool { return true }, Policy: true, Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +435,7 @@ func control(t *testing.T, s *kubetest.Server) (stop func()) {
 		t.Fatal(err)
 	}
 	ctl := &controller.Controller{
-		Cluster: c, Store: openStore(t, cfg), Objects: objects, Logger: quiet(), Settle: time.Second,
+		Cluster: c, Store: openStore(t, cfg, ""), Objects: objects, Logger: quiet(), Settle: time.Second,
 		Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")},
 	}
 	stopCluster := begin(t, c.Run)

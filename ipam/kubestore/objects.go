@@ -24,6 +24,7 @@ type objects[K comparable, T any] struct {
 	name           func(K) string
 	key            func(T) K
 	labels         func(T) map[string]string // nil: none
+	annotations    map[string]string         // of new objects
 	encode         func(value T, deleted bool) any
 	decode         func(spec []byte) (value T, deleted bool, err error)
 	unknown        func(spec []byte) ipam.Unknown // nil: the value keeps them itself
@@ -96,7 +97,7 @@ func (o *objects[K, T]) Create(ctx context.Context, value T) (ipam.Revision, err
 }
 
 func (o *objects[K, T]) create(ctx context.Context, value T) (ipam.Revision, error) {
-	m := meta{Name: o.name(o.key(value))}
+	m := meta{Name: o.name(o.key(value)), Annotations: o.annotations}
 	if o.labels != nil {
 		m.Labels = o.labels(value)
 	}

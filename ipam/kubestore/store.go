@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // callTimeout bounds one request but a watch.
@@ -28,7 +29,14 @@ const pageSize = 500
 // Options of a Store.
 type Options struct {
 	Logger *slog.Logger // nil: no log
+	// Node marks the handles that this store makes as that node's, by
+	// AnnotationNode; empty: as nobody's.
+	Node model.NodeName
 }
+
+// AnnotationNode of an IPAMHandle names the node whose agent made it, which is the
+// only agent that may write it. Calico's handles have none.
+const AnnotationNode = "muslin.io/node"
 
 // Store implements ipam.Store. It is safe for concurrent use.
 type Store struct {
@@ -73,6 +81,9 @@ func New(cfg *rest.Config, opt Options) (*Store, error) {
 	s.handles = &objects[string, ipam.Handle]{
 		client: client, kind: "IPAMHandle", resource: "ipamhandles",
 		name: ipam.HandleName, key: func(h ipam.Handle) string { return h.ID }, encode: encodeHandle, decode: decodeHandle, unknown: ipam.UnknownKeys[handleSpec],
+	}
+	if opt.Node != "" {
+		s.handles.annotations = map[string]string{AnnotationNode: string(opt.Node)}
 	}
 	return s, nil
 }

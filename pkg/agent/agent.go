@@ -185,7 +185,7 @@ func (a *agent) build() (err error) {
 	}); err != nil {
 		return err
 	}
-	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log})
+	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log, Node: a.cfg.Node})
 	if err != nil {
 		return err
 	}

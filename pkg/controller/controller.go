@@ -12,6 +12,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/prometheus/client_golang/prometheus"
+	rbac "k8s.io/api/rbac/v1"
 )
 
 const (
@@ -43,6 +44,8 @@ type Controller struct {
 	defaultsMade bool
 	failing      bool                 // the last pass met an error
 	told         map[model.Ref]string // by events, of objects without conditions
+	granted      []rbac.PolicyRule    // of PasswordRole; nil: not known
+	grantedAt    time.Time
 }
 
 // metrics are the controller's own; nil ones count nothing.
@@ -94,7 +97,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		defer leader.Set(0)
 		defer c.metrics.usage.set(model.Snapshot{}, nil) // whoever works next counts
 	}
-	c.defaultsMade, c.failing, c.told = false, false, nil
+	c.defaultsMade, c.failing, c.told, c.granted = false, false, nil, nil
 	c.garbage = collector{
 		store: c.Store, objects: c.Objects, exists: c.Cluster.NodeExists, now: c.Now,
 		log: c.Logger, metrics: &c.metrics, settle: cmp.Or(c.Settle, settle),
@@ -127,7 +130,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 	errs := []error{c.plant(ctx)}
 	after = lookAgain
-	for _, part := range []func(context.Context) (time.Duration, error){c.vacate, c.drain, c.collect} {
+	for _, part := range []func(context.Context) (time.Duration, error){c.vacate, c.grant, c.drain, c.collect} {
 		again, err := part(ctx)
 		after, errs = min(after, again), append(errs, err)
 	}

@@ -33,7 +33,8 @@
 // process knows what has been dealt with (package seed); finalizer
 // projectcalico.org/ippool-finalizer of IPPools that have blocks, and with it
 // ClusterRole and ClusterRoleBinding muslin-controller-finalizer, owned by the
-// CRD of IPPools; writes and deletes of IPAM objects; Lease
+// CRD of IPPools; writes and deletes of IPAM objects; Role
+// muslin-system/muslin-passwords, which names the Secrets that agents read; Lease
 // muslin-system/muslin-controller. It watches pods of all nodes and keeps about
 // 250 bytes of each.
 //

@@ -35,7 +35,9 @@ const agentUser = "system:serviceaccount:muslin-system:muslin-agent"
 func watch(t *testing.T, o kube.Options) *kube.Cluster {
 	t.Helper()
 	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
-	return watchAs(t, server.ConfigAs(agentUser), o)
+	cfg := server.ConfigAs(agentUser)
+	cfg.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {string(o.Node)}}
+	return watchAs(t, cfg, o)
 }
 
 func watchAs(t *testing.T, cfg *rest.Config, o kube.Options) *kube.Cluster {
@@ -245,6 +247,9 @@ func TestLastGoodValueStaysInForce(t *testing.T) {
 func TestPasswordComesAndChanges(t *testing.T) {
 	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
 	apply(t, v3("BGPPeer", "md5", `{peerIP: 192.0.2.9, asNumber: 1, password: {secretKeyRef: {name: bgp, key: tor}}}`))
+	// As the controller makes it: no other Secret can be read.
+	apply(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: muslin-passwords, namespace: muslin-system},
+  rules: [{apiGroups: [""], resources: [secrets], resourceNames: [bgp], verbs: [get, list, watch]}]}`)
 	c := watch(t, kube.Options{Node: "n1"}) // is ready although the Secret is absent
 	password := func() *model.PasswordRef { return c.Snapshot().Peers[0].Password }
 	if p := password(); p == nil || p.Known {
