@@ -142,7 +142,7 @@ func (s *httpServer) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.pulses.hanging()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.gates.waiting()) })
-	mux.HandleFunc("GET /status", s.serveStatus)
+	mux.HandleFunc("GET /status", rootOnly(s.serveStatus))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
 	s.show(mux)
 	return mux

@@ -17,11 +17,11 @@ import (
 //	GET /show/path?to=IP   the kernel's way to an address, and two echoes there,
 //	                       the second of size= bytes, the pods' MTU by default
 //
-// All only read; like the rest of the mux they are served on loopback.
+// All only read, and like /status they answer root of the node alone.
 func (a *agent) handleShow(mux *http.ServeMux) {
-	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) })
-	mux.HandleFunc("GET /show/denied", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policing.denied.get()) })
-	mux.HandleFunc("GET /show/path", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /show", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) }))
+	mux.HandleFunc("GET /show/denied", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policing.denied.get()) }))
+	mux.HandleFunc("GET /show/path", rootOnly(func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {
 			http.Error(w, "to: "+err.Error(), http.StatusBadRequest)
@@ -32,7 +32,7 @@ func (a *agent) handleShow(mux *http.ServeMux) {
 			size = a.plane.podMTU()
 		}
 		a.answer(w, kernel.Path(r.Context(), to.Unmap(), size))
-	})
+	}))
 }
 
 func (a *agent) answer(w http.ResponseWriter, v any) {
