@@ -50,12 +50,34 @@ func template(t *testing.T, values string, args ...string) (string, error) {
 	return helm(t, values, append([]string{"template", "muslin", chart, "--kube-version=1.33.0", "--namespace=kube-system", "-f", "-"}, args...)...)
 }
 
-// chartsOwn are labels and annotations that Helm wants on objects and kustomize does not have.
-var chartsOwn = []string{"app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart", "helm.sh/resource-policy"}
+// chartsOwn are labels and annotations that the chart has on objects which kustomize does
+// not have on all.
+var chartsOwn = []string{"app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart", "helm.sh/resource-policy"}
 
-// The chart with its defaults is what kubectl apply -k takes.
+// The chart is what kubectl apply -k takes, with its defaults that with metrics.
 func TestChartIsTheManifests(t *testing.T) {
-	text, err := template(t, "{}", "--skip-tests")
+	t.Run("plain", func(t *testing.T) { sameAs(t, root+"/manifests", "metrics: {enabled: false}") })
+	t.Run("defaults", func(t *testing.T) {
+		dir := t.TempDir()
+		manifests, err := filepath.Abs(root + "/manifests")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if manifests, err = filepath.Rel(dir, manifests); err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("resources: [%s]\ncomponents: [%[1]s/components/monitoring]\n", manifests)
+		if err := os.WriteFile(dir+"/kustomization.yaml", []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sameAs(t, dir, "{}")
+	})
+}
+
+// sameAs compares the chart with a kustomization, object by object and field by field.
+func sameAs(t *testing.T, kustomization, values string) {
+	t.Helper()
+	text, err := template(t, values, "--skip-tests")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +85,7 @@ func TestChartIsTheManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := Render(root + "/manifests")
+	base, err := Render(kustomization)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +132,11 @@ var others = map[string]any{
 	"agent.extraEnv": []any{map[string]any{"name": "A", "value": "b"}}, "controller.extraEnv": []any{map[string]any{"name": "A", "value": "b"}},
 }
 
-// besides are what a leaf needs to have a meaning.
-var besides = map[string]string{"apiServer.port": "apiServer.host"}
+// besides are what a leaf needs to have a meaning, with a value.
+var besides = map[string]struct {
+	path  string
+	value any
+}{"apiServer.port": {"apiServer.host", "x"}, "metrics.tls": {"metrics.authorization", false}}
 
 // Every value changes something, is in the schema, and is refused by name when it is
 // misspelt.
@@ -140,8 +165,8 @@ func TestEveryValue(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			with := map[string]any{"crds": map[string]any{"enabled": false}}
-			if beside := besides[path]; beside != "" {
-				put(with, beside, "x")
+			if beside, ok := besides[path]; ok {
+				put(with, beside.path, beside.value)
 			}
 			put(with, path, another(path, value))
 			got, err := template(t, document(with))
@@ -174,6 +199,8 @@ func TestSchemaRefuses(t *testing.T) {
 		"seed: [{kind: IPPool, metadata: {name: x}, spek: {}}]":         "'spek' not allowed",
 		"seed: [{kind: IPPool, metadata: {name: x, uid: u}, spec: {}}]": "'uid' not allowed",
 		"apiServer: {port: \"7445\"}":                                   "apiServer.host is needed",
+		"metrics: {agentPort: 0}":                                       "/metrics/agentPort",
+		"metrics: {tls: false}":                                         "metrics.authorization needs metrics.tls",
 		"apiServer: {host: h, port: 7445}":                              "/apiServer/port",
 	} {
 		if _, err := template(t, values); err == nil || !strings.Contains(err.Error(), want) {

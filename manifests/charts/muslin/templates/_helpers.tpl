@@ -51,6 +51,28 @@ nothing. env is what is added to that of each container. */ -}}
 {{- $_ := set $template.metadata "labels" (merge $template.metadata.labels .values.podLabels .root.Values.commonLabels) -}}
 {{- end -}}
 
+{{- /* muslin.metrics puts the listener of files/monitoring into a workload's containers. */ -}}
+{{- define "muslin.metrics" -}}
+{{- $v := .root.Values.metrics -}}
+{{- if and $v.authorization (not $v.tls) }}{{ fail "metrics.authorization needs metrics.tls: anybody on the way could read the tokens" }}{{ end -}}
+{{- $port := .port -}}
+{{- range $patch := (.root.Files.Get .file | fromYaml).spec.template.spec.containers -}}
+{{- range $c := $.object.spec.template.spec.containers -}}
+{{- if eq $c.name $patch.name -}}
+{{- range $patch.env -}}
+{{- if eq .name "MUSLIN_METRICS_ADDR" }}{{ $_ := set . "value" (printf ":%v" $port) }}{{ end -}}
+{{- if not (or (and (eq .name "MUSLIN_METRICS_TLS") (not $v.tls)) (and (eq .name "MUSLIN_METRICS_AUTHORIZATION") (not $v.authorization))) -}}
+{{- $_ := set $c "env" (append $c.env .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $patch.ports -}}
+{{- $_ := set $c "ports" (append ($c.ports | default list) (set . "containerPort" $port)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* muslin.agent puts the agent's values into the DaemonSet. */ -}}
 {{- define "muslin.agent" -}}
 {{- $v := .root.Values.agent -}}
@@ -72,6 +94,9 @@ nothing. env is what is added to that of each container. */ -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set .object.spec "updateStrategy" $v.updateStrategy -}}
+{{- if .root.Values.metrics.enabled -}}
+{{- include "muslin.metrics" (dict "root" .root "object" .object "file" "files/monitoring/agent.yaml" "port" .root.Values.metrics.agentPort) -}}
+{{- end -}}
 {{- include "muslin.workload" (dict "root" .root "object" .object "values" $v "env" $env) -}}
 {{- end -}}
 
@@ -84,6 +109,9 @@ nothing. env is what is added to that of each container. */ -}}
 {{- with $pools.ipv4 }}{{ $env = append $env (dict "name" "MUSLIN_IPV4POOL_CIDR" "value" .) }}{{ end -}}
 {{- with $pools.ipv6 }}{{ $env = append $env (dict "name" "MUSLIN_IPV6POOL_CIDR" "value" .) }}{{ end -}}
 {{- $_ := set . "env" $env -}}
+{{- end -}}
+{{- if .root.Values.metrics.enabled -}}
+{{- include "muslin.metrics" (dict "root" .root "object" .object "file" "files/monitoring/controller.yaml" "port" .root.Values.metrics.controllerPort) -}}
 {{- end -}}
 {{- include "muslin.workload" (dict "root" .root "object" .object "values" .root.Values.controller "env" list) -}}
 {{- end -}}
