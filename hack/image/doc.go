@@ -12,6 +12,7 @@
 // recognise.
 //
 //   - Write: Spec in, archive out, Report back. For any small image.
+//   - WriteIndex: the same for several architectures under one name.
 //   - Programs, Build and Product: Muslin's own binaries and the Spec of its
 //     image, for cmd/image and the lab.
 package image

@@ -273,3 +273,52 @@ func TestDockerfileLinksThePluginAlike(t *testing.T) {
 		t.Errorf("Dockerfile does not say %s", line)
 	}
 }
+
+// An archive for two architectures has one index, by whose digest either is pulled.
+func TestWriteIndex(t *testing.T) {
+	amd, arm := sample(t, Zstd), sample(t, Zstd)
+	amd.Architecture, arm.Architecture = "amd64", "arm64"
+	var archives [2]bytes.Buffer
+	var digests [2]string
+	for i := range archives {
+		var err error
+		if digests[i], err = WriteIndex(&archives[i], []Spec{amd, arm}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(archives[0].Bytes(), archives[1].Bytes()) {
+		t.Error("two archives of the same images differ")
+	}
+	blobs, headers := untar(t, &archives[0])
+	if len(blobs) != len(headers) {
+		t.Errorf("%d members of %d names", len(headers), len(blobs))
+	}
+	blob := func(d descriptor) []byte {
+		b, ok := blobs["blobs/sha256/"+strings.TrimPrefix(d.Digest, "sha256:")]
+		if !ok || digest(b) != d.Digest || int64(len(b)) != d.Size {
+			t.Fatalf("blob of %+v: missing or different", d)
+		}
+		return b
+	}
+	outer := decode[index](t, blobs["index.json"])
+	if len(outer.Manifests) != 1 || outer.Manifests[0].Digest != digests[0] || outer.Manifests[0].Annotations["io.containerd.image.name"] != amd.Ref {
+		t.Fatalf("index.json: %+v, want %s", outer, digests[0])
+	}
+	inner := decode[index](t, blob(outer.Manifests[0]))
+	var got []string
+	for _, d := range inner.Manifests {
+		config := decode[imageConfig](t, blob(decode[manifest](t, blob(d)).Config))
+		got = append(got, d.Platform.Architecture+"/"+config.Architecture)
+	}
+	if diff := cmp.Diff([]string{"amd64/amd64", "arm64/arm64"}, got); diff != "" {
+		t.Error(diff)
+	}
+
+	other := arm
+	other.Ref = "muslin.invalid/other:v1"
+	for name, specs := range map[string][]Spec{"nothing": nil, "one twice": {amd, amd}, "two names": {amd, other}} {
+		if _, err := WriteIndex(io.Discard, specs); err == nil || !strings.Contains(err.Error(), "image index") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -57,6 +58,7 @@ type BuildOptions struct {
 	Out          string // directory that receives the binaries, made when missing
 	Version      string // what the programs say of themselves; empty: "dev"
 	Architecture string // GOARCH; empty: this machine's
+	OS           string // GOOS; empty: linux. Names of Windows programs get ".exe"
 }
 
 // Build compiles the programs, static and stripped, and returns them as files of
@@ -80,10 +82,13 @@ func Build(ctx context.Context, o BuildOptions, programs []Program) ([]File, err
 	files := make([]File, 0, len(programs))
 	for _, p := range programs {
 		bin := filepath.Join(out, filepath.Base(p.Path))
+		if o.OS == "windows" {
+			bin += ".exe"
+		}
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-modfile="+modfile,
 			"-ldflags", "-s -w -buildid= -X main.version="+o.Version+" "+p.Link, "-o", bin, "./"+p.Package)
 		cmd.Dir = o.Root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+cmp.Or(o.OS, "linux"), "GOFLAGS=")
 		if o.Architecture != "" {
 			cmd.Env = append(cmd.Env, "GOARCH="+o.Architecture)
 		}

@@ -73,7 +73,11 @@ func Write(w io.Writer, s Spec) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("image %s: %w", s.Ref, err)
 	}
-	config, man, idx, err := documents(s, l)
+	config, man, d, err := documents(s, l)
+	if err != nil {
+		return Report{}, fmt.Errorf("image %s: %w", s.Ref, err)
+	}
+	idx, err := json.Marshal(index{SchemaVersion: 2, MediaType: indexType, Manifests: []descriptor{d.named(s.Ref)}})
 	if err != nil {
 		return Report{}, fmt.Errorf("image %s: %w", s.Ref, err)
 	}
@@ -93,7 +97,8 @@ func Write(w io.Writer, s Spec) (Report, error) {
 	}, nil
 }
 
-func documents(s Spec, l layer) (config, man, idx []byte, err error) {
+// documents gives configuration and manifest, and what describes the latter.
+func documents(s Spec, l layer) (config, man []byte, d descriptor, err error) {
 	plat := &platform{Architecture: s.Architecture, OS: "linux"}
 	config, err = json.Marshal(imageConfig{
 		Created: s.Created.Format(time.RFC3339), Architecture: plat.Architecture, OS: plat.OS,
@@ -104,7 +109,7 @@ func documents(s Spec, l layer) (config, man, idx []byte, err error) {
 		RootFS: rootFS{Type: "layers", DiffIDs: []string{l.diffID}},
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, d, err
 	}
 	man, err = json.Marshal(manifest{
 		SchemaVersion: 2, MediaType: manifestType,
@@ -112,18 +117,22 @@ func documents(s Spec, l layer) (config, man, idx []byte, err error) {
 		Layers: []descriptor{describe(l.mediaType, l.bytes)},
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, d, err
 	}
-	d := describe(manifestType, man)
+	d = describe(manifestType, man)
 	d.Platform = plat
-	// containerd takes the full name from its own annotation; the standard
-	// one holds the tag alone, as `docker save` and `ctr export` write it.
+	return config, man, d, nil
+}
+
+// named is the descriptor with the name that a runtime files it under.
+// containerd takes the full name from its own annotation; the standard one holds
+// the tag alone, as `docker save` and `ctr export` write it.
+func (d descriptor) named(ref string) descriptor {
 	d.Annotations = map[string]string{
-		"io.containerd.image.name":          s.Ref,
-		"org.opencontainers.image.ref.name": tag(s.Ref),
+		"io.containerd.image.name":          ref,
+		"org.opencontainers.image.ref.name": tag(ref),
 	}
-	idx, err = json.Marshal(index{SchemaVersion: 2, MediaType: indexType, Manifests: []descriptor{d}})
-	return config, man, idx, err
+	return d
 }
 
 func describe(mediaType string, b []byte) descriptor {
