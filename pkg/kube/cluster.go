@@ -70,6 +70,7 @@ type Cluster struct {
 	component string
 	log       *slog.Logger
 
+	silence    silence
 	mu         sync.Mutex
 	nodes      *table[model.Node]
 	namespaces *table[Namespace]
@@ -136,7 +137,7 @@ func New(cfg *rest.Config, o Options) (*Cluster, error) {
 	c := &Cluster{
 		clients: cl, node: o.Node, component: o.Component, log: o.Logger,
 		changed: make(chan struct{}, 1), ready: make(chan struct{}),
-		vanished: vanished{gone: map[string]gonePool{}},
+		vanished: vanished{gone: map[string]gonePool{}}, silence: silence{log: o.Logger, refused: map[*feed]error{}},
 	}
 	c.secrets.init(c, o.Namespace)
 	c.addSources(o)
@@ -188,9 +189,10 @@ type feed struct {
 	resource  string
 	namespace string
 	expect    runtime.Object
-	fields    string      // field selector
-	labels    string      // label selector
-	answer    func(error) // told how each request to the server went
+	fields    string           // field selector
+	labels    string           // label selector
+	absent    func(error) bool // errors that are as good as an empty list; nil: none
+	answer    func(error)      // told how each request to the server went
 }
 
 func (c *Cluster) kind(kind string) feed {
@@ -211,21 +213,28 @@ func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(an
 	return t, source{
 		name:   f.resource,
 		List:   List{Path: f.client.Get().Resource(f.resource).URL().Path, Fields: f.fields, Labels: f.labels},
-		run:    func(ctx context.Context) { mirror(ctx, f, t) },
+		run:    func(ctx context.Context) { c.mirror(ctx, f, t) },
 		fill:   func(list []map[string]any) error { return t.fill(f, list) },
 		synced: func() bool { return t.synced },
 	}
 }
 
 // mirror keeps a store like the server's objects until ctx ends.
-func mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
+func (c *Cluster) mirror(ctx context.Context, f feed, store cache.ReflectorStore) {
 	lw := f.listWatch(f.client)
 	if f.older != nil {
 		orElse(lw, f.listWatch(f.older))
 	}
-	if f.answer != nil {
-		tell(lw, f.answer)
-	}
+	tell(lw, func(err error) {
+		if f.answer != nil {
+			f.answer(err)
+		}
+		if f.absent != nil && f.absent(err) {
+			err = nil
+		}
+		c.silence.heard(&f, err)
+	})
+	defer c.silence.forget(&f)
 	r := cache.NewReflectorWithOptions(lw, f.expect, store, cache.ReflectorOptions{
 		Name:            f.resource,
 		TypeDescription: f.resource,
@@ -278,7 +287,7 @@ func tell(lw *cache.ListWatch, answer func(error)) {
 
 // Run watches until ctx ends, and returns nil then.
 func (c *Cluster) Run(ctx context.Context) error {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(c.log.Handler()))
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.log.Handler()}))
 	var wg sync.WaitGroup
 	for _, s := range slices.Concat(c.sources, c.aside) {
 		wg.Go(func() { s.run(ctx) })
@@ -379,7 +388,7 @@ func (c *Cluster) Snapshot() model.Snapshot {
 }
 
 // Problems gives what could not be read, of every kind that is watched, sorted by
-// kind and name.
+// kind and name, and last that the server does not answer, while it does not.
 func (c *Cluster) Problems() []model.Problem {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -390,7 +399,7 @@ func (c *Cluster) Problems() []model.Problem {
 	slices.SortStableFunc(out, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.Kind, b.Object.Kind), cmp.Compare(a.Object.Namespace, b.Object.Namespace), cmp.Compare(a.Object.Name, b.Object.Name))
 	})
-	return out
+	return append(out, c.silence.problems(c.node)...)
 }
 
 // build puts the tables together. The caller holds mu.

@@ -95,8 +95,9 @@ func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 func optionalTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[T]) (*table[T], source) {
 	p := &c.policies
 	var t *table[T]
+	f.absent = apierrors.IsNotFound
 	f.answer = func(err error) {
-		if !apierrors.IsNotFound(err) {
+		if !f.absent(err) {
 			return
 		}
 		c.mu.Lock()

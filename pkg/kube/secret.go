@@ -143,8 +143,8 @@ func (s *secrets) follow(ctx context.Context, name string, w *secretWatch) {
 		case <-time.After(time.Second):
 		}
 	}
-	mirror(ctx, feed{
-		client: s.c.core, resource: "secrets", namespace: s.namespace, expect: &corev1.Secret{},
+	s.c.mirror(ctx, feed{
+		client: s.c.core, resource: "secrets", namespace: s.namespace, expect: &corev1.Secret{}, absent: isAbsentOrForbidden,
 		fields: fields.OneTermEqualSelector("metadata.name", name).String(),
 	}, w.table)
 }

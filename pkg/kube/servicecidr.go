@@ -13,9 +13,9 @@ import (
 // condition yet. A server without the kind (before Kubernetes 1.33), or rights
 // that are older than this program, hold nothing up: there are none then.
 func (c *Cluster) addServiceCIDRs() {
-	f := feed{client: c.networking, resource: "servicecidrs", expect: &networking.ServiceCIDR{}}
+	f := feed{client: c.networking, resource: "servicecidrs", expect: &networking.ServiceCIDR{}, absent: isAbsentOrForbidden}
 	f.answer = func(err error) {
-		if !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
+		if !isAbsentOrForbidden(err) {
 			return
 		}
 		c.mu.Lock()
@@ -27,6 +27,10 @@ func (c *Cluster) addServiceCIDRs() {
 		}
 	}
 	c.serviceCIDRs = add(c, f, stripServiceCIDR, readServiceCIDR)
+}
+
+func isAbsentOrForbidden(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err)
 }
 
 func stripServiceCIDR(obj any) (any, error) {

@@ -1,0 +1,80 @@
+package kube_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+)
+
+// TestSilentServerIsTold: while the server does not answer, or not for a kind whose
+// CRD was taken away, there is one problem that says since when and why, and one
+// line of the log; when it answers again there is no problem.
+func TestSilentServerIsTold(t *testing.T) {
+	own := kubetest.Start(t)
+	own.InstallCRDs(t)
+	var log logged
+	c, err := kube.New(own.Config(), kube.Options{Node: "n1", Blocks: kube.OwnBlocks, Policy: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = c.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	told := func(what ...string) func() string {
+		return func() string {
+			got := fmt.Sprint(c.Problems())
+			for _, word := range what {
+				if !strings.Contains(got, word) {
+					return fmt.Sprintf("problems are %s, want one of %q", got, word)
+				}
+			}
+			if len(what) == 0 && got != "[]" {
+				return "problems are " + got
+			}
+			return ""
+		}
+	}
+	<-c.Ready()
+	eventually(t, c, told())
+	own.Kill()
+	eventually(t, c, told("Node n1: since 20", "gives no ", "nodes", "ippools", "refused"))
+	own.Restart(t)
+	eventually(t, c, told())
+	if got := log.count("does not answer"); got != 1 {
+		t.Errorf("the log says %d times that the server does not answer, want once", got)
+	}
+	own.MustKubectl(t, "", "delete", "crd", "bgppeers.projectcalico.org")
+	eventually(t, c, told("bgppeers", "could not find the requested resource"))
+	own.InstallCRDs(t)
+	eventually(t, c, told())
+	if log.count("level=ERROR") > 0 {
+		t.Errorf("errors are logged:\n%s", log.text.String())
+	}
+}
+
+// logged is a log to be looked at while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), what)
+}
