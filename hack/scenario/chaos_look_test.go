@@ -50,11 +50,22 @@ func (c *chaos) look(ctx context.Context) {
 		}
 	}
 	for _, node := range c.allNodes() {
-		for _, line := range c.logs.fresh(c.logOf(agentProgram, node)) {
-			if strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
-				c.errorf("the agent of %s: %s", node, line)
-			}
+		lines := c.logs.fresh(c.logOf(agentProgram, node))
+		s, err := c.agentStatus(ctx, node)
+		for _, line := range lines {
+			c.judge(node, line, err != nil || len(s.Problems) > 0)
 		}
+	}
+}
+
+// judge looks at a line of an agent's log; excused tells that the agent shows a
+// problem, or cannot be asked.
+func (c *chaos) judge(node, line string, excused bool) {
+	switch {
+	case strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:"):
+		c.errorf("the agent of %s: %s", node, line)
+	case strings.Contains(line, "level=ERROR") && !excused:
+		c.errorf("the agent of %s logs an error and shows no problem: %s", node, line)
 	}
 }
 

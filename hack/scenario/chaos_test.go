@@ -54,7 +54,7 @@ type chaosNode struct {
 
 // TestChaos makes faults that it draws from a seed, under pods that come and go,
 // and looks every 5 s whether what always holds does: no address in two pods that
-// live, no program ended by itself or panicked.
+// live, no program ended by itself, no error logged that is not shown as a problem.
 // After each round of faults, when they are over, everything has to come to rest:
 // each block is announced by its owner and nobody else, IPAM has every pod's
 // address, every pod reaches every other, and no problem is shown.
