@@ -137,10 +137,23 @@ func bgpComesAndGoes(t *testing.T, f *fabric, a, b, c *member) {
 	origins("learned") // BGP's come first
 	set("felixconfiguration", `{"programClusterRoutes":null}`)
 	origins("learned")
-	// There is nobody to speak with any more. What was learned stays until the
-	// blocks of all nodes are known.
+	set("felixconfiguration", `{"programClusterRoutes":"Enabled"}`)
+	for _, m := range []*member{a, b, c} {
+		f.await(m.name+" knows the blocks of all nodes", func() string {
+			view, err := m.get("/show")
+			if err == nil && strings.Contains(view, `"Others":0`) {
+				return "it does not"
+			}
+			if err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
 	set("bgpconfiguration", `{"nodeToNodeMeshEnabled":false}`)
 	origins("from IPAM")
+	set("felixconfiguration", `{"programClusterRoutes":null}`)
+	origins("from IPAM") // there is nobody to speak with
 	lostNothing(t, near, far)
 }
 

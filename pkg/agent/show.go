@@ -48,9 +48,10 @@ func (a *agent) answer(w http.ResponseWriter, v any) {
 func (a *agent) view() nodeview.View {
 	s := a.status()
 	in := a.in.gather()
+	own := ownOf(in.snapshot.Blocks, s.Node)
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
-		Blocks: ownOf(in.snapshot.Blocks, s.Node), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
+		Blocks: own, Others: len(in.snapshot.Blocks) - len(own), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
 		State: a.plane.desired(), Policy: a.policing.text(),
 	}
 	v.BGP, _ = a.speech.configured()

@@ -118,13 +118,13 @@ func (v View) RoutesText() string {
 		case d.Want == nil:
 			fmt.Fprintf(&b, "%s%s\n", surplus, d.Have)
 		case d.Have == nil && d.Shadowed == nil:
-			fmt.Fprintf(&b, "%s%s\n", missing, d.Want)
+			fmt.Fprintf(&b, "%s%s%s\n", missing, d.Want, v.State.Origin(d.Want.Prefix))
 		case d.Shadowed != nil:
 			fmt.Fprintf(&b, "%s%s\n%s  overridden by %s\n", trouble, d.Want, trouble, d.Shadowed)
 		case !d.Agrees():
 			fmt.Fprintf(&b, "%s%s\n%s%s\n", missing, d.Want, surplus, d.Have)
 		default:
-			fmt.Fprintf(&b, "%s%s\n", same, d.Want)
+			fmt.Fprintf(&b, "%s%s%s\n", same, d.Want, v.State.Origin(d.Want.Prefix))
 		}
 	}
 	for _, t := range v.State.Tunnels {
@@ -203,6 +203,9 @@ func (v View) IPAMText() string {
 	var b strings.Builder
 	for _, k := range v.Blocks {
 		fmt.Fprintf(&b, "block %s %s\n", k.CIDR, k.State)
+	}
+	if v.Others > 0 {
+		fmt.Fprintf(&b, "%d blocks of other nodes, from which routes are computed\n", v.Others)
 	}
 	for _, p := range v.Borrowed {
 		fmt.Fprintf(&b, "borrowed %s\n", p.Addr())

@@ -23,6 +23,7 @@ type View struct {
 	Waiting   []string // what the agent is not ready for
 	Peers     []model.PeerStatus
 	Blocks    []model.Block
+	Others    int // blocks of other nodes that it knows, to compute routes
 	Borrowed  []netip.Prefix
 	BGP       bgp.Config
 	Learned   []model.Learned
