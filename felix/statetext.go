@@ -57,10 +57,16 @@ func (s State) String() string {
 // Origin gives " # from IPAM" for the prefix of a route that BGP has not learned,
 // and nothing for others.
 func (s State) Origin(p netip.Prefix) string {
-	if _, ok := slices.BinarySearchFunc(s.ByIPAM, p, ComparePrefix); ok {
+	if s.Computed(p) {
 		return " # from IPAM"
 	}
 	return ""
+}
+
+// Computed reports whether the route to p is from IPAM and not from BGP.
+func (s State) Computed(p netip.Prefix) bool {
+	_, ok := slices.BinarySearchFunc(s.ByIPAM, p, ComparePrefix)
+	return ok
 }
 
 // String gives "net.ipv4.ip_forward = 1".

@@ -61,6 +61,12 @@ func healthy(t *testing.T) Facts {
 	}
 }
 
+// withoutBGP has nobody to speak with, and the block from IPAM.
+func withoutBGP(f *Facts) {
+	f.Owner.Peers, f.From.Peers, f.From.Learned = nil, nil, nil
+	f.From.Others, f.From.State.ByIPAM = 1, []netip.Prefix{block}
+}
+
 // unlearned has the session down, and what came over it gone.
 func unlearned(f *Facts, why string) {
 	f.Owner.Peers[0].State, f.Owner.Peers[0].LastError = "Active", why
@@ -96,6 +102,12 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 		{"no interface", func(_ *testing.T, f *Facts) { f.Owner.State.Routes = nil }, PodUnplugged, "Pod default/web"},
 		{"the pod's route is gone", func(_ *testing.T, f *Facts) { f.Owner.Kernel.Routes = nil }, PodUnplugged, "node n1"},
 		{"a pool that is private", func(_ *testing.T, f *Facts) { f.Pools[0].DisableBGPExport = true }, NotExported, "IPPool pool: spec.disableBGPExport"},
+		{"routes from IPAM", func(_ *testing.T, f *Facts) { withoutBGP(f); f.Pools[0].DisableBGPExport = true }, "", ""},
+		{"no route from IPAM", func(_ *testing.T, f *Facts) {
+			withoutBGP(f)
+			f.From.State.Routes, f.From.State.ByIPAM = nil, nil
+			f.From.Problems = []model.Problem{{Object: model.Ref{Kind: "IPPool", Name: "pool"}, Field: "spec.vxlanMode", Message: "no tunnel"}}
+		}, NotComputed, "IPPool pool: spec.vxlanMode"},
 		{"an export filter", func(t *testing.T, f *Facts) {
 			f.Owner.BGP, f.From.BGP, f.From.Learned = config(t, "n1", peered("f")), config(t, "n2", peered("f")), nil
 		}, FilterRejects, "BGPFilter f: spec.exportV4[0]"},

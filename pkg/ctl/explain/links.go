@@ -91,7 +91,7 @@ func (t *teller) pool() bool {
 		if !p.CIDR.Contains(t.To) {
 			continue
 		}
-		if p.DisableBGPExport {
+		if p.DisableBGPExport && !t.byIPAM() {
 			return t.broken("pool", NotExported, "IPPool "+p.Name+": spec.disableBGPExport", "set it to false", "IPPool %s is not announced", p.Name)
 		}
 		t.ok("pool", "%s of IPPool %s", p.CIDR, p.Name)
@@ -129,6 +129,10 @@ func (t *teller) learned() bool {
 	if t.local() {
 		return true
 	}
+	if t.byIPAM() {
+		t.ok("rib", "node %s has %s from IPAM, without BGP", t.FromNode, t.prefix())
+		return true
+	}
 	for _, l := range t.From.Learned {
 		if l.Prefix == t.prefix() {
 			t.ok("rib", "node %s has learned %s via %s from %s", t.FromNode, l.Prefix, addrs(l.NextHops), addrs(l.From))
@@ -136,6 +140,9 @@ func (t *teller) learned() bool {
 		}
 	}
 	prefix := t.prefix()
+	if t.From.Others > 0 && len(t.From.Peers) == 0 {
+		return t.notComputed()
+	}
 	for _, p := range t.From.Peers {
 		if p.State != "Established" {
 			if matters(t.From, t.Pod.Node, p) {
@@ -151,6 +158,23 @@ func (t *teller) learned() bool {
 	}
 	return t.broken("rib", NotLearned, "the sessions of node "+string(t.FromNode), "see muslinctl node status "+string(t.FromNode)+", and the router's own table",
 		"node %s has not learned %s", t.FromNode, prefix)
+}
+
+// byIPAM reports that the asker computes the route, so that BGP has no part in it.
+func (t *teller) byIPAM() bool { return t.From != nil && t.From.State.Computed(t.prefix()) }
+
+// notComputed ends the story with what keeps a node without BGP from computing the
+// route.
+func (t *teller) notComputed() bool {
+	object, fix := "muslinctl node show "+string(t.FromNode)+" problems", "the problems of the node say why"
+	for _, p := range t.From.Problems {
+		onNode := p.Object == model.Ref{Kind: "Node", Name: string(t.Pod.Node)}
+		inPool := p.Object.Kind == "IPPool" && slices.ContainsFunc(t.Pools, func(q model.Pool) bool { return q.Name == p.Object.Name && q.CIDR.Contains(t.To) })
+		if onNode || inPool {
+			object, fix = p.Object.String()+": "+p.Field, p.Message
+		}
+	}
+	return t.broken("rib", NotComputed, object, fix, "node %s speaks BGP with nobody, and computes no route to %s", t.FromNode, t.prefix())
 }
 
 func addrs(in []netip.Addr) string {

@@ -15,10 +15,10 @@ import (
 // them. When the asker has learned it all the same, a session that is down is
 // told and does not end the story.
 func (t *teller) announced() bool {
-	if t.local() {
-		return true
-	}
 	prefix := t.prefix()
+	if t.local() || t.From != nil && t.From.Others > 0 && !t.hasLearned(prefix) {
+		return true // or the asker computes its routes
+	}
 	if !announces(t.Owner.BGP, prefix) {
 		return t.broken("announce", NotExported, "node "+string(t.Pod.Node), "see muslinctl node show "+string(t.Pod.Node)+" bgp", "node %s does not announce %s", t.Pod.Node, prefix)
 	}

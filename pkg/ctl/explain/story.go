@@ -25,6 +25,7 @@ const (
 	WrongAS       Class = "WrongAS"       // the other end has another AS number
 	WrongPassword Class = "WrongPassword" // the other end is there and ignores us
 	NotLearned    Class = "NotLearned"    // announced, and not arrived
+	NotComputed   Class = "NotComputed"   // no BGP, and no route from IPAM
 	TunnelMissing Class = "TunnelMissing" // the tunnel device is not there
 	NotInstalled  Class = "NotInstalled"  // wanted, and not in the kernel
 	Shadowed      Class = "Shadowed"      // somebody else's route is used
