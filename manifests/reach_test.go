@@ -13,7 +13,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
-// bounds says what admission.yaml leaves of each write that RBAC gives the agents.
+// bounds says what base/admission.yaml leaves of each write that RBAC gives the agents.
 var bounds = map[string]string{
 	"nodes/status":              "the own node: conditions NetworkUnavailable, RouteReflectorPressure, MuslinProblem; the addresses, tunnel addresses and drain state in its annotations",
 	"events":                    "of the own node and of BGPPeers, in the own name, in namespace `default`",

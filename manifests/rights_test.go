@@ -42,9 +42,10 @@ func TestEachRightIsUsed(t *testing.T) {
 	s.MustKubectl(t, cluster, "apply", "-f", "-")
 	leave(t, s)
 	agentWork(t, s, "n1")
+	s.MustKubectl(t, "", "patch", "bgppeer", "tor", "--type=merge", "-p", `{"spec":{"password":{"secretKeyRef":{"name":"later","key":"password"}}}}`)
 	controllerWorks(t, s)
 	stop()
-	for name, want := range map[string]string{"tor": "yes", "other": "no"} {
+	for name, want := range map[string]string{"later": "yes", "tor": "no"} {
 		out, _ := s.Kubectl("", "auth", "can-i", "get", "secrets/"+name, "-n", "muslin-system", "--as=system:serviceaccount:muslin-system:muslin-agent")
 		if got := strings.TrimSpace(out); got != want {
 			t.Errorf("an agent may read Secret %s: %s, want %s", name, got, want)
@@ -128,12 +129,25 @@ func read(t *testing.T, s *kubetest.Server, into any, args ...string) {
 	}
 }
 
+// nodes are two, and what the controller is to make at its start.
 const nodes = `
 apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Node, metadata: {name: n1, labels: {zone: a}, annotations: {other.example/x: kept}}}
 - {apiVersion: v1, kind: Node, metadata: {name: n2, labels: {zone: a}, annotations: {other.example/x: kept}}}
+- apiVersion: v1
+  kind: ConfigMap
+  metadata: {name: muslin-seed, namespace: muslin-system}
+  data:
+    all.yaml: |
+      {apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: all}, spec: {exportV4: [{action: Accept}]}}
+      ---
+      {apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: tor}, spec: {peerIP: 192.0.2.1, asNumber: 65000}}
+      ---
+      {apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: default}, spec: {}}
+      ---
+      {apiVersion: projectcalico.org/v3, kind: IPReservation, metadata: {name: one}, spec: {reservedCIDRs: [10.7.0.0]}}
 `
 
 // cluster has something of everything that is watched on demand.
@@ -142,7 +156,6 @@ apiVersion: v1
 kind: List
 items:
 - {apiVersion: v1, kind: Secret, metadata: {name: tor, namespace: muslin-system}, stringData: {password: open}}
-- {apiVersion: v1, kind: Secret, metadata: {name: other, namespace: muslin-system}, stringData: {password: closed}}
 - apiVersion: projectcalico.org/v3
   kind: IPPool
   metadata: {name: small}
@@ -160,21 +173,9 @@ items:
   metadata: {name: default}
   spec: {asNumber: 64512, serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
 - apiVersion: projectcalico.org/v3
-  kind: BGPFilter
-  metadata: {name: all}
-  spec: {exportV4: [{action: Accept}]}
-- apiVersion: projectcalico.org/v3
   kind: BGPPeer
   metadata: {name: tor}
   spec: {peerIP: 192.0.2.1, asNumber: 65000, password: {secretKeyRef: {name: tor, key: password}}}
-- apiVersion: projectcalico.org/v3
-  kind: FelixConfiguration
-  metadata: {name: default}
-  spec: {}
-- apiVersion: projectcalico.org/v3
-  kind: IPReservation
-  metadata: {name: one}
-  spec: {reservedCIDRs: [10.7.0.0]}
 - apiVersion: projectcalico.org/v3
   kind: CalicoNodeStatus
   metadata: {name: of-n1}
@@ -316,7 +317,7 @@ func leave(t *testing.T, s *kubetest.Server) {
 func agentWork(t *testing.T, s *kubetest.Server, node model.NodeName) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-agent", string(node))
-	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func(model.Snapshot) bool { return true }, Policy: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }, Policy: true, Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -454,6 +455,9 @@ func controllerWorks(t *testing.T, s *kubetest.Server) {
 			return out != ""
 		})
 	}
+	until(t, "the Secret of another name is granted", func() bool {
+		return strings.Contains(s.MustKubectl(t, "", "-n", "muslin-system", "get", "role", "muslin-passwords", "-o", "jsonpath={.rules}"), "later")
+	})
 	until(t, "nothing is left of n3", func() bool {
 		out := s.MustKubectl(t, "", "get", "blockaffinities,ipamhandles", "-o", "name")
 		return !strings.Contains(out, "/n3-") && !strings.Contains(out, "gone")
