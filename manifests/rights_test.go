@@ -317,7 +317,7 @@ func leave(t *testing.T, s *kubetest.Server) {
 func agentWork(t *testing.T, s *kubetest.Server, node model.NodeName) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-agent", string(node))
-	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func([]model.BGPConfiguration) bool { return true }, Policy: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func(model.Snapshot) bool { return true }, Policy: true, Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: logger})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: logger})
 	if err != nil {
 		return err
 	}

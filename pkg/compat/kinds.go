@@ -68,7 +68,7 @@ var kinds = append([]Kind{
 		"controllers.workloadEndpoint.reconcilerPeriod":           without(noCopies),
 		"controllers.serviceAccount.reconcilerPeriod":             without(noCopies),
 		"controllers.namespace.reconcilerPeriod":                  without(noCopies),
-		"controllers.loadBalancer.assignIPs":                      without(noLoadBalancer, "RequestedServicesOnly"),
+		"controllers.loadBalancer.assignIPs":                      {Effect: true, Default: true},
 		"logSeverityScreen":                                       without("set MUSLIN_LOG_LEVEL in the environment of the Deployment", "Info"),
 		"healthChecks":                                            without("the controller answers /healthz and /readyz always", "Enabled"),
 		"etcdV3CompactionPeriod":                                  without("etcd is the API server's"),
@@ -92,7 +92,7 @@ var kinds = append([]Kind{
 	)},
 	{Group: "", Name: "Pod", Annotations: each(effect, prefixed(cni, `ipv4pools ipv6pools ipFamilies ipAddrs ipAddrsNoIpam hwAddr
 		allowedSourcePrefixes floatingIPs podIP podIPs containerID`))},
-	{Group: "", Name: "Service", Annotations: each(without(noLoadBalancer), prefixed("projectcalico.org/", "ipv4pools ipv6pools loadBalancerIPs"))},
+	{Group: "", Name: "Service", Annotations: each(effect, prefixed("projectcalico.org/", "ipv4pools ipv6pools loadBalancerIPs"))},
 
 	{Group: calicoGroup, Name: "HostEndpoint", Why: "rules for nodes themselves are the host's firewall's"},
 	{Group: calicoGroup, Name: "Profile", Why: "namespaces and service accounts are read themselves"},
@@ -121,9 +121,8 @@ func prefixed(prefix, names string) string {
 }
 
 const (
-	cni            = "cni.projectcalico.org/"
-	noCopies       = "nothing is copied into a datastore of its own"
-	noLoadBalancer = "Muslin does not assign addresses to Services of type LoadBalancer yet"
-	staged         = "no policy is tried without being enforced"
-	operator       = "there is no operator: kubectl apply -k manifests installs Muslin"
+	cni      = "cni.projectcalico.org/"
+	noCopies = "nothing is copied into a datastore of its own"
+	staged   = "no policy is tried without being enforced"
+	operator = "there is no operator: kubectl apply -k manifests installs Muslin"
 )

@@ -24,7 +24,7 @@ const (
 // Controller keeps conditions and default objects. Its fields are set before
 // Run and not changed after.
 type Controller struct {
-	Cluster  *kube.Cluster // run by somebody else; it has to watch all blocks
+	Cluster  *kube.Cluster // run by somebody else; it has to watch all blocks, and Services as Options.Balanced has it
 	Store    ipam.Store    // blocks, affinities and handles
 	Objects  *Objects
 	Defaults Defaults
@@ -117,6 +117,8 @@ func (c *Controller) Run(ctx context.Context) error {
 	wg.Go(func() { c.Objects.watchPods(ctx) })
 	wg.Go(func() { c.watchUninstall(ctx) })
 	wg.Go(func() { c.sower.watch(ctx) })
+	services := balancer{cluster: c.Cluster, store: c.Store, now: c.Now, log: c.Logger}
+	wg.Go(func() { services.run(ctx) })
 	for {
 		after := c.pass(ctx)
 		if !c.wait(ctx, after) {

@@ -50,7 +50,7 @@ func replicaOf(t *testing.T, server *kubetest.Server, name string) (stop func())
 func measured(t *testing.T, server *kubetest.Server, name string) (stop func(), registry *prometheus.Registry) {
 	t.Helper()
 	cfg := server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller")
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: logger()})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,9 +34,10 @@ type defaultObject struct {
 func (d Defaults) objects(s model.Snapshot, guid string) []defaultObject {
 	out := []defaultObject{
 		{"ClusterInformation", "default", map[string]any{"clusterGUID": guid, "clusterType": "k8s,bgp,kdd", "datastoreReady": true}},
-		{"KubeControllersConfiguration", "default", map[string]any{"controllers": map[string]any{"node": map[string]any{
-			"reconcilerPeriod": "5m", "leakGracePeriod": "15m",
-		}}}},
+		{"KubeControllersConfiguration", "default", map[string]any{"controllers": map[string]any{
+			"node":         map[string]any{"reconcilerPeriod": "5m", "leakGracePeriod": "15m"},
+			"loadBalancer": map[string]any{"assignIPs": "AllServices"},
+		}}},
 		{"IPAMConfiguration", "default", map[string]any{"strictAffinity": false, "autoAllocateBlocks": true}},
 		{"BGPConfiguration", "default", map[string]any{"asNumber": uint32(model.DefaultASN), "nodeToNodeMeshEnabled": true}},
 	}

@@ -3,11 +3,12 @@
 // BGPConfigurations and BGPFilters what Muslin makes of them, frees what deleted
 // nodes held, collects addresses, handles and blocks that nobody needs any more
 // on nodes that live, takes an empty block from a node when another one claims it,
-// and lets a deleted pool go when it is empty.
+// gives Services of type LoadBalancer their addresses, and lets a deleted pool go
+// when it is empty.
 //
 // One of any number of replicas works at a time, chosen by a Lease. What to
 // write or release is decided by pure functions over what was read (changes,
-// judge, finalizers); only differences are written. It never refuses or changes
+// judge, finalizers, package loadbalancer); only differences are written. It never refuses or changes
 // a user's spec, and the agents do not need it to forward packets.
 //
 // An address that a pod has by its status, and that has not finished, is never
@@ -34,9 +35,9 @@
 // projectcalico.org/ippool-finalizer of IPPools that have blocks, and with it
 // ClusterRole and ClusterRoleBinding muslin-controller-finalizer, owned by the
 // CRD of IPPools; writes and deletes of IPAM objects; Role
-// muslin-system/muslin-passwords, which names the Secrets that agents read; Lease
-// muslin-system/muslin-controller. It watches pods of all nodes and keeps about
-// 250 bytes of each.
+// muslin-system/muslin-passwords, which names the Secrets that agents read; status.loadBalancer of Services
+// and events on them; Lease muslin-system/muslin-controller. It watches Services, and
+// pods of all nodes, of which it keeps about 250 bytes each.
 //
 // A fresh process recognises its conditions by their type and leaves those of
 // other types as they are, and its finalizer by name. What looked like garbage

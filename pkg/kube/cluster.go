@@ -44,6 +44,8 @@ type Options struct {
 	// Policy asks for network policies and, with a Node or PolicyPeers, for the pods
 	// and service accounts that they speak of; PolicyView has them.
 	Policy, PolicyPeers bool
+	// Balanced asks for every Service, for LoadBalancer IPAM; only without a Node.
+	Balanced bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
 	Namespace string
 	// Component is the name in events and in the user agent, "muslin-agent" when empty.
@@ -84,12 +86,13 @@ type Cluster struct {
 	ipam       *table[model.IPAM]
 	locked     *table[bool]
 	reserved   *table[[]netip.Prefix]
-	settings   *table[struct{}] // KubeControllersConfigurations; nil with a node
+	settings   *table[bool] // KubeControllersConfigurations: see readControllers; nil with a node
 
 	serviceCIDRs *table[[]model.ServiceCIDR]
 	blocks       *table[model.Block]   // nil unless asked for
 	requests     *table[StatusRequest] // nil without a node
 	services     services
+	balanced     balanced
 	all          allBlocks
 	secrets      secrets
 	policies     policies
@@ -162,6 +165,9 @@ func (c *Cluster) addSources(o Options) {
 		var s source
 		c.settings, s = newTable(c, c.kind("KubeControllersConfiguration"), stripObject, readControllers)
 		c.aside = append(c.aside, s)
+		if o.Balanced {
+			c.balanced.init(c)
+		}
 	}
 	c.locked = add(c, c.kind("ClusterInformation"), stripObject, readLocked)
 	c.ipam = add(c, c.kind("IPAMConfiguration"), stripObject, readIPAM)
@@ -341,10 +347,16 @@ func (c *Cluster) Changed() <-chan struct{} { return c.changed }
 func (c *Cluster) noteChange() {
 	c.snapshot, c.all.last = nil, nil
 	c.checkSynced()
+	c.wake()
+}
+
+// wake says that there is something new.
+func (c *Cluster) wake() {
 	select {
 	case c.changed <- struct{}{}:
 	default:
 	}
+	c.balanced.wake()
 }
 
 // checkSynced closes ready when the last source has listed. The caller holds mu.
@@ -369,10 +381,7 @@ func (c *Cluster) checkSynced() {
 	c.synced = true
 	c.snapshot = nil
 	close(c.ready)
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	c.wake()
 }
 
 // Snapshot gives what is known now. It is built when something changed and

@@ -43,8 +43,8 @@ func Overlaps(pools []Pool) map[string]string {
 type Verdict struct {
 	Allocatable bool
 	// Reason is OK, CIDROverlap, Terminating or PoolDisabled (Calico
-	// IPPool.status), LoadBalancerOnly, or the reason of an InUse. A pool that
-	// overlaps in part stays allocatable, and its reason says so.
+	// IPPool.status), or the reason of an InUse. A pool that overlaps in part
+	// stays allocatable, and its reason says so.
 	Reason  string
 	Message string
 }
@@ -74,14 +74,11 @@ func verdict(p Pool, overlaps map[string]string, byName map[string]Pool) Verdict
 	case p.Disabled:
 		return Verdict{Reason: "PoolDisabled", Message: "spec.disabled: no new address is taken from this pool"}
 	case p.LoadBalancerOnly():
-		return Verdict{Reason: "LoadBalancerOnly", Message: "spec.allowedUses: no pod gets an address of this pool, and Muslin does not assign addresses to Services of type LoadBalancer yet"}
+		return Verdict{Allocatable: true, Reason: "OK", Message: "addresses are given to Services of type LoadBalancer, to no pod"}
 	}
 	v := Verdict{Allocatable: true, Reason: "OK", Message: "addresses are taken from this pool"}
 	if len(p.InUse) > 0 {
 		v = overlapping(p)
-	}
-	if slices.Contains(p.AllowedUses, "LoadBalancer") {
-		v.Message += "; spec.allowedUses: Muslin does not assign addresses to Services of type LoadBalancer yet"
 	}
 	return v
 }

@@ -148,7 +148,7 @@ func (s *Server) flags() []string {
 		"--client-ca-file=" + s.path("ca.crt"), "--token-auth-file=" + s.path("tokens.csv"), "--authorization-mode=Node,RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + s.path("sa.pub"), "--service-account-signing-key-file=" + s.path("sa.key"),
-		"--service-cluster-ip-range=10.96.0.0/16", "--enable-admission-plugins=NodeRestriction",
+		"--service-cluster-ip-range=10.96.0.0/16,fd00:96::/108", "--enable-admission-plugins=NodeRestriction",
 		"--disable-admission-plugins=ServiceAccount", // no controller makes service accounts here
 		"--endpoint-reconciler-type=none", "--allow-privileged=true",
 	}, s.more...)
