@@ -169,6 +169,11 @@ items:
   metadata: {name: vacant}
   spec: {cidr: 10.8.0.0/28, blockSize: 29}
 - apiVersion: projectcalico.org/v3
+  kind: IPPool
+  metadata: {name: services}
+  spec: {cidr: 10.5.0.0/29, blockSize: 29, allowedUses: [LoadBalancer], assignmentMode: Automatic}
+- {apiVersion: v1, kind: Service, metadata: {name: web, namespace: default}, spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}}
+- apiVersion: projectcalico.org/v3
   kind: BGPConfiguration
   metadata: {name: default}
   spec: {asNumber: 64512, serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
@@ -455,6 +460,9 @@ func controllerWorks(t *testing.T, s *kubetest.Server) {
 			return out != ""
 		})
 	}
+	until(t, "an address of Service web", func() bool {
+		return strings.HasPrefix(s.MustKubectl(t, "", "get", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"), "10.5.0.")
+	})
 	until(t, "the Secret of another name is granted", func() bool {
 		return strings.Contains(s.MustKubectl(t, "", "-n", "muslin-system", "get", "role", "muslin-passwords", "-o", "jsonpath={.rules}"), "later")
 	})
