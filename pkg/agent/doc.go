@@ -5,7 +5,7 @@
 // the kernel or the wire except through the rooms.
 //
 // Footprint: an HTTP server on a loopback address (/healthz, /readyz, /metrics,
-// /status). A fresh process knows its pods by what felix/pod reads back from the
+// /status), and where one is asked for that of package metricsserver. A fresh process knows its pods by what felix/pod reads back from the
 // kernel, its routes by their protocol number, its blocks by the API.
 //
 // Order of start, and why:
