@@ -80,6 +80,10 @@ image: ## build the OCI archive dist/muslin.tar and report its size
 	@mkdir -p dist
 	$(GO) run ./hack/image/cmd/image -o dist/muslin.tar
 
+.PHONY: release
+release: third-party ## make the files of a release in dist/VERSION: VERSION=v1.2.3 IMAGE=registry/name; without network
+	GOPROXY=off $(GO) run ./hack/release/cmd/release -version '$(VERSION)' -image '$(IMAGE)'
+
 .PHONY: lab
 lab: deps third-party ## the main job: a Kubernetes cluster over two racks on this machine, pods talking over BGP
 	$(GO_PATCHED) run ./hack/scenario/cmd/mainjob -name $(LAB_NAME) -topology $(TOPOLOGY)
