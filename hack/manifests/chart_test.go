@@ -56,12 +56,15 @@ var chartsOwn = []string{"app.kubernetes.io/name", "app.kubernetes.io/part-of", 
 
 // The chart is what kubectl apply -k takes, with its defaults that with metrics.
 func TestChartIsTheManifests(t *testing.T) {
-	t.Run("plain", func(t *testing.T) { sameAs(t, root+"/manifests", "metrics: {enabled: false}") })
-	t.Run("defaults", func(t *testing.T) { sameAs(t, root+"/manifests/overlays/monitoring", "{}") })
+	t.Run("plain", func(t *testing.T) { sameAs(t, "metrics: {enabled: false}", root+"/manifests") })
+	t.Run("defaults", func(t *testing.T) { sameAs(t, "{}", root+"/manifests/overlays/monitoring") })
+	t.Run("operator", func(t *testing.T) {
+		sameAs(t, "metrics: {podMonitor: true, prometheusRule: true, dashboards: true}", root+"/manifests/overlays/monitoring", root+"/manifests/monitoring")
+	})
 }
 
-// sameAs compares the chart with a kustomization, object by object and field by field.
-func sameAs(t *testing.T, kustomization, values string) {
+// sameAs compares the chart with kustomizations, object by object and field by field.
+func sameAs(t *testing.T, values string, kustomizations ...string) {
 	t.Helper()
 	text, err := template(t, values, "--skip-tests")
 	if err != nil {
@@ -71,13 +74,17 @@ func sameAs(t *testing.T, kustomization, values string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, err := Render(kustomization)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := Decode(base)
-	if err != nil {
-		t.Fatal(err)
+	var want []Object
+	for _, dir := range kustomizations {
+		text, err := Render(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := Decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, objects...)
 	}
 	differ := slices.DeleteFunc(Differences(want, rendered), func(place string) bool {
 		return slices.ContainsFunc(chartsOwn, func(own string) bool {
@@ -107,9 +114,10 @@ func TestChartInItsNamespace(t *testing.T) {
 var others = map[string]any{
 	"image.digest": "sha256:" + strings.Repeat("0f", 32), "image.pullPolicy": "Always", "image.repository": "registry.example.net/muslin",
 	"imagePullSecrets": []any{map[string]any{"name": "secret"}}, "global.imageRegistry": "mirror.example.net:5000",
-	"commonLabels":      map[string]any{"team": "net"},
-	"seed":              []any{map[string]any{"kind": "IPPool", "metadata": map[string]any{"name": "x"}, "spec": map[string]any{"cidr": "10.0.0.0/16"}}},
-	"defaultPools.ipv4": "10.9.0.0/16", "defaultPools.ipv6": "fd00::/56", "apiServer.port": "7445",
+	"metrics.operatorLabels": map[string]any{"release": "stack"},
+	"commonLabels":           map[string]any{"team": "net"},
+	"seed":                   []any{map[string]any{"kind": "IPPool", "metadata": map[string]any{"name": "x"}, "spec": map[string]any{"cidr": "10.0.0.0/16"}}},
+	"defaultPools.ipv4":      "10.9.0.0/16", "defaultPools.ipv6": "fd00::/56", "apiServer.port": "7445",
 	"crds.enabled":   true, // beside false, with which the others are rendered
 	"agent.logLevel": "debug", "controller.logLevel": "debug",
 	"agent.updateStrategy.type": "OnDelete", "agent.updateStrategy.rollingUpdate.maxUnavailable": 2,
@@ -124,7 +132,9 @@ var others = map[string]any{
 var besides = map[string]struct {
 	path  string
 	value any
-}{"apiServer.port": {"apiServer.host", "x"}, "metrics.tls": {"metrics.authorization", false}}
+}{
+	"apiServer.port": {"apiServer.host", "x"}, "metrics.tls": {"metrics.authorization", false}, "metrics.operatorLabels": {"metrics.podMonitor", true},
+}
 
 // Every value changes something, is in the schema, and is refused by name when it is
 // misspelt.
@@ -188,6 +198,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"seed: [{kind: IPPool, metadata: {name: x, uid: u}, spec: {}}]": "'uid' not allowed",
 		"apiServer: {port: \"7445\"}":                                   "apiServer.host is needed",
 		"metrics: {agentPort: 0}":                                       "/metrics/agentPort",
+		"metrics: {enabled: false, dashboards: true}":                   "need metrics.enabled",
 		"metrics: {tls: false}":                                         "metrics.authorization needs metrics.tls",
 		"apiServer: {host: h, port: 7445}":                              "/apiServer/port",
 	} {
