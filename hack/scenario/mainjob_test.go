@@ -42,6 +42,7 @@ func TestOperator(t *testing.T) {
 		{"faults are named", story.faultsAreNamed},
 		{"previews come true", story.previewsComeTrue},
 		{"verbs on nodes", story.verbsOnNodes},
+		{"by Helm", story.byHelm},
 		{"node cleaned up", story.nodeCleanedUp},
 		{"uninstall", story.uninstall},
 	})
