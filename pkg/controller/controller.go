@@ -11,6 +11,7 @@ import (
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/prometheus/client_golang/prometheus"
 	rbac "k8s.io/api/rbac/v1"
 )
@@ -119,12 +120,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	wg.Go(func() { c.sower.watch(ctx) })
 	services := balancer{cluster: c.Cluster, store: c.Store, now: c.Now, log: c.Logger}
 	wg.Go(func() { services.run(ctx) })
-	for {
-		after := c.pass(ctx)
-		if !c.wait(ctx, after) {
-			return c.leave(ctx)
+	task.Loop(ctx, func(ctx context.Context) task.Next {
+		select { // a burst of changes is one look
+		case <-ctx.Done():
+			return task.Next{}
+		case <-c.uninstalling.hint:
+		case <-time.After(settleDelay):
 		}
-	}
+		return task.Next{After: c.pass(ctx)}
+	}, c.uninstalling.hint, c.sower.hint, c.Cluster.Changed())
+	return c.leave(ctx)
 }
 
 // pass does all that has to be done now, and says when to look again without a
@@ -145,31 +150,6 @@ func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 		return min(after, retryAfter)
 	}
 	return after
-}
-
-// wait returns when it is time to look again, false when ctx has ended. A burst
-// of changes is one look.
-func (c *Controller) wait(ctx context.Context, after time.Duration) bool {
-	timer := time.NewTimer(after)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	case <-c.uninstalling.hint:
-		return true
-	case <-c.sower.hint:
-	case <-c.Cluster.Changed():
-	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-c.uninstalling.hint:
-		return true
-	case <-time.After(settleDelay):
-		return true
-	}
 }
 
 // plant makes the objects of the seed, and then the defaults that are absent still:
