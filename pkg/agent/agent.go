@@ -59,20 +59,20 @@ type agent struct {
 	links     *link.Watcher
 	in        *inputs
 	routes    *route.Reconciler
-	plane     *plane
-	policing  *policing
-	speech    *speech
+	dataplane *dataplane
+	policy    *policyLoop
+	bgp       *bgpLoop
 	endpoints *endpoints
-	wires     wires
+	pods      podInterfaces
 	podCIDRs  *podCIDRs
 	origin    *origin
 	address   addressKeeper
-	own       *ownProblems
+	own       *nodeProblems
 	pulses    *pulses
 	started   time.Time
 	telling   sync.Mutex  // one tells the allocator what is in use at a time
 	ipam      problemList // the allocator's problems, as logged
-	collector collector
+	gc        gcTuner
 	last      *lastState
 }
 
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.origin = newOrigin(a.log)
 	a.address = addressKeeper{writers: map[string]string{}}
 	a.gates = newGates(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
-	a.own, a.pulses = newOwnProblems(a.log), newPulses(a.log)
+	a.own, a.pulses = newNodeProblems(a.log), newPulses(a.log)
 	a.metrics = newMetrics(a.registry, a.reading)
 	if err := a.build(); err != nil {
 		return err
@@ -109,13 +109,14 @@ func Run(ctx context.Context, cfg Config) error {
 //	                             inputs.gather
 //	        ┌──────────────────────────┼────────────────────────┐
 //	        ▼                          ▼                        ▼
-//	    speech.ask                 plane.step              policing.step
-//	   bgp.DesiredOn             felix.Desired             policy.Engine
-//	  Speaker.Apply ──[told]──▶       │                         │
-//	        │         ◀─[floating]────┤                         │
-//	        ▼                         ▼                         ▼
-//	    BGP peers       sysctl tunnel nft podlink route    policynft
-//	                                  └───── endpoints.settle ──┘ ──▶ ADD is answered
+//	     bgpLoop                   dataplane                policyLoop
+//	  bgp.DesiredOn              felix.Desired            policy.Engine
+//	        │     ───[config]───▶      │                        │
+//	        │     ◀──[floating]──      │                        │
+//	        ▼                          ▼                        ▼
+//	  gobgp.Speaker      sysctl tunnel nft podlink       policynft.Sink
+//	                     route radv    │                        │
+//	                                   └─── endpoints.settle ───┘ ──▶ ADD is answered
 //
 // A task that is soft does not hold up those after it while the state on disk is
 // in force.
@@ -140,11 +141,11 @@ func (a *agent) tasks() []task.Task {
 		a.last.soft(a.alloc, feed.Ready()),
 
 		// Those who decide, behind their sinks.
-		a.plane.nft, a.plane.tunnels, a.plane.podLinks, a.plane.radv,
-		a.plane,                     // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
-		a.speech,                    // inputs ──▶ bgp.DesiredOn ──▶ peers; [told], [rib]
-		a.policing.sink, a.policing, // policies, pods ──▶ policy.Engine ──▶ kernel
-		task.Func("denied packets", a.policing.hearDenied),
+		a.dataplane.nft, a.dataplane.tunnels, a.dataplane.podLinks, a.dataplane.radv,
+		a.dataplane,             // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
+		a.bgp,                   // inputs ──▶ bgp.DesiredOn ──▶ peers; [config], [rib]
+		a.policy.sink, a.policy, // policies, pods ──▶ policy.Engine ──▶ kernel
+		task.Func("denied packets", a.policy.hearDenied),
 
 		// From here on the state on disk is out of force.
 		a.last.release(a.cluster.Ready(), feed.Ready(), a.alloc.Ready()),
@@ -154,14 +155,14 @@ func (a *agent) tasks() []task.Task {
 		task.Func("own addresses", a.ownAddresses),  // [cluster], [held], [up] ──▶ allocator ──▶ [tunnels]; annotations
 		task.Func("session events", a.tellSessions), // [rib] ──▶ Events
 		task.Func("node statuses", a.fillNodeStatuses),
-		task.Func("memory", a.collector.release),
+		task.Func("memory", a.gc.release),
 	}, a.cniTasks()...)
 }
 
 func (a *agent) httpServer() *httpServer {
 	return &httpServer{
 		addr: a.cfg.HTTPAddr, logger: a.log, gates: a.gates, pulses: a.pulses, reg: a.registry, status: a.status, show: a.handleShow,
-		heard: func(err error) {
+		listened: func(err error) {
 			a.own.http.setOne(err, nodeProblem(a.cfg.Node, "MUSLIN_HTTP_ADDR", "PortTaken",
 				fmt.Sprintf("%v: free %s, or set another MUSLIN_HTTP_ADDR and the same port in the DaemonSet's probes", err, a.cfg.HTTPAddr)))
 		},
@@ -206,23 +207,23 @@ func (a *agent) build() (err error) {
 		node: a.cfg.Node, read: func() { a.readHost(); a.readHoldings() },
 		pods: &a.endpoints.set, podCIDRs: &a.podCIDRs.inUse, saved: &a.last.inForce, origin: &a.origin.view,
 	}
-	a.endpoints.told = a.tellLive
+	a.endpoints.onChange = a.tellLive
 	a.tellLive()
-	a.speech = newSpeech(a)
-	a.alloc.SetElsewhere(a.speech.hears)
-	if a.plane, err = newPlane(a); err != nil {
+	a.bgp = newBGPLoop(a)
+	a.alloc.SetElsewhere(a.bgp.announced)
+	if a.dataplane, err = newDataplane(a); err != nil {
 		return err
 	}
-	if a.policing, err = newPolicing(a); err != nil {
+	if a.policy, err = newPolicyLoop(a); err != nil {
 		return err
 	}
-	a.endpoints.why = a.policing.waiting
+	a.endpoints.why = a.policy.waiting
 	a.podCIDRs.changed = a.tellLive
 	return nil
 }
 
 func (a *agent) close() {
-	for _, c := range []interface{ Close() error }{a.links, a.routes, a.plane, a.policing.sink, a.wires} {
+	for _, c := range []interface{ Close() error }{a.links, a.routes, a.dataplane, a.policy.sink, a.pods} {
 		if err := c.Close(); err != nil {
 			a.log.Warn("close", "error", err)
 		}
@@ -249,14 +250,15 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.alloc.SetConfig(ipamConfig(s.IPAM))
 		a.alloc.SetPools(s.Pools) // last: with them it stores what running pods have
 		a.readHoldings()
-		held, heldChanged := a.in.held.Get()
+		next := task.Next{Changed: []<-chan struct{}{blocksKnown}}
+		held := get(&a.in.held, &next.Changed)
 		all := a.cluster.AllBlocks()
 		a.origin.learn(s, a.cfg.Node, held.blocks, all)
 		a.ipam.set(held.problems)
 		a.gates.pass(gateCluster)
 		a.in.cluster.Set(cluster{s, a.cluster.Pods(), all})
 		ready()
-		return task.Next{Changed: []<-chan struct{}{heldChanged, blocksKnown}}
+		return next
 	}, a.cluster.Changed())
 	return nil
 }
@@ -305,8 +307,8 @@ func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
 
 // status is the agent's own view.
 func (a *agent) status() Status {
-	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.gates.waiting(), Peers: a.speech.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.speech.refused(), Policy: a.policing.size()}
-	s.Policy.DeniedIngress, s.Policy.DeniedEgress = a.policing.dropped()
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.gates.waiting(), Peers: a.bgp.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.bgp.refused(), Policy: a.policy.size()}
+	s.Policy.DeniedIngress, s.Policy.DeniedEgress = a.policy.dropped()
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())
 	}
@@ -317,7 +319,7 @@ func (a *agent) status() Status {
 func (a *agent) problems() []model.Problem {
 	var all []model.Problem
 	own, _ := a.own.get()
-	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.plane.problems.get(), a.speech.problems.get(), a.policing.problems.get(), own, a.last.problems.get()} {
+	for _, list := range [][]model.Problem{a.cluster.Problems(), a.alloc.Problems(), a.dataplane.problems.get(), a.bgp.problems.get(), a.policy.problems.get(), own, a.last.problems.get()} {
 		all = append(all, list...)
 	}
 	return all

@@ -34,14 +34,14 @@ func TestSettledWaitsForTheKernel(t *testing.T) {
 			t.Fatalf("settled without the kernel: %v", err)
 		}
 		go func() {
-			e.settle(writerPlane, rev)
+			e.settle(writerDataplane, rev)
 			time.Sleep(time.Minute)
 			e.settle(writerPolicy, rev)
 		}()
 		if err := e.Settled(t.Context(), rev); err != nil {
 			t.Fatal(err)
 		}
-		e.settle(writerPlane, rev-1)
+		e.settle(writerDataplane, rev-1)
 		e.settle(writerPolicy, rev-1)
 		if err := e.Settled(t.Context(), rev); err != nil {
 			t.Fatalf("an older revision took the newer back: %v", err)
@@ -87,7 +87,7 @@ func TestGatesNameWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestJudge(t *testing.T) {
+func TestOutcomeOf(t *testing.T) {
 	pods := []model.Endpoint{endpoint("a", "cali1", "10.0.0.1")}
 	refuse := func(prefixes ...string) error {
 		r := &route.Refused{}
@@ -106,11 +106,11 @@ func TestJudge(t *testing.T) {
 		"the kernel cannot be read":    {errors.New("read routes: no buffer space"), failed},
 		"a refusal and something else": {errors.Join(refuse("10.9.0.0/26"), errors.New("x")), failed},
 	} {
-		if got := judge(sink{}, c.err, pods); got != c.want {
+		if got := outcomeOf(sink{}, c.err, pods); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
-	if got := judge(sink{extra: true}, errors.New("operation not supported"), pods); got != partial {
+	if got := outcomeOf(sink{optional: true}, errors.New("operation not supported"), pods); got != partial {
 		t.Errorf("a kernel without the tunnel keeps pods from starting: %d", got)
 	}
 }

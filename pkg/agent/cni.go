@@ -21,10 +21,10 @@ import (
 
 // cniTasks are the CNI server and, after it answers, the node's CNI files.
 func (a *agent) cniTasks() []task.Task {
-	vain := newInVain(a.cfg.Node)
+	ineffective := newNoEffect(a.cfg.Node)
 	server := cniserver.New(cniserver.Options{
-		Added:     vain.added,
-		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.wires, Endpoints: a.endpoints, Pods: pods{a.cluster},
+		Added:     ineffective.added,
+		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, Wires: a.pods, Endpoints: a.endpoints, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI, Holder: a.holder,
 		Register:        []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
@@ -42,7 +42,7 @@ func (a *agent) cniTasks() []task.Task {
 		task.Func("cni config", a.installCNI),
 		task.Func("what has no effect", func(ctx context.Context, ready func()) error {
 			ready()
-			vain.run(ctx, a.sendEvents)
+			ineffective.run(ctx, a.sendEvents)
 			return nil
 		}),
 	}

@@ -58,7 +58,7 @@ func (l *deniedList) get() []nodeview.Denied {
 const listenAgain = 10 * time.Second
 
 // hearDenied keeps the denied packets that the kernel tells of, until ctx ends.
-func (p *policing) hearDenied(ctx context.Context, ready func()) error {
+func (p *policyLoop) hearDenied(ctx context.Context, ready func()) error {
 	ready()
 	said := ""
 	for ctx.Err() == nil {
@@ -90,7 +90,7 @@ func judged(pods []model.Endpoint, k policynft.Denied) string {
 }
 
 // dropped counts the packets that the kernel denied in each direction.
-func (p *policing) dropped() (ingress, egress uint64) {
+func (p *policyLoop) dropped() (ingress, egress uint64) {
 	var errs [2]error
 	ingress, errs[0] = p.sink.Dropped("ingress")
 	egress, errs[1] = p.sink.Dropped("egress")

@@ -4,6 +4,10 @@
 // It decides nothing about routes, peers or addresses itself. It never writes
 // the kernel or the wire except through the rooms.
 //
+// Read agent.tasks first: the pipeline is drawn there. Each value stands in a cell
+// (inputs), with one writer; bgpLoop, dataplane and policyLoop gather them, decide,
+// and hand the whole desired state to their sinks.
+//
 // Footprint: an HTTP server on a loopback address (/healthz, /readyz, /metrics,
 // /status), and where one is asked for that of package metricsserver. A fresh process knows its pods by what felix/pod reads back from the
 // kernel, its routes by their protocol number, its blocks by the API.

@@ -20,9 +20,9 @@ type endpoints struct {
 	byKey map[endpointKey]model.Endpoint
 	set   task.Cell[podSet]
 
-	settled task.Cell[[writers]uint64] // the newest revision that each writer has in the kernel
-	why     func() string              // what network policy waits for beside the kernel; nil: nothing
-	told    func()                     // called after every change, before its caller goes on; nil: nobody
+	settled  task.Cell[[writers]uint64] // the newest revision that each writer has in the kernel
+	why      func() string              // what network policy waits for beside the kernel; nil: nothing
+	onChange func()                     // called after every change, before its caller goes on; nil: nobody
 }
 
 // podSet is the endpoints of a revision, sorted by host interface.
@@ -43,9 +43,9 @@ func (s podSet) addresses() (out []netip.Addr) {
 type writer int
 
 const (
-	writerPlane  writer = iota // host routes and rules
-	writerPolicy               // network policy
-	writers      = iota
+	writerDataplane writer = iota // host routes and rules
+	writerPolicy                  // network policy
+	writers         = iota
 )
 
 type endpointKey struct{ container, ifname string }
@@ -75,8 +75,8 @@ func (e *endpoints) edit(f func()) uint64 {
 	rev := e.set.Value().rev + 1
 	e.publish(rev)
 	e.mu.Unlock()
-	if e.told != nil {
-		e.told()
+	if e.onChange != nil {
+		e.onChange()
 	}
 	return rev
 }
@@ -119,7 +119,7 @@ func (e *endpoints) lacking(err error, rev uint64) error {
 	settled := e.settled.Value()
 	policy := settled[writerPolicy] >= rev
 	switch {
-	case settled[writerPlane] < rev:
+	case settled[writerDataplane] < rev:
 		return fmt.Errorf("host routes and rules are not in the kernel yet: %w", err)
 	case !policy && e.why != nil && e.why() != "":
 		return fmt.Errorf("%s: %w", e.why(), err)

@@ -119,7 +119,7 @@ func (f *fabric) await(what string, wrong func() string) {
 			return
 		}
 		if time.Now().After(end) {
-			f.t.Fatalf("waited in vain: %s: %s", what, is)
+			f.t.Fatalf("waited in ineffective: %s: %s", what, is)
 		}
 	}
 }

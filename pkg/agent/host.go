@@ -25,12 +25,11 @@ func (a *agent) readHost() {
 // followHost keeps the host as the kernel tells of it, and ends the connections
 // to the API server that a lost address had.
 func (a *agent) followHost(ctx context.Context, ready func()) error {
-	task.Loop(ctx, func(context.Context) task.Next {
+	task.Loop(ctx, func(context.Context) (next task.Next) {
 		a.readHost()
-		h, changed := a.in.host.Get()
-		a.apiConns.host(h.Host)
+		a.apiConns.host(get(&a.in.host, &next.Changed).Host)
 		ready()
-		return task.Next{Changed: []<-chan struct{}{changed}}
+		return next
 	}, a.links.Changed())
 	return nil
 }

@@ -20,10 +20,10 @@ type inputs struct {
 	cluster  task.Cell[cluster]               // feedAllocator, once the allocator knows it
 	held     task.Cell[holdings]              // followHoldings: there before the API server has it
 	host     task.Cell[host]                  // followHost: the kernel
-	rib      task.Cell[rib]                   // speech: what peers announce
-	told     task.Cell[*bgp.Config]           // speech: what BGP is being told, before it has done it
+	rib      task.Cell[rib]                   // bgpLoop: what peers announce
+	config   task.Cell[*bgp.Config]           // bgpLoop: what the speaker is being given, before it has done it
 	tunnels  task.Cell[felix.TunnelAddresses] // ownAddresses: before the API server knows them
-	floating task.Cell[[]netip.Prefix]        // plane: see announced
+	floating task.Cell[[]netip.Prefix]        // dataplane: see announced
 	pods     *task.Cell[podSet]               // endpoints: the CNI server
 	podCIDRs *task.Cell[[]netip.Prefix]       // podCIDRs: those in use
 	saved    *task.Cell[*savedState]          // lastState: while it is in force
@@ -49,11 +49,11 @@ type gathered struct {
 	pods     podSet
 	host     model.Host
 	rib      rib
-	told     *bgp.Config
+	config   *bgp.Config
 	tunnels  felix.TunnelAddresses
 	origin   originView
 
-	ofBGP []<-chan struct{} // closed once there is something else that BGP is told by
+	ofBGP []<-chan struct{} // closed once something is another that BGP is decided by
 	all   []<-chan struct{} // closed once anything is another
 }
 
@@ -65,7 +65,7 @@ func (in *inputs) gather() (g gathered) {
 	podCIDRs, saved := get(in.podCIDRs, &g.ofBGP), get(in.saved, &g.ofBGP)
 	g.cluster, g.pods, g.host = get(&in.cluster, &g.ofBGP), get(in.pods, &g.ofBGP), get(&in.host, &g.ofBGP).Host
 	g.all = slices.Clone(g.ofBGP)
-	g.rib, g.told, g.tunnels, g.origin = get(&in.rib, &g.all), get(&in.told, &g.all), get(&in.tunnels, &g.all), get(in.origin, &g.all)
+	g.rib, g.config, g.tunnels, g.origin = get(&in.rib, &g.all), get(&in.config, &g.all), get(&in.tunnels, &g.all), get(in.origin, &g.all)
 	if saved != nil {
 		g.snapshot = ofPods(saved.Snapshot, in.node, g.pods.addresses())
 		return g
@@ -90,17 +90,17 @@ func get[T any](c *task.Cell[T], news *[]<-chan struct{}) T {
 // lookups are the node's own next hops as far as BGP asks for them.
 func (g gathered) lookups() bgp.Ways { return bgp.AsksOf(g.snapshot).Ways(g.host, g.pods.list) }
 
-// peers is what the data plane has to know of BGP's peers: of those that BGP is
-// being told, or will be once it starts.
+// peers is what the data plane has to know of BGP's peers: of those of the
+// configuration, or of the first one that there will be.
 func (g gathered) peers(node model.NodeName) (out peers) {
-	config := g.told
+	config := g.config
 	if config == nil {
 		first, _ := bgp.DesiredOn(g.snapshot, node, g.lookups())
 		config = &first
 	}
 	for _, p := range config.Peers {
 		if p.ReachableBy.IsValid() {
-			out.ways = append(out.ways, felix.PeerWay{Peer: p.Address, Gateway: p.ReachableBy})
+			out.routes = append(out.routes, felix.PeerWay{Peer: p.Address, Gateway: p.ReachableBy})
 		}
 		if zone := p.Address.Zone(); zone != "" {
 			out.unnumbered = append(out.unnumbered, zone)
@@ -114,7 +114,7 @@ func (g gathered) peers(node model.NodeName) (out peers) {
 
 // peers are how BGP peers are reached, in the words of the data plane.
 type peers struct {
-	ways       []felix.PeerWay
-	unnumbered []string        // links that they are told apart by
+	routes     []felix.PeerWay
+	unnumbered []string        // links that they are reached by
 	pods       []felix.Speaker // what these have in the kernel stays while the agent starts
 }

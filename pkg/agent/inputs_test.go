@@ -44,7 +44,7 @@ func TestGatherMissesNothing(t *testing.T) {
 		"podCIDRs": {true, func() bool { return in.podCIDRs.Set([]netip.Prefix{prefix}) }},
 		"saved":    {true, func() bool { return in.saved.Set(&savedState{}) }},
 		"rib":      {false, func() bool { return in.rib.Set(rib{version: 1}) }},
-		"told":     {false, func() bool { return in.told.Set(&bgp.Config{}) }},
+		"config":   {false, func() bool { return in.config.Set(&bgp.Config{}) }},
 		"tunnels":  {false, func() bool { return in.tunnels.Set(felix.TunnelAddresses{IPIP: addr}) }},
 		"origin":   {false, func() bool { return in.origin.Set(originView{listed: true}) }},
 	}

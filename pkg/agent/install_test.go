@@ -25,7 +25,7 @@ func installer(t *testing.T) *agent {
 	a.cfg = Config{Node: "n1", Logger: a.log, CNI: CNIConfig{
 		Source: filepath.Join(dir, "image", "muslin"), BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"),
 	}}
-	a.own, a.pulses = newOwnProblems(a.log), newPulses(a.log)
+	a.own, a.pulses = newNodeProblems(a.log), newPulses(a.log)
 	put(t, a.cfg.CNI.Source, "#!/bin/sh\necho 'CNI plugin muslin new'\n")
 	return a
 }

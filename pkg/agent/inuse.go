@@ -19,7 +19,7 @@ func (a *agent) tellLive() {
 func liveTunnels(node model.NodeName, own felix.TunnelAddresses) []ipam.Live {
 	var out []ipam.Live
 	for _, end := range tunnelEnds {
-		if addr := *end.of(&own); addr.IsValid() {
+		if addr := *end.field(&own); addr.IsValid() {
 			out = append(out, end.tunnel.Live(node, addr))
 		}
 	}

@@ -64,8 +64,8 @@ func (m *metrics) observeCNI(verb string, took time.Duration, code uint) {
 	m.cni.WithLabelValues(verb, strconv.FormatUint(uint64(code), 10)).Observe(took.Seconds())
 }
 
-// heard notes news of BGP that the kernel may have to be told of.
-func (m *metrics) heard(now time.Time) { m.news.CompareAndSwap(0, now.UnixNano()) }
+// received notes news of BGP that the kernel may have to be told of.
+func (m *metrics) received(now time.Time) { m.news.CompareAndSwap(0, now.UnixNano()) }
 
 // carries observes how long the news took that a step of the data plane began
 // with, 0 for none, once the kernel has it; what failed stays news.
@@ -95,16 +95,16 @@ func (a *agent) reading() reading {
 	r := reading{
 		Status: a.status(), installed: a.routes.Stats().Installed, spool: waitingDELs(a.cfg.Spool),
 		repairs: map[string]int{
-			"route": a.routes.Stats().Drift, "rules": a.plane.nft.Stats().Drift, "policy": a.policing.sink.Stats().Drift,
-			"tunnel": a.plane.tunnels.Drift(), "podlink": a.plane.podLinks.Drift(),
+			"route": a.routes.Stats().Drift, "rules": a.dataplane.nft.Stats().Drift, "policy": a.policy.sink.Stats().Drift,
+			"tunnel": a.dataplane.tunnels.Drift(), "podlink": a.dataplane.podLinks.Drift(),
 		},
 	}
 	in := a.in.gather()
 	if in.rib.speaker != nil {
 		r.learned = in.rib.speaker.Routes()
 	}
-	if in.told != nil && !a.cfg.MeshPeers {
-		r.plain = plainPeers(in.told.Peers, in.snapshot.Nodes)
+	if in.config != nil && !a.cfg.MeshPeers {
+		r.plain = plainPeers(in.config.Peers, in.snapshot.Nodes)
 	}
 	return r
 }

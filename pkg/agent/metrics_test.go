@@ -142,10 +142,10 @@ func TestConvergence(t *testing.T) {
 	m := newMetrics(reg, func() reading { return reading{} })
 	at := func(s int64) time.Time { return time.Unix(1000+s, 0) }
 	m.carries(m.news.Swap(0), true, at(0)) // no news
-	m.heard(at(1))
-	m.heard(at(2))
+	m.received(at(1))
+	m.received(at(2))
 	first := m.news.Swap(0)
-	m.heard(at(3)) // while the step works
+	m.received(at(3)) // while the step works
 	m.carries(first, false, at(4))
 	m.carries(m.news.Swap(0), true, at(5))
 	m.carries(m.news.Swap(0), true, at(6))
@@ -162,7 +162,7 @@ func TestConvergence(t *testing.T) {
 
 // What the kernel was told of policy is counted, and nothing while it is not known.
 func TestPolicyMetrics(t *testing.T) {
-	var p policing
+	var p policyLoop
 	if got := p.size(); got != (PolicySize{}) {
 		t.Errorf("before the first Program: %+v", got)
 	}

@@ -81,16 +81,16 @@ func (a *agent) nodeStatus(r kube.StatusRequest) kube.NodeStatus {
 	out := kube.NodeStatus{LastUpdated: metav1.Now()}
 	if r.Wants(kube.ClassAgent) {
 		self, _ := findNode(a.cluster.Snapshot(), a.cfg.Node)
-		config, since := a.speech.configured()
+		config, since := a.bgp.configured()
 		out.Agent = daemons(self, config, "muslin "+a.cfg.Version, a.started, since)
 	}
 	if r.Wants(kube.ClassBGP) {
-		out.BGP = sessionsOf(a.speech.peers())
+		out.BGP = sessionsOf(a.bgp.peers())
 	}
 	if r.Wants(kube.ClassRoutes) {
 		in := a.in.gather()
 		learned, _ := in.rib.routes()
-		out.Routes = routesOf(a.plane.desired(), learned, in.host)
+		out.Routes = routesOf(a.dataplane.desired(), learned, in.host)
 	}
 	return out
 }

@@ -50,7 +50,7 @@ func TestLiveAddresses(t *testing.T) {
 func TestEndpointsAreTold(t *testing.T) {
 	e := newEndpoints(nil)
 	told := -1
-	e.told = func() { told = len(e.List()) }
+	e.onChange = func() { told = len(e.List()) }
 	if e.Put(endpoint("a", "cali1", "10.9.0.1")); told != 1 {
 		t.Errorf("after Put %d are told", told)
 	}

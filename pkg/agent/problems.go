@@ -47,26 +47,26 @@ func (l *problemList) setOne(err error, p model.Problem) {
 
 func (l *problemList) get() []model.Problem { return l.now.Value() }
 
-// ownProblems are those of the node itself rather than of an object that asks
+// nodeProblems are those of the node itself rather than of an object that asks
 // something of it: its condition MuslinProblem has them.
-type ownProblems struct {
+type nodeProblems struct {
 	address, install, http, metrics, socket, bgp problemList
 }
 
-func newOwnProblems(log *slog.Logger) *ownProblems {
-	o := &ownProblems{}
+func newNodeProblems(log *slog.Logger) *nodeProblems {
+	o := &nodeProblems{}
 	for _, l := range o.lists() {
 		l.log = log
 	}
 	return o
 }
 
-func (o *ownProblems) lists() []*problemList {
+func (o *nodeProblems) lists() []*problemList {
 	return []*problemList{&o.address, &o.install, &o.http, &o.metrics, &o.socket, &o.bgp}
 }
 
 // get gives all of them, and how to learn of others.
-func (o *ownProblems) get() (all []model.Problem, changed []<-chan struct{}) {
+func (o *nodeProblems) get() (all []model.Problem, changed []<-chan struct{}) {
 	for _, l := range o.lists() {
 		all = append(all, get(&l.now, &changed)...)
 	}

@@ -13,13 +13,13 @@ import (
 // it changes with every route.
 const reviewAgain = time.Minute
 
-// review keeps BGP's problems: what the cluster asks for in vain, what the node is
+// review keeps BGP's problems: what the cluster asks for in ineffective, what the node is
 // asked too much of as a route reflector, and what peers announce amiss.
-func (s *speech) review(speaker *gobgp.Speaker) task.Next {
+func (s *bgpLoop) review(speaker *gobgp.Speaker) task.Next {
 	next := task.Next{After: reviewAgain}
-	unmet, told := get(&s.unmet, &next.Changed), get(&s.told, &next.Changed)
-	over := bgp.ReflectorLoad(told.config, s.node, speaker.Routes())
+	unmet, applied := get(&s.unmet, &next.Changed), get(&s.applied, &next.Changed)
+	over := bgp.ReflectorLoad(applied.config, s.node, speaker.Routes())
 	s.pressure.Set(over)
-	s.problems.set(slices.Concat(unmet, over, bgp.HeardProblems(told.config, speaker.Peers(), speaker.Odd())))
+	s.problems.set(slices.Concat(unmet, over, bgp.HeardProblems(applied.config, speaker.Peers(), speaker.Odd())))
 	return next
 }

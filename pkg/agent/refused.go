@@ -31,7 +31,7 @@ type refusedCounts struct {
 
 // refused counts the prefixes that peers announce and that are not used. The
 // counts are up to half a minute old.
-func (s *speech) refused() []RefusedCount {
+func (s *bgpLoop) refused() []RefusedCount {
 	speaker := s.in.rib.Value().speaker
 	if speaker == nil {
 		return nil

@@ -165,7 +165,7 @@ func (n *crowdedNode) await(what string, ok func() bool) {
 	n.t.Helper()
 	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			n.t.Fatalf("waited in vain until the node %s: %s", what, tail(filepath.Join(n.server.Dir, "agent.log")))
+			n.t.Fatalf("waited in ineffective until the node %s: %s", what, tail(filepath.Join(n.server.Dir, "agent.log")))
 		}
 	}
 }

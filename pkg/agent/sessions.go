@@ -25,10 +25,9 @@ func (a *agent) tellSessions(ctx context.Context, ready func()) error {
 	watch := bgp.SessionWatch{}
 	var waiting []kube.Event
 	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
-		_, changed := a.in.rib.Get()
-		next.Changed = []<-chan struct{}{changed}
+		get(&a.in.rib, &next.Changed)
 		pause(ctx, sessionPace)
-		for _, c := range watch.Changes(a.speech.sessions(), time.Now()) {
+		for _, c := range watch.Changes(a.bgp.sessions(), time.Now()) {
 			waiting = append(waiting, a.sessionEvent(c))
 		}
 		waiting = a.sendEvents(ctx, waiting[max(0, len(waiting)-eventsWaiting):])

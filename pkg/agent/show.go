@@ -20,7 +20,7 @@ import (
 // All only read, and like /status they answer root of the node alone.
 func (a *agent) handleShow(mux *http.ServeMux) {
 	mux.HandleFunc("GET /show", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) }))
-	mux.HandleFunc("GET /show/denied", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policing.denied.get()) }))
+	mux.HandleFunc("GET /show/denied", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policy.denied.get()) }))
 	mux.HandleFunc("GET /show/path", rootOnly(func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {
@@ -29,7 +29,7 @@ func (a *agent) handleShow(mux *http.ServeMux) {
 		}
 		size, err := strconv.Atoi(r.URL.Query().Get("size"))
 		if err != nil || size < 64 || size > 65535 {
-			size = a.plane.podMTU()
+			size = a.dataplane.podMTU()
 		}
 		a.answer(w, kernel.Path(r.Context(), to.Unmap(), size))
 	}))
@@ -52,9 +52,9 @@ func (a *agent) view() nodeview.View {
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
 		Blocks: own, Others: len(in.snapshot.Blocks) - len(own), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
-		State: a.plane.desired(), Policy: a.policing.text(),
+		State: a.dataplane.desired(), Policy: a.policy.text(),
 	}
-	v.BGP, _ = a.speech.configured()
+	v.BGP, _ = a.bgp.configured()
 	v.Learned, v.Heard = in.rib.routes()
 	v.Endpoints = in.pods.list
 	return v

@@ -26,7 +26,7 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 	task.Loop(ctx, func(ctx context.Context) task.Next {
 		next := task.Next{After: time.Minute}
 		problems, changed := a.own.get()
-		over, drained := get(&a.speech.pressure, &changed), get(&a.speech.drained, &changed)
+		over, drained := get(&a.bgp.pressure, &changed), get(&a.bgp.drained, &changed)
 		self := get(&a.in.cluster, &changed)
 		get(&a.gates.reached, &changed)
 		next.Changed = changed

@@ -11,13 +11,13 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// wires gives the CNI server what felix/pod does.
-type wires struct {
+// podInterfaces gives the CNI server what felix/pod does.
+type podInterfaces struct {
 	*pod.Plugger
 	mtu func() int // of pods, in bytes; 0: not known yet
 }
 
-func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
+func (w podInterfaces) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
 	spec := w.spec(s)
 	ep, err := w.Plugger.Attach(ctx, spec)
 	if errors.Is(err, pod.ErrNameTaken) {
@@ -29,15 +29,15 @@ func (w wires) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.Wire
 	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC, MTU: spec.MTU}, nil
 }
 
-func (w wires) Detach(ctx context.Context, s cniserver.WireSpec) error {
+func (w podInterfaces) Detach(ctx context.Context, s cniserver.WireSpec) error {
 	return w.Plugger.Detach(ctx, s.ContainerID, s.Interface, s.HostInterface)
 }
 
-func (w wires) Check(ctx context.Context, s cniserver.WireSpec) error {
+func (w podInterfaces) Check(ctx context.Context, s cniserver.WireSpec) error {
 	return w.Plugger.Check(ctx, w.spec(s))
 }
 
-func (w wires) spec(s cniserver.WireSpec) pod.Spec {
+func (w podInterfaces) spec(s cniserver.WireSpec) pod.Spec {
 	spec := pod.Spec{
 		ContainerID: s.ContainerID, Interface: s.Interface, NetNS: s.Netns,
 		Namespace: s.Namespace, Pod: s.Pod, HostInterface: s.HostInterface,
@@ -57,7 +57,7 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.wires = wires{plugger, func() int { return a.plane.podMTU() }}
+	a.pods = podInterfaces{plugger, func() int { return a.dataplane.podMTU() }}
 	adopted, err := plugger.List(context.Background())
 	if err != nil {
 		return nil, err

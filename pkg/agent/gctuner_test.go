@@ -55,21 +55,21 @@ func TestCollectorInABurst(t *testing.T) {
 		return p
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
-	var c collector
+	var c gcTuner
 	for _, step := range []struct {
 		what   string
 		do     func()
 		raised bool
 	}{
-		{"few routes more", func() { c.heard(burstRoutes - 1) }, false},
-		{"many more", func() { c.heard(10000) }, true},
+		{"few routes more", func() { c.learned(burstRoutes - 1) }, false},
+		{"many more", func() { c.learned(10000) }, true},
 		{"a collection", runtime.GC, true},
 		{"a look at it", func() { c.look() }, true},
-		{"more of it", func() { c.heard(20000) }, true},
+		{"more of it", func() { c.learned(20000) }, true},
 		{"another look", func() { c.look() }, true},
-		{"a few more", func() { c.heard(20001) }, true},
+		{"a few more", func() { c.learned(20001) }, true},
 		{"a look when it is over", func() { c.look() }, false},
-		{"many fewer", func() { c.heard(1) }, true},
+		{"many fewer", func() { c.learned(1) }, true},
 		{"a look at that", func() { c.look() }, true},
 		{"a look when that is over", func() { c.look() }, false},
 		{"a collection after it", runtime.GC, false},

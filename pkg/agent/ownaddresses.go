@@ -18,8 +18,8 @@ import (
 type tunnelEnd struct {
 	tunnel     ipam.Tunnel
 	annotation string
-	now        func(model.Node) netip.Addr              // what the node says at present
-	of         func(*felix.TunnelAddresses) *netip.Addr // its place among the node's tunnel addresses
+	announced  func(model.Node) netip.Addr              // value of the annotation, as the API server has it
+	field      func(*felix.TunnelAddresses) *netip.Addr // in TunnelAddresses
 }
 
 // tunnelEnds are the tunnels that need an address of the node's own, each with
@@ -46,11 +46,10 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	ready()
 	unwanted := map[ipam.Tunnel]time.Time{}
 	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
-		_, upChanged := a.plane.up.Get()
-		_, heldChanged := a.in.held.Get()
-		_, podCIDRsChanged := a.in.podCIDRs.Get()
-		s, changed := a.in.cluster.Get()
-		next.Changed = []<-chan struct{}{upChanged, heldChanged, podCIDRsChanged, changed}
+		get(&a.dataplane.up, &next.Changed)
+		get(&a.in.held, &next.Changed)
+		get(a.in.podCIDRs, &next.Changed)
+		s := get(&a.in.cluster, &next.Changed)
 		self, ok := findNode(s.Snapshot, a.cfg.Node)
 		if !ok || s.IPAM.Locked { // without a Node object what this node claims is taken from it at once
 			return next
@@ -76,7 +75,7 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.Pool, self model.Node, unwanted map[ipam.Tunnel]time.Time) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	now := end.now(self)
+	now := end.announced(self)
 	request, wanted := end.tunnel.Request(pools, self)
 	if wanted {
 		delete(unwanted, end.tunnel)
@@ -111,8 +110,8 @@ func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request ipam.Requ
 		return err
 	}
 	a.setTunnel(end, got[0])
-	up := a.plane.up.Value()
-	if got[0] == now || *end.of(&up) != got[0] {
+	up := a.dataplane.up.Value()
+	if got[0] == now || *end.field(&up) != got[0] {
 		return nil
 	}
 	return a.cluster.AnnotateNode(ctx, map[string]string{end.annotation: got[0].String()})
@@ -132,7 +131,7 @@ func (a *agent) retireTunnel(ctx context.Context, end tunnelEnd) error {
 // it has none.
 func (a *agent) setTunnel(end tunnelEnd, addr netip.Addr) {
 	own := a.in.tunnels.Value()
-	*end.of(&own) = addr
+	*end.field(&own) = addr
 	if a.in.tunnels.Set(own) {
 		a.tellLive()
 	}

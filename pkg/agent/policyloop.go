@@ -17,11 +17,11 @@ import (
 	"github.com/muslin-net/muslin/pkg/task"
 )
 
-// policing computes what the kernel has to know of network policy whenever something
+// policyLoop computes what the kernel has to know of network policy whenever something
 // changed, and hands it to its sink. A pod's ADD is answered once the sink has a
 // Program that was made with the pod in it. As long as not every kind of policy has
 // been read the kernel stays as it is, and no ADD is answered.
-type policing struct {
+type policyLoop struct {
 	loop
 	cluster   *kube.Cluster
 	endpoints *endpoints
@@ -35,19 +35,19 @@ type policing struct {
 	rev       uint64       // of the endpoints that the last step worked with
 }
 
-func newPolicing(a *agent) (*policing, error) {
+func newPolicyLoop(a *agent) (*policyLoop, error) {
 	sink, err := policynft.New(policynft.Options{Logger: a.log})
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for policy: %w", err)
 	}
-	return &policing{loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, tenure: newTenure(a.endpoints.List())}, nil
+	return &policyLoop{loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, tenure: newTenure(a.endpoints.List())}, nil
 }
 
 // Ready is closed: nothing waits for policy but each ADD.
-func (p *policing) Ready() <-chan struct{} { return nothingAwaited }
+func (p *policyLoop) Ready() <-chan struct{} { return nothingAwaited }
 
 // Run keeps the table of policy as it should be until ctx ends, and leaves it so.
-func (p *policing) Run(ctx context.Context) error {
+func (p *policyLoop) Run(ctx context.Context) error {
 	p.repeat(ctx, func(ctx context.Context) task.Next {
 		if pods, changed := p.endpoints.set.Get(); pods.rev == p.rev { // it is not a pod that comes
 			batch(ctx, p.cluster.PolicyChanged(), changed)
@@ -80,9 +80,9 @@ func batch(ctx context.Context, changed, urgent <-chan struct{}) {
 
 // step brings the table to what it should be, and asks for another try of what
 // failed.
-func (p *policing) step(ctx context.Context) task.Next {
-	pods, changed := p.endpoints.set.Get()
-	next := task.Next{Changed: []<-chan struct{}{changed}}
+func (p *policyLoop) step(ctx context.Context) task.Next {
+	var next task.Next
+	pods := get(&p.endpoints.set, &next.Changed)
 	p.rev = pods.rev
 	program, problems := p.engine.Compile(policy.Input{
 		Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true,
@@ -110,7 +110,7 @@ func (p *policing) step(ctx context.Context) task.Next {
 // new ones by what is wanted now. No ADD is answered before. Where nothing is judged
 // there is nothing to inherit, and to look at the kernel's connections costs
 // milliseconds.
-func (p *policing) forget(pods []model.Endpoint, judged bool) error {
+func (p *policyLoop) forget(pods []model.Endpoint, judged bool) error {
 	p.due = append(p.due, p.tenure.next(pods)...)
 	if !judged {
 		p.due = nil
@@ -129,7 +129,7 @@ func (p *policing) forget(pods []model.Endpoint, judged bool) error {
 }
 
 // waiting says what an ADD waits for beside the kernel, "" for nothing.
-func (p *policing) waiting() string {
+func (p *policyLoop) waiting() string {
 	if sources := p.cluster.PolicyWaiting(); len(sources) > 0 {
 		return "network policy is not known yet: cannot read " + strings.Join(sources, ", ")
 	}
@@ -137,7 +137,7 @@ func (p *policing) waiting() string {
 }
 
 // size counts what the kernel was told last.
-func (p *policing) size() PolicySize {
+func (p *policyLoop) size() PolicySize {
 	last := p.last.Load()
 	if last == nil {
 		return PolicySize{}
@@ -150,7 +150,7 @@ func (p *policing) size() PolicySize {
 }
 
 // text is what the kernel was told last.
-func (p *policing) text() string {
+func (p *policyLoop) text() string {
 	if last := p.last.Load(); last != nil {
 		return last.String()
 	}

@@ -11,32 +11,32 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// reasonInVain is that of events of what has no effect.
-const reasonInVain = "NoEffect"
+// reasonNoEffect is that of events of what has no effect.
+const reasonNoEffect = "NoEffect"
 
-// inVain tells what pods' annotations and the network configuration ask for and
+// noEffect tells what pods' annotations and the network configuration ask for and
 // Muslin does not do: by an event of the pod when it has started, and one of the
 // node for each configuration that the runtime comes with.
-type inVain struct {
+type noEffect struct {
 	node   model.NodeName
 	events chan kube.Event
 	known  map[string]bool // of events of the node that were sent; run's alone
 }
 
-func newInVain(node model.NodeName) *inVain {
-	return &inVain{node: node, events: make(chan kube.Event, eventsWaiting), known: map[string]bool{}}
+func newNoEffect(node model.NodeName) *noEffect {
+	return &noEffect{node: node, events: make(chan kube.Event, eventsWaiting), known: map[string]bool{}}
 }
 
 // eventsOf gives the events of a pod that has just started. It is pure.
-func (v *inVain) eventsOf(namespace, pod string, info cniserver.PodInfo, config []byte) []kube.Event {
+func (v *noEffect) eventsOf(namespace, pod string, info cniserver.PodInfo, config []byte) []kube.Event {
 	var out []kube.Event
 	ref := model.Ref{Kind: "Pod", Namespace: namespace, Name: pod}
 	if text := joined(compat.Annotations("", ref, info.Annotations)); text != "" {
-		out = append(out, kube.Event{Object: ref, UID: info.UID, Type: kube.EventWarning, Reason: reasonInVain, Message: text})
+		out = append(out, kube.Event{Object: ref, UID: info.UID, Type: kube.EventWarning, Reason: reasonNoEffect, Message: text})
 	}
 	ref = model.Ref{Kind: "Node", Name: string(v.node)}
 	if text := joined(compat.CNI(ref, config)); text != "" {
-		out = append(out, kube.Event{Object: ref, UID: ref.Name, Type: kube.EventWarning, Reason: reasonInVain, Message: "CNI configuration: " + text})
+		out = append(out, kube.Event{Object: ref, UID: ref.Name, Type: kube.EventWarning, Reason: reasonNoEffect, Message: "CNI configuration: " + text})
 	}
 	return out
 }
@@ -51,7 +51,7 @@ func joined(problems []model.Problem) string {
 
 // added is cniserver's Options.Added. While the API server cannot be reached
 // events beyond the queue are dropped: a pod must not wait for them.
-func (v *inVain) added(namespace, pod string, info cniserver.PodInfo, config []byte) {
+func (v *noEffect) added(namespace, pod string, info cniserver.PodInfo, config []byte) {
 	for _, e := range v.eventsOf(namespace, pod, info, config) {
 		select {
 		case v.events <- e:
@@ -61,7 +61,7 @@ func (v *inVain) added(namespace, pod string, info cniserver.PodInfo, config []b
 }
 
 // run sends the events; one of the node is sent once.
-func (v *inVain) run(ctx context.Context, send func(context.Context, []kube.Event) []kube.Event) {
+func (v *noEffect) run(ctx context.Context, send func(context.Context, []kube.Event) []kube.Event) {
 	for {
 		var e kube.Event
 		select {

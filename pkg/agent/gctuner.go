@@ -55,11 +55,11 @@ func releasable(before, now memory) bool {
 	return calm(before, now) && now.held > now.live+memorySlack+now.live/4
 }
 
-// collector decides how often rubbish is collected. Beside a heap of a few
+// gcTuner decides how often rubbish is collected. Beside a heap of a few
 // megabytes a burst of routes would have it collected for every few megabytes
 // more, at a fifth of the CPU time that the burst takes and while the CPU is what
 // it lacks.
-type collector struct {
+type gcTuner struct {
 	mu     sync.Mutex
 	usual  int // GOGC outside bursts
 	burst  bool
@@ -67,9 +67,9 @@ type collector struct {
 	routes int  // when last told of
 }
 
-// heard notes how many routes there are. Many more or fewer than last time are
+// learned notes how many routes there are. Many more or fewer than last time are
 // the begin of a burst; it ends with the first look that has seen no more of it.
-func (c *collector) heard(routes int) {
+func (c *gcTuner) learned(routes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	moved := max(routes-c.routes, c.routes-routes)
@@ -85,8 +85,8 @@ func (c *collector) heard(routes int) {
 }
 
 // again has makeRoom called after each collection, until the burst is over.
-func (c *collector) again() {
-	runtime.AddCleanup(new([16]byte), func(c *collector) {
+func (c *gcTuner) again() {
+	runtime.AddCleanup(new([16]byte), func(c *gcTuner) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.burst {
@@ -97,7 +97,7 @@ func (c *collector) again() {
 }
 
 // makeRoom sets when to collect next. The caller holds mu.
-func (c *collector) makeRoom() {
+func (c *gcTuner) makeRoom() {
 	if c.usual >= 0 {
 		debug.SetGCPercent(roomPercent(readMemory().live, c.usual))
 	}
@@ -110,7 +110,7 @@ func roomPercent(live uint64, usual int) int {
 }
 
 // look ends a burst that goes on no more, and reports whether there was one.
-func (c *collector) look() bool {
+func (c *gcTuner) look() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	moved := c.moved
@@ -126,7 +126,7 @@ func (c *collector) look() bool {
 // release gives memory back to the kernel when a burst is over. A node's agent is
 // idle nearly all the time, and the runtime by itself keeps as much again as is in
 // use until the next collection.
-func (c *collector) release(ctx context.Context, ready func()) error {
+func (c *gcTuner) release(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()

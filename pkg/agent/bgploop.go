@@ -14,42 +14,42 @@ import (
 	"github.com/muslin-net/muslin/pkg/task"
 )
 
-// speech tells the speaker what to say and hands on what it hears. The speaker
-// is made when it starts, because it has to know whether an earlier process
-// left routes in the kernel.
-type speech struct {
+// bgpLoop gives the BGP speaker its configuration, and publishes what it receives.
+// The speaker is made when the loop starts, because it has to know whether an
+// earlier process left routes in the kernel.
+type bgpLoop struct {
 	loop
 	routes   *route.Reconciler
 	taken    *problemList // ports that others have
-	asked    task.Cell[asked]
-	unmet    task.Cell[[]model.Problem] // of what BGP is told by
+	input    task.Cell[bgpInput]
+	unmet    task.Cell[[]model.Problem] // of the input
 	pressure task.Cell[[]model.Problem] // of a route reflector
 	ready    chan struct{}
-	told     task.Cell[told]
+	applied  task.Cell[applied]
 	failure  task.Cell[string] // of the last apply, "" for none
 
-	leaving bgp.Shutdown       // owned by loop's goroutine
-	drained task.Cell[*string] // the step of a drain that all peers were told of
+	shutdown bgp.Shutdown       // owned by loop's goroutine
+	drained  task.Cell[*string] // the step of the node's drain that all peers know
 
 	refusedNow refusedCounts
 
 	severity gobgp.Severity
 }
 
-// asked is what BGP is told by.
-type asked struct {
+// bgpInput is what bgp.DesiredOn decides by.
+type bgpInput struct {
 	snapshot model.Snapshot
 	ways     bgp.Ways
 }
 
-// told is the configuration that the speaker was given, and when it last
+// applied is the configuration that the speaker was given, and when it last
 // differed from the one before.
-type told struct {
+type applied struct {
 	since  time.Time
 	config bgp.Config
 }
 
-// rib is what the speaker has heard up to a moment, which version counts.
+// rib is what the speaker has received up to a moment, which version counts.
 type rib struct {
 	version uint64
 	speaker *gobgp.Speaker // nil before it starts
@@ -69,16 +69,16 @@ func (r rib) routes() (routes []model.Learned, converged bool) {
 	return r.speaker.Learned(), converged
 }
 
-func newSpeech(a *agent) *speech {
-	return &speech{loop: a.newLoop("bgp"), routes: a.routes, taken: &a.own.bgp, ready: make(chan struct{})}
+func newBGPLoop(a *agent) *bgpLoop {
+	return &bgpLoop{loop: a.newLoop("bgp"), routes: a.routes, taken: &a.own.bgp, ready: make(chan struct{})}
 }
 
-// Ready is closed once the speaker was told something.
-func (s *speech) Ready() <-chan struct{} { return s.ready }
+// Ready is closed once the speaker has its first configuration.
+func (s *bgpLoop) Ready() <-chan struct{} { return s.ready }
 
 // Run speaks until ctx ends. It stops without a Cease, so that peers keep the
 // node's routes while it restarts (RFC 4724).
-func (s *speech) Run(ctx context.Context) error {
+func (s *bgpLoop) Run(ctx context.Context) error {
 	restarting := s.routes.Stats().Adopted > 0
 	s.log.Info("speaker starting", "restarting", restarting)
 	speaker := gobgp.New(gobgp.Options{Logger: s.severity.Of(s.log), Restarting: restarting})
@@ -92,61 +92,62 @@ func (s *speech) Run(ctx context.Context) error {
 	return <-done
 }
 
-// loops are four: one finds out what BGP is told by, one tells it, and two, once
-// it was told something, hear what comes of it and look whether all is well.
-func (s *speech) loops(ctx context.Context, speaker *gobgp.Speaker) {
+// loops are four: one gathers the input, one applies what follows from it, and two,
+// once there is a configuration, publish what is received and look for problems.
+func (s *bgpLoop) loops(ctx context.Context, speaker *gobgp.Speaker) {
 	var others sync.WaitGroup
 	defer others.Wait()
-	s.ask()
-	others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.ask() }) })
-	hear := sync.OnceFunc(func() {
+	s.gatherInput()
+	others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.gatherInput() }) })
+	receive := sync.OnceFunc(func() {
 		close(s.ready)
 		others.Go(func() {
-			task.Loop(ctx, func(context.Context) task.Next { return s.hear(speaker) }, speaker.Changed())
+			task.Loop(ctx, func(context.Context) task.Next { return s.receive(speaker) }, speaker.Changed())
 		})
 		others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.review(speaker) }) })
 	})
 	s.repeat(ctx, func(ctx context.Context) task.Next {
-		defer hear()
+		defer receive()
 		return s.apply(ctx, speaker)
 	})
 }
 
-// ask keeps what BGP is told by. Most of what changes with a pod or a link is
-// nothing to BGP.
-func (s *speech) ask() task.Next {
+// gatherInput keeps the input. Most of what changes with a pod or a link is nothing
+// to BGP.
+func (s *bgpLoop) gatherInput() task.Next {
 	in := s.in.gather()
-	s.asked.Set(asked{in.snapshot, in.lookups()})
+	s.input.Set(bgpInput{in.snapshot, in.lookups()})
 	return task.Next{Changed: in.ofBGP}
 }
 
-// hear hands on that the speaker has heard something, or was told something else.
-func (s *speech) hear(speaker *gobgp.Speaker) task.Next {
-	_, toldChanged := s.told.Get()
-	failure, failureChanged := s.failure.Get()
-	s.gate(speaker, failure)
-	s.metrics.heard(time.Now())
+// receive publishes that the speaker has received something, or has another
+// configuration.
+func (s *bgpLoop) receive(speaker *gobgp.Speaker) task.Next {
+	var next task.Next
+	get(&s.applied, &next.Changed)
+	s.gate(speaker, get(&s.failure, &next.Changed))
+	s.metrics.received(time.Now())
 	s.in.rib.Set(rib{s.in.rib.Value().version + 1, speaker})
-	return task.Next{Changed: []<-chan struct{}{toldChanged, failureChanged}}
+	return next
 }
 
 // apply hands the speaker what the cluster asks for; it asks to do so again after
 // a failure, or because another step is due.
-func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
-	asked, changed := s.asked.Get()
-	next := task.Next{Changed: []<-chan struct{}{changed}}
-	snap := asked.snapshot
-	next.After = s.leaving.Fill(&snap, s.node, time.Now())
-	config, problems := bgp.DesiredOn(snap, s.node, asked.ways)
+func (s *bgpLoop) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
+	var next task.Next
+	input := get(&s.input, &next.Changed)
+	snap := input.snapshot
+	next.After = s.shutdown.Fill(&snap, s.node, time.Now())
+	config, problems := bgp.DesiredOn(snap, s.node, input.ways)
 	s.severity.Ask(bgp.LogSeverity(snap, s.node))
 	s.unmet.Set(problems)
-	news := s.in.told.Set(&config) // there may be another way to a peer
-	// Also what it has been told before: a session that it could not make anew,
-	// for one, is made then.
+	news := s.in.config.Set(&config) // there may be another way to a peer
+	// Also the same one as before: a session that could not be made anew, for one, is
+	// made then.
 	start := time.Now()
 	err := s.hand(ctx, "bgp", func() error { return speaker.Apply(ctx, config) })
 	if news {
-		s.told.Set(told{start, config})
+		s.applied.Set(applied{start, config})
 	}
 	taken := portsTaken(s.node, config, err, s.log)
 	s.taken.set(taken)
@@ -162,9 +163,8 @@ func (s *speech) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 	return next
 }
 
-// noteDrain remembers how far a drain of the node is, now that the peers were
-// told.
-func (s *speech) noteDrain(snap model.Snapshot) {
+// noteDrain remembers how far a drain of the node is, now that the peers know.
+func (s *bgpLoop) noteDrain(snap model.Snapshot) {
 	self, ok := findNode(snap, s.node)
 	if !ok {
 		return
@@ -178,7 +178,7 @@ func (s *speech) noteDrain(snap model.Snapshot) {
 // gate passes once a first session is established, or when there is none to
 // wait for. It does not close again: a lost session is no reason to take the
 // node out of service.
-func (s *speech) gate(speaker *gobgp.Speaker, failure string) {
+func (s *bgpLoop) gate(speaker *gobgp.Speaker, failure string) {
 	if failure != "" {
 		s.gates.waitFirst(gateBGP, failure)
 		return
@@ -190,8 +190,8 @@ func (s *speech) gate(speaker *gobgp.Speaker, failure string) {
 	s.gates.waitFirst(gateBGP, "no session is established yet")
 }
 
-// hears reports whether anybody else announces a block, or a part of it, now.
-func (s *speech) hears(block netip.Prefix) bool {
+// announced reports whether anybody else announces a block, or a part of it, now.
+func (s *bgpLoop) announced(block netip.Prefix) bool {
 	routes, _ := s.in.rib.Value().routes()
 	return within(routes, block)
 }
@@ -205,13 +205,13 @@ func within(routes []model.Learned, block netip.Prefix) bool {
 	return i < len(routes) && block.Contains(routes[i].Prefix.Addr())
 }
 
-// configured is what the speaker was told last, and since when.
-func (s *speech) configured() (bgp.Config, time.Time) {
-	t := s.told.Value()
+// configured is the configuration that the speaker has, and since when.
+func (s *bgpLoop) configured() (bgp.Config, time.Time) {
+	t := s.applied.Value()
 	return t.config, t.since
 }
 
-func (s *speech) peers() []model.PeerStatus {
+func (s *bgpLoop) peers() []model.PeerStatus {
 	if speaker := s.in.rib.Value().speaker; speaker != nil {
 		return speaker.Peers()
 	}
@@ -219,7 +219,7 @@ func (s *speech) peers() []model.PeerStatus {
 }
 
 // sessions is peers without counters, for whoever looks often.
-func (s *speech) sessions() []model.PeerStatus {
+func (s *bgpLoop) sessions() []model.PeerStatus {
 	if speaker := s.in.rib.Value().speaker; speaker != nil {
 		return speaker.Sessions()
 	}

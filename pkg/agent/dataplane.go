@@ -20,23 +20,23 @@ import (
 	"github.com/muslin-net/muslin/pkg/task"
 )
 
-// sink is a room that is told the whole desired state.
+// sink is a room that gets the whole desired state.
 type sink struct {
 	name  string
 	apply func(context.Context, felix.State) error
-	// extra is set where pods of this node do without: a kernel that has no
-	// such tunnel still carries what needs none.
-	extra bool
+	// optional: its failure does not hold up the answer to an ADD. Pods of this node
+	// need no tunnel, and a kernel that has none carries what goes without.
+	optional bool
 }
 
-// plane computes the desired state of the kernel whenever something changed,
+// dataplane computes the desired state of the kernel whenever something changed,
 // and hands it to the sinks. It is the only caller of theirs, so host routes
 // and rules have one writer.
-type plane struct {
+type dataplane struct {
 	loop
 	origin    *origin
 	endpoints *endpoints
-	collector *collector
+	gc        *gcTuner
 	routes    *route.Reconciler
 	nft       *nft.Reconciler
 	tunnels   *tunnel.Reconciler
@@ -44,13 +44,13 @@ type plane struct {
 	radv      *radv.Advertiser
 	sinks     []sink
 	ready     chan struct{}
-	last      atomic.Pointer[felix.State]      // that the sinks were told
+	last      atomic.Pointer[felix.State]      // that the sinks were given
 	up        task.Cell[felix.TunnelAddresses] // those of this node whose device stands
 }
 
-func newPlane(a *agent) (*plane, error) {
-	p := &plane{
-		loop: a.newLoop("data plane"), origin: a.origin, endpoints: a.endpoints, collector: &a.collector, routes: a.routes,
+func newDataplane(a *agent) (*dataplane, error) {
+	p := &dataplane{
+		loop: a.newLoop("data plane"), origin: a.origin, endpoints: a.endpoints, gc: &a.gc, routes: a.routes,
 		ready: make(chan struct{}),
 	}
 	var err error
@@ -69,51 +69,51 @@ func newPlane(a *agent) (*plane, error) {
 	knobs := sysctl.New(sysctl.Options{Root: a.cfg.ProcSys, Logger: a.log})
 	// Forwarding, devices and rules stand before routes lead anybody here.
 	p.sinks = []sink{
-		{name: "sysctl", apply: knobs.Apply}, {name: "tunnel", apply: p.tunnels.Apply, extra: true},
-		{name: "nft", apply: p.nft.Apply}, {name: "podlink", apply: p.podLinks.Apply, extra: true},
-		{name: "route", apply: a.routes.Apply}, {name: "radv", apply: p.radv.Apply, extra: true},
+		{name: "sysctl", apply: knobs.Apply}, {name: "tunnel", apply: p.tunnels.Apply, optional: true},
+		{name: "nft", apply: p.nft.Apply}, {name: "podlink", apply: p.podLinks.Apply, optional: true},
+		{name: "route", apply: a.routes.Apply}, {name: "radv", apply: p.radv.Apply, optional: true},
 	}
 	return p, nil
 }
 
 // Ready is closed once the kernel has the first desired state.
-func (p *plane) Ready() <-chan struct{} { return p.ready }
+func (p *dataplane) Ready() <-chan struct{} { return p.ready }
 
 // Close releases the sockets.
-func (p *plane) Close() error {
+func (p *dataplane) Close() error {
 	return errors.Join(p.nft.Close(), p.tunnels.Close(), p.podLinks.Close(), p.radv.Close())
 }
 
 // Run keeps the kernel as it should be until ctx ends, and leaves it so.
-func (p *plane) Run(ctx context.Context) error {
+func (p *dataplane) Run(ctx context.Context) error {
 	p.repeat(ctx, p.step, p.routes.Changed(), p.nft.Changed(), p.tunnels.Changed(), p.podLinks.Changed(), p.radv.Changed())
 	return nil
 }
 
 // step brings the kernel from whatever it is to what it should be, and asks for
 // another try of what failed.
-func (p *plane) step(ctx context.Context) task.Next {
+func (p *dataplane) step(ctx context.Context) task.Next {
 	news := p.metrics.news.Swap(0)
 	in := p.in.gather()
 	next := task.Next{Changed: in.all}
-	learned, heard := in.rib.routes()
-	p.collector.heard(len(learned))
+	learned, converged := in.rib.routes()
+	p.gc.learned(len(learned))
 	passed, again := p.origin.pass(in.origin, learned, time.Now())
 	next = next.Within(again)
 	peers, pods := in.peers(p.node), in.pods.list
 	state, problems := felix.Desired(felix.Input{
 		Self: p.node, Snapshot: in.snapshot,
-		Learned: passed, LearnedSynced: heard,
+		Learned: passed, LearnedSynced: converged,
 		Host: in.host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: in.tunnels, PeerWays: peers.ways, Unnumbered: peers.unnumbered, Speakers: peers.pods,
+		OwnTunnels: in.tunnels, PeerWays: peers.routes, Unnumbered: peers.unnumbered, Speakers: peers.pods,
 	})
 	p.problems.set(problems)
 	p.last.Store(&state)
 	outcome := carried
 	for _, s := range p.sinks {
 		err := p.hand(ctx, s.name, func() error { return s.apply(ctx, state) })
-		outcome = max(outcome, judge(s, err, pods))
+		outcome = max(outcome, outcomeOf(s, err, pods))
 	}
 	p.metrics.carries(news, outcome < failed, time.Now())
 	if outcome < failed {
@@ -126,15 +126,15 @@ func (p *plane) step(ctx context.Context) task.Next {
 }
 
 // carries tells what the kernel has, once it has the state that in asks for.
-func (p *plane) carries(in gathered, state felix.State) {
+func (p *dataplane) carries(in gathered, state felix.State) {
 	p.up.Set(felix.ReadyTunnels(in.tunnels, in.host))
-	p.endpoints.settle(writerPlane, in.pods.rev)
+	p.endpoints.settle(writerDataplane, in.pods.rev)
 	p.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), felix.GivenInPools(in.pods.list, in.cluster.Pools)))
 	p.pass()
 }
 
-// desired is the state that the sinks were told last. It must not be changed.
-func (p *plane) desired() felix.State {
+// desired is the state that the sinks were given last. It must not be changed.
+func (p *dataplane) desired() felix.State {
 	if s := p.last.Load(); s != nil {
 		return *s
 	}
@@ -142,7 +142,7 @@ func (p *plane) desired() felix.State {
 }
 
 // podMTU is the largest packet of pods, in bytes, as last computed; 0 until then.
-func (p *plane) podMTU() int { return p.desired().MTU.Pod }
+func (p *dataplane) podMTU() int { return p.desired().MTU.Pod }
 
 // The outcomes of a step, from good to bad.
 const (
@@ -151,13 +151,13 @@ const (
 	failed         // the kernel is not known to carry this node's pods
 )
 
-// judge tells how bad an error of a sink is: one route that the kernel refuses
+// outcomeOf tells how bad an error of a sink is: one route that the kernel refuses
 // is no reason to keep pods from starting, unless it is a pod's own.
-func judge(s sink, err error, pods []model.Endpoint) int {
+func outcomeOf(s sink, err error, pods []model.Endpoint) int {
 	switch {
 	case err == nil:
 		return carried
-	case s.extra:
+	case s.optional:
 		return partial
 	}
 	refused, ok := err.(*route.Refused) //nolint:errorlint // joined with anything else it is no longer only that
@@ -175,7 +175,7 @@ func judge(s sink, err error, pods []model.Endpoint) int {
 }
 
 // pass opens the gate of what waits for the data plane, once.
-func (p *plane) pass() {
+func (p *dataplane) pass() {
 	select {
 	case <-p.ready:
 	default:

@@ -13,7 +13,7 @@ import (
 // TestWhatPodsAskForInVain: an event of each pod, and one of the node for a
 // configuration, however many pods come with it; nothing of what has an effect.
 func TestWhatPodsAskForInVain(t *testing.T) {
-	v := newInVain("n1")
+	v := newNoEffect("n1")
 	plain := []byte(`{"type": "muslin", "mtu": 1400, "ipam": {"type": "muslin-ipam"}}`)
 	calico := []byte(`{"type": "muslin", "log_level": "info", "ipam": {"type": "calico-ipam"}}`)
 	good := cniserver.PodInfo{UID: "1", Annotations: map[string]string{"cni.projectcalico.org/ipAddrs": `["10.1.2.3"]`, "cni.projectcalico.org/podIP": "10.1.2.3/32"}}
