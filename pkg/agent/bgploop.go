@@ -92,19 +92,22 @@ func (s *bgpLoop) Run(ctx context.Context) error {
 	return <-done
 }
 
-// loops are four: one gathers the input, one applies what follows from it, and two,
-// once there is a configuration, publish what is received and look for problems.
+// loops are five: one gathers the input, one applies what follows from it, and once
+// there is a configuration, one publishes what is received, one opens the gate, and
+// one looks for problems.
 func (s *bgpLoop) loops(ctx context.Context, speaker *gobgp.Speaker) {
 	var others sync.WaitGroup
 	defer others.Wait()
+	start := func(step func() task.Next, always ...<-chan struct{}) {
+		others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return step() }, always...) })
+	}
 	s.gatherInput()
-	others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.gatherInput() }) })
+	start(s.gatherInput)
 	receive := sync.OnceFunc(func() {
 		close(s.ready)
-		others.Go(func() {
-			task.Loop(ctx, func(context.Context) task.Next { return s.receive(speaker) }, speaker.Changed())
-		})
-		others.Go(func() { task.Loop(ctx, func(context.Context) task.Next { return s.review(speaker) }) })
+		start(func() task.Next { return s.receive(speaker) }, speaker.Changed())
+		start(func() task.Next { return s.pass(speaker) })
+		start(func() task.Next { return s.review(speaker) })
 	})
 	s.repeat(ctx, func(ctx context.Context) task.Next {
 		defer receive()
@@ -120,12 +123,8 @@ func (s *bgpLoop) gatherInput() task.Next {
 	return task.Next{Changed: in.ofBGP}
 }
 
-// receive publishes that the speaker has received something, or has another
-// configuration.
-func (s *bgpLoop) receive(speaker *gobgp.Speaker) task.Next {
-	var next task.Next
-	get(&s.applied, &next.Changed)
-	s.gate(speaker, get(&s.failure, &next.Changed))
+// receive publishes that the speaker has received something.
+func (s *bgpLoop) receive(speaker *gobgp.Speaker) (next task.Next) {
 	s.metrics.received(time.Now())
 	s.in.rib.Set(rib{s.in.rib.Value().version + 1, speaker})
 	return next
@@ -146,19 +145,17 @@ func (s *bgpLoop) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 	// made then.
 	start := time.Now()
 	err := s.hand(ctx, "bgp", func() error { return speaker.Apply(ctx, config) })
+	s.failure.Set(s.failing["bgp"])
 	if news {
 		s.applied.Set(applied{start, config})
 	}
 	taken := portsTaken(s.node, config, err, s.log)
 	s.taken.set(taken)
-	if err != nil {
-		s.failure.Set(err.Error())
-		return next.Within(retryAfter)
+	if err == nil {
+		s.noteDrain(snap)
 	}
-	s.failure.Set("")
-	s.noteDrain(snap)
-	if len(taken) > 0 {
-		return next.Within(retryAfter) // to see it free
+	if err != nil || len(taken) > 0 {
+		return next.Within(retryAfter) // to see a port free, for one
 	}
 	return next
 }
@@ -175,19 +172,23 @@ func (s *bgpLoop) noteDrain(snap model.Snapshot) {
 	}
 }
 
-// gate passes once a first session is established, or when there is none to
+// pass opens the gate once a first session is established, or when there is none to
 // wait for. It does not close again: a lost session is no reason to take the
 // node out of service.
-func (s *bgpLoop) gate(speaker *gobgp.Speaker, failure string) {
-	if failure != "" {
+func (s *bgpLoop) pass(speaker *gobgp.Speaker) (next task.Next) {
+	get(&s.in.rib, &next.Changed)
+	get(&s.applied, &next.Changed)
+	failure := get(&s.failure, &next.Changed)
+	up, configured := speaker.Established()
+	switch {
+	case failure != "":
 		s.gates.waitFirst(gateBGP, failure)
-		return
-	}
-	if up, configured := speaker.Established(); up > 0 || configured == 0 {
+	case up > 0 || configured == 0:
 		s.gates.pass(gateBGP)
-		return
+	default:
+		s.gates.waitFirst(gateBGP, "no session is established yet")
 	}
-	s.gates.waitFirst(gateBGP, "no session is established yet")
+	return next
 }
 
 // announced reports whether anybody else announces a block, or a part of it, now.
