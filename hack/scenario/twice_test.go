@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/muslin-net/muslin/hack/lab/kubelab"
 )
 
 // twice is what TestNeverTwice tells in chapters: the pods that run, whatever
@@ -46,7 +48,7 @@ func TestNeverTwice(t *testing.T) {
 	c.addPods(t, ctx, "first", 40)
 	tellChapters(t, ctx, []chapter{
 		{"nodes made again", c.nodesMadeAgain}, {"node cut off", c.nodeCutOff}, {"addresses swapped", c.addressesSwapped},
-		{"etcd restored", c.etcdRestored}, {"installed again", c.installedAgain},
+		{"etcd restored", c.etcdRestored}, {"etcd restored, bumped", c.etcdBumped}, {"installed again", c.installedAgain},
 	})
 }
 
@@ -163,8 +165,21 @@ func (c *twice) underPing(t *testing.T, ctx context.Context, do func(), flows ..
 }
 
 // etcdRestored: the control plane goes back to a backup that is 200 pods older,
-// while those pods run on.
+// while those pods run on. Its revisions are those of the backup, which clients have
+// seen for other data.
 func (c *twice) etcdRestored(t *testing.T, ctx context.Context) {
+	c.restoreEtcd(t, ctx, "etcd", 200, func(backup, data string) error { return os.CopyFS(data, os.DirFS(backup)) })
+}
+
+// etcdBumped: it goes back as etcdutl restores a backup with --bump-revision and
+// --mark-compacted: the data are old and their revisions are new.
+func (c *twice) etcdBumped(t *testing.T, ctx context.Context) {
+	c.restoreEtcd(t, ctx, "bump", 40, func(backup, data string) error { return kubelab.RestoreEtcd(ctx, c.Source, backup, data) })
+}
+
+// restoreEtcd makes a backup, then pods, and then puts the backup back, as restore
+// makes of it what etcd starts with.
+func (c *twice) restoreEtcd(t *testing.T, ctx context.Context, prefix string, pods int, restore func(backup, data string) error) {
 	machine := c.Topology().ControlPlane.Name
 	data := filepath.Join(c.Dir(), "machines", machine, "etcd")
 	if _, err := os.Stat(data); err != nil {
@@ -185,14 +200,14 @@ func (c *twice) etcdRestored(t *testing.T, ctx context.Context) {
 	}
 	restart(func() error { return os.CopyFS(backup, os.DirFS(data)) })
 	c.underPing(t, ctx, func() {
-		c.addPods(t, ctx, "forgotten", 200)
+		c.addPods(t, ctx, prefix+"-forgotten", pods)
 		restart(func() error {
 			if err := os.RemoveAll(filepath.Join(data, "member")); err != nil {
 				return err
 			}
-			return os.CopyFS(data, os.DirFS(backup))
+			return restore(backup, data)
 		})
-		c.addPods(t, ctx, "after-etcd", 40)
+		c.addPods(t, ctx, prefix+"-after", pods/5)
 		c.stored(t, ctx)
 	}, spared...)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/muslin-net/muslin/hack/lab/kubelab"
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
@@ -15,8 +16,20 @@ import (
 
 // TestEtcdFromABackup puts a server's data back under a running allocator. It
 // assigns at once, gives no address of a live endpoint away, and stores those
-// again that the backup does not have.
+// again that the backup does not have. The restored data have revisions that clients
+// have seen for other data, or, bumped, revisions beyond all of these.
 func TestEtcdFromABackup(t *testing.T) {
+	for name, restore := range map[string]func(backup, data string) error{
+		"copied": func(backup, data string) error { return os.CopyFS(data, os.DirFS(backup)) },
+		"bumped": func(backup, data string) error {
+			return kubelab.RestoreEtcd(t.Context(), kubetest.Root(), backup, data)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { etcdFromABackup(t, restore) })
+	}
+}
+
+func etcdFromABackup(t *testing.T, restore func(backup, data string) error) {
 	s := kubetest.Start(t)
 	s.InstallCRDs(t)
 	store, err := kubestore.New(s.Config(), kubestore.Options{})
@@ -56,7 +69,7 @@ func TestEtcdFromABackup(t *testing.T) {
 	if err := os.RemoveAll(data); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.CopyFS(data, os.DirFS(backup)); err != nil {
+	if err := restore(backup, data); err != nil {
 		t.Fatal(err)
 	}
 	s.Restart(t)
