@@ -258,7 +258,7 @@ func deleteIPAM(resource, field string) func(*chaos, context.Context, upset) err
 // keeps, and all of IPAM.
 func (c *chaos) objectsLeave(ctx context.Context, _ upset) error {
 	return c.persist(ctx, func() error {
-		for _, resource := range []string{"bgppeers", "bgpconfigurations", "clusterinformations", "ipamblocks", "blockaffinities", "ipamhandles"} {
+		for _, resource := range []string{"bgppeers", "bgpconfigurations", "clusterinformations", "kubecontrollersconfigurations", "ipamblocks", "blockaffinities", "ipamhandles"} {
 			if err := c.api.CoreV1().RESTClient().Delete().AbsPath(productAPI + resource).Do(ctx).Error(); err != nil {
 				return err
 			}
@@ -267,9 +267,16 @@ func (c *chaos) objectsLeave(ctx context.Context, _ upset) error {
 	})
 }
 
+// eagerController has it free what leaked soon.
+const eagerController = `apiVersion: projectcalico.org/v3
+kind: KubeControllersConfiguration
+metadata: {name: default}
+spec: {controllers: {node: {leakGracePeriod: 10s}}}
+`
+
 func (c *chaos) objectsReturn(ctx context.Context, _ upset) error {
 	return c.persist(ctx, func() error {
-		_, err := c.Kubectl(ctx, lightObjects+"---\n"+c.routerPeers(), "apply", "--request-timeout=20s", "-f", "-")
+		_, err := c.Kubectl(ctx, lightObjects+"---\n"+eagerController+"---\n"+c.routerPeers(), "apply", "--request-timeout=20s", "-f", "-")
 		return err
 	})
 }

@@ -221,6 +221,20 @@ func (c *chaos) allStored(ctx context.Context) error {
 	return nil
 }
 
+// nothingStored: IPAM has no address of a pod.
+func (c *chaos) nothingStored(ctx context.Context) error {
+	stored, err := c.storedPods(ctx)
+	if err != nil {
+		return err
+	}
+	for ip, pod := range stored {
+		if pod != "" {
+			return fmt.Errorf("IPAM still has %s for pod %s", ip, pod)
+		}
+	}
+	return nil
+}
+
 // allReached: every pod, and who is outside, reaches every pod.
 func (c *chaos) allReached(ctx context.Context) error {
 	const script = `for ip in "$@"; do ping -q -c 1 -W 2 $ip >/dev/null || echo $ip & done; wait`
