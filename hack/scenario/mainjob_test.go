@@ -30,6 +30,7 @@ func TestCluster(t *testing.T) {
 		{"host port", story.hostPort},
 		{"network policy", story.networkPolicy},
 		{"encapsulation", story.encapsulation},
+		{"without BGP", story.withoutBGP},
 		{"restarts", story.agentRestarts},
 		{"power", story.powerCut},
 	})
