@@ -16,6 +16,12 @@ import (
 type encapsulation struct {
 	devices []string // for IPv4 and, if it has one, for IPv6
 	set     func(*model.Pool, model.Encap)
+	byIPAM  bool // nobody speaks BGP: nodes know each other's blocks
+}
+
+func withoutBGP(e encapsulation) encapsulation {
+	e.byIPAM = true
+	return e
 }
 
 // cluster is three nodes: a and b in one subnet, c in another, and a router
@@ -121,8 +127,15 @@ func (c *cluster) view(of *node) model.Snapshot {
 		}
 		s.Nodes = append(s.Nodes, known)
 	}
-	for _, block := range of.blocks {
-		s.Blocks = append(s.Blocks, model.Block{CIDR: block, Node: of.Name, State: model.BlockConfirmed})
+	for _, n := range c.nodes {
+		for _, block := range n.blocks {
+			if n == of || c.kind.byIPAM {
+				s.Blocks = append(s.Blocks, model.Block{CIDR: block, Node: n.Name, State: model.BlockConfirmed})
+			}
+		}
+	}
+	if mesh := false; c.kind.byIPAM {
+		s.BGP, s.LentKnown = []model.BGPConfiguration{{Name: "default", MeshEnabled: &mesh}}, true
 	}
 	return s
 }
@@ -130,6 +143,9 @@ func (c *cluster) view(of *node) model.Snapshot {
 // routes are what the node learned of the others.
 func (c *cluster) routes(of *node) []model.Learned {
 	var out []model.Learned
+	if c.kind.byIPAM {
+		return nil
+	}
 	for _, n := range c.nodes {
 		for _, block := range n.blocks {
 			if n != of {
@@ -158,11 +174,15 @@ func (c *cluster) configure(n *node, config model.FelixConfiguration) {
 	c.publish()
 }
 
-// device is the one that packets between two nodes have to take.
+// device is the one that the route from one node to another's block leads over;
+// none if it has none.
 func (c *cluster) device(from, to *node, family int, mode model.Encap) string {
 	far := from.IPv4.Masked() != to.IPv4.Masked()
 	if family < len(c.kind.devices) && (mode == model.EncapAlways || mode == model.EncapCrossSubnet && far) {
 		return c.kind.devices[family]
+	}
+	if far && c.kind.byIPAM {
+		return ""
 	}
 	return "eth0"
 }

@@ -25,6 +25,10 @@ var vxlan = encapsulation{
 
 func TestVXLANChangesWithoutLoss(t *testing.T) { changeUnderTraffic(t, vxlan) }
 
+// A node that is not on the link gets no route of its own without a tunnel: the
+// default route leads to the router, which knows the blocks.
+func TestVXLANWithoutBGP(t *testing.T) { changeUnderTraffic(t, withoutBGP(vxlan)) }
+
 // TestVXLANNetworkChangesWithoutLoss changes VNI and port, then the VNI alone,
 // then both back, on one node after the other while pods and hosts talk through
 // the tunnel. No packet may be lost, and in the end the devices have their names.
