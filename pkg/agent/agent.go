@@ -156,6 +156,7 @@ func (a *agent) tasks() []task.Task {
 		task.Func("session events", a.tellSessions), // [rib] ──▶ Events
 		task.Func("node statuses", a.fillNodeStatuses),
 		task.Func("memory", a.gc.release),
+		task.Func("preflight", a.preflight), // kernel, host ──▶ problems
 	}, a.cniTasks()...)
 }
 

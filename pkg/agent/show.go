@@ -51,7 +51,7 @@ func (a *agent) view() nodeview.View {
 	own := ownOf(in.snapshot.Blocks, s.Node)
 	v := nodeview.View{
 		Node: s.Node, Version: s.Version, Waiting: s.Waiting, Peers: s.Peers,
-		Blocks: own, Others: len(in.snapshot.Blocks) - len(own), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(),
+		Blocks: own, Others: len(in.snapshot.Blocks) - len(own), Borrowed: in.snapshot.Borrowed, Problems: a.problems(), Host: in.host, Kernel: kernel.Read(), System: kernel.System("/"),
 		State: a.dataplane.desired(), Policy: a.policy.text(),
 	}
 	v.BGP, _ = a.bgp.configured()

@@ -18,10 +18,13 @@ import (
 func (t *Tool) nodeCheckSystem() *cobra.Command {
 	return &cobra.Command{
 		Use:   "checksystem [NODE...]",
-		Short: "See whether the kernels of nodes give what Muslin needs",
-		Long: `See whether the kernels of nodes give what Muslin needs: routes and nftables that
-can be read and written, the tunnel devices that the pools ask for, forwarding,
-one MTU. The exit code is 4 when something is missing.`,
+		Short: "See whether nodes give what Muslin needs, and what may interfere",
+		Long: `See whether nodes give what Muslin needs: routes and nftables that can be read and
+written, the tunnel devices that the pools ask for, forwarding, one MTU, files and
+ports of the agent, no links of another pod network, an agent that SELinux does not
+confine. The exit code is 4 when something is MISSING. LOOK is what may interfere:
+NetworkManager, systemd-networkd, a firewall that drops what is forwarded, a strict
+reverse path filter on several links.`,
 		Example:           "  muslinctl node checksystem\n  muslinctl node checksystem n1",
 		ValidArgsFunction: t.completeNodes,
 		RunE:              func(c *cobra.Command, args []string) error { return t.runCheckSystem(c.Context(), args) },
@@ -56,15 +59,18 @@ func (t *Tool) runCheckSystem(ctx context.Context, nodes []string) error {
 		}
 		return aspects(v), nil
 	}) {
-		list := append([]aspect{{"kernel", "", kernels[a.node]}}, a.said...)
+		list := append([]aspect{{name: "kernel", good: kernels[a.node]}}, a.said...)
 		if a.err != nil {
-			list = append(list, aspect{"agent", a.err.Error(), ""})
+			list = append(list, aspect{name: "agent", wrong: a.err.Error()})
 		}
 		for _, s := range list {
 			result, what := "ok", s.good
-			if s.wrong != "" {
+			switch {
+			case s.wrong != "":
 				result, what = "MISSING", s.wrong
 				bad++
+			case s.look != "":
+				result, what = "LOOK", s.look
 			}
 			rows = append(rows, []string{a.node, s.name, result, what})
 		}
@@ -94,8 +100,9 @@ func kernelVersions(ctx context.Context, client *api.Client) (map[string]string,
 	return out, nil
 }
 
-// aspect is one thing that a kernel has to give; wrong is empty when it does.
-type aspect struct{ name, wrong, good string }
+// aspect is one thing that a node has to give; wrong is empty when it does, look
+// when there is nothing to look at.
+type aspect struct{ name, wrong, good, look string }
 
 func aspects(v nodeview.View) []aspect {
 	out := []aspect{
@@ -108,6 +115,13 @@ func aspects(v nodeview.View) []aspect {
 		a := aspect{name: "tunnel " + t.Name, good: "up"}
 		if !slices.ContainsFunc(v.Kernel.Links, func(l nodeview.Link) bool { return l.Name == t.Name && l.Up }) {
 			a.wrong = "a pool asks for the device and the kernel does not have it up; is its module there?"
+		}
+		out = append(out, a)
+	}
+	for _, f := range v.Findings() {
+		a := aspect{name: f.Check, look: f.Says}
+		if f.Breaks {
+			a = aspect{name: f.Check, wrong: f.Says}
 		}
 		out = append(out, a)
 	}

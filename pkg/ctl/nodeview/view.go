@@ -34,6 +34,7 @@ type View struct {
 	Problems  []model.Problem
 	Host      model.Host // what the agent resolves next hops through
 	Kernel    Kernel
+	System    System
 }
 
 // Kernel is what the kernel has.
