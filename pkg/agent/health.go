@@ -82,9 +82,11 @@ func (s *httpServer) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.pulses.hanging()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { wellIf(w, s.gates.waiting()) })
-	mux.HandleFunc("GET /status", rootOnly(s.serveStatus))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.reg, promhttp.HandlerOpts{}))
-	s.show(mux)
+	private := http.NewServeMux()
+	private.HandleFunc("GET /status", s.serveStatus)
+	s.show(private)
+	mux.Handle("/", rootOnly(private))
 	return mux
 }
 

@@ -15,15 +15,15 @@ import (
 // muslinctl's port, and an administrator; it is no local user, no pod of the host's
 // network that runs as another user, and nobody from elsewhere, whatever address the
 // agent listens on.
-func rootOnly(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func rootOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		here, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 		if err := askedByRoot(here, r.RemoteAddr); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
-		h(w, r)
-	}
+		h.ServeHTTP(w, r)
+	})
 }
 
 func askedByRoot(here net.Addr, from string) error {

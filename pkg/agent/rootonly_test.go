@@ -20,7 +20,7 @@ func TestOnlyRootIsShown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &httptest.Server{Listener: l, Config: &http.Server{Handler: rootOnly(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") })}}
+			s := &httptest.Server{Listener: l, Config: &http.Server{Handler: rootOnly(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "secret") }))}}
 			s.Start()
 			defer s.Close()
 			host := "127.0.0.1"

