@@ -41,8 +41,13 @@ func TestEachRightIsUsed(t *testing.T) {
 	})
 	s.MustKubectl(t, cluster, "apply", "-f", "-")
 	leave(t, s)
+	for _, name := range []string{"tor", "later"} {
+		s.MustKubectl(t, "", "patch", "bgppeer", "tor", "--type=merge", "-p", `{"spec":{"password":{"secretKeyRef":{"name":"`+name+`","key":"password"}}}}`)
+		until(t, "agents may read Secret "+name, func() bool {
+			return strings.Contains(s.MustKubectl(t, "", "-n", "muslin-system", "get", "role", "muslin-passwords", "--ignore-not-found", "-o", "jsonpath={.rules}"), name)
+		})
+	}
 	agentWork(t, s, "n1")
-	s.MustKubectl(t, "", "patch", "bgppeer", "tor", "--type=merge", "-p", `{"spec":{"password":{"secretKeyRef":{"name":"later","key":"password"}}}}`)
 	controllerWorks(t, s)
 	stop()
 	for name, want := range map[string]string{"later": "yes", "tor": "no"} {
@@ -155,7 +160,7 @@ const cluster = `
 apiVersion: v1
 kind: List
 items:
-- {apiVersion: v1, kind: Secret, metadata: {name: tor, namespace: muslin-system}, stringData: {password: open}}
+- {apiVersion: v1, kind: Secret, metadata: {name: later, namespace: muslin-system}, stringData: {password: open}}
 - apiVersion: projectcalico.org/v3
   kind: IPPool
   metadata: {name: small}
@@ -462,9 +467,6 @@ func controllerWorks(t *testing.T, s *kubetest.Server) {
 	}
 	until(t, "an address of Service web", func() bool {
 		return strings.HasPrefix(s.MustKubectl(t, "", "get", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"), "10.5.0.")
-	})
-	until(t, "the Secret of another name is granted", func() bool {
-		return strings.Contains(s.MustKubectl(t, "", "-n", "muslin-system", "get", "role", "muslin-passwords", "-o", "jsonpath={.rules}"), "later")
 	})
 	until(t, "nothing is left of n3", func() bool {
 		out := s.MustKubectl(t, "", "get", "blockaffinities,ipamhandles", "-o", "name")
