@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,22 @@ const (
 	// told of beside this node's own: "Orphans" (default), those of nodes
 	// that have no external peer themselves; "All", every node's, as Calico.
 	AnnotationReExport = "muslin.io/re-export"
+	// AnnotationSource is the address that a BGPPeer's session is opened from: an
+	// address of the node, or a prefix ("10.255.0.0/24"), of which each node takes the
+	// lowest that it has. Default: the node's address.
+	AnnotationSource = "muslin.io/source-address"
+	// AnnotationConnectRetry is how long is waited between two tries to connect
+	// to a BGPPeer, 1 s to 65535 s (RFC 4271 section 8.2.1.3). Default 2 s.
+	AnnotationConnectRetry = "muslin.io/connect-retry"
+	// AnnotationConnect with the value "Passive" waits for the peer to connect;
+	// "Both" (default) connects too.
+	AnnotationConnect = "muslin.io/connect"
+	// AnnotationMultihop is the TTL of what is sent to an external BGPPeer, 1 to
+	// 255: 1 lets no router stand between. Default 255.
+	AnnotationMultihop = "muslin.io/multihop-ttl"
+	// AnnotationGracefulRestart with the value "Off" does not offer graceful
+	// restart (RFC 4724) to a BGPPeer. Default "On".
+	AnnotationGracefulRestart = "muslin.io/graceful-restart"
 	// AnnotationMaxPaths is how many next hops a learned prefix may have, 1
 	// to 64, on a BGPConfiguration. Default 16.
 	AnnotationMaxPaths = "muslin.io/max-paths"
@@ -45,6 +62,7 @@ var (
 	peerAnnotations = []string{
 		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
 		AnnotationPrefixLimit, AnnotationFamilies, AnnotationReExport,
+		AnnotationSource, AnnotationConnectRetry, AnnotationConnect, AnnotationMultihop, AnnotationGracefulRestart,
 	}
 	configAnnotations = []string{
 		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
@@ -63,6 +81,65 @@ func (b *builder) annotations(o model.BGPPeer, p *Peer) {
 	if v, ok := o.Annotations[AnnotationFamilies]; ok {
 		b.families(ref, v, p)
 	}
+	b.connection(ref, o, p)
+}
+
+// connection applies what says how a session comes to be.
+func (b *builder) connection(ref model.Ref, o model.BGPPeer, p *Peer) {
+	a := o.Annotations
+	if v, ok := a[AnnotationSource]; ok {
+		b.source(ref, v, p)
+	}
+	if d, ok := b.duration(ref, a, AnnotationConnectRetry, time.Second, 65535*time.Second); ok {
+		p.ConnectRetry = d.Round(time.Second)
+	}
+	if v, ok := b.word(ref, a, AnnotationConnect, "Both", "Passive"); ok {
+		p.Passive = p.Passive || v == "Passive"
+	}
+	if v, ok := b.word(ref, a, AnnotationGracefulRestart, "On", "Off"); ok {
+		p.NoRestart = v == "Off"
+	}
+	n, ok := b.number(ref, a, AnnotationMultihop, 1, 255)
+	switch {
+	case !ok:
+	case !p.External() || o.TTLSecurity > 0:
+		b.problem(ref, annotationField(AnnotationMultihop), "InvalidAnnotation", "it is ignored: it is for external peers, and spec.ttlSecurity sends with a TTL of 255")
+	default:
+		p.Multihop = n
+	}
+}
+
+// source finds the node's address that a session is opened from.
+func (b *builder) source(ref model.Ref, v string, p *Peer) {
+	within, err := netip.ParsePrefix(v)
+	if a, addrErr := netip.ParseAddr(v); addrErr == nil {
+		within, err = host(a), nil
+	}
+	switch {
+	case err != nil:
+		b.badAnnotation(ref, AnnotationSource, v, "want an address of the node or a prefix that holds one")
+		return
+	case FamilyOf(within.Addr()) != FamilyOf(p.Address):
+		b.badAnnotation(ref, AnnotationSource, v, "the peer's address is of the other family")
+		return
+	}
+	for _, a := range b.addrs {
+		if within.Contains(a) {
+			p.LocalAddress = a
+			return
+		}
+	}
+	b.badAnnotation(ref, AnnotationSource, v, "this node has no such address")
+}
+
+// word reads an annotation that is one of some words.
+func (b *builder) word(ref model.Ref, a map[string]string, key string, words ...string) (string, bool) {
+	v, ok := a[key]
+	if ok && !slices.Contains(words, v) {
+		b.badAnnotation(ref, key, v, "want "+strings.Join(words, " or "))
+		return "", false
+	}
+	return v, ok
 }
 
 // timers reads those annotations, also the prefix limit, that a BGPPeer and the mesh share.

@@ -128,12 +128,17 @@ type Peer struct {
 	LocalASN     model.ASN  // always set; differs from Config.ASN for localASNumber
 	LocalAddress netip.Addr // the zero value: whatever the kernel chooses
 	Passive      bool       // wait for the peer to connect
+	Multihop     int        // TTL of what is sent to an external peer, 1 to 255; 0: the default, 255
 	Password     model.Secret
 	Families     []Family // the family of Address first
 
 	HoldTime    time.Duration
 	Keepalive   time.Duration
 	RestartTime time.Duration // RFC 4724 restart time we announce
+	NoRestart   bool          // graceful restart is not offered
+	// ConnectRetry is the time between two tries to connect, RFC 4271 section 8.2.1.3;
+	// 0: the speaker's own.
+	ConnectRetry time.Duration
 
 	AllowedLocalASNs int // how often our own AS may stand in a received AS_PATH
 	TTLSecurity      int // hops, 1 to 254 (RFC 5082); 0: off

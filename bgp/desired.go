@@ -40,6 +40,7 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 		Origins:    b.origins(),
 		Paths:      b.paths(),
 	}
+	b.addrs = ways.addrs
 	c.Peers = b.peers()
 	b.ways, b.unnumbered = waysToPeers(ways, c.Peers), unnumbered(c.Peers)
 	for _, p := range c.Peers {
@@ -59,6 +60,7 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 
 // builder carries what the parts of Desired share.
 type builder struct {
+	addrs    []netip.Addr // see Ways
 	snap     model.Snapshot
 	node     model.Node
 	asn      model.ASN

@@ -257,6 +257,24 @@ var scenarios = []scenario{
 		}
 	}),
 
+	peerField("connection", func(p *model.BGPPeer) {
+		p.Annotations = map[string]string{
+			"muslin.io/connect-retry": "30s", "muslin.io/connect": "Passive", "muslin.io/multihop-ttl": "2", "muslin.io/graceful-restart": "Off",
+		}
+	}),
+	peerField("connection-default", func(p *model.BGPPeer) {
+		p.Annotations = map[string]string{"muslin.io/connect": "Both", "muslin.io/graceful-restart": "On"}
+	}),
+	peerField("connection-bad", func(p *model.BGPPeer) {
+		p.Annotations = map[string]string{
+			"muslin.io/connect-retry": "0s", "muslin.io/connect": "Active", "muslin.io/multihop-ttl": "256",
+			"muslin.io/graceful-restart": "off", "muslin.io/source-address": "lo",
+		}
+	}),
+	peerField("multihop-and-ttl-security", func(p *model.BGPPeer) {
+		p.TTLSecurity, p.Annotations = 1, map[string]string{"muslin.io/multihop-ttl": "2"}
+	}),
+
 	{"reflector", "n1", reflector},
 	{"reflector-client", "n2", reflector},
 	{"reflector-same-cluster", "n1", func(t *testing.T, s *model.Snapshot) {

@@ -154,10 +154,14 @@ func TestAsks(t *testing.T) {
 		t.Error("a mesh asks for the kernel's routes")
 	}
 	onInterfaces(&s, model.FilterRule{Interface: "eth1"})
-	if !ways().Equal(bgp.NewWays(h, pods)) {
-		t.Error("a filter in use is not seen")
+	if ways().Equal(bgp.NewWays(h, pods)) {
+		t.Error("nobody names an address to speak from, and addresses are read")
 	}
-	s.Peers[0].Filters = nil
+	s.Peers[0].Annotations = map[string]string{bgp.AnnotationSource: "10.0.1.1"}
+	if !ways().Equal(bgp.NewWays(h, pods)) {
+		t.Error("a filter in use, or an address to speak from, is not seen")
+	}
+	s.Peers[0].Filters, s.Peers[0].Annotations = nil, nil
 	if before := ways(); !before.Equal(bgp.AsksOf(s).Ways(h, nil)) {
 		t.Error("a pod matters though no peer uses a filter")
 	} else if h.Links[0].Addresses = nil; before.Equal(ways()) {
@@ -271,5 +275,35 @@ func TestWaysEqual(t *testing.T) {
 	h.Routes = h.Routes[1:]
 	if h.Routes = h.Routes[3:]; w.Equal(bgp.NewWays(h, pods)) {
 		t.Error("routes that went are not seen")
+	}
+}
+
+// TestSourceAddress: of a prefix each node takes the address that it has, also that
+// of a loopback interface; what the node has not leaves its own address in force.
+func TestSourceAddress(t *testing.T) {
+	host := model.Host{Links: []model.Link{
+		{Name: "lo", Index: 1, Addresses: []netip.Prefix{prefix("127.0.0.1/8"), prefix("10.255.0.7/32"), prefix("fd00:255::7/128")}},
+		{Name: "eth0", Index: 2, Addresses: []netip.Prefix{prefix("10.0.1.1/24"), prefix("fe80::1/64")}},
+	}}
+	for value, want := range map[string]string{
+		"10.255.0.0/24":   "10.255.0.7",
+		"10.255.0.7":      "10.255.0.7",
+		"10.254.0.0/24":   "10.0.1.1!",
+		"fd00:255::7":     "10.0.1.1!",
+		"127.0.0.1":       "10.0.1.1!",
+		"eth0":            "10.0.1.1!",
+		"169.254.0.1/200": "10.0.1.1!",
+	} {
+		s := cluster()
+		s.Peers = []model.BGPPeer{{Name: "tor", PeerIP: addr("10.0.1.254"), ASN: 65001, Annotations: map[string]string{bgp.AnnotationSource: value}}}
+		c, problems := bgp.DesiredOn(s, "n1", bgp.AsksOf(s).Ways(host, nil))
+		p, _ := c.Peer(addr("10.0.1.254"))
+		got := p.LocalAddress.String()
+		if len(problems) > 0 {
+			got += "!"
+		}
+		if got != want {
+			t.Errorf("%s: from %s, want %s; %v", value, got, want, problems)
+		}
 	}
 }

@@ -15,6 +15,7 @@ type Ways struct {
 	routes []way                 // sorted by prefix; one a prefix
 	pods   map[netip.Addr]string // addresses of this node's pods → their host interface
 	links  []Link                // those with global addresses, as the kernel numbers them
+	addrs  []netip.Addr          // every address of the node but link-local and loopback ones
 }
 
 // Asks says what of a node's Ways DesiredOn looks at for a snapshot: what it does
@@ -22,6 +23,7 @@ type Ways struct {
 type Asks struct {
 	routes bool // some filter in force names an interface
 	links  bool // some peer is outside the cluster
+	addrs  bool // some peer names the address to speak from
 }
 
 // AsksOf tells what a snapshot asks for.
@@ -29,6 +31,7 @@ func AsksOf(snap model.Snapshot) Asks {
 	return Asks{
 		routes: asksForInterfaces(snap),
 		links:  slices.ContainsFunc(snap.Peers, func(o model.BGPPeer) bool { return o.PeerIP.IsValid() }),
+		addrs:  slices.ContainsFunc(snap.Peers, func(o model.BGPPeer) bool { return o.Annotations[AnnotationSource] != "" }),
 	}
 }
 
@@ -41,7 +44,25 @@ func (a Asks) Ways(h model.Host, pods []model.Endpoint) Ways {
 	if a.links {
 		w.links = linksOf(h)
 	}
+	if a.addrs {
+		w.addrs = addrsOf(h)
+	}
 	return w
+}
+
+// addrsOf lists the addresses that a session may be opened from, also those of a
+// loopback interface.
+func addrsOf(h model.Host) []netip.Addr {
+	var out []netip.Addr
+	for _, l := range h.Links {
+		for _, p := range l.Addresses {
+			if a := p.Addr(); !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 // linksOf lists the links by which a peer may be reached directly.
@@ -78,7 +99,7 @@ type way struct {
 }
 
 // NewWays reads all that DesiredOn may look at.
-func NewWays(h model.Host, pods []model.Endpoint) Ways { return Asks{true, true}.Ways(h, pods) }
+func NewWays(h model.Host, pods []model.Endpoint) Ways { return Asks{true, true, true}.Ways(h, pods) }
 
 // routesOf reads the node's routes and pods. What BGP itself has put into the
 // kernel is not among the routes: next hops are not resolved through what was
@@ -121,7 +142,7 @@ func compareWays(x, y way) int { return x.prefix.Compare(y.prefix) }
 func (w Ways) Equal(o Ways) bool {
 	same := func(x, y way) bool { return x.prefix == y.prefix && slices.Equal(x.interfaces, y.interfaces) }
 	sameLink := func(x, y Link) bool { return x.Name == y.Name && slices.Equal(x.Nets, y.Nets) }
-	if !slices.EqualFunc(w.routes, o.routes, same) || !slices.EqualFunc(w.links, o.links, sameLink) || len(w.pods) != len(o.pods) {
+	if !slices.EqualFunc(w.routes, o.routes, same) || !slices.EqualFunc(w.links, o.links, sameLink) || !slices.Equal(w.addrs, o.addrs) || len(w.pods) != len(o.pods) {
 		return false
 	}
 	for a, name := range w.pods {
@@ -142,7 +163,8 @@ func (w Ways) through(addr, gateway netip.Addr) Ways {
 	routes := slices.DeleteFunc(slices.Clone(w.routes), func(x way) bool { return x.prefix == p })
 	routes = append(routes, way{p, w.longestFirst()[i].interfaces})
 	slices.SortFunc(routes, compareWays)
-	return Ways{routes, w.pods, w.links}
+	w.routes = routes
+	return w
 }
 
 func (w Ways) longestFirst() []way {

@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
@@ -68,6 +69,21 @@ var fields = []field{
 		}},
 	{name: "hold-time", change: peer(func(p *model.BGPPeer) { p.Annotations = map[string]string{"muslin.io/hold-time": "33s"} }),
 		at: []string{own}, session: []string{"/33"}},
+	{name: "graceful-restart-off", bird: "graceful restart on;", change: peer(annotated("muslin.io/graceful-restart", "Off")), at: []string{own},
+		extra: func(t *testing.T, _ *process, bird *bgptest.BIRD) {
+			_, neighbor, _ := strings.Cut(bird.Protocol("node"), "Neighbor capabilities")
+			if strings.Contains(neighbor, "Graceful restart") {
+				t.Errorf("graceful restart is offered:\n%s", neighbor)
+			}
+		}},
+	{name: "multihop-ttl", change: peer(annotated("muslin.io/multihop-ttl", "3")), at: []string{own}},
+	{name: "passive", change: peer(annotated("muslin.io/connect", "Passive")), at: []string{own},
+		extra: func(t *testing.T, s *process, _ *bgptest.BIRD) {
+			if bad := bgptest.Contains(func() string { return s.host.Run("ss -tnH state established") }, "10.9.0.1:179")(); bad != "" {
+				t.Errorf("it was the node that connected: %s", bad)
+			}
+		}},
+	{name: "connect-retry", change: peer(annotated("muslin.io/connect-retry", "1s")), at: []string{own}},
 	{name: "ttlSecurity", bird: "ttl security on; multihop 1;", change: peer(func(p *model.BGPPeer) { p.TTLSecurity = 1 }), at: []string{own}},
 	{name: "sourceAddress-None", change: peer(func(p *model.BGPPeer) { p.SourceAddress = "None" }), at: []string{own, "BGP.next_hop: 10.9.0.1"}},
 	{name: "numAllowedLocalASNumbers", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(64512); };",

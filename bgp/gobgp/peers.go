@@ -1,6 +1,7 @@
 package gobgp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -79,7 +80,9 @@ type identityKey struct {
 	password       model.Secret
 	families       string
 	restart        time.Duration
+	noRestart      bool
 	allowed, hops  int
+	multihop       int
 	client         bool
 	cluster        netip.Addr
 }
@@ -88,6 +91,7 @@ func identity(p bgp.Peer) identityKey {
 	return identityKey{
 		address: p.Address, local: p.LocalAddress, port: p.Port, asn: p.ASN, localASN: p.LocalASN,
 		passive: p.Passive, password: p.Password, families: fmt.Sprint(p.Families), restart: p.RestartTime,
+		noRestart: p.NoRestart, multihop: p.Multihop,
 		allowed: p.AllowedLocalASNs, hops: p.TTLSecurity, client: p.ReflectorClient, cluster: p.ClusterID,
 	}
 }
@@ -96,12 +100,13 @@ func identity(p bgp.Peer) identityKey {
 // next session on, since it is agreed on when a session opens.
 type settingsKey struct {
 	hold, keepalive time.Duration
+	retry           time.Duration
 	limit           int
 	bfd             bgp.BFD
 }
 
 func settings(p bgp.Peer) settingsKey {
-	k := settingsKey{hold: p.HoldTime, keepalive: p.Keepalive, limit: p.PrefixLimit}
+	k := settingsKey{hold: p.HoldTime, keepalive: p.Keepalive, retry: p.ConnectRetry, limit: p.PrefixLimit}
 	if p.BFD != nil {
 		k.bfd = *p.BFD
 	}
@@ -226,15 +231,15 @@ func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
 			Description:     p.Object.String(),
 		},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			ConnectRetry:           connectRetry,
+			ConnectRetry:           cmp.Or(seconds(p.ConnectRetry), connectRetry),
 			HoldTime:               seconds(p.HoldTime),
 			KeepaliveInterval:      max(seconds(p.Keepalive), 1),
-			IdleHoldTimeAfterReset: connectRetry,
+			IdleHoldTimeAfterReset: cmp.Or(seconds(p.ConnectRetry), connectRetry),
 		}},
 		Transport: &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(p.Port)},
 		GracefulRestart: &api.GracefulRestart{
-			Enabled: true, RestartTime: uint32(seconds(p.RestartTime)),
-			DeferralTime: uint32(seconds(deferral)), LocalRestarting: restarting,
+			Enabled: !p.NoRestart, RestartTime: uint32(seconds(p.RestartTime)),
+			DeferralTime: uint32(seconds(deferral)), LocalRestarting: restarting && !p.NoRestart,
 		},
 	}
 	if p.LocalAddress.IsValid() {
@@ -244,7 +249,7 @@ func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
 	case p.TTLSecurity > 0:
 		out.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: uint32(256 - p.TTLSecurity)}
 	case p.External():
-		out.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: 255}
+		out.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(cmp.Or(p.Multihop, 255))}
 	}
 	if p.ReflectorClient {
 		out.RouteReflector = &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: p.ClusterID.String()}
@@ -257,15 +262,15 @@ func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
 		}
 	}
 	for _, f := range p.Families {
-		out.AfiSafis = append(out.AfiSafis, apiFamilyConfig(f, p.PrefixLimit))
+		out.AfiSafis = append(out.AfiSafis, apiFamilyConfig(f, p.PrefixLimit, !p.NoRestart))
 	}
 	return out
 }
 
-func apiFamilyConfig(f bgp.Family, limit int) *api.AfiSafi {
+func apiFamilyConfig(f bgp.Family, limit int, restart bool) *api.AfiSafi {
 	a := &api.AfiSafi{
 		Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
-		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
+		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart}},
 	}
 	if limit > 0 {
 		a.PrefixLimits = &api.PrefixLimit{Family: apiFamily(f), MaxPrefixes: uint32(limit)}
