@@ -33,7 +33,7 @@ func TestWhatIsSpoken(t *testing.T) {
 	}
 	s := spoken{c}
 	tellChapters(t, ctx, []chapter{
-		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"interface", s.interfaces}, {"bad input", s.badInput}, {"events", s.events}, {"drain", s.drain},
+		{"services", s.services}, {"node status", s.nodeStatus}, {"origin", s.origin}, {"interface", s.interfaces}, {"bad input", s.badInput}, {"balanced", s.balanced}, {"events", s.events}, {"drain", s.drain},
 	})
 }
 

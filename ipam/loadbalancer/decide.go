@@ -117,12 +117,29 @@ func (d *decider) readServices() {
 		if !w.named && !d.anyPool() && len(d.mine[w.handle]) == 0 {
 			continue // nobody meant Services to get addresses from here
 		}
+		if !w.named && len(d.mine[w.handle]) == 0 && d.elsewhere(s) {
+			d.tell(w, "status.loadBalancer", reasonElsewhere,
+				"what it has is of no IPPool for Services and is left to whoever gave it; name a pool, an address or loadBalancerClass %s to have one from here", Class)
+			continue
+		}
 		d.wishes = append(d.wishes, w)
 		d.out.Problems = append(d.out.Problems, problems...)
 	}
 	slices.SortStableFunc(d.wishes, func(a, b *wish) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+}
+
+// elsewhere reports whether a Service has its address from somebody else, by its
+// status: one of no pool, or the name of a host. It is noted as theirs.
+func (d *decider) elsewhere(s *model.BalancedService) bool {
+	if len(s.Addrs) == 0 && !s.Others || slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return d.poolOf(a) != nil }) {
+		return false
+	}
+	for _, a := range s.Addrs {
+		d.others[a] = true
+	}
+	return true
 }
 
 // anyPool reports whether a pool is meant for Services at all.

@@ -382,7 +382,8 @@ var stories = []struct {
 		{put(service("a", func(s *model.BalancedService) { s.UID = "another" })), "a 10.9.0.1"},
 	}},
 	{"adopted from the status", nil, []act{
-		{put(service("a"), service("b", status("10.9.0.0")), service("c", status("192.0.2.9"))), "a 10.9.0.1; b 10.9.0.0; c 10.9.0.2"},
+		{put(service("a"), service("b", status("10.9.0.0")), service("c", status("192.0.2.9"))), "a 10.9.0.1; b 10.9.0.0; c 192.0.2.9; ! c status.loadBalancer ServedElsewhere"},
+		{put(service("c", class(loadbalancer.Class))), "a 10.9.0.1; b 10.9.0.0; c 10.9.0.2"},
 	}},
 	{"adopted, shared as before", nil, []act{
 		{put(service("a", key("k", 80), status("10.9.0.6")), service("b", key("k", 443), status("10.9.0.6"))), "a 10.9.0.6; b 10.9.0.6"},

@@ -32,9 +32,10 @@ const (
 
 // Reasons of problems that are none of ipam's codes.
 const (
-	reasonInvalid  = "InvalidValue"
-	reasonConflict = "ConflictingRequests"
-	reasonPoolGone = "PoolGone"
+	reasonInvalid   = "InvalidValue"
+	reasonConflict  = "ConflictingRequests"
+	reasonPoolGone  = "PoolGone"
+	reasonElsewhere = "ServedElsewhere"
 )
 
 // Handle is the handle of a Service's addresses, as Calico makes it: "lb-" and the
