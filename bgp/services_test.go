@@ -51,3 +51,27 @@ func TestServiceEndpoints(t *testing.T) {
 		}
 	}
 }
+
+// TestAddressesOfPools: an address out of a pool for Services is announced like any
+// other, where the ranges of load balancers have it, and not without them; the pool
+// itself is nothing that pods' rules speak of.
+func TestAddressesOfPools(t *testing.T) {
+	here := model.Endpoints{Here: true, Anywhere: true}
+	for ranges, want := range map[string]string{"": "", "203.0.113.0/24": "203.0.113.0/24 203.0.113.5/32", "203.0.113.5/32": "203.0.113.5/32", "198.51.100.0/24": "198.51.100.0/24"} {
+		s := cluster()
+		s.Blocks = nil
+		s.Pools = append(s.Pools, model.Pool{Name: "lb", CIDR: prefix("203.0.113.0/24"), BlockSize: 28, AllowedUses: []string{"LoadBalancer"}})
+		if ranges != "" {
+			s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix(ranges)}
+		}
+		s.Services = []model.Service{{Name: "web", LocalTraffic: true, LoadBalancerIPs: addrs("203.0.113.5"), IPv4: here}}
+		c, problems := bgp.Desired(s, "n1")
+		var got []string
+		for _, p := range c.Paths {
+			got = append(got, p.Prefix.String())
+		}
+		if g := strings.Join(got, " "); g != want || len(problems) > 0 {
+			t.Errorf("with %q: %q, want %q; %v", ranges, g, want, problems)
+		}
+	}
+}

@@ -437,7 +437,7 @@ func until(t *testing.T, what string, is func() bool) {
 func control(t *testing.T, s *kubetest.Server) (stop func()) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-controller", "n1")
-	c, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ type state struct {
 func changes(s state, now time.Time) (out []change, notTrue int) {
 	verdicts := validate.Pools(s.pools)
 	byObject := map[model.Ref][]model.Problem{}
-	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), validate.Policies(s.policies)) {
+	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), validate.Policies(s.policies), unannounced(s)) {
 		byObject[p.Object] = append(byObject[p.Object], p)
 	}
 	for _, o := range s.objects {
@@ -59,6 +60,29 @@ func changes(s state, now time.Time) (out []change, notTrue int) {
 		}
 	}
 	return out, notTrue
+}
+
+// unannounced names the pools for Services that BGP tells nobody of: they work, and
+// do not do what they are for.
+func unannounced(s state) []model.Problem {
+	var ranges []netip.Prefix
+	for _, c := range s.snapshot.BGP {
+		if c.Name == "default" {
+			ranges = c.ServiceLoadBalancers
+		}
+	}
+	var out []model.Problem
+	for i := range s.pools {
+		p := &s.pools[i].Pool
+		if !p.LoadBalancerOnly() || slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Bits() <= p.CIDR.Bits() && r.Contains(p.CIDR.Addr()) }) {
+			continue
+		}
+		out = append(out, model.Problem{
+			Object: model.Ref{Kind: "IPPool", Name: p.Name}, Field: "spec.cidr", Reason: compat.ReasonUnsupported,
+			Message: "no router hears of its addresses: spec.serviceLoadBalancerIPs of BGPConfiguration default does not have " + p.CIDR.String(),
+		})
+	}
+	return out
 }
 
 // allocatable is the condition of a pool. A pool that could not be read has no

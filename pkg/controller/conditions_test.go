@@ -35,19 +35,26 @@ func TestChanges(t *testing.T) {
 	pool := func(name, cidr string) validate.Pool {
 		return validate.Pool{Pool: model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr)}}
 	}
+	balanced := pool("a", "10.9.0.0/24")
+	balanced.AllowedUses = []string{"LoadBalancer"}
 	poolBad := model.Problem{Object: model.Ref{Kind: "IPPool", Name: "a"}, Field: "spec.nodeSelector", Reason: "InvalidValue", Message: "is no selector"}
 	for name, c := range map[string]struct {
 		s       state
 		want    []metav1.Condition // of the only change; nil: no change
 		notTrue int
 	}{
-		"new and good":        {state{objects: []kube.Reported{reported("BGPPeer", "p")}}, []metav1.Condition{condition("Accepted", "True", "Accepted", "in force", now)}, 0},
-		"nothing new":         {state{objects: []kube.Reported{reported("BGPPeer", "p", inForce)}}, nil, 0},
-		"foreign ones stay":   {state{objects: []kube.Reported{reported("BGPPeer", "p", foreign)}}, []metav1.Condition{foreign, condition("Accepted", "True", "Accepted", "in force", now)}, 0},
-		"goes bad":            {state{objects: []kube.Reported{reported("BGPPeer", "p", inForce)}, problems: []model.Problem{bad}}, []metav1.Condition{condition("Accepted", "False", "InvalidValue", "spec.nodeSelector: is no selector", now)}, 1},
-		"bad in another way":  {state{objects: []kube.Reported{reported("BGPPeer", "p", condition("Accepted", "False", "Conflict", "x", then.Time))}, problems: []model.Problem{bad, bad}}, []metav1.Condition{condition("Accepted", "False", "InvalidValue", "spec.nodeSelector: is no selector; spec.nodeSelector: is no selector", then.Time)}, 1},
-		"problem of a name":   {state{objects: []kube.Reported{reported("BGPPeer", "p")}, snapshot: model.Snapshot{Peers: []model.BGPPeer{{Name: "p", Node: "n9"}}}}, []metav1.Condition{condition("Accepted", "False", "UnknownName", "spec.node: there is no node n9", now)}, 1},
-		"pool":                {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{pool("a", "10.0.0.0/16")}}, []metav1.Condition{condition("Allocatable", "True", "OK", "addresses are taken from this pool", now)}, 0},
+		"new and good":       {state{objects: []kube.Reported{reported("BGPPeer", "p")}}, []metav1.Condition{condition("Accepted", "True", "Accepted", "in force", now)}, 0},
+		"nothing new":        {state{objects: []kube.Reported{reported("BGPPeer", "p", inForce)}}, nil, 0},
+		"foreign ones stay":  {state{objects: []kube.Reported{reported("BGPPeer", "p", foreign)}}, []metav1.Condition{foreign, condition("Accepted", "True", "Accepted", "in force", now)}, 0},
+		"goes bad":           {state{objects: []kube.Reported{reported("BGPPeer", "p", inForce)}, problems: []model.Problem{bad}}, []metav1.Condition{condition("Accepted", "False", "InvalidValue", "spec.nodeSelector: is no selector", now)}, 1},
+		"bad in another way": {state{objects: []kube.Reported{reported("BGPPeer", "p", condition("Accepted", "False", "Conflict", "x", then.Time))}, problems: []model.Problem{bad, bad}}, []metav1.Condition{condition("Accepted", "False", "InvalidValue", "spec.nodeSelector: is no selector; spec.nodeSelector: is no selector", then.Time)}, 1},
+		"problem of a name":  {state{objects: []kube.Reported{reported("BGPPeer", "p")}, snapshot: model.Snapshot{Peers: []model.BGPPeer{{Name: "p", Node: "n9"}}}}, []metav1.Condition{condition("Accepted", "False", "UnknownName", "spec.node: there is no node n9", now)}, 1},
+		"pool":               {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{pool("a", "10.0.0.0/16")}}, []metav1.Condition{condition("Allocatable", "True", "OK", "addresses are taken from this pool", now)}, 0},
+		"pool for Services": {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{balanced}}, []metav1.Condition{condition("Allocatable", "True", "OK",
+			"addresses are given to Services of type LoadBalancer, to no pod; spec.cidr: no router hears of its addresses: spec.serviceLoadBalancerIPs of BGPConfiguration default does not have 10.9.0.0/24", now)}, 0},
+		"pool for Services that is announced": {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{balanced},
+			snapshot: model.Snapshot{BGP: []model.BGPConfiguration{{Name: "default", ServiceLoadBalancers: []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}}}}},
+			[]metav1.Condition{condition("Allocatable", "True", "OK", "addresses are given to Services of type LoadBalancer, to no pod", now)}, 0},
 		"pool, bad selector":  {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{pool("a", "10.0.0.0/16")}, problems: []model.Problem{poolBad}}, []metav1.Condition{condition("Allocatable", "False", "InvalidValue", "spec.nodeSelector: is no selector", now)}, 1},
 		"pool, in vain":       {state{objects: []kube.Reported{reported("IPPool", "a")}, pools: []validate.Pool{pool("a", "10.0.0.0/16")}, problems: []model.Problem{{Object: poolBad.Object, Field: "spec.ipip", Reason: "Unsupported", Message: "has no effect"}}}, []metav1.Condition{condition("Allocatable", "True", "OK", "addresses are taken from this pool; spec.ipip: has no effect", now)}, 0},
 		"pool without a CIDR": {state{objects: []kube.Reported{reported("IPPool", "a")}, problems: []model.Problem{{Object: poolBad.Object, Reason: "InvalidValue", Message: "cannot be read"}}}, []metav1.Condition{condition("Allocatable", "False", "InvalidValue", "cannot be read", now)}, 1},
