@@ -70,19 +70,26 @@ func (s Set) has(at AddrPort) bool {
 // Selecting gives the policies that select a pod, in any direction, in the order
 // in which they are looked at. None are given for a pod that is not known.
 func Selecting(in Input, namespace, name string) []model.Policy {
+	return Selections(in)(namespace, name)
+}
+
+// Selections is Selecting for many pods.
+func Selections(in Input) func(namespace, name string) []model.Policy {
 	w := newWorld(in)
 	w.update(in.View.Pods, in.Endpoints)
-	pod := w.byKey[podKey{namespace, name}]
-	if pod == nil || pod.group == nil {
-		return nil
-	}
-	var out []model.Policy
-	for _, t := range w.tiers {
-		for _, p := range t.policies {
-			if p.selects(pod.group) {
-				out = append(out, *p.Policy)
+	return func(namespace, name string) []model.Policy {
+		pod := w.byKey[podKey{namespace, name}]
+		if pod == nil || pod.group == nil {
+			return nil
+		}
+		var out []model.Policy
+		for _, t := range w.tiers {
+			for _, p := range t.policies {
+				if p.selects(pod.group) {
+					out = append(out, *p.Policy)
+				}
 			}
 		}
+		return out
 	}
-	return out
 }

@@ -119,7 +119,7 @@ func (d *Denied) parse4(b []byte) error {
 	if length < 20 || len(b) < length {
 		return errShort
 	}
-	offset := binary.BigEndian.Uint16(b[6:])&0x1fff
+	offset := binary.BigEndian.Uint16(b[6:]) & 0x1fff
 	d.Protocol = b[9]
 	d.ends(netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:])), b[length:], offset == 0)
 	return nil

@@ -3,6 +3,7 @@ package policynft
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -85,6 +86,18 @@ func TestForget(t *testing.T) {
 		"to the pod, a service": opened(one.ns, tcp, at(netip.MustParseAddr("10.96.0.1"), 80)),
 	}
 	others := opened(one.ns, tcp, at(two.addrs[0], 80))
+	flows, err := n.sink.Flows(map[netip.Addr]bool{pod.addrs[0]: true, pod.addrs[1]: true}, 1000)
+	told := map[string]int{}
+	for _, f := range flows {
+		told[fmt.Sprint(f.Protocol, " ", f.Source.Addr(), " to ", f.Destination)]++
+	}
+	want := map[string]int{
+		fmt.Sprint(6, " ", one.addrs[0], " to ", at(pod.addrs[0], 80)): 2, // one by the service
+		fmt.Sprint(6, " ", one.addrs[1], " to ", at(pod.addrs[1], 80)): 1,
+	}
+	if err != nil || !maps.Equal(told, want) {
+		t.Errorf("connections of the pod: %v, want %v: %v", told, want, err)
+	}
 	opened(pod.ns, udp, at(two.addrs[0], 80))
 	opened(pod.ns, udp, at(two.addrs[1], 80))
 	shut := program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0", Egress: "e-0"}, "cali1": {}, "cali2": {}}, nil, chain("i-0"), chain("e-0"))

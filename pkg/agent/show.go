@@ -14,6 +14,7 @@ import (
 //
 //	GET /show              the desired state, the RIB, and what the kernel has
 //	GET /show/denied       the packets that network policy denied, the last ones first
+//	GET /show/flows        the connections of pods that the kernel tracks
 //	GET /show/path?to=IP   the kernel's way to an address, and two echoes there,
 //	                       the second of size= bytes, the pods' MTU by default
 //
@@ -21,6 +22,7 @@ import (
 func (a *agent) handleShow(mux *http.ServeMux) {
 	mux.HandleFunc("GET /show", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.view()) })
 	mux.HandleFunc("GET /show/denied", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.policy.denied.get()) })
+	mux.HandleFunc("GET /show/flows", func(w http.ResponseWriter, _ *http.Request) { a.answer(w, a.flows()) })
 	mux.HandleFunc("GET /show/path", func(w http.ResponseWriter, r *http.Request) {
 		to, err := netip.ParseAddr(r.URL.Query().Get("to"))
 		if err != nil {
@@ -40,6 +42,39 @@ func (a *agent) answer(w http.ResponseWriter, v any) {
 	if err := json.NewEncoder(w).Encode(v); err != nil {
 		a.log.Debug("write view", "error", err)
 	}
+}
+
+// mostFlows is how many connections of each IP version are told of.
+const mostFlows = 20000
+
+// flows are the connections of this node's pods; those that differ in nothing but the
+// source port are one.
+func (a *agent) flows() []nodeview.Flow {
+	of := map[netip.Addr]bool{}
+	for _, e := range a.endpoints.List() {
+		for _, addr := range e.Addresses {
+			of[addr] = true
+		}
+	}
+	list, err := a.policy.sink.Flows(of, mostFlows)
+	if err != nil {
+		a.log.Debug("list connections", "error", err)
+	}
+	seen := map[nodeview.Flow]bool{}
+	out := []nodeview.Flow{}
+	for _, f := range list {
+		flow := nodeview.Flow{
+			Source: f.Source.Addr(), Destination: f.Destination.Addr(), Protocol: f.Protocol, SourcePort: f.Source.Port(), Port: f.Destination.Port(),
+			ICMPType: f.ICMPType, ICMPCode: f.ICMPCode,
+		}
+		key := flow
+		key.SourcePort = 0
+		if !seen[key] {
+			seen[key] = true
+			out = append(out, flow)
+		}
+	}
+	return out
 }
 
 // view is what the loops were told last and what they hear now. Looking changes

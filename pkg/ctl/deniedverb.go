@@ -155,7 +155,7 @@ func (t *Tool) printDenied(list []denied, format string) error {
 	for _, d := range list {
 		row := []string{
 			when(d.Last), strconv.Itoa(d.Count), cmp.Or(d.From, d.Source.String()), cmp.Or(d.To, d.Destination.String()),
-			portText(d.Denied), d.Direction, d.By,
+			d.Service(), d.Direction, d.By,
 		}
 		if format == "wide" {
 			row = append(row, d.Node, when(d.First), d.Source.String()+" to "+d.Destination.String())
@@ -166,15 +166,3 @@ func (t *Tool) printDenied(list []denied, format string) error {
 }
 
 func when(t time.Time) string { return t.Local().Format(time.DateTime) }
-
-// portText gives "80/tcp", or the protocol alone.
-func portText(d nodeview.Denied) string {
-	name := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}[d.Protocol]
-	if name == "" {
-		name = "protocol " + strconv.Itoa(int(d.Protocol))
-	}
-	if d.Port == 0 {
-		return name
-	}
-	return strconv.Itoa(int(d.Port)) + "/" + name
-}

@@ -36,7 +36,7 @@ type explainer struct {
 // explainer reads what every answer needs; v has the pods and nodes.
 func (s *surveyor) explainer(ctx context.Context, v *ipamview.Survey) (*explainer, error) {
 	e := &explainer{surveyor: s, survey: v, said: map[model.NodeName]func() (*nodeview.View, string){}, heard: map[model.NodeName]func() map[netip.Addr]explain.Answer{}}
-	e.policy = sync.OnceValues(func() (world.Policy, error) { return world.ReadPolicy(ctx, s.client.Config) })
+	e.policy = sync.OnceValues(func() (world.Policy, error) { return world.ReadPolicy(ctx, s.client.Config, false) })
 	var err error
 	if e.agents, err = agentview.Agents(ctx, s.client); err != nil {
 		return nil, err

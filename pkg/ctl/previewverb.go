@@ -17,6 +17,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/ctl/preview"
 	"github.com/muslin-net/muslin/pkg/ctl/world"
+	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -25,30 +26,52 @@ func (t *Tool) preview() *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "preview -f CHANGE",
-		Short: "Say what objects would do to BGP before they are applied",
+		Short: "Say what objects would do to BGP and to network policy before they are applied",
 		Long: `Run the agents' own decision over the cluster as it is and as it would be after
 apply, and show the difference: sessions that come, go or are reset, prefixes
 that each peer gains and loses, nodes whose way to the pods of a block changes,
 new problems. A Node is previewed like any other object.
 
 What routers do among themselves is not known: they are taken to pass on to each
-other and to the nodes whatever a node announces to one of them.`,
-		Example: "  muslinctl preview -f peers.yaml\n  muslinctl get bgpconfig default -o yaml | sed s/64512/64600/ | muslinctl preview -f -",
+other and to the nodes whatever a node announces to one of them.
+
+Of policies, of Kubernetes' and Calico's APIs, tiers and network sets it says which
+pods become isolated, open again or get other rules, for each direction, and which of
+the connections that the nodes' kernels track would be refused if they were opened anew:
+established ones go on. Of what was denied not long ago it says what would be allowed.
+A staged policy is previewed as what it stands for; nothing enforces it.`,
+		Example: "  muslinctl preview -f policies.yaml\n  muslinctl preview -f peers.yaml\n  muslinctl get bgpconfig default -o yaml | sed s/64512/64600/ | muslinctl preview -f -",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			docs, err := t.read(f)
+			docs, policies, err := t.readPreviewed(f)
 			if err != nil {
 				return err
 			}
 			if err := checkAll(docs); err != nil {
 				return err
 			}
-			return t.runPreview(c.Context(), docs, format)
+			return t.runPreviews(c.Context(), docs, policies, format)
 		},
 	}
 	f.bind(c)
 	c.Flags().StringVarP(&format, "output", "o", "", "json")
 	return c
+}
+
+// runPreviews previews what there is, BGP first.
+func (t *Tool) runPreviews(ctx context.Context, docs []input.Document, policies []netpol.Object, format string) error {
+	if len(docs) > 0 {
+		if len(policies) > 0 && format == "json" {
+			return api.Usagef("-o json: policies are previewed apart from other objects")
+		}
+		if err := t.runPreview(ctx, docs, format); err != nil {
+			return err
+		}
+	}
+	if len(policies) == 0 {
+		return nil
+	}
+	return t.runPreviewPolicy(ctx, policies, format)
 }
 
 func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format string) error {

@@ -44,6 +44,8 @@ type Options struct {
 	// Policy asks for network policies and, with a Node or PolicyPeers, for the pods
 	// and service accounts that they speak of; PolicyView has them.
 	Policy, PolicyPeers bool
+	// PolicyAll has all that any policy could speak of read, whether or not one does.
+	PolicyAll bool
 	// Balanced asks for every Service, for LoadBalancer IPAM; only without a Node.
 	Balanced bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
@@ -184,6 +186,7 @@ func (c *Cluster) addSources(o Options) {
 		c.all.init(c, o.AllBlocksWhile)
 	}
 	if o.Policy {
+		c.policies.all = o.PolicyAll
 		c.policies.init(c, o.Node != "" || o.PolicyPeers)
 	}
 }

@@ -155,3 +155,40 @@ func TestObjectsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// PolicyAll reads what a policy could speak of although there is none.
+func TestPolicyAll(t *testing.T) {
+	objects, err := kube.ReadObjects([]byte(`
+{apiVersion: v1, kind: Namespace, metadata: {name: default}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: lone, namespace: default}, spec: {nodeName: n2}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: lone, namespace: default, labels: {trust: none}}}
+---
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: lone, namespace: default, labels: {kubernetes.io/service-name: lone}}, addressType: IPv4, endpoints: [{addresses: [10.244.9.9]}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := func(all bool) model.PolicyView {
+		for {
+			c, err := kube.From(objects, kube.Options{Policy: true, PolicyPeers: true, PolicyAll: all})
+			if err != nil {
+				t.Fatal(err)
+			}
+			missing := c.Missing()
+			if len(missing) == 0 {
+				return c.PolicyView()
+			}
+			for _, l := range missing {
+				objects[l.Path] = nil
+			}
+		}
+	}
+	if v := view(false); !v.Synced || len(v.Pods)+len(v.ServiceAccounts)+len(v.Services) > 0 {
+		t.Errorf("without: %+v", v)
+	}
+	if v := view(true); !v.Synced || len(v.Pods) != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services["default/lone"]) != 1 {
+		t.Errorf("with: %+v", v)
+	}
+}

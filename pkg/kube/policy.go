@@ -28,6 +28,7 @@ type policies struct {
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
+	all         bool     // Options.PolicyAll
 	needCluster *demand
 	needPods    *demand // nil without peers
 	needAccount *demand
@@ -184,6 +185,9 @@ func (p *policies) nodes(c *Cluster) []model.PolicyNode {
 
 // ask reports whether there is such a policy. The caller holds mu.
 func (p *policies) ask(such func(knownPolicy) bool) bool {
+	if p.all {
+		return true
+	}
 	for _, of := range p.of {
 		for _, r := range of.rows {
 			if r.ok && such(r.value) {
@@ -204,11 +208,11 @@ func (p *policies) services() map[string][]model.ServiceEndpoint {
 			}
 		}
 	}
-	if len(out) == 0 {
+	if len(out) == 0 && !p.all {
 		return out
 	}
 	for _, r := range p.slices.rows {
-		if list, named := out[r.value.service]; named {
+		if list, named := out[r.value.service]; named || p.all {
 			out[r.value.service] = append(list, r.value.by...)
 		}
 	}

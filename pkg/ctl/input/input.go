@@ -52,6 +52,17 @@ func ReadAny(paths []string, deep bool, stdin io.Reader) ([]Document, error) {
 	})
 }
 
+// Known gives documents of ReadAny their kind, as Read does.
+func Known(docs []Document) ([]Document, error) {
+	var out []Document
+	var errs []error
+	for _, d := range docs {
+		known, err := one(d.From, kind.Text(d.Object, "kind", ""), d.Object)
+		out, errs = append(out, known...), append(errs, err)
+	}
+	return out, errors.Join(errs...)
+}
+
 // judge makes documents of one object of a kind.
 type judge func(from, kind string, o api.Object) ([]Document, error)
 

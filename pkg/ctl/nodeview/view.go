@@ -9,6 +9,7 @@ package nodeview
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
@@ -87,6 +88,32 @@ type Denied struct {
 	Source, Destination netip.Addr
 	Port                uint16 // at the destination; 0: none
 	Protocol            uint8
+}
+
+// Flow is a connection that the kernel tracks, as its first packet was seen by network
+// policy: to a service, as it went to the pod behind it.
+type Flow struct {
+	Source, Destination netip.Addr
+	Protocol            uint8
+	SourcePort, Port    uint16 // Port is the destination's; 0: none
+	ICMPType, ICMPCode  uint8
+}
+
+// Service gives "80/tcp", or the protocol alone.
+func (f Flow) Service() string { return service(f.Protocol, f.Port) }
+
+// Service gives "80/tcp", or the protocol alone.
+func (d Denied) Service() string { return service(d.Protocol, d.Port) }
+
+func service(protocol uint8, port uint16) string {
+	name := map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}[protocol]
+	if name == "" {
+		name = "protocol " + strconv.Itoa(int(protocol))
+	}
+	if port == 0 {
+		return name
+	}
+	return strconv.Itoa(int(port)) + "/" + name
 }
 
 // Path is the way of one packet out of the node.

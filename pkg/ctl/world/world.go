@@ -50,9 +50,10 @@ type Policy struct {
 	CIDRs []model.ServiceCIDR
 }
 
-// ReadPolicy lists the network policies and, if there are any, what they speak of.
-func ReadPolicy(ctx context.Context, cfg *rest.Config) (Policy, error) {
-	c, err := listed(ctx, cfg, nil, kube.Options{Policy: true, PolicyPeers: true})
+// ReadPolicy lists the network policies and, if there are any, what they speak of; all
+// that any could speak of on request.
+func ReadPolicy(ctx context.Context, cfg *rest.Config, all bool) (Policy, error) {
+	c, err := listed(ctx, cfg, nil, kube.Options{Policy: true, PolicyPeers: true, PolicyAll: all})
 	if err != nil {
 		return Policy{}, err
 	}
