@@ -207,6 +207,18 @@ items:
   metadata: {name: some, namespace: default}
   spec: {nets: [192.0.2.0/24]}
 - apiVersion: projectcalico.org/v3
+  kind: StagedNetworkPolicy
+  metadata: {name: staged, namespace: default}
+  spec: {types: [Ingress]}
+- apiVersion: projectcalico.org/v3
+  kind: StagedGlobalNetworkPolicy
+  metadata: {name: staged}
+  spec: {types: [Ingress]}
+- apiVersion: projectcalico.org/v3
+  kind: StagedKubernetesNetworkPolicy
+  metadata: {name: staged, namespace: default}
+  spec: {podSelector: {}}
+- apiVersion: projectcalico.org/v3
   kind: GlobalNetworkSet
   metadata: {name: some}
   spec: {nets: [192.0.2.0/24]}

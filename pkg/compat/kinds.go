@@ -123,6 +123,6 @@ func prefixed(prefix, names string) string {
 const (
 	cni      = "cni.projectcalico.org/"
 	noCopies = "nothing is copied into a datastore of its own"
-	staged   = "no policy is tried without being enforced"
+	staged   = "nothing enforces it; muslinctl preview says what the policy would do that it stands for"
 	operator = "there is no operator: kubectl apply -k manifests installs Muslin"
 )

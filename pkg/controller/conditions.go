@@ -8,6 +8,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,7 +50,7 @@ func changes(s state, now time.Time) (out []change, notTrue int) {
 		if o.Ref.Kind == "IPPool" {
 			want = allocatable(verdicts[o.Ref.Name], byObject[o.Ref])
 		} else {
-			want = accepted(byObject[o.Ref])
+			want = accepted(o.Ref.Kind, byObject[o.Ref])
 		}
 		if want.Status != metav1.ConditionTrue {
 			notTrue++
@@ -101,9 +102,13 @@ func allocatable(v validate.Verdict, problems []model.Problem) metav1.Condition 
 	return c
 }
 
-func accepted(problems []model.Problem) metav1.Condition {
+func accepted(kind string, problems []model.Problem) metav1.Condition {
 	if len(problems) == 0 {
-		return metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: "Accepted", Message: "in force"}
+		text := "in force"
+		if slices.Contains(netpol.StagedKinds(), kind) {
+			text = "staged: nothing enforces it"
+		}
+		return metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: "Accepted", Message: text}
 	}
 	return metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: problems[0].Reason, Message: message(problems)}
 }

@@ -40,6 +40,10 @@ var resources = map[string]string{
 	"Tier":                         "tiers",
 	"NetworkSet":                   "networksets",
 	"GlobalNetworkSet":             "globalnetworksets",
+
+	"StagedNetworkPolicy":           "stagednetworkpolicies",
+	"StagedGlobalNetworkPolicy":     "stagedglobalnetworkpolicies",
+	"StagedKubernetesNetworkPolicy": "stagedkubernetesnetworkpolicies",
 }
 
 // LoadConfig gives the client configuration from a kubeconfig file, or that of

@@ -25,6 +25,7 @@ type policies struct {
 	pods     *table[model.PolicyPod]
 	accounts *table[map[string]string]
 	slices   *table[served]
+	staged   map[string]*table[struct{}] // by kind; only without peers: nothing enforces them
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
@@ -69,6 +70,11 @@ func (p *policies) init(c *Cluster, peers bool) {
 	c.aside = append(c.aside, p.always...)
 	if !peers {
 		p.told = c.noteChange // there is no more to a policy than its object
+		p.staged = map[string]*table[struct{}]{}
+		for _, kind := range netpol.StagedKinds() {
+			t, s := optionalTable(c, c.kind(kind), stripObject, readStaged(kind))
+			p.staged[kind], c.aside = t, append(c.aside, s)
+		}
 		return
 	}
 	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
@@ -299,8 +305,12 @@ func (p *policies) reported() []Reported {
 	if !p.on {
 		return nil
 	}
-	return slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas(model.KindClusterPolicy, p.of[3]), metas("Tier", p.tiers),
+	out := slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas(model.KindClusterPolicy, p.of[3]), metas("Tier", p.tiers),
 		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]))
+	for _, kind := range sortedKeys(p.staged) {
+		out = append(out, metas(kind, p.staged[kind])...)
+	}
+	return out
 }
 
 // build puts all tables but that of pods together. The caller holds mu.
@@ -352,6 +362,16 @@ func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
 			value: knownPolicy{Policy: value, accounts: asksForAccounts(o.Spec), services: netpol.Services(&value)},
 			ok:    ok, problems: problems,
 		}
+	}
+}
+
+func readStaged(kind string) func(any) reading[struct{}] {
+	return func(obj any) reading[struct{}] {
+		o := obj.(*object)
+		problems, ok := netpol.Staged(netpol.Object{
+			TypeMeta: metav1.TypeMeta{APIVersion: GroupVersion.String(), Kind: kind}, ObjectMeta: o.ObjectMeta, Spec: o.Spec,
+		})
+		return reading[struct{}]{ok: ok, problems: problems}
 	}
 }
 

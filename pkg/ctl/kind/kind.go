@@ -156,14 +156,10 @@ func known() []string {
 
 // elsewhere are Calico's kinds that Muslin has no use for.
 var elsewhere = map[string]string{
-	"stagednetworkpolicy": noStaged, "stagednetworkpolicie": noStaged, "stagedglobalnetworkpolicy": noStaged, "stagedglobalnetworkpolicie": noStaged,
 	"hostendpoint": noHosts, "hep": noHosts,
 	"profile": "profiles are namespaces and service accounts: kubectl get namespaces, kubectl get serviceaccounts -A",
 	"pod":     "pods are kubectl's: kubectl get pods -o wide; muslinctl explain POD follows one through the network",
 	"service": "services are kubectl's: kubectl get services",
 }
 
-const (
-	noStaged = "staged policies are not served: nothing enforces them anywhere"
-	noHosts  = "rules for nodes themselves are the host's firewall's"
-)
+const noHosts = "rules for nodes themselves are the host's firewall's"

@@ -118,6 +118,23 @@ var table = []*Kind{
 		Wide:    []Column{name, field("ASN", "spec.bgp.asNumber", "(64512)"), field("IPV4", "spec.bgp.ipv4Address", ""), field("IPV6", "spec.bgp.ipv6Address", "")},
 	},
 	{
+		Name: "StagedGlobalNetworkPolicy", Plural: "stagedglobalnetworkpolicies", Aliases: []string{"sgnp", "sgnps"},
+		Type:    reflect.TypeFor[v3.StagedGlobalNetworkPolicy](),
+		Columns: []Column{name, tierOf, actionOf},
+		Wide:    []Column{name, tierOf, actionOf, field("ORDER", "spec.order", "<none>"), field("SELECTOR", "spec.selector", "")},
+	},
+	{
+		Name: "StagedKubernetesNetworkPolicy", Plural: "stagedkubernetesnetworkpolicies", Aliases: []string{"sknp", "sknps"}, Namespaced: true,
+		Type:    reflect.TypeFor[v3.StagedKubernetesNetworkPolicy](),
+		Columns: []Column{name, actionOf},
+	},
+	{
+		Name: "StagedNetworkPolicy", Plural: "stagednetworkpolicies", Aliases: []string{"snp", "snps"}, Namespaced: true,
+		Type:    reflect.TypeFor[v3.StagedNetworkPolicy](),
+		Columns: []Column{name, tierOf, actionOf},
+		Wide:    []Column{name, tierOf, actionOf, field("ORDER", "spec.order", "<none>"), field("SELECTOR", "spec.selector", "")},
+	},
+	{
 		Name: "Tier", Plural: "tiers", Aliases: []string{},
 		Type:    reflect.TypeFor[v3.Tier](),
 		Columns: []Column{name, field("ORDER", "spec.order", "<none>")},
@@ -146,7 +163,9 @@ var externals = Column{"NATS", func(o map[string]any) string {
 
 var (
 	tierOf = field("TIER", "spec.tier", "default")
-	netsOf = Column{"NETS", func(o map[string]any) string {
+
+	actionOf = field("ACTION", "spec.stagedAction", "Set")
+	netsOf   = Column{"NETS", func(o map[string]any) string {
 		text := Text(o, "spec.nets", "")
 		if len(text) > longestNets {
 			return text[:longestNets-3] + "..."

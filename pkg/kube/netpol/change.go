@@ -3,6 +3,7 @@ package netpol
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,6 +34,16 @@ var staged = map[string]string{
 	"StagedGlobalNetworkPolicy":     model.KindGlobalPolicy,
 	"StagedKubernetesNetworkPolicy": model.KindKubernetesPolicy,
 }
+
+// Staged gives the problems of a staged policy: of what it stands for, and its own. ok is
+// false if it cannot be read.
+func Staged(o Object) (problems []model.Problem, ok bool) {
+	view, problems := Change(model.PolicyView{}, o)
+	return problems, len(view.Policies) > 0 || len(problems) == 0
+}
+
+// StagedKinds are the kinds of staged policies.
+func StagedKinds() []string { return slices.Sorted(maps.Keys(staged)) }
 
 // Speaks reports whether an object of an API is one that policies are made of.
 func Speaks(apiVersion, kind string) bool {
@@ -117,7 +128,11 @@ func stage(view model.PolicyView, ref model.Ref, of string, o Object) (model.Pol
 	enforced.Kind = of
 	switch s.StagedAction {
 	case "", calico.StagedActionSet:
-		return enforce(view, enforced, o)
+		view, problems := enforce(view, enforced, o)
+		for i := range problems {
+			problems[i].Object = ref
+		}
+		return view, problems
 	case calico.StagedActionDelete:
 		view.Policies = slices.DeleteFunc(slices.Clone(view.Policies), func(p model.Policy) bool { return p.Object == enforced })
 	case calico.StagedActionLearn, calico.StagedActionIgnore:

@@ -78,3 +78,49 @@ type GlobalNetworkSet struct {
 	Spec              calico.GlobalNetworkSetSpec `json:"spec,omitempty"`
 	Status            ConditionsStatus            `json:"status,omitempty"`
 }
+
+// StagedNetworkPolicy says what a NetworkPolicy would be. Nothing enforces it.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced,path=stagednetworkpolicies
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.stagedAction`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type StagedNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.StagedNetworkPolicySpec `json:"spec,omitempty"`
+	Status            ConditionsStatus               `json:"status,omitempty"`
+}
+
+// StagedGlobalNetworkPolicy says what a GlobalNetworkPolicy would be. Nothing enforces
+// it.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=stagedglobalnetworkpolicies
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.stagedAction`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type StagedGlobalNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.StagedGlobalNetworkPolicySpec `json:"spec,omitempty"`
+	Status            ConditionsStatus                     `json:"status,omitempty"`
+}
+
+// StagedKubernetesNetworkPolicy says what a NetworkPolicy of Kubernetes would be. Nothing
+// enforces it.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced,path=stagedkubernetesnetworkpolicies
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Action",type=string,JSONPath=`.spec.stagedAction`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type StagedKubernetesNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.StagedKubernetesNetworkPolicySpec `json:"spec,omitempty"`
+	Status            ConditionsStatus                         `json:"status,omitempty"`
+}
