@@ -21,8 +21,12 @@ var imageForm = regexp.MustCompile(`^([a-z0-9.-]+(?::[0-9]+)?(?:/[a-z0-9._-]+)+)
 // of tag and digest.
 func ParseImage(ref string) (Image, error) {
 	m := imageForm.FindStringSubmatch(ref)
-	if m == nil || m[2]+m[3] == "" || !strings.ContainsAny(m[1][:strings.Index(m[1], "/")], ".:") {
-		return Image{}, fmt.Errorf("image %q: want registry/name:tag, registry/name@sha256:digest or both", ref)
+	wrong := fmt.Errorf("image %q: want registry/name:tag, registry/name@sha256:digest or both", ref)
+	if m == nil || m[2]+m[3] == "" {
+		return Image{}, wrong
+	}
+	if registry, _, _ := strings.Cut(m[1], "/"); !strings.ContainsAny(registry, ".:") {
+		return Image{}, wrong
 	}
 	return Image{Repository: m[1], Tag: m[2], Digest: m[3]}, nil
 }
