@@ -1,6 +1,7 @@
 package felix
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -49,6 +50,7 @@ func computedFor(p model.Pool, mode string, silent bool) bool {
 // node as the next hop of its blocks, of what it has borrowed, and of its podCIDRs
 // that no pool gives addresses out of. Sorted, each prefix once.
 func (c *casefile) fromIPAM() []model.Learned {
+	c.tellUnreached()
 	if c.computes = ComputesRoutes(c.Snapshot, c.Self); !c.computes {
 		return nil
 	}
@@ -76,6 +78,20 @@ func (c *casefile) fromIPAM() []model.Learned {
 	}
 	slices.SortStableFunc(f.out, compareLearned)
 	return c.once(f.out)
+}
+
+// tellUnreached says of pools that neither source has routes for.
+func (c *casefile) tellUnreached() {
+	if !silent(c.Snapshot) || len(c.Snapshot.Nodes) < 2 {
+		return
+	}
+	for _, p := range c.Snapshot.Pools {
+		if !p.Disabled && !p.LoadBalancerOnly() && !computedFor(p, c.config.ClusterRoutes, true) {
+			c.problem(model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}, "spec.programClusterRoutes", "NoClusterRoutes",
+				"the mesh is off, there is no BGPPeer, and "+c.config.ClusterRoutes+" leaves out IPPool "+p.Name+": no node has a route to its pods on others; set Enabled, or speak BGP")
+			return
+		}
+	}
 }
 
 // finder gathers what IPAM says of other nodes.

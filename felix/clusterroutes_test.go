@@ -123,6 +123,11 @@ var clusterRoutes = map[string]func(in *Input){
 		in.Snapshot.Nodes[2].IPv4, in.Snapshot.Nodes[2].IPv6 = pfx("10.1.0.3/24"), pfx("fd01::3/64")
 		in.Learned = []model.Learned{learned("10.65.1.0/26", "10.1.0.254", "10.9.0.254"), learned("10.65.2.0/26", "fe80::9"), learned("fd65::2:0/122", "fd01::3")}
 	},
+	"by-nobody": func(in *Input) {
+		withTunnels("", model.EncapAlways)(in)
+		in.Snapshot.Pools[0].VXLAN = model.EncapNever
+		felixSays(in, ClusterRoutesDisabled)
+	},
 	// A mesh is wanted, and nobody has asked for anything else.
 	"left-to-bgp": func(in *Input) { withoutBGP(in); in.Snapshot.BGP = nil; in.Snapshot.LentKnown = false },
 }
