@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -245,11 +246,10 @@ func TestChaosPlan(t *testing.T) {
 		if err != nil || writePlan(read) != text {
 			t.Fatalf("seed %d: the plan reads back otherwise: %v", seed, err)
 		}
-		drawn := map[string]bool{}
+		drawn := drawnKinds(plan)
 		for i, round := range plan {
 			taken := map[string][]upset{}
 			for _, f := range round {
-				drawn[f.kind] = true
 				if !free(taken, f) {
 					t.Errorf("seed %d, round %d: %s overlaps another", seed, i+1, f)
 				}
@@ -264,4 +264,23 @@ func TestChaosPlan(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestChaosPlanOfMakeTest: what make test plays has nearly every kind of fault. When
+// kinds or weights change, another seed may have to be the short one.
+func TestChaosPlanOfMakeTest(t *testing.T) {
+	drawn := drawnKinds(drawPlan(shortSeed, shortDuration, [][]string{{"a1", "a2"}, {"b1", "b2"}}))
+	if most := len(faultKinds) - 2; len(drawn) < most {
+		t.Errorf("%d kinds are drawn, want %d: %v", len(drawn), most, slices.Sorted(maps.Keys(drawn)))
+	}
+}
+
+func drawnKinds(plan []chaosRound) map[string]bool {
+	drawn := map[string]bool{}
+	for _, round := range plan {
+		for _, f := range round {
+			drawn[f.kind] = true
+		}
+	}
+	return drawn
 }

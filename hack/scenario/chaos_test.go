@@ -17,9 +17,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// What make test plays.
+const (
+	shortSeed     = 132
+	shortDuration = 2 * time.Minute
+)
+
 var (
-	chaosSeed     = flag.Uint64("seed", 1, "what TestChaos draws its faults from; 0: the clock")
-	chaosDuration = flag.Duration("duration", 2*time.Minute, "how long TestChaos makes faults")
+	chaosSeed     = flag.Uint64("seed", shortSeed, "what TestChaos draws its faults from; 0: the clock")
+	chaosDuration = flag.Duration("duration", shortDuration, "how long TestChaos makes faults")
 	chaosPlanFile = flag.String("plan", "", "a file with the faults that TestChaos plays, as it prints them, instead of drawn ones")
 )
 
