@@ -32,7 +32,7 @@ const (
 	// or "ipv4,ipv6".
 	AnnotationFamilies = "muslin.io/families"
 	// AnnotationReExport says which nodes' prefixes an external BGPPeer is
-	// told of beside this node's own: "Orphans" (default), those of nodes
+	// reported of beside this node's own: "Orphans" (default), those of nodes
 	// that have no external peer themselves; "All", every node's, as Calico.
 	AnnotationReExport = "muslin.io/re-export"
 	// AnnotationSource is the address that a BGPPeer's session is opened from: an

@@ -17,11 +17,11 @@ import (
 // Nothing is known of the node's interfaces: rules of BGPFilters that name one
 // match no route. DesiredOn is for whoever can ask the node.
 func Desired(snap model.Snapshot, self model.NodeName) (Config, []model.Problem) {
-	return DesiredOn(snap, self, Ways{})
+	return DesiredOn(snap, self, FIB{})
 }
 
 // DesiredOn is Desired on a node with these ways.
-func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []model.Problem) {
+func DesiredOn(snap model.Snapshot, self model.NodeName, fib FIB) (Config, []model.Problem) {
 	b := newBuilder(snap, self)
 	if b == nil {
 		return Config{}, []model.Problem{{
@@ -40,15 +40,15 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, ways Ways) (Config, []m
 		Origins:    b.origins(),
 		Paths:      b.paths(),
 	}
-	b.addrs = ways.addrs
+	b.addrs = fib.addrs
 	c.Peers = b.peers()
-	b.ways, b.unnumbered = waysToPeers(ways, c.Peers), unnumbered(c.Peers)
+	b.fib, b.unnumbered = fibToPeers(fib, c.Peers), unnumbered(c.Peers)
 	for _, p := range c.Peers {
 		if p.IsPod() {
 			b.pods = append(b.pods, p.Address)
 		}
 	}
-	findLinks(ways, c.Peers)
+	findLinks(fib, c.Peers)
 	for i := range c.Peers {
 		b.attachPolicies(&c.Peers[i], c.Paths)
 	}
@@ -68,7 +68,7 @@ type builder struct {
 	own      model.BGPConfiguration // "node.<self>"
 	filters  map[string]model.BGPFilter
 	external map[model.NodeName]bool // nodes with an explicit peer outside the cluster
-	ways     Ways
+	fib      FIB
 	// interfaces tells that some filter in force names an interface.
 	interfaces bool
 	// unnumbered are the peers with a link-local address.

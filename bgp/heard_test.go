@@ -10,7 +10,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-func TestHeardProblems(t *testing.T) {
+func TestReceivedProblems(t *testing.T) {
 	s := cluster()
 	s.Nodes[0] = dual(s.Nodes[0])
 	s.Peers = []model.BGPPeer{tor(annotated("muslin.io/prefix-limit", "1000"))}
@@ -42,7 +42,7 @@ func TestHeardProblems(t *testing.T) {
 		},
 	} {
 		var got []string
-		for _, p := range bgp.HeardProblems(c, tc.peers, tc.odd) {
+		for _, p := range bgp.ReceivedProblems(c, tc.peers, tc.odd) {
 			got = append(got, fmt.Sprintf("%s %s", p.Object, p.Reason))
 		}
 		if diff := cmp.Diff(tc.want, got); diff != "" {

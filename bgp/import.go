@@ -57,18 +57,18 @@ func (b *builder) nodeAddresses(p Peer) []PrefixRange {
 // traffic for other machines (the API server, a halved default route).
 func (b *builder) nodeRules() []Rule {
 	if b.nodesTell == nil {
-		if told := b.toldByNodes(); len(told) > 0 {
-			b.nodesTell = append(b.nodesTell, Rule{From: "what nodes announce", Match: Match{Prefixes: told}, Action: Accept})
+		if reported := b.reportedByNodes(); len(reported) > 0 {
+			b.nodesTell = append(b.nodesTell, Rule{From: "what nodes announce", Match: Match{Prefixes: reported}, Action: Accept})
 		}
 		b.nodesTell = append(b.nodesTell, Rule{From: "not a node's to announce", Action: Reject})
 	}
 	return b.nodesTell
 }
 
-// toldByNodes are what a node may announce to another: what lies in pools, in
+// reportedByNodes are what a node may announce to another: what lies in pools, in
 // podCIDRs, in service ranges and in prefixAdvertisements, and what an export filter
 // in force accepts by its CIDR. "Everything" is none of them, whoever says it.
-func (b *builder) toldByNodes() []PrefixRange {
+func (b *builder) reportedByNodes() []PrefixRange {
 	list := b.serviceRanges()
 	for _, p := range b.snap.Pools {
 		list = append(list, p.CIDR)

@@ -37,7 +37,7 @@ func (b *builder) onInterface(rule Rule, pattern string, d Direction, p Peer) []
 	if d == Export {
 		learned.Match.Source = SourcePeers
 	}
-	learned.Match.NextHopIn = append(b.ways.behind(pattern), b.linkLocalHops(pattern, d)...)
+	learned.Match.NextHopIn = append(b.fib.behind(pattern), b.linkLocalHops(pattern, d)...)
 	if len(learned.Match.NextHopIn) > 0 {
 		out = append(out, learned)
 	}
@@ -47,7 +47,7 @@ func (b *builder) onInterface(rule Rule, pattern string, d Direction, p Peer) []
 	own := rule
 	own.Match.Source, own.Match.NotPrefixes, own.Match.Prefixes = SourceLocal, false, nil
 	for _, q := range b.snap.Borrowed {
-		name, ok := b.ways.pods[q.Addr()]
+		name, ok := b.fib.pods[q.Addr()]
 		if ok && matchesName(pattern, name) && rule.Match.speaksOf(q) {
 			own.Match.Prefixes = append(own.Match.Prefixes, Exactly(q))
 		}
@@ -65,7 +65,7 @@ func (m Match) speaksOf(p netip.Prefix) bool {
 }
 
 // linkLocalHops are the next hops of what unnumbered peers on interfaces that match
-// told and is exported: known by the peers' addresses alone.
+// reported and is exported: known by the peers' addresses alone.
 func (b *builder) linkLocalHops(pattern string, d Direction) []netip.Prefix {
 	if d == Import {
 		return nil
@@ -90,7 +90,7 @@ func unnumbered(peers []Peer) []netip.Addr {
 }
 
 // findLinks notes on which link each peer outside the cluster is.
-func findLinks(w Ways, peers []Peer) {
+func findLinks(w FIB, peers []Peer) {
 	for i := range peers {
 		if p := &peers[i]; p.Outside() {
 			p.Link = w.link(p.Address)
@@ -98,8 +98,8 @@ func findLinks(w Ways, peers []Peer) {
 	}
 }
 
-// waysToPeers adds the peers that are reached through a gateway (reachableBy).
-func waysToPeers(w Ways, peers []Peer) Ways {
+// fibToPeers adds the peers that are reached through a gateway (reachableBy).
+func fibToPeers(w FIB, peers []Peer) FIB {
 	for _, p := range peers {
 		if p.ReachableBy.IsValid() {
 			w = w.through(p.Address, p.ReachableBy)

@@ -56,7 +56,7 @@ func TestInterfaceGolden(t *testing.T) {
 	s.Peers = append(s.Peers,
 		model.BGPPeer{Name: "left", PeerIP: addr("fe80::1%eth0"), ASN: 65001, Filters: []string{"f"}},
 		model.BGPPeer{Name: "right", PeerIP: addr("fe80::1%eth1"), ASN: 65001, Filters: []string{"f"}})
-	got := text(bgp.DesiredOn(s, "n1", bgp.NewWays(links())))
+	got := text(bgp.DesiredOn(s, "n1", bgp.NewFIB(links())))
 	file := filepath.Join("testdata", "filters-interface.txt")
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -104,7 +104,7 @@ func TestInterfaceRules(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s := cluster()
 			onInterfaces(&s, tc.rule)
-			c, problems := bgp.DesiredOn(s, "n1", bgp.NewWays(links()))
+			c, problems := bgp.DesiredOn(s, "n1", bgp.NewFIB(links()))
 			if len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -128,7 +128,7 @@ func TestInterfaceOfAnUnnumberedPeer(t *testing.T) {
 		{Name: "left", PeerIP: addr("fe80::1%eth0"), ASN: 65001, Filters: []string{"f"}},
 		{Name: "right", PeerIP: addr("fe80::2%eth1"), ASN: 65001, Filters: []string{"f"}},
 	}
-	c, problems := bgp.DesiredOn(s, "n1", bgp.NewWays(links()))
+	c, problems := bgp.DesiredOn(s, "n1", bgp.NewFIB(links()))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -149,30 +149,30 @@ func TestAsks(t *testing.T) {
 	s := cluster()
 	h, pods := links()
 	h.Links[0].Addresses = []netip.Prefix{prefix("10.0.1.1/24")}
-	ways := func() bgp.Ways { return bgp.AsksOf(s).Ways(h, pods) }
-	if bgp.AsksOf(s) != (bgp.Asks{}) || !ways().Equal(bgp.Ways{}) {
+	fib := func() bgp.FIB { return bgp.AsksOf(s).FIB(h, pods) }
+	if bgp.AsksOf(s) != (bgp.Asks{}) || !fib().Equal(bgp.FIB{}) {
 		t.Error("a mesh asks for the kernel's routes")
 	}
 	onInterfaces(&s, model.FilterRule{Interface: "eth1"})
-	if ways().Equal(bgp.NewWays(h, pods)) {
+	if fib().Equal(bgp.NewFIB(h, pods)) {
 		t.Error("nobody names an address to speak from, and addresses are read")
 	}
 	s.Peers[0].Annotations = map[string]string{bgp.AnnotationSource: "10.0.1.1"}
-	if !ways().Equal(bgp.NewWays(h, pods)) {
+	if !fib().Equal(bgp.NewFIB(h, pods)) {
 		t.Error("a filter in use, or an address to speak from, is not seen")
 	}
 	s.Peers[0].Filters, s.Peers[0].Annotations = nil, nil
-	if before := ways(); !before.Equal(bgp.AsksOf(s).Ways(h, nil)) {
+	if before := fib(); !before.Equal(bgp.AsksOf(s).FIB(h, nil)) {
 		t.Error("a pod matters though no peer uses a filter")
-	} else if h.Links[0].Addresses = nil; before.Equal(ways()) {
+	} else if h.Links[0].Addresses = nil; before.Equal(fib()) {
 		t.Error("the links of a router are not seen")
 	}
 }
 
 // uplinks is a node with a second uplink, whose subnets are none of the node's
 // address.
-func uplinks() bgp.Ways {
-	return bgp.NewWays(model.Host{Links: []model.Link{
+func uplinks() bgp.FIB {
+	return bgp.NewFIB(model.Host{Links: []model.Link{
 		{Index: 1, Name: "lo", Addresses: []netip.Prefix{prefix("127.0.0.1/8"), prefix("::1/128")}},
 		{Index: 2, Name: "eth0", Addresses: []netip.Prefix{prefix("10.0.1.1/24"), prefix("fd00:1::1/64"), prefix("fe80::a/64")}},
 		{Index: 3, Name: "eth1", Addresses: []netip.Prefix{prefix("10.8.0.1/24"), prefix("fd08::1/64"), prefix("fe80::b/64")}},
@@ -244,7 +244,7 @@ func TestInterfacePrefixesAreTheLongestMatch(t *testing.T) {
 		}
 		s := cluster()
 		onInterfaces(&s, model.FilterRule{Interface: "a"})
-		c, _ := bgp.DesiredOn(s, "n1", bgp.NewWays(h, nil))
+		c, _ := bgp.DesiredOn(s, "n1", bgp.NewFIB(h, nil))
 		policy, _ := c.Policy(bgp.Import, c.Peers[0].Import)
 		for range 300 {
 			nh := netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(4)), byte(r.Uint32())})
@@ -264,16 +264,16 @@ func TestInterfacePrefixesAreTheLongestMatch(t *testing.T) {
 
 func TestWaysEqual(t *testing.T) {
 	h, pods := links()
-	w := bgp.NewWays(h, pods)
+	w := bgp.NewFIB(h, pods)
 	slices.Reverse(h.Routes)
-	if !w.Equal(bgp.NewWays(h, pods)) {
+	if !w.Equal(bgp.NewFIB(h, pods)) {
 		t.Error("the order of routes matters")
 	}
-	if w.Equal(bgp.NewWays(h, nil)) {
+	if w.Equal(bgp.NewFIB(h, nil)) {
 		t.Error("a pod that went is not seen")
 	}
 	h.Routes = h.Routes[1:]
-	if h.Routes = h.Routes[3:]; w.Equal(bgp.NewWays(h, pods)) {
+	if h.Routes = h.Routes[3:]; w.Equal(bgp.NewFIB(h, pods)) {
 		t.Error("routes that went are not seen")
 	}
 }
@@ -296,7 +296,7 @@ func TestSourceAddress(t *testing.T) {
 	} {
 		s := cluster()
 		s.Peers = []model.BGPPeer{{Name: "tor", PeerIP: addr("10.0.1.254"), ASN: 65001, Annotations: map[string]string{bgp.AnnotationSource: value}}}
-		c, problems := bgp.DesiredOn(s, "n1", bgp.AsksOf(s).Ways(host, nil))
+		c, problems := bgp.DesiredOn(s, "n1", bgp.AsksOf(s).FIB(host, nil))
 		p, _ := c.Peer(addr("10.0.1.254"))
 		got := p.LocalAddress.String()
 		if len(problems) > 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-func heard(p string, nextHops ...string) model.Learned {
+func received(p string, nextHops ...string) model.Learned {
 	l := model.Learned{Prefix: prefix(p), Multipath: &model.Multipath{}}
 	for _, nh := range nextHops {
 		l.NextHops, l.From = append(l.NextHops, addr(nh)), append(l.From, addr(nh))
@@ -25,7 +25,7 @@ func heard(p string, nextHops ...string) model.Learned {
 func TestOriginCheckOfSeveral(t *testing.T) {
 	snap := cluster()
 	snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: "Enforce"}
-	good, bad, half := heard("10.244.2.0/26", "10.0.1.2"), heard("10.244.77.0/26", "10.0.1.2"), heard("10.244.2.0/26", "10.0.1.2", "10.0.2.10")
+	good, bad, half := received("10.244.2.0/26", "10.0.1.2"), received("10.244.77.0/26", "10.0.1.2"), received("10.244.2.0/26", "10.0.1.2", "10.0.2.10")
 	for _, c := range []struct{ given, want []model.Learned }{
 		{[]model.Learned{good, good}, []model.Learned{good, good}},
 		{[]model.Learned{good, bad, good, bad}, []model.Learned{good, good}},
@@ -73,28 +73,28 @@ func TestOriginCheck(t *testing.T) {
 		reasons []string
 		left    int // next hops
 	}{
-		{"owner", heard("10.244.2.0/26", node2), nil, 1},
-		{"a router before the owner", heard("10.244.10.0/26", router), nil, 1},
-		{"a router before an owner on our own subnet", heard("10.244.2.0/26", router), []string{bgp.ReasonNotBehind}, 0},
-		{"a router beside an owner on our own subnet", heard("10.244.2.0/26", node2, router), []string{bgp.ReasonNotBehind}, 1},
-		{"an owner on our own subnet by its link-local address", heard("10.244.2.0/26", "fe80::2"), nil, 1},
-		{"an IPv6 router before an owner on our own subnet", heard("fd44::/122", "fd00:1::fe"), []string{bgp.ReasonNotBehind}, 0},
-		{"another node", heard("10.244.2.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
-		{"another node beside the owner", heard("10.244.2.0/26", node2, node10), []string{bgp.ReasonWrongOwner}, 1},
-		{"half of a block by its owner", heard("10.244.2.0/27", node2), nil, 1},
-		{"half of a block by another", heard("10.244.2.0/27", node10), []string{bgp.ReasonWrongOwner}, 0},
-		{"half of a block by a router", heard("10.244.2.0/27", router), []string{bgp.ReasonNoBlock}, 0},
-		{"a borrowed address out of a block of nobody", heard("10.244.8.9/32", node10), nil, 1},
-		{"a block of nobody", heard("10.244.8.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
-		{"a host route by a router", heard("10.244.2.9/32", router), nil, 1},
-		{"a host route in no block", heard("10.244.77.9/32", router), []string{bgp.ReasonNoBlock}, 0},
-		{"a borrowed address", heard("10.244.2.9/32", node10), nil, 1},
-		{"no block", heard("10.244.77.0/26", node2), []string{bgp.ReasonNoBlock}, 0},
-		{"no block, by a router", heard("10.244.77.0/26", router), []string{bgp.ReasonNoBlock}, 0},
-		{"an aggregate", heard("10.244.0.0/20", router), nil, 1},
-		{"outside all pools", heard("192.0.2.0/24", node10), nil, 1},
-		{"a default route", heard("0.0.0.0/0", router), nil, 1},
-		{"IPv6", heard("fd44::/64", router), nil, 1},
+		{"owner", received("10.244.2.0/26", node2), nil, 1},
+		{"a router before the owner", received("10.244.10.0/26", router), nil, 1},
+		{"a router before an owner on our own subnet", received("10.244.2.0/26", router), []string{bgp.ReasonNotBehind}, 0},
+		{"a router beside an owner on our own subnet", received("10.244.2.0/26", node2, router), []string{bgp.ReasonNotBehind}, 1},
+		{"an owner on our own subnet by its link-local address", received("10.244.2.0/26", "fe80::2"), nil, 1},
+		{"an IPv6 router before an owner on our own subnet", received("fd44::/122", "fd00:1::fe"), []string{bgp.ReasonNotBehind}, 0},
+		{"another node", received("10.244.2.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"another node beside the owner", received("10.244.2.0/26", node2, node10), []string{bgp.ReasonWrongOwner}, 1},
+		{"half of a block by its owner", received("10.244.2.0/27", node2), nil, 1},
+		{"half of a block by another", received("10.244.2.0/27", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"half of a block by a router", received("10.244.2.0/27", router), []string{bgp.ReasonNoBlock}, 0},
+		{"a borrowed address out of a block of nobody", received("10.244.8.9/32", node10), nil, 1},
+		{"a block of nobody", received("10.244.8.0/26", node10), []string{bgp.ReasonWrongOwner}, 0},
+		{"a host route by a router", received("10.244.2.9/32", router), nil, 1},
+		{"a host route in no block", received("10.244.77.9/32", router), []string{bgp.ReasonNoBlock}, 0},
+		{"a borrowed address", received("10.244.2.9/32", node10), nil, 1},
+		{"no block", received("10.244.77.0/26", node2), []string{bgp.ReasonNoBlock}, 0},
+		{"no block, by a router", received("10.244.77.0/26", router), []string{bgp.ReasonNoBlock}, 0},
+		{"an aggregate", received("10.244.0.0/20", router), nil, 1},
+		{"outside all pools", received("192.0.2.0/24", node10), nil, 1},
+		{"a default route", received("0.0.0.0/0", router), nil, 1},
+		{"IPv6", received("fd44::/64", router), nil, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			snap := cluster()
@@ -176,7 +176,7 @@ func TestOriginOfHostRoutes(t *testing.T) {
 		{"10.250.0.9/32", node2, bgp.ReasonWrongOwner},
 		{"10.250.0.0/26", node10, bgp.ReasonWrongOwner},
 	} {
-		_, refused := bgp.NewOriginCheck(snap, "n1").Apply([]model.Learned{heard(tc.prefix, tc.nextHop)}, nil)
+		_, refused := bgp.NewOriginCheck(snap, "n1").Apply([]model.Learned{received(tc.prefix, tc.nextHop)}, nil)
 		got := ""
 		for _, r := range refused {
 			got += r.Reason

@@ -17,9 +17,9 @@ const (
 
 // SessionChange is a session that was lost, or is back.
 type SessionChange struct {
-	Peer   model.PeerStatus
-	Lost   bool
-	Untold int // changes of this peer before, for which there was no event
+	Peer       model.PeerStatus
+	Lost       bool
+	Unreported int // changes of this peer before, for which there was no event
 }
 
 // Text says it in a sentence.
@@ -31,8 +31,8 @@ func (c SessionChange) Text(node model.NodeName) string {
 			text += ": " + c.Peer.LastError
 		}
 	}
-	if c.Untold > 0 {
-		text += fmt.Sprintf("; %d changes before it were not told", c.Untold)
+	if c.Unreported > 0 {
+		text += fmt.Sprintf("; %d changes before it were not told", c.Unreported)
 	}
 	return text
 }
@@ -41,12 +41,12 @@ func (c SessionChange) Text(node model.NodeName) string {
 type SessionWatch map[netip.Addr]*sessionMemory
 
 type sessionMemory struct {
-	wasUp  bool // at any time
-	up     bool
-	flaps  int
-	untold int
-	tokens int
-	refill time.Time
+	wasUp      bool // at any time
+	up         bool
+	flaps      int
+	unreported int
+	tokens     int
+	refill     time.Time
 }
 
 // Changes compares the sessions with what they were. Peers that are no longer
@@ -97,11 +97,11 @@ func (m *sessionMemory) afford(changes []SessionChange, now time.Time) []Session
 	var out []SessionChange
 	for _, c := range changes {
 		if m.tokens == 0 {
-			m.untold++
+			m.unreported++
 			continue
 		}
 		m.tokens--
-		c.Untold, m.untold = m.untold, 0
+		c.Unreported, m.unreported = m.unreported, 0
 		out = append(out, c)
 	}
 	return out

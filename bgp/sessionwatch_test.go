@@ -51,7 +51,7 @@ func TestFlappingSessionIsToldSparingly(t *testing.T) {
 	now := time.Unix(1000, 0)
 	w := SessionWatch{}
 	w.Changes([]model.PeerStatus{peer("Established", 0)}, now)
-	told, untold := 0, 0
+	reported, unreported := 0, 0
 	for i := range 600 { // ten minutes of it, every second
 		now = now.Add(time.Second)
 		state := "Established"
@@ -59,18 +59,18 @@ func TestFlappingSessionIsToldSparingly(t *testing.T) {
 			state = "Idle"
 		}
 		for _, c := range w.Changes([]model.PeerStatus{peer(state, 1+i/2)}, now) {
-			told++
-			untold += c.Untold
-			if c.Untold > 0 && !strings.Contains(c.Text("n1"), "not told") {
+			reported++
+			unreported += c.Unreported
+			if c.Unreported > 0 && !strings.Contains(c.Text("n1"), "not told") {
 				t.Errorf("text: %s", c.Text("n1"))
 			}
 		}
 	}
-	if told+untold != 600 {
-		t.Errorf("%d told and %d counted, of 600 changes", told, untold)
+	if reported+unreported != 600 {
+		t.Errorf("%d told and %d counted, of 600 changes", reported, unreported)
 	}
-	if most := sessionBurst + 10; told > most || told < sessionBurst {
-		t.Errorf("%d events, want %d to %d", told, sessionBurst, most)
+	if most := sessionBurst + 10; reported > most || reported < sessionBurst {
+		t.Errorf("%d events, want %d to %d", reported, sessionBurst, most)
 	}
 	c := w.Changes([]model.PeerStatus{peer("Idle", 1000)}, now.Add(time.Hour))
 	if len(c) != 1 {

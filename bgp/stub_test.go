@@ -35,7 +35,7 @@ func TestNodeIsNoTransit(t *testing.T) {
 		what     string
 		external bool
 		nextHop  string
-		told     bool
+		reported bool
 	}{
 		{"a router", true, "10.0.1.254", false},
 		{"a router, of a node that has a router", true, "10.0.1.2", false},
@@ -55,7 +55,7 @@ func TestNodeIsNoTransit(t *testing.T) {
 			}
 			policy, _ := c.Policy(bgp.Export, p.Export)
 			action, from := policy.Decide(bgp.Route{Prefix: prefix("10.244.9.0/26"), NextHop: addr(tc.nextHop), External: tc.external})
-			if want := tc.told || p.Object.Name == "all"; (action == bgp.Accept) != want {
+			if want := tc.reported || p.Object.Name == "all"; (action == bgp.Accept) != want {
 				t.Errorf("what %s said, to %s: %s by %q, want told: %v", tc.what, p.Object.Name, action, from, want)
 			}
 			if action, _ := policy.Decide(bgp.Route{Prefix: prefix("10.244.1.0/26"), NextHop: addr("10.0.1.1"), Local: true}); action != bgp.Accept {

@@ -49,7 +49,7 @@ func computedFor(p model.Pool, mode string, silent bool) bool {
 // fromIPAM is the second source of routes, in the form of the first: each other
 // node as the next hop of its blocks, of what it has borrowed, and of its podCIDRs
 // that no pool gives addresses out of. Sorted, each prefix once.
-func (c *casefile) fromIPAM() []model.Learned {
+func (c *builder) fromIPAM() []model.Learned {
 	c.tellUnreached()
 	if c.computes = ComputesRoutes(c.Snapshot, c.Self); !c.computes {
 		return nil
@@ -81,7 +81,7 @@ func (c *casefile) fromIPAM() []model.Learned {
 }
 
 // tellUnreached says of pools that neither source has routes for.
-func (c *casefile) tellUnreached() {
+func (c *builder) tellUnreached() {
 	if !silent(c.Snapshot) || len(c.Snapshot.Nodes) < 2 {
 		return
 	}
@@ -96,7 +96,7 @@ func (c *casefile) tellUnreached() {
 
 // finder gathers what IPAM says of other nodes.
 type finder struct {
-	c      *casefile
+	c      *builder
 	nodes  map[model.NodeName]*found
 	pools  prefixSet // index into Snapshot.Pools
 	silent bool
@@ -118,24 +118,24 @@ func (f *finder) add(p netip.Prefix, name model.NodeName) {
 	if !ok || !computedFor(f.c.Snapshot.Pools[i], f.c.config.ClusterRoutes, f.silent) {
 		return
 	}
-	address, way, family := n.IPv4, &n.v4, "IPv4"
+	address, group, family := n.IPv4, &n.v4, "IPv4"
 	if p.Addr().Is6() {
-		address, way, family = n.IPv6, &n.v6, "IPv6"
+		address, group, family = n.IPv6, &n.v6, "IPv6"
 	}
 	if !address.IsValid() {
 		f.c.problem(model.Ref{Kind: "Node", Name: string(name)}, "status.addresses", "NoAddressOfFamily",
 			"node "+string(name)+" has no "+family+" address, by which its prefix "+p.String()+" and others would be reached")
 		return
 	}
-	if *way == nil {
-		*way = &model.Multipath{NextHops: []netip.Addr{address.Addr()}, IPAM: true}
+	if *group == nil {
+		*group = &model.Multipath{NextHops: []netip.Addr{address.Addr()}, IPAM: true}
 	}
-	f.out = append(f.out, model.Learned{Prefix: p, Multipath: *way})
+	f.out = append(f.out, model.Learned{Prefix: p, Multipath: *group})
 }
 
 // once leaves each prefix to the first that has it, by the order of blocks and
 // nodes, and says who else does.
-func (c *casefile) once(sorted []model.Learned) []model.Learned {
+func (c *builder) once(sorted []model.Learned) []model.Learned {
 	out := sorted[:0]
 	for _, l := range sorted {
 		if n := len(out); n == 0 || out[n-1].Prefix != l.Prefix {
@@ -153,7 +153,7 @@ func (c *casefile) once(sorted []model.Learned) []model.Learned {
 // speaks BGP. Their packets are left to routes that are less specific.
 func (r *resolver) offLink(l *model.Learned, nh netip.Addr) {
 	_, i, ok := r.pools.covering(l.Prefix)
-	if _, _, covered := r.heard().covering(l.Prefix); !ok || covered {
+	if _, _, covered := r.received().covering(l.Prefix); !ok || covered {
 		return
 	}
 	pool, name := r.c.Snapshot.Pools[i], string(r.c.nodes[nh].Name)
@@ -174,8 +174,8 @@ func (r *resolver) tell(about netip.Addr, object model.Ref, field, reason, messa
 	}
 }
 
-// heard are the prefixes that BGP has learned, the default route too.
-func (r *resolver) heard() *prefixSet {
+// received are the prefixes that BGP has learned, the default route too.
+func (r *resolver) received() *prefixSet {
 	if r.bgp == nil {
 		r.bgp = &prefixSet{}
 		for i, l := range r.c.Learned {

@@ -11,7 +11,7 @@ import (
 )
 
 // withoutBGP is base with all of IPAM known, nobody to speak BGP with, and nothing
-// heard: b is on the node's link, c is not, both with a block of each family.
+// received: b is on the node's link, c is not, both with a block of each family.
 func withoutBGP(in *Input) {
 	off := false
 	s := &in.Snapshot
@@ -176,7 +176,7 @@ func TestComputesRoutes(t *testing.T) {
 		{"Disabled", "Enabled", "plain ipip vxlan ", "plain ipip vxlan "},
 		{"Enabled", "Disabled", "", "vxlan "},
 	} {
-		said := func(s model.Snapshot) (out string) {
+		stated := func(s model.Snapshot) (out string) {
 			s.Felix = []model.FelixConfiguration{{Name: "default", ClusterRoutes: c.default_}, {Name: "node.a", ClusterRoutes: c.node}, {Name: "node.b", ClusterRoutes: "Enabled"}}
 			for _, p := range []model.Pool{plain, ipip, vxlan} {
 				s.Pools = []model.Pool{p}
@@ -193,11 +193,11 @@ func TestComputesRoutes(t *testing.T) {
 			"nothing said": {}, "no word of the mesh": {BGP: mesh(nil)}, "mesh": {BGP: mesh(&on)},
 			"a peer": {BGP: mesh(&off), Peers: []model.BGPPeer{{Name: "tor"}}},
 		} {
-			if got := said(s); got != c.spoken {
+			if got := stated(s); got != c.spoken {
 				t.Errorf("%q, on the node %q, %s: for %q, want %q", c.default_, c.node, what, got, c.spoken)
 			}
 		}
-		if got := said(model.Snapshot{BGP: mesh(&off)}); got != c.silent {
+		if got := stated(model.Snapshot{BGP: mesh(&off)}); got != c.silent {
 			t.Errorf("%q, on the node %q, nobody to speak with: for %q, want %q", c.default_, c.node, got, c.silent)
 		}
 	}

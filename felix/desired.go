@@ -23,16 +23,16 @@ func Desired(in Input) (State, []model.Problem) {
 	c.floats, c.namedMTU = c.floating(), c.findNamedMTU()
 	routes := c.prioritised(c.routes())
 	s := State{
-		Prune:   in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced && (in.Snapshot.LentKnown || !c.computes),
-		Refresh: time.Duration(c.config.RouteRefreshSeconds) * time.Second,
-		MTU:     c.mtu(),
-		Pods:    c.podLinks(),
-		Rules:   c.rules(routes),
-		Sysctls: c.sysctls(),
-		Tunnels: c.tunnels(),
-		Routes:  routes,
-		Strange: c.strange,
-		ByIPAM:  c.byIPAM,
+		Prune:    in.Snapshot.Synced && in.LearnedSynced && in.HostSynced && in.EndpointsSynced && (in.Snapshot.LentKnown || !c.computes),
+		Refresh:  time.Duration(c.config.RouteRefreshSeconds) * time.Second,
+		MTU:      c.mtu(),
+		Pods:     c.podLinks(),
+		Rules:    c.rules(routes),
+		Sysctls:  c.sysctls(),
+		Tunnels:  c.tunnels(),
+		Routes:   routes,
+		External: c.external,
+		ByIPAM:   c.byIPAM,
 
 		Advertised: c.advertised(),
 	}
@@ -43,9 +43,9 @@ func Desired(in Input) (State, []model.Problem) {
 	return s, slices.Compact(c.problems)
 }
 
-// casefile is an Input with the questions that every part of the decision asks
+// builder is an Input with the questions that every part of the decision asks
 // answered once.
-type casefile struct {
+type builder struct {
 	Input
 	self     model.Node
 	config   model.FelixConfiguration
@@ -54,7 +54,7 @@ type casefile struct {
 	own      map[netip.Addr]bool // the node's addresses
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
-	strange  []StrangeRoute
+	external []ExternalRoute
 	prefixes []string              // of the names of pods' links, that of new ones first
 	out      map[bool][]model.Link // by which the node is left, for IPv4 (true) and IPv6; see uplinks
 	namedMTU int                   // of the links that mtuIfacePattern names; 0: none
@@ -63,8 +63,8 @@ type casefile struct {
 	problems []model.Problem
 }
 
-func newCase(in Input) *casefile {
-	c := &casefile{
+func newCase(in Input) *builder {
+	c := &builder{
 		Input: in, config: settings(in),
 		links: make(map[int]model.Link, len(in.Host.Links)),
 		names: make(map[string]model.Link, len(in.Host.Links)),
@@ -97,14 +97,14 @@ func newCase(in Input) *casefile {
 
 // byAge sorts pods by when their links were made, those without one last: where
 // two want the same the older keeps it, whatever they are called.
-func (c *casefile) byAge(pods []model.Endpoint) []model.Endpoint {
+func (c *builder) byAge(pods []model.Endpoint) []model.Endpoint {
 	out := slices.Clone(pods)
 	made := func(e model.Endpoint) int { return cmp.Or(c.names[e.HostInterface].Index, math.MaxInt) }
 	slices.SortStableFunc(out, func(a, b model.Endpoint) int { return cmp.Compare(made(a), made(b)) })
 	return out
 }
 
-func (c *casefile) problem(object model.Ref, field, reason, message string) {
+func (c *builder) problem(object model.Ref, field, reason, message string) {
 	c.problems = append(c.problems, model.Problem{Object: object, Field: field, Reason: reason, Message: message})
 }
 
@@ -137,7 +137,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.NATOutgoingAddress = cmp.Or(o.NATOutgoingAddress, base.NATOutgoingAddress)
 	// A node may set back what the cluster has on.
 	pick := func(name string, base, here bool) bool {
-		if _, said := o.Raw[name]; said || here {
+		if _, stated := o.Raw[name]; stated || here {
 			return here
 		}
 		return base
@@ -156,7 +156,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.NATInterface = cmp.Or(o.NATInterface, base.NATInterface)
 	base.RoutePriority = cmp.Or(o.RoutePriority, base.RoutePriority)
 	base.RoutePriorityV6 = cmp.Or(o.RoutePriorityV6, base.RoutePriorityV6)
-	if _, said := o.Raw["externalNodesList"]; said || len(o.ExternalNodes) > 0 {
+	if _, stated := o.Raw["externalNodesList"]; stated || len(o.ExternalNodes) > 0 {
 		base.ExternalNodes = o.ExternalNodes
 	}
 	base.InterfacePrefix = cmp.Or(o.InterfacePrefix, base.InterfacePrefix)
@@ -176,7 +176,7 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 
 // sysctls turns forwarding on for the families that pods use (Calico
 // ipForwarding). These two are the only sysctls that concern the whole node.
-func (c *casefile) sysctls() []Sysctl {
+func (c *builder) sysctls() []Sysctl {
 	if c.config.IPForwardingDisabled {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (c *casefile) sysctls() []Sysctl {
 // listening to them: a host that forwards does not unless accept_ra is 2, and
 // loses its default route. Where somebody else than the kernel listens
 // (accept_ra is 0) nothing is to be done. A pod is no router of the node's.
-func (c *casefile) keepAdvertised() []Sysctl {
+func (c *builder) keepAdvertised() []Sysctl {
 	var out []Sysctl
 	for _, r := range c.Host.Routes {
 		l := c.links[r.LinkIndex]

@@ -196,7 +196,7 @@ var cases = map[string]func(in *Input){
 	},
 	"mapped-next-hop": func(in *Input) {
 		in.Learned = append(in.Learned, learned("10.66.0.0/24", "10.1.0.2"), learned("fd66::/64", "10.1.0.2"), learned("fd67::/64", "10.1.0.2"), learned("fd68::/64", "fd01::2", "10.1.0.2"))
-		in.PeerWays = []PeerWay{{Peer: ip("fd77::1"), Gateway: ip("10.1.0.2")}}
+		in.PeerRoutes = []PeerRoute{{Peer: ip("fd77::1"), Gateway: ip("10.1.0.2")}}
 	},
 	"onlink-gateway": func(in *Input) {
 		in.Host.Routes[0].Gateways = ips("172.31.1.1")
@@ -425,8 +425,8 @@ var cases = map[string]func(in *Input){
 		tunnelEnds(in)
 		in.Snapshot.Pools[0].VXLAN = model.EncapAlways
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", VXLANPort: 8472}}
-		next := link(vxlan4+10, Heir(VXLANDevice), "vxlan", 1450)
-		last := link(vxlan4+11, Predecessor(VXLANDevice), "vxlan", 1450)
+		next := link(vxlan4+10, NextDevice(VXLANDevice), "vxlan", 1450)
+		last := link(vxlan4+11, PreviousDevice(VXLANDevice), "vxlan", 1450)
 		next.VXLANPort, last.VXLANPort = 8472, 4789
 		in.Host.Links = append(slices.DeleteFunc(in.Host.Links, func(l model.Link) bool { return l.Name == VXLANDevice }), next, last)
 	},
@@ -486,7 +486,7 @@ func golden(t *testing.T, name, got string) {
 
 // TestSharedNextHops holds what makes comparing two states of 50,000 routes
 // cheap: routes with the same way out share one slice.
-func TestSharedWays(t *testing.T) {
+func TestSharedNextHopGroups(t *testing.T) {
 	in := base()
 	twoUplinks(&in)
 	in.Learned = []model.Learned{
@@ -494,9 +494,9 @@ func TestSharedWays(t *testing.T) {
 		learned("10.72.0.0/16", "10.1.0.2"), learned("10.73.0.0/16", "10.1.0.2"),
 	}
 	s, _ := Desired(in)
-	byPrefix := map[netip.Prefix]*Way{}
+	byPrefix := map[netip.Prefix]*NextHopGroup{}
 	for _, r := range s.Routes {
-		byPrefix[r.Prefix] = r.Way
+		byPrefix[r.Prefix] = r.NextHopGroup
 	}
 	for _, pair := range [][2]string{{"10.70.0.0/16", "10.71.0.0/16"}, {"10.72.0.0/16", "10.73.0.0/16"}} {
 		if byPrefix[pfx(pair[0])] != byPrefix[pfx(pair[1])] {
@@ -518,8 +518,8 @@ func TestText(t *testing.T) {
 		"dev if7":                      NextHop{Link: 7}.String(),
 		"default via inet6 fe80::1 dev eth0 proto 109 src 10.0.0.1 metric 1024": Route{
 			Prefix: pfx("0.0.0.0/0"), Metric: 1024,
-			Way: &Way{Source: ip("10.0.0.1"), NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}}.String(),
-		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Metric: 1024, Way: &Way{Type: Unreachable}}.String(),
+			NextHopGroup: &NextHopGroup{Source: ip("10.0.0.1"), NextHops: []NextHop{{Gateway: ip("fe80::1"), Device: "eth0"}}}}.String(),
+		"unreachable 10.0.0.0/24 proto 109 metric 1024": Route{Prefix: pfx("10.0.0.0/24"), Metric: 1024, NextHopGroup: &NextHopGroup{Type: Unreachable}}.String(),
 		"net.ipv4.ip_forward = 1":                       Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}.String(),
 	} {
 		if got != want {

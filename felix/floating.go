@@ -24,23 +24,23 @@ type FloatingIP struct {
 // them: only an IPPool that is for that, and for the pod's namespace, makes one
 // the pod's, and nobody's address is taken from him. Of two pods with the same one
 // the older keeps it; on two nodes that is the one whose node announced it first.
-func (c *casefile) floating() []FloatingIP {
+func (c *builder) floating() []FloatingIP {
 	owner := map[netip.Addr]string{}
-	asked := map[netip.Addr]bool{}
+	requested := map[netip.Addr]bool{}
 	for _, e := range c.Endpoints {
 		for _, a := range e.Addresses {
 			owner[a] = e.Namespace + "/" + e.Pod
 		}
 		for _, a := range e.FloatingIPs {
-			asked[a] = true
+			requested[a] = true
 		}
 	}
-	if len(asked) == 0 {
+	if len(requested) == 0 {
 		return nil
 	}
 	var out []FloatingIP
 	held := c.holders()
-	c.elsewhere(held, asked)
+	c.elsewhere(held, requested)
 	for _, e := range c.Endpoints {
 		for _, a := range e.FloatingIPs {
 			if reason, why := c.mayFloat(a, e, owner[a], held); reason != "" {
@@ -57,10 +57,10 @@ func (c *casefile) floating() []FloatingIP {
 
 // elsewhere notes which of the addresses somebody else announces. What this node
 // announces itself is not learned, unless another's is preferred.
-func (c *casefile) elsewhere(held holders, asked map[netip.Addr]bool) {
+func (c *builder) elsewhere(held holders, requested map[netip.Addr]bool) {
 	for _, l := range c.Learned {
 		a := l.Prefix.Addr()
-		if !l.Prefix.IsSingleIP() || !asked[a] || held.one[a] != "" {
+		if !l.Prefix.IsSingleIP() || !requested[a] || held.one[a] != "" {
 			continue
 		}
 		for _, hop := range l.NextHops {
@@ -89,7 +89,7 @@ func ofFamily(e model.Endpoint, a netip.Addr) netip.Addr {
 }
 
 // mayFloat says why a pod cannot have a floating address; no reason: it can.
-func (c *casefile) mayFloat(a netip.Addr, e model.Endpoint, taken string, held holders) (reason, why string) {
+func (c *builder) mayFloat(a netip.Addr, e model.Endpoint, taken string, held holders) (reason, why string) {
 	const remedy = "has no effect: "
 	switch whose := held.of(a); {
 	case !c.config.FloatingIPs:
@@ -126,13 +126,13 @@ func (c *casefile) mayFloat(a netip.Addr, e model.Endpoint, taken string, held h
 // floatingRoutes lead to the pods, too, as in Calico. Packets do not follow
 // them, since their destination is rewritten before: they say, to people and to
 // other routers of the node, that the address is here.
-func (c *casefile) floatingRoutes() []Route {
+func (c *builder) floatingRoutes() []Route {
 	var out []Route
 	for _, f := range c.floats {
 		if l, ok := c.names[f.Device]; ok && l.AdminUp {
 			out = append(out, Route{
 				Prefix: hostPrefix(f.Address), Metric: DefaultRouteMetric,
-				Way: &Way{LinkScope: f.Address.Is4(), NextHops: []NextHop{{Link: l.Index, Device: l.Name}}},
+				NextHopGroup: &NextHopGroup{LinkScope: f.Address.Is4(), NextHops: []NextHop{{Link: l.Index, Device: l.Name}}},
 			})
 		}
 	}

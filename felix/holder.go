@@ -29,7 +29,7 @@ func (h holders) of(a netip.Addr) string {
 }
 
 // holders asks everybody but pods, whoever has the least to lose first.
-func (c *casefile) holders() holders {
+func (c *builder) holders() holders {
 	h := holders{one: map[netip.Addr]string{}}
 	hold := func(whose string, addrs ...netip.Addr) {
 		for _, a := range addrs {

@@ -28,8 +28,8 @@ type Input struct {
 	// OwnTunnels are this node's tunnel addresses. A zero field means: what
 	// the node's object says.
 	OwnTunnels TunnelAddresses
-	// PeerWays lead to BGP peers that no other route leads to.
-	PeerWays []PeerWay
+	// PeerRoutes lead to BGP peers that no other route leads to.
+	PeerRoutes []PeerRoute
 	// Unnumbered are the names of links with routers that BGP is spoken with by
 	// their link-local addresses.
 	Unnumbered []string
@@ -56,9 +56,9 @@ func ReadyTunnels(own TunnelAddresses, host model.Host) TunnelAddresses {
 			case !l.AdminUp:
 			case l.Name == IPIPDevice && p.Addr() == own.IPIP:
 				out.IPIP = own.IPIP
-			case (l.Name == VXLANDevice || l.Name == Heir(VXLANDevice)) && p.Addr() == own.VXLAN:
+			case (l.Name == VXLANDevice || l.Name == NextDevice(VXLANDevice)) && p.Addr() == own.VXLAN:
 				out.VXLAN = own.VXLAN
-			case (l.Name == VXLANDeviceV6 || l.Name == Heir(VXLANDeviceV6)) && p.Addr() == own.VXLANV6:
+			case (l.Name == VXLANDeviceV6 || l.Name == NextDevice(VXLANDeviceV6)) && p.Addr() == own.VXLANV6:
 				out.VXLANV6 = own.VXLANV6
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 // mtu is what fits through the node's uplinks, less what the widest tunnel of any
 // pool adds. FelixConfiguration mtu wins.
-func (c *casefile) mtu() MTU {
+func (c *builder) mtu() MTU {
 	if c.config.MTU > 0 {
 		return MTU{Pod: c.config.MTU}
 	}
@@ -39,7 +39,7 @@ func (c *casefile) mtu() MTU {
 // linkMTU is the smallest MTU of the links by which the node is left, or of those
 // that FelixConfiguration mtuIfacePattern names; 0 while the node has no such
 // address, or no way out.
-func (c *casefile) linkMTU(node netip.Prefix) int {
+func (c *builder) linkMTU(node netip.Prefix) int {
 	if _, there := c.carrier(node.Addr()); there && c.namedMTU > 0 {
 		return c.namedMTU
 	}
@@ -52,7 +52,7 @@ func (c *casefile) linkMTU(node netip.Prefix) int {
 	return smallest
 }
 
-func (c *casefile) tunnelMTU(configured, base, overhead int) int {
+func (c *builder) tunnelMTU(configured, base, overhead int) int {
 	if configured > 0 || base == 0 {
 		return configured
 	}
@@ -62,7 +62,7 @@ func (c *casefile) tunnelMTU(configured, base, overhead int) int {
 // findNamedMTU is the smallest MTU of the links with a carrier whose names match
 // FelixConfiguration mtuIfacePattern, 0 without one. Pods' links and tunnels,
 // whose MTU follows from it, do not count, nor does the loopback.
-func (c *casefile) findNamedMTU() int {
+func (c *builder) findNamedMTU() int {
 	if c.config.MTUInterfaces == "" || !c.HostSynced {
 		return 0
 	}
@@ -87,6 +87,6 @@ func (c *casefile) findNamedMTU() int {
 }
 
 // isOurs tells pods' links and tunnels from the node's own links.
-func (c *casefile) isOurs(l model.Link) bool {
+func (c *builder) isOurs(l model.Link) bool {
 	return c.isPods(l.Name) || isTunnel(l.Name)
 }

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-func (c *casefile) rules(routes []Route) Ruleset {
-	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), Spoofing: c.spoofing(routes), Tunnels: c.guard(), Services: c.services(),
+func (c *builder) rules(routes []Route) Ruleset {
+	return Ruleset{Complete: c.Snapshot.Synced && c.EndpointsSynced, NAT: c.nat(), SourceCheck: c.sourceCheck(routes), Tunnels: c.guard(), Services: c.services(),
 		Floating: Floating{Enabled: c.config.FloatingIPs, IPs: c.floats}}
 }
 
 // nat is natOutgoing: from pools that ask for it to anywhere but pools, and but
 // nodes when FelixConfiguration natOutgoingExclusions says so. A disabled pool
 // may still have pods and keeps its NAT, as in Calico.
-func (c *casefile) nat() NAT {
+func (c *builder) nat() NAT {
 	n := NAT{
 		Address:   c.config.NATOutgoingAddress,
 		Interface: strings.Replace(c.config.NATInterface, "+", "*", 1),

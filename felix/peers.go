@@ -6,20 +6,20 @@ import (
 	"slices"
 )
 
-// PeerWay is the way to a BGP peer whose address is on no link, as a loopback of
+// PeerRoute is the way to a BGP peer whose address is on no link, as a loopback of
 // a router: by a gateway that is (Calico BGPPeer reachableBy, which is a static
 // route there too).
-type PeerWay struct{ Peer, Gateway netip.Addr }
+type PeerRoute struct{ Peer, Gateway netip.Addr }
 
-// peerWays finds the links that lead to peers. A learned route must not: its
+// peerRoutes finds the links that lead to peers. A learned route must not: its
 // session would have to be up first.
-func (c *casefile) peerWays() map[netip.Addr][]NextHop {
-	if len(c.PeerWays) == 0 {
+func (c *builder) peerRoutes() map[netip.Addr][]NextHop {
+	if len(c.PeerRoutes) == 0 {
 		return nil
 	}
 	r := newResolver(c, nil)
-	out := make(map[netip.Addr][]NextHop, len(c.PeerWays))
-	for _, w := range c.PeerWays {
+	out := make(map[netip.Addr][]NextHop, len(c.PeerRoutes))
+	for _, w := range c.PeerRoutes {
 		peer, gateway := w.Peer.Unmap(), w.Gateway.Unmap()
 		if !peer.IsValid() || c.own[peer] || peer == gateway {
 			continue
@@ -37,7 +37,7 @@ func (c *casefile) peerWays() map[netip.Addr][]NextHop {
 
 // advertised are the links on which unnumbered routers have to hear of the node.
 // One without carrier comes when it has it, and is told at once then.
-func (c *casefile) advertised() []AdvertisedLink {
+func (c *builder) advertised() []AdvertisedLink {
 	var out []AdvertisedLink
 	for _, name := range c.Unnumbered {
 		if l, ok := c.names[name]; ok && l.Up {
@@ -49,10 +49,10 @@ func (c *casefile) advertised() []AdvertisedLink {
 }
 
 // peerRoutes are the routes to those peers.
-func peerRoutes(ways map[netip.Addr][]NextHop) []Route {
-	out := make([]Route, 0, len(ways))
-	for peer, hops := range ways {
-		out = append(out, Route{Prefix: hostPrefix(peer), Metric: DefaultRouteMetric, Way: &Way{NextHops: hops}})
+func peerRoutes(groups map[netip.Addr][]NextHop) []Route {
+	out := make([]Route, 0, len(groups))
+	for peer, hops := range groups {
+		out = append(out, Route{Prefix: hostPrefix(peer), Metric: DefaultRouteMetric, NextHopGroup: &NextHopGroup{NextHops: hops}})
 	}
 	return out // sorted by whoever joins them with others
 }

@@ -9,9 +9,9 @@ import (
 
 // Peers on a loopback are reached by the gateway that their BGPPeer names, and
 // so is what they announce with that loopback as next hop.
-func TestPeerWays(t *testing.T) {
+func TestPeerRoutes(t *testing.T) {
 	in := base()
-	in.PeerWays = []PeerWay{
+	in.PeerRoutes = []PeerRoute{
 		{ip("192.0.2.1"), ip("10.1.0.254")}, {ip("fd99::1"), ip("fd01::254")},
 		{ip("192.0.2.2"), ip("172.16.0.1")},                                    // by way of the default gateway, as any address would be
 		{ip("10.1.0.1"), ip("10.1.0.254")}, {ip("192.0.2.4"), ip("192.0.2.4")}, // nonsense

@@ -37,7 +37,7 @@ import (
 
 const interrupt = syscall.SIGINT
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
 
 type cluster struct {
 	router *nstest.NS
@@ -45,20 +45,20 @@ type cluster struct {
 }
 
 type node struct {
-	t      testing.TB
-	name   string
-	ns     *nstest.NS
-	podNS  *nstest.NS
-	view   *kernelView
-	folder string // where its pods' namespaces are
-	router string // hardware address of the router's end of eth0
-	pods   *pod.Plugger
-	mu     sync.Mutex
-	input  felix.Input // what comes from elsewhere than the kernel
-	asked  int         // counts changes of input
-	done   int         // the newest of them that the kernel has
-	change chan struct{}
-	plane  *plane
+	t         testing.TB
+	name      string
+	ns        *nstest.NS
+	podNS     *nstest.NS
+	view      *kernelView
+	folder    string // where its pods' namespaces are
+	router    string // hardware address of the router's end of eth0
+	pods      *pod.Plugger
+	mu        sync.Mutex
+	input     felix.Input // what comes from elsewhere than the kernel
+	requested int         // counts changes of input
+	done      int         // the newest of them that the kernel has
+	change    chan struct{}
+	plane     *plane
 }
 
 func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -109,7 +109,7 @@ func (c *cluster) node(t testing.TB, name string, n, other int) *node {
 		})
 	}
 	var err error
-	if x.pods, err = pod.New(pod.Options{NetNS: x.ns.Path, Logger: quiet}); err != nil {
+	if x.pods, err = pod.New(pod.Options{NetNS: x.ns.Path, Logger: discard}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.pods.Close() })
@@ -137,7 +137,7 @@ func (x *node) attach(addrs ...string) {
 func (x *node) set(f func(*felix.Input)) {
 	x.mu.Lock()
 	f(&x.input)
-	x.asked++
+	x.requested++
 	x.mu.Unlock()
 	select {
 	case x.change <- struct{}{}:
@@ -167,17 +167,17 @@ func must[T any](t testing.TB, v T, err error) T {
 // start runs the reconcilers of a node, as a new process would.
 func (x *node) start() {
 	t, path := x.t, x.ns.Path
-	p := &plane{knobs: sysctl.New(sysctl.Options{NetNS: path, Logger: quiet})}
+	p := &plane{knobs: sysctl.New(sysctl.Options{NetNS: path, Logger: discard})}
 	var err error
-	p.links, err = link.New(link.Options{NetNS: path, Logger: quiet})
+	p.links, err = link.New(link.Options{NetNS: path, Logger: discard})
 	must(t, p.links, err)
-	p.routes, err = route.New(route.Options{NetNS: path, Logger: quiet})
+	p.routes, err = route.New(route.Options{NetNS: path, Logger: discard})
 	must(t, p.routes, err)
-	p.rules, err = nft.New(nft.Options{NetNS: path, Logger: quiet})
+	p.rules, err = nft.New(nft.Options{NetNS: path, Logger: discard})
 	must(t, p.rules, err)
-	p.tunnels, err = tunnel.New(tunnel.Options{NetNS: path, Logger: quiet, Linger: 500 * time.Millisecond})
+	p.tunnels, err = tunnel.New(tunnel.Options{NetNS: path, Logger: discard, Grace: 500 * time.Millisecond})
 	must(t, p.tunnels, err)
-	p.podLinks, err = podlink.New(podlink.Options{NetNS: path, Logger: quiet, Namespaces: []string{x.folder}})
+	p.podLinks, err = podlink.New(podlink.Options{NetNS: path, Logger: discard, Namespaces: []string{x.folder}})
 	must(t, p.podLinks, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -204,12 +204,12 @@ func (x *node) start() {
 }
 
 func (x *node) loop(ctx context.Context, p *plane) {
-	said := ""
+	stated := ""
 	for ctx.Err() == nil {
 		var retry <-chan time.Time
 		if err := x.step(ctx, p); err != nil {
-			if ctx.Err() == nil && err.Error() != said {
-				said = err.Error()
+			if ctx.Err() == nil && err.Error() != stated {
+				stated = err.Error()
 				x.t.Logf("%s: %v", x.name, err)
 			}
 			retry = time.After(20 * time.Millisecond)
@@ -229,7 +229,7 @@ func (x *node) loop(ctx context.Context, p *plane) {
 
 func (x *node) step(ctx context.Context, p *plane) error {
 	x.mu.Lock()
-	asked := x.asked
+	requested := x.requested
 	x.mu.Unlock()
 	s := x.desired(p)
 	for _, apply := range []func(context.Context, felix.State) error{p.knobs.Apply, p.rules.Apply, p.tunnels.Apply, p.podLinks.Apply, p.routes.Apply} {
@@ -238,7 +238,7 @@ func (x *node) step(ctx context.Context, p *plane) error {
 		}
 	}
 	x.mu.Lock()
-	x.done = max(x.done, asked)
+	x.done = max(x.done, requested)
 	x.mu.Unlock()
 	return nil
 }
@@ -247,7 +247,7 @@ func (x *node) step(ctx context.Context, p *plane) error {
 func (x *node) settled() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.done == x.asked
+	return x.done == x.requested
 }
 
 func (x *node) desired(p *plane) felix.State {

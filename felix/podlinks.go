@@ -7,7 +7,7 @@ import (
 )
 
 // podLinks are the links of this node's pods that the kernel has, up or not.
-func (c *casefile) podLinks() []PodLink {
+func (c *builder) podLinks() []PodLink {
 	var out []PodLink
 	for _, e := range c.Endpoints {
 		l, ok := c.names[e.HostInterface]

@@ -43,7 +43,7 @@ func InterfacePrefixes(s model.Snapshot, self model.NodeName, pods []model.Endpo
 }
 
 // findPrefixes finds those of the node, and what is wrong with the configuration.
-func (c *casefile) findPrefixes() {
+func (c *builder) findPrefixes() {
 	out, wrong := newPrefixes(c.config)
 	if wrong != "" {
 		c.problem(model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}, "spec.interfacePrefix", "InvalidValue", wrong)
@@ -64,6 +64,6 @@ func withEarlier(out []string, pods []model.Endpoint) []string {
 }
 
 // isPods says whether a link has a pod's name.
-func (c *casefile) isPods(name string) bool {
+func (c *builder) isPods(name string) bool {
 	return slices.ContainsFunc(c.prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }

@@ -12,7 +12,7 @@ import (
 // RFC 4271 section 5.1.3). Answers are kept, since thousands of prefixes share
 // a few next hops.
 type resolver struct {
-	c            *casefile
+	c            *builder
 	learned      []model.Learned // sorted
 	lengths      [2][]int        // prefix lengths in learned, longest first, by family
 	connected    prefixSet       // prefixes on the node's links
@@ -23,22 +23,22 @@ type resolver struct {
 	merged       map[string][]NextHop
 	gateways     map[netip.Addr]bool
 	complained   map[netip.Addr]bool
-	ways         map[*model.Multipath]*Way // unless what a prefix lies in matters, too
-	shared       map[*NextHop]*Way         // by the first next hop
-	static       map[netip.Addr][]NextHop  // of peers that have a way of their own
-	bgp          *prefixSet                // see heard
+	groups       map[*model.Multipath]*NextHopGroup // unless what a prefix lies in matters, too
+	shared       map[*NextHop]*NextHopGroup         // by the first next hop
+	static       map[netip.Addr][]NextHop           // of peers that have a way of their own
+	bgp          *prefixSet                         // see heard
 }
 
 // depth bounds recursion: a next hop reached by way of a route reached by way
 // of a route…
 const depth = 8
 
-func newResolver(c *casefile, learned []model.Learned) *resolver {
+func newResolver(c *builder, learned []model.Learned) *resolver {
 	r := &resolver{
 		c: c, learned: learned,
 		found: map[netip.Addr][]NextHop{}, merged: map[string][]NextHop{},
 		gateways: map[netip.Addr]bool{}, complained: map[netip.Addr]bool{},
-		ways: map[*model.Multipath]*Way{}, shared: map[*NextHop]*Way{},
+		groups: map[*model.Multipath]*NextHopGroup{}, shared: map[*NextHop]*NextHopGroup{},
 	}
 	for i, h := range c.Host.Routes {
 		r.foreign.add(h.Prefix, i)
@@ -74,23 +74,23 @@ func famIndex(a netip.Addr) int {
 	return 1
 }
 
-// way is where a learned route leads, nil when nowhere. Routes with the same
+// group is where a learned route leads, nil when nowhere. Routes with the same
 // answer share it.
-func (r *resolver) way(l *model.Learned) *Way {
-	if way, ok := r.ways[l.Multipath]; ok {
-		return way
+func (r *resolver) group(l *model.Learned) *NextHopGroup {
+	if group, ok := r.groups[l.Multipath]; ok {
+		return group
 	}
-	var way *Way
+	var group *NextHopGroup
 	if hops := r.hops(l); len(hops) > 0 {
-		if way = r.shared[&hops[0]]; way == nil {
-			way = &Way{NextHops: hops}
-			r.shared[&hops[0]] = way
+		if group = r.shared[&hops[0]]; group == nil {
+			group = &NextHopGroup{NextHops: hops}
+			r.shared[&hops[0]] = group
 		}
 	}
 	if !r.encapsulated {
-		r.ways[l.Multipath] = way
+		r.groups[l.Multipath] = group
 	}
-	return way
+	return group
 }
 
 // hops resolves every next hop of a learned route and merges what they lead to.

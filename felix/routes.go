@@ -9,20 +9,20 @@ import (
 
 // routes are, by right of way: the node's pods, tunnels and blocks, then what
 // BGP learned, then what is computed from IPAM.
-func (c *casefile) routes() []Route {
-	ways := c.peerWays()
+func (c *builder) routes() []Route {
+	groups := c.peerRoutes()
 	src := c.sources()
 	pods := slices.Concat(c.podRoutes(), c.floatingRoutes())
 	for i, r := range pods {
-		pods[i].Way = src.on(r.Way, r.Prefix)
+		pods[i].NextHopGroup = src.on(r.NextHopGroup, r.Prefix)
 	}
-	local := slices.Concat(pods, c.tunnelPeerRoutes(), peerRoutes(ways))
+	local := slices.Concat(pods, c.tunnelPeerRoutes(), peerRoutes(groups))
 	taken := make(map[netip.Prefix]bool, len(local))
 	for _, r := range local {
 		taken[r.Prefix] = true
 	}
 	var blocks prefixSet
-	hole := &Way{Type: Blackhole}
+	hole := &NextHopGroup{Type: Blackhole}
 	for i, b := range c.Snapshot.Blocks {
 		if b.Node != c.Self || b.State == model.BlockPending {
 			continue
@@ -31,16 +31,16 @@ func (c *casefile) routes() []Route {
 		// A block of one address is its pod's route (Calico does the same).
 		if !b.CIDR.IsSingleIP() && !taken[b.CIDR.Masked()] {
 			taken[b.CIDR.Masked()] = true
-			local = append(local, Route{Prefix: b.CIDR.Masked(), Metric: DefaultRouteMetric, Way: hole})
+			local = append(local, Route{Prefix: b.CIDR.Masked(), Metric: DefaultRouteMetric, NextHopGroup: hole})
 		}
 	}
 	slices.SortFunc(local, Route.Compare)
-	return c.withLearned(local, &blocks, c.withSpeakers(ways), src)
+	return c.withLearned(local, &blocks, c.withSpeakers(groups), src)
 }
 
 // podRoutes lead to the pods of this node. A pod whose link the kernel does not
 // show yet has none.
-func (c *casefile) podRoutes() []Route {
+func (c *builder) podRoutes() []Route {
 	var out []Route
 	owner := map[netip.Prefix]model.Endpoint{}
 	for _, e := range c.Endpoints {
@@ -57,7 +57,7 @@ func (c *casefile) podRoutes() []Route {
 				continue
 			}
 			owner[p] = e
-			out = append(out, Route{Prefix: p, Metric: DefaultRouteMetric, Way: &Way{LinkScope: a.Is4(), NextHops: hops}})
+			out = append(out, Route{Prefix: p, Metric: DefaultRouteMetric, NextHopGroup: &NextHopGroup{LinkScope: a.Is4(), NextHops: hops}})
 		}
 	}
 	return out
@@ -67,19 +67,19 @@ func (c *casefile) podRoutes() []Route {
 // an IPv6 gateway for on-link only if no other route leads to it another way,
 // and the route it is wanted for may do just that: a tunnel's address lies in
 // its node's block.
-func (c *casefile) tunnelPeerRoutes() []Route {
+func (c *builder) tunnelPeerRoutes() []Route {
 	l, ok := c.tunnelLink(VXLANDeviceV6)
 	if !ok || !l.AdminUp {
 		return nil
 	}
-	way := &Way{NextHops: []NextHop{{Link: l.Index, Device: l.Name}}}
+	group := &NextHopGroup{NextHops: []NextHop{{Link: l.Index, Device: l.Name}}}
 	var out []Route
 	for _, t := range c.tunnels() {
 		if t.Name != VXLANDeviceV6 {
 			continue
 		}
 		for _, p := range t.Peers {
-			out = append(out, Route{Prefix: hostPrefix(p.Address), Metric: DefaultRouteMetric, Way: way})
+			out = append(out, Route{Prefix: hostPrefix(p.Address), Metric: DefaultRouteMetric, NextHopGroup: group})
 		}
 	}
 	return out
@@ -89,7 +89,7 @@ func (c *casefile) tunnelPeerRoutes() []Route {
 // has no way to, with what IPAM says, less what would take the ground from under
 // the node. It makes one pass and one
 // allocation, since there may be many thousands.
-func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.Addr][]NextHop, src *sources) []Route {
+func (c *builder) withLearned(local []Route, blocks *prefixSet, groups map[netip.Addr][]NextHop, src *sources) []Route {
 	learned := c.Learned
 	if !slices.IsSortedFunc(learned, compareLearned) {
 		learned = slices.Clone(learned)
@@ -97,7 +97,7 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 	}
 	learned = joined(learned, c.fromIPAM())
 	r := newResolver(c, learned)
-	r.static = ways
+	r.static = groups
 	special := c.special(r, blocks)
 	out := make([]Route, 0, len(local)+len(learned))
 	var last netip.Prefix
@@ -113,17 +113,17 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 		if len(local) > 0 && local[0].Prefix == l.Prefix || !plain && !c.admit(l.Prefix, blocks, r) {
 			continue
 		}
-		way := c.passable(l, r.way(l), r)
-		if way == nil {
+		group := c.passable(l, r.group(l), r)
+		if group == nil {
 			continue
 		}
 		if !plain {
-			if why := r.undermines(l.Prefix, way.NextHops); why != "" {
+			if why := r.undermines(l.Prefix, group.NextHops); why != "" {
 				c.problem(routeRef(l.Prefix), "", "ShadowsConnected", why)
 				continue
 			}
 		}
-		out, last = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, Way: src.on(way, l.Prefix)}), l.Prefix
+		out, last = append(out, Route{Prefix: l.Prefix, Metric: DefaultRouteMetric, NextHopGroup: src.on(group, l.Prefix)}), l.Prefix
 		if l.IPAM {
 			c.byIPAM = append(c.byIPAM, l.Prefix)
 		}
@@ -134,23 +134,23 @@ func (c *casefile) withLearned(local []Route, blocks *prefixSet, ways map[netip.
 // passable leaves IPv4 neighbours out of the way of an IPv6 prefix (as
 // ::ffff:10.0.0.2): the kernel has no such routes. It is nil when nothing is left.
 // One problem stands for all of a next hop.
-func (c *casefile) passable(l *model.Learned, way *Way, r *resolver) *Way {
+func (c *builder) passable(l *model.Learned, group *NextHopGroup, r *resolver) *NextHopGroup {
 	isIPv4 := func(h NextHop) bool { return h.Gateway.Is4() }
-	if way == nil || l.Prefix.Addr().Is4() || !slices.ContainsFunc(way.NextHops, isIPv4) {
-		return way
+	if group == nil || l.Prefix.Addr().Is4() || !slices.ContainsFunc(group.NextHops, isIPv4) {
+		return group
 	}
-	for _, h := range way.NextHops {
+	for _, h := range group.NextHops {
 		if isIPv4(h) && !r.complained[h.Gateway] {
 			r.complained[h.Gateway] = true
 			c.problem(routeRef(l.Prefix), "nextHop", "NextHopFamily",
 				"next hop "+h.Gateway.String()+" is an IPv4 address, by which no IPv6 prefix is reached; it is left out of this route and others: have the router announce its IPv6 address")
 		}
 	}
-	rest := slices.DeleteFunc(slices.Clone(way.NextHops), isIPv4)
+	rest := slices.DeleteFunc(slices.Clone(group.NextHops), isIPv4)
 	if len(rest) == 0 {
 		return nil
 	}
-	return &Way{NextHops: rest}
+	return &NextHopGroup{NextHops: rest}
 }
 
 // sweep goes along with a walk over prefixes in ascending order.
@@ -180,7 +180,7 @@ var neverRouted = []netip.Prefix{
 
 // special is where admit and undermines have something to say: what touches none
 // of it, as nearly all routes, need not be looked at by either.
-func (c *casefile) special(r *resolver, blocks *prefixSet) sweep {
+func (c *builder) special(r *resolver, blocks *prefixSet) sweep {
 	all := slices.Clone(neverRouted)
 	for _, set := range []*prefixSet{&r.connected, blocks} {
 		for p := range set.members {
@@ -200,7 +200,7 @@ func compareLearned(a, b model.Learned) int { return ComparePrefix(a.Prefix, b.P
 func routeRef(p netip.Prefix) model.Ref { return model.Ref{Kind: "Route", Name: p.String()} }
 
 // admit says whether a learned prefix may be in the kernel at all.
-func (c *casefile) admit(p netip.Prefix, blocks *prefixSet, r *resolver) bool {
+func (c *builder) admit(p netip.Prefix, blocks *prefixSet, r *resolver) bool {
 	if !p.IsValid() || p != p.Masked() || p.Addr().IsMulticast() || p.Addr().IsLinkLocalUnicast() || p.Addr().IsLoopback() {
 		c.problem(routeRef(p), "", "NotRoutable", "the prefix is not one that can be routed; the route is ignored")
 		return false

@@ -13,15 +13,15 @@ import (
 // it programs.
 type sources struct {
 	v4, v6 netip.Addr
-	ways   map[sourcedWay]*Way // routes that share a way go on sharing one
+	groups map[sourcedGroup]*NextHopGroup // routes that share a way go on sharing one
 }
 
-type sourcedWay struct {
-	way *Way
-	v4  bool
+type sourcedGroup struct {
+	group *NextHopGroup
+	v4    bool
 }
 
-func (c *casefile) sources() *sources {
+func (c *builder) sources() *sources {
 	ref := model.Ref{Kind: "FelixConfiguration", Name: cmp.Or(c.config.Name, "default")}
 	own := func(a netip.Addr, field string) netip.Addr {
 		if a.IsValid() && !c.own[a] {
@@ -31,29 +31,29 @@ func (c *casefile) sources() *sources {
 		return a
 	}
 	return &sources{
-		v4:   own(c.config.DeviceRouteSource, "spec.deviceRouteSourceAddress"),
-		v6:   own(c.config.DeviceRouteSourceV6, "spec.deviceRouteSourceAddressIPv6"),
-		ways: map[sourcedWay]*Way{},
+		v4:     own(c.config.DeviceRouteSource, "spec.deviceRouteSourceAddress"),
+		v6:     own(c.config.DeviceRouteSourceV6, "spec.deviceRouteSourceAddressIPv6"),
+		groups: map[sourcedGroup]*NextHopGroup{},
 	}
 }
 
 // on is the way of a route to p, with the source of its family.
-func (s *sources) on(way *Way, p netip.Prefix) *Way {
+func (s *sources) on(group *NextHopGroup, p netip.Prefix) *NextHopGroup {
 	v4 := p.Addr().Is4()
 	source := s.v6
 	if v4 {
 		source = s.v4
 	}
 	if !source.IsValid() || source.Is4() != v4 {
-		return way
+		return group
 	}
-	key := sourcedWay{way, v4}
-	out, ok := s.ways[key]
+	key := sourcedGroup{group, v4}
+	out, ok := s.groups[key]
 	if !ok {
-		with := *way
+		with := *group
 		with.Source = source
 		out = &with
-		s.ways[key] = out
+		s.groups[key] = out
 	}
 	return out
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // peering are the node's addresses of the sessions with a pod, sorted.
-func (c *casefile) peering(pod []netip.Addr) []netip.Addr {
+func (c *builder) peering(pod []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range c.Speakers {
 		if slices.Contains(pod, s.Pod) {
@@ -22,7 +22,7 @@ func (c *casefile) peering(pod []netip.Addr) []netip.Addr {
 
 // speaks says whether a pod may send to the node's BGP port: the node speaks with
 // it, or a BGPPeer has its address.
-func (c *casefile) speaks(pod []netip.Addr) bool {
+func (c *builder) speaks(pod []netip.Addr) bool {
 	return len(c.peering(pod)) > 0 || slices.ContainsFunc(c.Snapshot.Peers, func(p model.BGPPeer) bool {
 		return slices.Contains(pod, p.PeerIP.WithZone("").Unmap())
 	})
@@ -30,7 +30,7 @@ func (c *casefile) speaks(pod []netip.Addr) bool {
 
 // bgpPort is where the node listens for BGP (Calico BGPConfiguration listenPort,
 // of the node before that of all).
-func (c *casefile) bgpPort() int {
+func (c *builder) bgpPort() int {
 	port := 0
 	for _, name := range []string{"default", "node." + string(c.Self)} {
 		for _, b := range c.Snapshot.BGP {
@@ -47,12 +47,12 @@ const defaultBGPPort = 179
 // withSpeakers adds the ways to pods that BGP is spoken with: what they announce
 // has them as next hop. The gateway is on the link, whatever order the routes are
 // written in.
-func (c *casefile) withSpeakers(ways map[netip.Addr][]NextHop) map[netip.Addr][]NextHop {
+func (c *builder) withSpeakers(groups map[netip.Addr][]NextHop) map[netip.Addr][]NextHop {
 	if len(c.Speakers) == 0 {
-		return ways
+		return groups
 	}
-	out := make(map[netip.Addr][]NextHop, len(ways)+len(c.Speakers))
-	for peer, hops := range ways {
+	out := make(map[netip.Addr][]NextHop, len(groups)+len(c.Speakers))
+	for peer, hops := range groups {
 		out[peer] = hops
 	}
 	for _, e := range c.Endpoints {
@@ -71,7 +71,7 @@ func (c *casefile) withSpeakers(ways map[netip.Addr][]NextHop) map[netip.Addr][]
 
 // announced are the prefixes behind the pods of the links: a packet may come from
 // where packets are sent to (RFC 3704, strict reverse path forwarding).
-func (c *casefile) announced(routes []Route) map[string][]netip.Prefix {
+func (c *builder) announced(routes []Route) map[string][]netip.Prefix {
 	if len(c.Speakers) == 0 {
 		return nil
 	}

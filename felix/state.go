@@ -18,9 +18,9 @@ type State struct {
 	Rules   Ruleset
 	Sysctls []Sysctl
 	MTU     MTU
-	// Strange are routes of others over pods' links, which are to go.
-	Strange []StrangeRoute
-	Pods    []PodLink // sorted by device
+	// External are routes of others over pods' links, which are to go.
+	External []ExternalRoute
+	Pods     []PodLink // sorted by device
 	// Advertised are the links with unnumbered routers, sorted by device.
 	Advertised []AdvertisedLink
 	// ByIPAM are the prefixes of Routes that IPAM names and BGP has not learned,
@@ -49,13 +49,13 @@ const (
 type Route struct {
 	Prefix netip.Prefix
 	Metric int
-	// Way is shared by routes that have the same, of which there may be many
+	// NextHopGroup is shared by routes that have the same, of which there may be many
 	// thousands, and never changed. It is never nil.
-	*Way
+	*NextHopGroup
 }
 
-// Way is where a route leads.
-type Way struct {
+// NextHopGroup is where a route leads.
+type NextHopGroup struct {
 	Type RouteType
 	// LinkScope says that the prefix is reached on the link itself, with no
 	// gateway (RT_SCOPE_LINK): a pod.
@@ -110,12 +110,12 @@ type TunnelPeer struct {
 type Ruleset struct {
 	// Complete is false until the pools and the pods of this node are known. A
 	// table that is there stays as it is until then.
-	Complete bool
-	NAT      NAT
-	Spoofing Spoofing
-	Tunnels  TunnelGuard
-	Services ServiceGuard
-	Floating Floating
+	Complete    bool
+	NAT         NAT
+	SourceCheck SourceCheck
+	Tunnels     TunnelGuard
+	Services    ServiceGuard
+	Floating    Floating
 }
 
 // NAT is natOutgoing: packets from Sources to anywhere but Exclude leave with
@@ -134,8 +134,8 @@ type NAT struct {
 	Interface string
 }
 
-// Spoofing is what pods may send.
-type Spoofing struct {
+// SourceCheck is what pods may send.
+type SourceCheck struct {
 	// Prefix is how the names of pod interfaces start ("cali"); empty turns the
 	// whole check off.
 	Prefix string
@@ -189,8 +189,8 @@ type Sysctl struct {
 	If         string // written only where this is the value now; empty: always
 }
 
-// StrangeRoute is a route of somebody else's that leads to a pod's link.
-type StrangeRoute struct {
+// ExternalRoute is a route of somebody else's that leads to a pod's link.
+type ExternalRoute struct {
 	Prefix           netip.Prefix
 	Metric, Protocol int
 	Link             int // interface index

@@ -17,9 +17,9 @@ func (s State) String() string {
 	for _, r := range s.Routes {
 		b.WriteString(r.String() + s.Origin(r.Prefix) + "\n")
 	}
-	if len(s.Strange) > 0 {
+	if len(s.External) > 0 {
 		section("routes of others that go")
-		for _, r := range s.Strange {
+		for _, r := range s.External {
 			b.WriteString(r.String() + "\n")
 		}
 	}
@@ -80,7 +80,7 @@ func (s Sysctl) String() string {
 
 // String gives the route as `ip route` shows it, with the number of its
 // protocol.
-func (r StrangeRoute) String() string {
+func (r ExternalRoute) String() string {
 	return fmt.Sprintf("%s dev %s proto %d metric %d", r.Prefix, r.Device, r.Protocol, r.Metric)
 }
 
@@ -126,7 +126,7 @@ func (t Tunnel) String() string {
 const TableName = "muslin"
 
 // Priorities of the chains. The pods' check comes before connection tracking is
-// asked for anything but defragmentation; the
+// requested for anything but defragmentation; the
 // masquerading right after kube-proxy's (srcnat, 100), so that its marks are
 // honoured first; floating addresses right before its services (dstnat, -100).
 const (
@@ -143,7 +143,7 @@ func (r Ruleset) String() string {
 	var b strings.Builder
 	b.WriteString("table inet " + TableName + " {\n")
 	r.NAT.sets(&b)
-	r.Spoofing.sets(&b)
+	r.SourceCheck.sets(&b)
 	r.Tunnels.sets(&b)
 	r.Services.sets(&b)
 	r.Floating.sets(&b)
@@ -249,7 +249,7 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 }
 
 // Prefixes are all that the names of pod interfaces start with.
-func (s Spoofing) Prefixes() []string { return append([]string{s.Prefix}, s.OtherPrefixes...) }
+func (s SourceCheck) Prefixes() []string { return append([]string{s.Prefix}, s.OtherPrefixes...) }
 
 // Port is a port of a transport protocol.
 type Port struct {
@@ -262,11 +262,11 @@ const portBFD = 3784
 
 // SpeakersPorts are the node's ports that no pod may send to but those that speak
 // BGP with it.
-func (s Spoofing) SpeakersPorts() []Port {
+func (s SourceCheck) SpeakersPorts() []Port {
 	return []Port{{"tcp", s.BGPPort}, {"udp", portBFD}}
 }
 
-func (s Spoofing) sets(b *strings.Builder) {
+func (s SourceCheck) sets(b *strings.Builder) {
 	if s.Prefix == "" {
 		return
 	}
@@ -306,7 +306,7 @@ func (s Spoofing) sets(b *strings.Builder) {
 // which for IPv6 count from link-local addresses alone (RFC 4861 sections 6.1.2
 // and 8.1), end here.
 func (r Ruleset) fromPod(b *strings.Builder) {
-	s := r.Spoofing
+	s := r.SourceCheck
 	if s.Prefix == "" {
 		return
 	}
@@ -395,7 +395,7 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 // input is passed by what is for the node itself: tunnelled packets among it, and
 // none of what one pod sends another.
 func (r Ruleset) input(b *strings.Builder) {
-	pods := r.Spoofing.Prefix != ""
+	pods := r.SourceCheck.Prefix != ""
 	if !pods && !r.Tunnels.Any() {
 		return
 	}
@@ -407,23 +407,23 @@ func (r Ruleset) input(b *strings.Builder) {
 		b.WriteString("\t\tip protocol 4 jump tunnelled\n")
 	}
 	if pods {
-		for _, p := range r.Spoofing.Prefixes() {
+		for _, p := range r.SourceCheck.Prefixes() {
 			fmt.Fprintf(b, "\t\tiifname \"%s*\" goto from-pod-to-node\n", p)
 		}
 	}
 	b.WriteString("\t}\n")
 	if pods {
-		r.Spoofing.toNode(b)
+		r.SourceCheck.toNode(b)
 	}
 	if r.Tunnels.Any() {
-		from4, from6 := r.Tunnels.strangers()
+		from4, from6 := r.Tunnels.foreign()
 		b.WriteString("\tchain tunnelled {\n\t\t" + from4 + "drop\n\t\t" + from6 + "drop\n\t}\n")
 	}
 }
 
 // toNode leaves BGP and BFD to the pods that the node speaks BGP with. Where
 // ToHost is "Drop" the others have nothing but neighbour discovery.
-func (s Spoofing) toNode(b *strings.Builder) {
+func (s SourceCheck) toNode(b *strings.Builder) {
 	b.WriteString("\tchain from-pod-to-node {\n")
 	for _, p := range s.SpeakersPorts() {
 		fmt.Fprintf(b, "\t\t%s dport %d iifname != @pod-speakers counter drop\n", p.Protocol, p.Port)
@@ -439,8 +439,8 @@ func (s Spoofing) toNode(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-// strangers match sources that are neither nodes nor allowed beside them.
-func (g TunnelGuard) strangers() (from4, from6 string) {
+// foreign match sources that are neither nodes nor allowed beside them.
+func (g TunnelGuard) foreign() (from4, from6 string) {
 	out4, out6 := ByFamily(g.External)
 	from4, from6 = "ip saddr != @nodes4 ", "ip6 saddr != @nodes6 "
 	if len(out4) > 0 {

@@ -21,19 +21,21 @@ const (
 // While the VNI or the port of a VXLAN device changes, the one to come is beside
 // it and then the one that has been, with these endings.
 const (
-	heir        = ".next"
-	predecessor = ".last"
+	nextSuffix     = ".next"
+	previousSuffix = ".last"
 )
 
-// Heir and Predecessor name what is beside a VXLAN device while its VNI or port
+// NextDevice and Predecessor name what is beside a VXLAN device while its VNI or port
 // changes: the device that will have its name, and the one that had it.
-func Heir(device string) string        { return strings.TrimSuffix(device, ".calico") + heir }
-func Predecessor(device string) string { return strings.TrimSuffix(device, ".calico") + predecessor }
+func NextDevice(device string) string { return strings.TrimSuffix(device, ".calico") + nextSuffix }
+func PreviousDevice(device string) string {
+	return strings.TrimSuffix(device, ".calico") + previousSuffix
+}
 
 // isTunnel says whether a link is a tunnel device of ours, by its name.
 func isTunnel(name string) bool {
 	for _, device := range []string{VXLANDevice, VXLANDeviceV6} {
-		if name == device || name == Heir(device) || name == Predecessor(device) {
+		if name == device || name == NextDevice(device) || name == PreviousDevice(device) {
 			return true
 		}
 	}
@@ -51,12 +53,12 @@ const (
 	vxlanOverheadV6 = 70
 )
 
-func (c *casefile) vxlanPort() int { return cmp.Or(c.config.VXLANPort, DefaultVXLANPort) }
+func (c *builder) vxlanPort() int { return cmp.Or(c.config.VXLANPort, DefaultVXLANPort) }
 
 func wants(e model.Encap) bool { return e == model.EncapAlways || e == model.EncapCrossSubnet }
 
 // encapsulations says which tunnels any pool asks for.
-func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
+func (c *builder) encapsulations() (ipip, vxlan4, vxlan6 bool) {
 	for _, p := range c.Snapshot.Pools {
 		v4 := p.CIDR.Addr().Is4()
 		ipip = ipip || v4 && wants(p.IPIP)
@@ -69,7 +71,7 @@ func (c *casefile) encapsulations() (ipip, vxlan4, vxlan6 bool) {
 
 // tunnels are the devices that this node needs: for each encapsulation that a
 // pool asks for, once the node has an address for it.
-func (c *casefile) tunnels() []Tunnel {
+func (c *builder) tunnels() []Tunnel {
 	ipip, v4, v6 := c.encapsulations()
 	var out []Tunnel
 	if _, ok := c.carrier(c.self.IPv4.Addr()); ipip && ok && c.self.IPIPTunnel.IsValid() {
@@ -87,7 +89,7 @@ func (c *casefile) tunnels() []Tunnel {
 	return out
 }
 
-func (c *casefile) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mtu, overhead int) []Tunnel {
+func (c *builder) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mtu, overhead int) []Tunnel {
 	v4 := name == VXLANDevice
 	_, ok := c.carrier(local.Addr())
 	address, mac := vxlanEnd(c.self, v4)
@@ -174,10 +176,10 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 
 // tunnelLink is the link of a tunnel device, or of its heir in the moment in
 // which the name goes from the one to the other.
-func (c *casefile) tunnelLink(device string) (model.Link, bool) {
+func (c *builder) tunnelLink(device string) (model.Link, bool) {
 	l, ok := c.names[device]
 	if !ok {
-		l, ok = c.names[Heir(device)]
+		l, ok = c.names[NextDevice(device)]
 	}
 	return l, ok
 }

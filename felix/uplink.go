@@ -9,7 +9,7 @@ import (
 )
 
 // carrier is the link that has addr; false while there is none.
-func (c *casefile) carrier(addr netip.Addr) (model.Link, bool) {
+func (c *builder) carrier(addr netip.Addr) (model.Link, bool) {
 	for _, l := range c.Host.Links {
 		for _, p := range l.Addresses {
 			if p.Addr() == addr {
@@ -32,7 +32,7 @@ const loopback = "lo"
 // uplinks are the links by which the node is left with its address addr: the one
 // that carries it or, where that leads nowhere, those that are up and have a
 // default route or lead to the next hop of a learned one.
-func (c *casefile) uplinks(addr netip.Addr) []model.Link {
+func (c *builder) uplinks(addr netip.Addr) []model.Link {
 	l, ok := c.carrier(addr)
 	switch {
 	case !ok:
@@ -42,13 +42,13 @@ func (c *casefile) uplinks(addr netip.Addr) []model.Link {
 	}
 	out, known := c.out[addr.Is4()]
 	if !known {
-		out = c.waysOut(addr.Is4())
+		out = c.nextHopsOut(addr.Is4())
 		c.out[addr.Is4()] = out
 	}
 	return out
 }
 
-func (c *casefile) waysOut(v4 bool) []model.Link {
+func (c *builder) nextHopsOut(v4 bool) []model.Link {
 	var out []model.Link
 	take := func(index int) {
 		if l := c.links[index]; l.Up && !leadsNowhere(l) && !c.isOurs(l) {
@@ -89,7 +89,7 @@ func (c *casefile) waysOut(v4 bool) []model.Link {
 
 // parent is the link that a tunnel with the outer address addr is bound to; 0
 // where the route to the other end decides, since there may be several ways.
-func (c *casefile) parent(addr netip.Addr) int {
+func (c *builder) parent(addr netip.Addr) int {
 	if l, ok := c.carrier(addr); ok && !leadsNowhere(l) {
 		return l.Index
 	}

@@ -570,12 +570,12 @@ func TestNotReady(t *testing.T) {
 // assigned beside it is given back.
 func TestRestartFindsBorrowed(t *testing.T) {
 	s := ipamtest.New()
-	full, roomy := pool("z", "10.0.0.0/30", 30), pool("a", "10.1.0.0/24", 26)
+	full, hasFree := pool("z", "10.0.0.0/30", 30), pool("a", "10.1.0.0/24", 26)
 	start(t, s, "n1", nil, full).assign(t, "x")
 	n2 := start(t, s, "n2", nil, full)
 	got := n2.assign(t, "y")
 	n2.stop()
-	n2 = start(t, s, "n2", nil, full, roomy)
+	n2 = start(t, s, "n2", nil, full, hasFree)
 	if again := n2.assign(t, "y"); again != got {
 		t.Errorf("got %s, after the restart %s", got, again)
 	}
@@ -584,7 +584,7 @@ func TestRestartFindsBorrowed(t *testing.T) {
 	}
 	sound(t, s, 2)
 	n2.stop()
-	n2 = start(t, s, "n2", nil, full, roomy)
+	n2 = start(t, s, "n2", nil, full, hasFree)
 	if err := n2.ReleaseAddr(t.Context(), "y", got); err != nil {
 		t.Fatal(err)
 	}

@@ -54,18 +54,18 @@ type Allocator struct {
 	wake    chan struct{} // holds one hint for the repair loop
 	growing map[Family]chan struct{}
 
-	mu        sync.Mutex
-	set       settings
-	pages     map[netip.Prefix]*page
-	handles   map[string]*handle
-	full      map[string]*fullness // by pool name
-	elsewhere func(netip.Prefix) bool
-	grown     uint64    // counts claimed blocks
-	unheard   time.Time // until then no other node's block is asked for: nobody answered
-	synced    bool
-	debts     map[string]time.Time // handles whose undo failed, and when to try again
-	problems  []model.Problem
-	doubts    map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
+	mu              sync.Mutex
+	set             settings
+	pages           map[netip.Prefix]*page
+	handles         map[string]*handle
+	full            map[string]*poolUsage // by pool name
+	elsewhere       func(netip.Prefix) bool
+	grown           uint64    // counts claimed blocks
+	unheard         time.Time // until then no other node's block is asked for: nobody answered
+	synced          bool
+	pendingReleases map[string]time.Time // handles whose undo failed, and when to try again
+	problems        []model.Problem
+	doubts          map[netip.Prefix]time.Time // blocks another node seems to be taking, since when
 
 	live     map[netip.Addr]Live      // what endpoints have; replaced as a whole
 	given    map[netip.Addr]given     // what Assign has returned and no endpoint has yet
@@ -86,16 +86,16 @@ type settings struct {
 func NewAllocator(node model.NodeName, store Store) *Allocator {
 	return &Allocator{
 		node: node, store: store, elsewhere: func(netip.Prefix) bool { return false },
-		ready:   make(chan struct{}),
-		changed: make(chan struct{}, 1),
-		wake:    make(chan struct{}, 1),
-		growing: map[Family]chan struct{}{IPv4: make(chan struct{}, 1), IPv6: make(chan struct{}, 1)},
-		set:     settings{config: DefaultConfig()},
-		pages:   map[netip.Prefix]*page{},
-		handles: map[string]*handle{},
-		full:    map[string]*fullness{},
-		debts:   map[string]time.Time{},
-		doubts:  map[netip.Prefix]time.Time{},
+		ready:           make(chan struct{}),
+		changed:         make(chan struct{}, 1),
+		wake:            make(chan struct{}, 1),
+		growing:         map[Family]chan struct{}{IPv4: make(chan struct{}, 1), IPv6: make(chan struct{}, 1)},
+		set:             settings{config: DefaultConfig()},
+		pages:           map[netip.Prefix]*page{},
+		handles:         map[string]*handle{},
+		full:            map[string]*poolUsage{},
+		pendingReleases: map[string]time.Time{},
+		doubts:          map[netip.Prefix]time.Time{},
 
 		given:    map[netip.Addr]given{},
 		foreign:  map[netip.Addr]time.Time{},
@@ -153,7 +153,7 @@ func (a *Allocator) SetReservations(reserved []netip.Prefix) {
 }
 
 // configure changes the settings; change reports whether nothing new came. No
-// hint is given: whoever sets on a hint would go round in circles.
+// signal is given: whoever sets on a hint would go round in circles.
 func (a *Allocator) configure(change func(*settings) (same bool)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -164,8 +164,8 @@ func (a *Allocator) configure(change func(*settings) (same bool)) {
 	}
 }
 
-// hint tells whoever waits on Changed. Callers hold mu or do not care.
-func (a *Allocator) hint() {
+// signal tells whoever waits on Changed. Callers hold mu or do not care.
+func (a *Allocator) signal() {
 	select {
 	case a.changed <- struct{}{}:
 	default:

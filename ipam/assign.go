@@ -48,12 +48,12 @@ func (a *Allocator) Assign(ctx context.Context, req Request) ([]netip.Addr, erro
 	}
 	a.mu.Lock()
 	for _, addr := range addrs {
-		if _, told := a.live[addr]; !told {
+		if _, reported := a.live[addr]; !reported {
 			a.given[addr] = given{req.Handle, time.Now().Add(givenFor)}
 		}
 	}
 	a.mu.Unlock()
-	a.clearDebt(req.Handle)
+	a.clearPending(req.Handle)
 	return addrs, nil
 }
 

@@ -21,33 +21,33 @@ const (
 	reclaimTries = 4
 )
 
-// fullness is what is known of a pool that has no free block.
-type fullness struct {
+// poolUsage is what is known of a pool that has no free block.
+type poolUsage struct {
 	noBlocks time.Time // until then: do not look for a free or an abandoned block
 	noRoom   time.Time // until then: do not look for an address to borrow
 	at       time.Time // of the scan
-	room     []roomy
-	empty    []vacated
+	room     []hasFree
+	empty    []emptied
 	reserved int // addresses that are free but reserved
 }
 
-// roomy is a block with addresses to borrow.
-type roomy struct {
+// hasFree is a block with addresses to borrow.
+type hasFree struct {
 	cidr netip.Prefix
 	free int
 }
 
-// vacated is an empty block that another node, or nobody, holds.
-type vacated struct {
+// emptied is an empty block that another node, or nobody, holds.
+type emptied struct {
 	cidr netip.Prefix
 	node model.NodeName
 	seq  uint64
 }
 
-// fullnessOf finds or adds an entry. Callers hold mu.
-func (a *Allocator) fullnessOf(pool string) *fullness {
+// poolUsageOf finds or adds an entry. Callers hold mu.
+func (a *Allocator) poolUsageOf(pool string) *poolUsage {
 	if a.full[pool] == nil {
-		a.full[pool] = &fullness{}
+		a.full[pool] = &poolUsage{}
 	}
 	return a.full[pool]
 }
@@ -55,14 +55,14 @@ func (a *Allocator) fullnessOf(pool string) *fullness {
 func (a *Allocator) knownFull(pool model.Pool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Now().Before(a.fullnessOf(pool.Name).noBlocks)
+	return time.Now().Before(a.poolUsageOf(pool.Name).noBlocks)
 }
 
 func (a *Allocator) markFull(pools []model.Pool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range pools {
-		if f := a.fullnessOf(p.Name); time.Now().After(f.noBlocks) {
+		if f := a.poolUsageOf(p.Name); time.Now().After(f.noBlocks) {
 			f.noBlocks = time.Now().Add(fullFor)
 		}
 	}
@@ -74,7 +74,7 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 	a.mu.Lock()
 	cooldown, set := a.set.config.cooldown(), a.set
 	a.mu.Unlock()
-	f := fullness{at: time.Now()}
+	f := poolUsage{at: time.Now()}
 	err := a.store.EachBlock(ctx, pool.CIDR, func(b *Block, _ Revision) bool {
 		cidr := b.CIDR()
 		_, held := b.Available(set.withheld(cidr))
@@ -87,10 +87,10 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 			return true // this node's own, or set aside for something that is no node
 		}
 		if n > 0 {
-			f.room = append(f.room, roomy{cidr: cidr, free: n})
+			f.room = append(f.room, hasFree{cidr: cidr, free: n})
 		}
 		if b.vacant(f.at) && !set.excluded(cidr) {
-			f.empty = append(f.empty, vacated{cidr: cidr, node: b.Node(), seq: b.Sequence()})
+			f.empty = append(f.empty, emptied{cidr: cidr, node: b.Node(), seq: b.Sequence()})
 		}
 		return true
 	})
@@ -102,7 +102,7 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 	rotate(f.empty, hash(string(a.node)))
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	old := a.fullnessOf(pool.Name)
+	old := a.poolUsageOf(pool.Name)
 	f.noBlocks, f.noRoom = old.noBlocks, old.noRoom
 	*old = f
 	return nil
@@ -126,7 +126,7 @@ func (a *Allocator) reclaimIn(ctx context.Context, pool model.Pool) error {
 		return err
 	}
 	a.mu.Lock()
-	empty := slices.Clone(a.fullnessOf(pool.Name).empty)
+	empty := slices.Clone(a.poolUsageOf(pool.Name).empty)
 	a.mu.Unlock()
 	for i, v := range empty {
 		if i == reclaimTries {
@@ -150,7 +150,7 @@ func (a *Allocator) borrow(ctx context.Context, pools []model.Pool, missing int)
 	for _, pool := range pools {
 		for fresh := false; ; fresh = true {
 			a.mu.Lock()
-			f := a.fullnessOf(pool.Name)
+			f := a.poolUsageOf(pool.Name)
 			known := time.Now().Before(f.noRoom)
 			young := fresh || time.Since(f.at) < scanLife
 			var parts []*part
@@ -176,7 +176,7 @@ func (a *Allocator) borrow(ctx context.Context, pools []model.Pool, missing int)
 }
 
 // partsFrom picks blocks until enough is found. Callers hold mu.
-func (a *Allocator) partsFrom(room []roomy, missing int) []*part {
+func (a *Allocator) partsFrom(room []hasFree, missing int) []*part {
 	var parts []*part
 	for _, r := range room {
 		if missing == 0 {
@@ -215,10 +215,10 @@ func (a *Allocator) exhausted(req Request, pools []model.Pool, why *cannotGrow) 
 	defer a.mu.Unlock()
 	reserved := 0
 	for _, p := range pools {
-		reserved += a.fullnessOf(p.Name).reserved
+		reserved += a.poolUsageOf(p.Name).reserved
 	}
 	e := &Error{Code: CodePoolExhausted, Object: req.object(),
-		Detail: "no address is left in " + poolNames(pools) + ": " + why.detail, Hint: why.hint}
+		Detail: "no address is left in " + poolNames(pools) + ": " + why.detail, Hint: why.signal}
 	if why.code == CodeBlockLimit && a.set.config.StrictAffinity {
 		e.Code = CodeBlockLimit
 		e.Detail += ", and strictAffinity forbids borrowing"

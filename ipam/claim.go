@@ -30,7 +30,7 @@ func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix, get block
 		a.mu.Lock()
 		p.claiming--
 		a.forget(p)
-		a.hint()
+		a.signal()
 		a.mu.Unlock()
 		a.wakeRepair()
 	}()

@@ -259,9 +259,9 @@ func (c *cluster) settle() {
 	c.wait()
 	blocks := c.store.Blocks()
 	for _, m := range c.nodes {
-		said := fmt.Sprint(m.Problems())
+		reported := fmt.Sprint(m.Problems())
 		for _, l := range m.eps {
-			if !storedAs(blocks, l) && !strings.Contains(said, l.Addr.String()) {
+			if !storedAs(blocks, l) && !strings.Contains(reported, l.Addr.String()) {
 				c.fail("%s of %s on %s is not stored, and nobody says so", l.Addr, l.Handle, m.name)
 			}
 		}

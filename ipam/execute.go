@@ -26,7 +26,7 @@ func (w *assignment) execute(ctx context.Context, have map[netip.Addr]netip.Pref
 	if borrows {
 		writeHandle()
 		if handleErr != nil {
-			w.a.unpromise(parts)
+			w.a.unreserve(parts)
 			if errors.Is(handleErr, errHandleExisted) {
 				return w.adopt(ctx) // and plan again, knowing what it has
 			}

@@ -29,7 +29,7 @@ const claimTries = 64
 type cannotGrow struct {
 	code   Code
 	detail string
-	hint   string
+	signal string
 }
 
 func (e *cannotGrow) Error() string { return e.detail }
@@ -57,7 +57,7 @@ func (a *Allocator) EnsureBlock(ctx context.Context, f Family) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &cannot):
-		return &Error{Code: cannot.code, Object: model.Ref{Kind: "Node", Name: string(a.node)}, Detail: cannot.detail, Hint: cannot.hint}
+		return &Error{Code: cannot.code, Object: model.Ref{Kind: "Node", Name: string(a.node)}, Detail: cannot.detail, Hint: cannot.signal}
 	}
 	return &Error{Code: CodeUnavailable, Object: model.Ref{Kind: "Node", Name: string(a.node)},
 		Detail: "no block could be claimed", Hint: "check that the node reaches the Kubernetes API", Err: err}
@@ -95,7 +95,7 @@ func (a *Allocator) grow(ctx context.Context, f Family, pools []model.Pool, seen
 	if slices.ContainsFunc(pools, func(p model.Pool) bool { return len(p.Excluded) > 0 }) {
 		detail += " or overlaps what something else uses"
 	}
-	return &cannotGrow{code: CodePoolExhausted, detail: detail, hint: "create another IPPool, or release addresses"}
+	return &cannotGrow{code: CodePoolExhausted, detail: detail, signal: "create another IPPool, or release addresses"}
 }
 
 // mayGrow checks the limits; stop says that there is nothing to do.
@@ -108,11 +108,11 @@ func (a *Allocator) mayGrow(f Family, seen uint64) (stop bool, err error) {
 	c := a.set.config
 	if !c.AutoAllocateBlocks {
 		return true, &cannotGrow{code: CodePoolExhausted, detail: "the node's blocks are full and claiming new ones is off",
-			hint: "set autoAllocateBlocks: true in IPAMConfiguration default"}
+			signal: "set autoAllocateBlocks: true in IPAMConfiguration default"}
 	}
 	if a.atLimit(f) {
 		return true, &cannotGrow{code: CodeBlockLimit, detail: "the node holds as many blocks as it may",
-			hint: "raise maxBlocksPerHost in IPAMConfiguration default"}
+			signal: "raise maxBlocksPerHost in IPAMConfiguration default"}
 	}
 	return false, nil
 }

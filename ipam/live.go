@@ -70,14 +70,14 @@ func (a *Allocator) SetLive(list []Live) {
 	now := time.Now()
 	maps.DeleteFunc(a.suspects, func(id string, _ time.Time) bool { return len(a.liveOf(id)) == 0 })
 	maps.DeleteFunc(a.given, func(addr netip.Addr, g given) bool {
-		_, told := live[addr]
-		return told || now.After(g.until)
+		_, reported := live[addr]
+		return reported || now.After(g.until)
 	})
 	maps.DeleteFunc(a.foreign, func(addr netip.Addr, _ time.Time) bool {
-		_, told := live[addr]
-		return !told && a.given[addr].handle == ""
+		_, reported := live[addr]
+		return !reported && a.given[addr].handle == ""
 	})
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }
 
@@ -263,7 +263,7 @@ func (a *Allocator) restore(ctx context.Context, id string) {
 	if len(note.problems) > 0 {
 		a.unstored[id], a.suspects[id] = note, time.Now()
 	}
-	a.hint()
+	a.signal()
 }
 
 // failure is a live address that could not be stored.

@@ -83,7 +83,7 @@ func ownerOf(s *ipamtest.Store, a netip.Addr) string {
 // running allocator and before a new one starts. The addresses of live endpoints
 // are stored again, and the next pod gets another one.
 func TestLiveIsStoredAgain(t *testing.T) {
-	ways := map[string]func(t *testing.T, s *ipamtest.Store, before ipamtest.Snapshot){
+	groups := map[string]func(t *testing.T, s *ipamtest.Store, before ipamtest.Snapshot){
 		"everything": func(t *testing.T, s *ipamtest.Store, _ ipamtest.Snapshot) {
 			remove(t, s, "blocks", "affinities", "handles")
 		},
@@ -107,7 +107,7 @@ func TestLiveIsStoredAgain(t *testing.T) {
 			}
 		},
 	}
-	for name, lose := range ways {
+	for name, lose := range groups {
 		for _, restart := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {

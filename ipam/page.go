@@ -149,7 +149,7 @@ func (a *Allocator) leadBatch(ctx context.Context, p *page) {
 		p.leading = false
 		a.forget(p)
 	}
-	a.hint()
+	a.signal()
 	a.mu.Unlock()
 	for _, o := range batch {
 		close(o.done)
@@ -285,7 +285,7 @@ func (a *Allocator) lose(p *page, at Revision) {
 	maps.DeleteFunc(a.foreign, func(addr netip.Addr, _ time.Time) bool { return p.cidr.Contains(addr) })
 	p.block = nil
 	a.forget(p)
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }
 

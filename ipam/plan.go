@@ -36,7 +36,7 @@ func (w *assignment) plan(ctx context.Context, have map[netip.Addr]netip.Prefix)
 		}
 		more, err := w.planFamily(ctx, f, missing, have)
 		if err != nil {
-			w.a.unpromise(parts)
+			w.a.unreserve(parts)
 			return nil, err
 		}
 		parts = append(parts, more...)
@@ -62,7 +62,7 @@ func (w *assignment) planFamily(ctx context.Context, f Family, missing int, have
 		pools, err := selectPools(a.set.pools, w.req.query(f, a.set.labels))
 		var parts []*part
 		if err == nil {
-			parts = w.promise(pools, missing, have)
+			parts = w.reserve(pools, missing, have)
 		}
 		a.mu.Unlock()
 		if err != nil {
@@ -74,7 +74,7 @@ func (w *assignment) planFamily(ctx context.Context, f Family, missing int, have
 		if missing == 0 {
 			return parts, nil
 		}
-		a.unpromise(parts)
+		a.unreserve(parts)
 		for _, p := range parts {
 			missing += p.n
 		}
@@ -94,7 +94,7 @@ func (w *assignment) planFamily(ctx context.Context, f Family, missing int, have
 func (w *assignment) planBorrow(ctx context.Context, pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix, why *cannotGrow) ([]*part, error) {
 	a := w.a
 	a.mu.Lock()
-	parts := w.promise(pools, missing, have)
+	parts := w.reserve(pools, missing, have)
 	strict := a.set.config.StrictAffinity
 	a.mu.Unlock()
 	for _, p := range parts {
@@ -104,7 +104,7 @@ func (w *assignment) planBorrow(ctx context.Context, pools []model.Pool, missing
 		return parts, nil
 	}
 	if strict {
-		a.unpromise(parts)
+		a.unreserve(parts)
 		return nil, a.exhausted(w.req, pools, why)
 	}
 	borrowed, err := a.borrow(ctx, pools, missing)
@@ -115,15 +115,15 @@ func (w *assignment) planBorrow(ctx context.Context, pools []model.Pool, missing
 		err = a.exhausted(w.req, pools, why)
 	}
 	if err != nil {
-		a.unpromise(parts)
+		a.unreserve(parts)
 		return nil, err
 	}
 	return append(parts, borrowed...), nil
 }
 
-// promise sets room aside in the node's own confirmed blocks: the pool that is
+// reserve sets room aside in the node's own confirmed blocks: the pool that is
 // tried first gives first. Callers hold mu.
-func (w *assignment) promise(pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix) []*part {
+func (w *assignment) reserve(pools []model.Pool, missing int, have map[netip.Addr]netip.Prefix) []*part {
 	a := w.a
 	var parts []*part
 	now := time.Now()
@@ -163,8 +163,8 @@ func countIn(have map[netip.Addr]netip.Prefix, cidr netip.Prefix) int {
 	return n
 }
 
-// unpromise gives back what was set aside for parts that are not submitted.
-func (a *Allocator) unpromise(parts []*part) {
+// unreserve gives back what was set aside for parts that are not submitted.
+func (a *Allocator) unreserve(parts []*part) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, p := range parts {

@@ -28,7 +28,7 @@ func (a *Allocator) Release(ctx context.Context, handleID string) error {
 		return &Error{Code: CodeUnavailable, Object: model.Ref{Kind: "IPAMHandle", Name: handleID},
 			Detail: "its addresses could not be released", Hint: "it is tried again", Err: err}
 	}
-	a.clearDebt(handleID)
+	a.clearPending(handleID)
 	return nil
 }
 
@@ -84,7 +84,7 @@ func (a *Allocator) releaseAll(ctx context.Context, h *handle) error {
 	a.mu.Lock()
 	clear(h.held)
 	maps.DeleteFunc(a.given, func(_ netip.Addr, g given) bool { return g.handle == h.id })
-	a.hint()
+	a.signal()
 	a.mu.Unlock()
 	return a.writeHandle(ctx, h, nil)
 }

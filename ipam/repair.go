@@ -66,7 +66,7 @@ func (a *Allocator) repairLoop(ctx context.Context) {
 			close(a.ready)
 		}
 		if !locked {
-			a.payDebts(ctx)
+			a.retryReleases(ctx)
 		}
 	}
 }
@@ -161,7 +161,7 @@ func (a *Allocator) repairBlock(ctx context.Context, cidr netip.Prefix) error {
 	p.install(b, rev)
 	p.takeAffinity(aff, affRev)
 	a.grown++
-	a.hint()
+	a.signal()
 	return nil
 }
 
@@ -175,7 +175,7 @@ func (a *Allocator) absent(cidr netip.Prefix) {
 			p.block = nil
 		}
 		a.forget(p)
-		a.hint()
+		a.signal()
 	}
 }
 

@@ -16,9 +16,9 @@ const (
 	reclaimAge = time.Minute
 	// vacateWithin is how long a node waits for the controller to act on a claim
 	// to another node's block; one that heard nothing asks again after unheardFor.
-	vacateWithin = 4 * time.Second
-	vacatePace   = 100 * time.Millisecond
-	unheardFor   = time.Minute
+	vacateWithin   = 4 * time.Second
+	vacateInterval = 100 * time.Millisecond
+	unheardFor     = time.Minute
 )
 
 // errUnheard means that nobody acted on a claim to another node's block.
@@ -52,7 +52,7 @@ func Vacate(ctx context.Context, store Store, claimant model.NodeName, cidr neti
 }
 
 // takeOver claims an empty block, after deleting it if it is nobody's.
-func (a *Allocator) takeOver(ctx context.Context, v vacated) error {
+func (a *Allocator) takeOver(ctx context.Context, v emptied) error {
 	if v.node == "" {
 		if err := ReleaseAffinity(ctx, a.store, "", v.cidr, AffinityRelease{RequireEmpty: true, Sequence: &v.seq}); err != nil {
 			return err
@@ -72,7 +72,7 @@ func (a *Allocator) takeOver(ctx context.Context, v vacated) error {
 // from there: see Vacate. errClaimed when it is in use, errUnheard when nothing
 // happens.
 func (a *Allocator) awaitBlock(ctx context.Context, cidr netip.Prefix) (*Block, Revision, error) {
-	tick := time.NewTicker(vacatePace)
+	tick := time.NewTicker(vacateInterval)
 	defer tick.Stop()
 	for end := time.Now().Add(vacateWithin); time.Now().Before(end); {
 		b, _, err := a.store.Blocks().Get(ctx, cidr)

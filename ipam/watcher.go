@@ -30,7 +30,7 @@ func (w *watcher) ReplaceBlocks(blocks []*Block, at []Revision, list List) {
 			gone = append(gone, p)
 		}
 	}
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 	a.mu.Unlock()
 	for _, p := range gone {
@@ -81,7 +81,7 @@ func (w *watcher) Block(b *Block, at Revision) {
 		return
 	}
 	p.install(b, at)
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }
 
@@ -117,7 +117,7 @@ func (w *watcher) ReplaceAffinities(affinities []Affinity, at []Revision, list L
 			a.forget(p)
 		}
 	}
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }
 
@@ -127,7 +127,7 @@ func (w *watcher) Affinity(aff Affinity, at Revision) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.page(aff.CIDR).takeAffinity(aff, at)
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }
 
@@ -139,7 +139,7 @@ func (w *watcher) AffinityGone(key AffinityKey, at Revision) {
 	if p := a.pages[key.CIDR]; p != nil && p.aff != nil && at.Number >= p.affRev.Number {
 		p.aff = nil
 		a.forget(p)
-		a.hint()
+		a.signal()
 		a.wakeRepair()
 	}
 }
@@ -150,6 +150,6 @@ func (w *watcher) Synced() {
 	a.mu.Lock()
 	a.synced = true
 	a.mu.Unlock()
-	a.hint()
+	a.signal()
 	a.wakeRepair()
 }

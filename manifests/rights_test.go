@@ -29,7 +29,7 @@ import (
 // they use: without it a request of this test is refused, and it names the right.
 func TestEachRightIsUsed(t *testing.T) {
 	// A server of old that does not stream lists has them listed.
-	s, asked := kubetest.StartAudited(t, "--feature-gates=WatchList=false")
+	s, requested := kubetest.StartAudited(t, "--feature-gates=WatchList=false")
 	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
 	s.MustKubectl(t, "", "apply", "-f", kubetest.Root()+"/pkg/kube/testdata/clusternetworkpolicies.yaml")
 	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -58,7 +58,7 @@ func TestEachRightIsUsed(t *testing.T) {
 	}
 	for _, name := range []string{"muslin-agent", "muslin-controller"} {
 		t.Run(name, func(t *testing.T) {
-			requests := asked("system:serviceaccount:muslin-system:" + name)
+			requests := requested("system:serviceaccount:muslin-system:" + name)
 			for _, r := range requests {
 				if !r.Allowed {
 					t.Errorf("refused: %s %s", r.Verb, r.URI)
@@ -232,7 +232,7 @@ items:
   spec: {tier: Admin, priority: 0, subject: {namespaces: {}}}
 `
 
-func quiet() *slog.Logger {
+func discard() *slog.Logger {
 	if testing.Verbose() {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
@@ -271,7 +271,7 @@ func ready(t *testing.T, what string, ch <-chan struct{}) {
 // openStore gives IPAM's objects with somebody's rights.
 func openStore(t *testing.T, cfg *rest.Config, node model.NodeName) *kubestore.Store {
 	t.Helper()
-	store, err := kubestore.New(cfg, kubestore.Options{Logger: quiet(), Node: node})
+	store, err := kubestore.New(cfg, kubestore.Options{Logger: discard(), Node: node})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func leave(t *testing.T, s *kubetest.Server) {
 func agentWork(t *testing.T, s *kubetest.Server, node model.NodeName) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-agent", string(node))
-	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func(model.Snapshot) bool { return true }, Policy: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Node: node, AllBlocksWhile: func(model.Snapshot) bool { return true }, Policy: true, Logger: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,21 +449,21 @@ func until(t *testing.T, what string, is func() bool) {
 func control(t *testing.T, s *kubetest.Server) (stop func()) {
 	t.Helper()
 	cfg := s.ConfigOfPod(t, "muslin-system", "muslin-controller", "n1")
-	c, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: quiet()})
+	c, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: discard()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, err := controller.NewObjects(cfg, quiet())
+	objects, err := controller.NewObjects(cfg, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctl := &controller.Controller{
-		Cluster: c, Store: openStore(t, cfg, ""), Objects: objects, Logger: quiet(), Settle: time.Second,
+		Cluster: c, Store: openStore(t, cfg, ""), Objects: objects, Logger: discard(), Settle: time.Second,
 		Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")},
 	}
 	stopCluster := begin(t, c.Run)
 	stopWork := begin(t, func(ctx context.Context) error {
-		return controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: "one", Logger: quiet()}.Elect(ctx, ctl.Run)
+		return controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: "one", Logger: discard()}.Elect(ctx, ctl.Run)
 	})
 	return func() { stopWork(); stopCluster() }
 }

@@ -67,7 +67,7 @@ func BenchmarkConvergence(b *testing.B) {
 		startAgent(b, n, 2, fmt.Sprintf(convergeObjects, "10.9.0.2", sender.V4)),
 		startBIRD(b, n, 3, sender.V4), startFRR(b, n, 4, sender.V4),
 	}
-	wires := accept(b, l, receivers)
+	links := accept(b, l, receivers)
 	idle := map[string]float64{}
 	time.Sleep(convergeSettle)
 	for _, r := range receivers {
@@ -81,18 +81,18 @@ func BenchmarkConvergence(b *testing.B) {
 				for round := range convergeRounds {
 					for i := range receivers {
 						r := receivers[(i+round)%len(receivers)]
-						converge(b, r, wires[r.name], there, gone, count, nextHops, figures)
+						converge(b, r, links[r.name], there, gone, count, nextHops, figures)
 					}
 				}
 			}
 			for _, r := range receivers {
-				wires[r.name].Send(there)
+				links[r.name].Send(there)
 				r.until(b, time.Now(), count)
 			}
 			time.Sleep(convergeSettle)
 			for _, r := range receivers {
 				figures[r.name+" rss"] = []float64{r.memory(b, "VmRSS")}
-				wires[r.name].Send(gone)
+				links[r.name].Send(gone)
 				r.until(b, time.Now(), 0)
 			}
 			for _, r := range receivers {

@@ -32,8 +32,8 @@ func BenchmarkIdle(b *testing.B) {
 			for i := range idlePeers {
 				peers = append(peers, n.Host(11+i))
 			}
-			wires, r := idleAgent(b, n, peers)
-			for i, w := range wires {
+			links, r := idleAgent(b, n, peers)
+			for i, w := range links {
 				first, count := firstPrefix+i*idleRoutes/idlePeers, idleRoutes/idlePeers
 				if name == "alike" {
 					first, count = firstPrefix, idleRoutes
@@ -68,16 +68,16 @@ func idleAgent(b *testing.B, n *bgptest.Net, peers []*bgptest.Host) ([]*bgptest.
 			i, i/20, 10+i>>8, i&0xff)
 	}
 	r := startAgent(b, n, 2, objects.String())
-	var wires []*bgptest.Wire
+	var links []*bgptest.Wire
 	for _, p := range peers {
 		c, err := p.Listen().Accept()
 		if err != nil {
 			b.Fatal(err)
 		}
-		wires = append(wires, bgptest.Speak(b, c, 64512, p.V4))
-		wires[len(wires)-1].Send(bgptest.EndOfRIB())
+		links = append(links, bgptest.Speak(b, c, 64512, p.V4))
+		links[len(links)-1].Send(bgptest.EndOfRIB())
 	}
 	r.rest(b)
 	r.empty = r.routes(b)
-	return wires, r
+	return links, r
 }

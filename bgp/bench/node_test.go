@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
@@ -77,7 +77,7 @@ func agentCommand(b *testing.B, s *kubetest.Server) *exec.Cmd {
 		b.Fatalf("build the agent: %v\n%s", err, out)
 	}
 	const script = `mkdir -p "$1" && mount -t tmpfs none "$1" && exec "$2"`
-	cmd := exec.Command("nsenter", enter, "unshare", "--mount", "sh", "-ec", script, "agent", record.DefaultDir, bin)
+	cmd := exec.Command("nsenter", enter, "unshare", "--mount", "sh", "-ec", script, "agent", spoolentry.DefaultDir, bin)
 	cmd.Env = append(os.Environ(), "NODE_NAME=bench", "KUBECONFIG="+filepath.Join(s.Dir, "kubeconfig"), "MUSLIN_SOCKET="+filepath.Join(s.Dir, "agent.sock"),
 		"MUSLIN_PROC_SYS=/proc/sys", "MUSLIN_CNI_CONF=none")
 	return cmd

@@ -237,7 +237,7 @@ func TestClaims(t *testing.T) {
 		near     bool     // the owner is on our own subnet
 		refused  []string // by the check, in warn and enforce
 		enforced string   // what is left to be installed
-		told     []string // what the import rules refuse beside what nobody may announce
+		reported []string // what the import rules refuse beside what nobody may announce
 	}{
 		// the owner of a block may be behind a router, of a part of it not
 		"router": {false, false, []string{"10.244.2.0/27: NoBlock", "10.244.77.0/26: NoBlock"}, "0.0.0.0/0 via [10.9.0.66]\n0.0.0.0/1 via [10.9.0.66]\n10.9.0.2/32 via [10.9.0.66]\n" + byBoth + "128.0.0.0/1 via [10.9.0.66]\n198.51.100.0/24 via [10.9.0.66]\n", nil},
@@ -271,8 +271,8 @@ func TestClaims(t *testing.T) {
 			evil.Start("env", hostileEnv+"=claim "+claims, os.Args[0])
 			bgptest.Eventually(t, "claims", bgptest.Contains(s.learned, "10.244.2.0/26 via [10.9.0.2 10.9.0.66]", "10.244.2.0/27", "10.244.77.0/26"))
 			bgptest.Eventually(t, "refused by the import rules", bgptest.Contains(s.refused,
-				append(tc.told, "10.9.0.1/32: node address", "127.0.0.0/8: martians", "224.0.0.0/4: martians")...))
-			if tc.told == nil {
+				append(tc.reported, "10.9.0.1/32: node address", "127.0.0.0/8: martians", "224.0.0.0/4: martians")...))
+			if tc.reported == nil {
 				bgptest.Eventually(t, "a router's", bgptest.Contains(s.learned, "0.0.0.0/0 via", "0.0.0.0/1 via", "128.0.0.0/1 via", "198.51.100.0/24", "10.9.0.2/32"))
 			}
 			learned := s.state().Learned
@@ -283,15 +283,15 @@ func TestClaims(t *testing.T) {
 			for mode, want := range map[bgp.OriginMode]string{bgp.OriginOff: all, bgp.OriginWarn: all, bgp.OriginEnforce: tc.enforced} {
 				snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: string(mode)}
 				kept, refused := bgp.NewOriginCheck(snap, "a").Apply(learned, nil)
-				var said []string
+				var stated []string
 				for _, r := range refused {
 					if r.From.String() != evil.V4 || r.NextHop.String() != evil.V4 {
 						t.Errorf("%s: %v is held against somebody else", mode, r)
 					}
-					said = append(said, r.Prefix.String()+": "+r.Reason)
+					stated = append(stated, r.Prefix.String()+": "+r.Reason)
 				}
-				if mode == bgp.OriginOff && len(said) > 0 || mode != bgp.OriginOff && !slices.Equal(said, tc.refused) {
-					t.Errorf("%s: refused %q, want %q", mode, said, tc.refused)
+				if mode == bgp.OriginOff && len(stated) > 0 || mode != bgp.OriginOff && !slices.Equal(stated, tc.refused) {
+					t.Errorf("%s: refused %q, want %q", mode, stated, tc.refused)
 				}
 				if got := installable(kept); got != want {
 					t.Errorf("%s: to be installed:\n%swant:\n%s", mode, got, want)

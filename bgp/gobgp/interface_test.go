@@ -11,8 +11,8 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// waysOver is a kernel that reaches each address over an interface.
-func waysOver(t *testing.T, routes ...string) bgp.Ways {
+// routesOver is a kernel that reaches each address over an interface.
+func routesOver(t *testing.T, routes ...string) bgp.FIB {
 	t.Helper()
 	var h model.Host
 	for i, r := range routes {
@@ -23,10 +23,10 @@ func waysOver(t *testing.T, routes ...string) bgp.Ways {
 		h.Links = append(h.Links, model.Link{Index: i + 1, Name: name})
 		h.Routes = append(h.Routes, model.HostRoute{Prefix: netip.MustParsePrefix(to), LinkIndex: i + 1})
 	}
-	return bgp.NewWays(h, []model.Endpoint{{HostInterface: "cali1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.9.9")}}})
+	return bgp.NewFIB(h, []model.Endpoint{{HostInterface: "cali1", Addresses: []netip.Addr{netip.MustParseAddr("10.244.9.9")}}})
 }
 
-func desiredOn(t *testing.T, snap model.Snapshot, w bgp.Ways) bgp.Config {
+func desiredOn(t *testing.T, snap model.Snapshot, w bgp.FIB) bgp.Config {
 	t.Helper()
 	c, problems := bgp.DesiredOn(snap, "a", w)
 	if len(problems) > 0 {
@@ -53,7 +53,7 @@ func TestFilterOnInterface(t *testing.T) {
 		ExportV4: []model.FilterRule{{Interface: "cali*"}, {Interface: "near0", Accept: true, Operations: []model.FilterOperation{{AddCommunity: "65000:2"}}}},
 	}}
 	s := startSpeaker(t, a, "")
-	s.apply(desiredOn(t, snap, waysOver(t, "10.9.0.0/24 dev near0", "10.9.0.3/32 dev far0")))
+	s.apply(desiredOn(t, snap, routesOver(t, "10.9.0.0/24 dev near0", "10.9.0.3/32 dev far0")))
 	s.established(near.V4)
 	s.established(far.V4)
 	bgptest.Eventually(t, "learned", bgptest.Contains(s.learned, "10.244.50.0/26"))
@@ -70,10 +70,10 @@ func TestFilterOnInterface(t *testing.T) {
 		}
 	}
 
-	s.apply(desiredOn(t, snap, waysOver(t, "10.9.0.0/24 dev near0")))
+	s.apply(desiredOn(t, snap, routesOver(t, "10.9.0.0/24 dev near0")))
 	bgptest.Eventually(t, "learned now", bgptest.Contains(s.learned, "10.244.60.0/26"))
 	bgptest.Eventually(t, "passed on now", bgptest.Contains(func() string { return atNear.Route("10.244.60.0/26") }, "(65000,2)"))
-	s.apply(desiredOn(t, snap, waysOver(t, "10.9.0.0/24 dev far1", "10.9.0.3/32 dev near0")))
+	s.apply(desiredOn(t, snap, routesOver(t, "10.9.0.0/24 dev far1", "10.9.0.3/32 dev near0")))
 	bgptest.Eventually(t, "the other way round", func() string {
 		if bad := bgptest.Lacks(s.learned, "10.244.50.0/26")(); bad != "" {
 			return bad
@@ -110,7 +110,7 @@ protocol bgp node { local %s as %d; neighbor %s%%e0 as 64512; connect delay time
 	}
 	s := startSpeaker(t, a, "")
 	rules("e1", "e0")
-	s.apply(desiredOn(t, snap, bgp.Ways{}))
+	s.apply(desiredOn(t, snap, bgp.FIB{}))
 	s.established(linkLocalOf(b) + "%e0")
 	s.established(linkLocalOf(c) + "%e0")
 	bgptest.Eventually(t, "learned", bgptest.Contains(
@@ -122,7 +122,7 @@ protocol bgp node { local %s as %d; neighbor %s%%e0 as 64512; connect delay time
 		t.Error(bad)
 	}
 	rules("e*", "e1")
-	s.apply(desiredOn(t, snap, bgp.Ways{}))
+	s.apply(desiredOn(t, snap, bgp.FIB{}))
 	bgptest.Eventually(t, "refused", bgptest.Contains(s.refused, "10.244.50.0/26: filter f importV4[0]", "10.244.60.0/26: filter f importV4[0]"))
 	bgptest.Eventually(t, "no longer learned", bgptest.Lacks(s.learned, "10.244.50.0/26", "10.244.60.0/26"))
 }

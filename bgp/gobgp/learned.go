@@ -17,8 +17,8 @@ import (
 // learned is a copy of the best paths that came from peers, kept up to date by
 // GoBGP's events, so that reading it costs the server nothing.
 type learned struct {
-	hint func()
-	pace *pace
+	notify    func()
+	debouncer *debouncer
 
 	mu     sync.Mutex
 	routes map[netip.Prefix]*pathSet
@@ -43,23 +43,23 @@ const mostEqual = 4096
 // pathSet is the equal-cost set of a prefix. Its hops are never changed: the
 // prefix gets another set.
 type pathSet struct {
-	hops   []hop
-	told   *model.Multipath // what Learned says of it under forCfg
-	forCfg *bgp.Config
+	hops     []hop
+	reported *model.Multipath // what Learned says of it under forCfg
+	forCfg   *bgp.Config
 }
 
 // hop is one path of an equal-cost set.
 type hop struct {
-	peer    netip.Addr
-	pathID  uint32
-	nextHop netip.Addr
-	stale   bool
-	ghost   bool // withdrawn while its peer was held
+	peer      netip.Addr
+	pathID    uint32
+	nextHop   netip.Addr
+	stale     bool
+	withdrawn bool // withdrawn while its peer was held
 }
 
-func newLearned(hint func()) *learned {
+func newLearned(notify func()) *learned {
 	return &learned{
-		hint: hint, pace: newPace(hint), routes: map[netip.Prefix]*pathSet{}, held: map[netip.Addr]bool{},
+		notify: notify, debouncer: newDebouncer(notify), routes: map[netip.Prefix]*pathSet{}, held: map[netip.Addr]bool{},
 		odd: map[oddity]netip.Prefix{}, single: map[hop]*pathSet{}, equal: map[string]*model.Multipath{},
 	}
 }
@@ -70,7 +70,7 @@ func (l *learned) clear() {
 	clear(l.single)
 	clear(l.odd)
 	l.mu.Unlock()
-	l.hint()
+	l.notify()
 }
 
 // subscription receives the events of one watch. They wait until the table has
@@ -104,7 +104,7 @@ func (s *subscription) paths(ps []*apiutil.Path) {
 	for _, p := range ps {
 		l.update(p)
 	}
-	l.pace.changed(len(l.dirty), len(l.routes))
+	l.debouncer.changed(len(l.dirty), len(l.routes))
 }
 
 // listed takes the whole table, and then what changed meanwhile.
@@ -118,12 +118,12 @@ func (s *subscription) listed(ps []*apiutil.Path) {
 	l.list, l.dirty = nil, nil
 	clear(l.single)
 	clear(l.odd)
-	l.keepGhosts()
+	l.keepWithdrawn()
 	for _, p := range append(ps, s.waiting...) {
 		l.update(p)
 	}
 	s.begun, s.waiting = true, nil
-	l.hint()
+	l.notify()
 }
 
 // update applies one changed path. Own paths are not learned: when one becomes
@@ -135,14 +135,14 @@ func (l *learned) update(p *apiutil.Path) {
 	}
 	prefix := nlri.Prefix
 	l.mark(prefix)
-	l.look(p, prefix)
+	l.check(p, prefix)
 	hops := l.hops(prefix)
 	i := slices.IndexFunc(hops, func(h hop) bool { return h.peer == p.PeerAddress && h.pathID == p.RemoteID })
 	h := hop{peer: p.PeerAddress, pathID: p.RemoteID, nextHop: nextHop(p), stale: p.Stale}
 	switch {
 	case p.Withdrawal && i >= 0 && l.held[p.PeerAddress]:
 		hops = slices.Clone(hops)
-		hops[i].ghost, hops[i].stale = true, true
+		hops[i].withdrawn, hops[i].stale = true, true
 	case p.Withdrawal || !usable(h.nextHop, prefix):
 		if i < 0 {
 			return
@@ -215,29 +215,29 @@ func (l *learned) release(peer netip.Addr) {
 		return
 	}
 	delete(l.held, peer)
-	gone := func(h hop) bool { return h.ghost && h.peer == peer }
+	gone := func(h hop) bool { return h.withdrawn && h.peer == peer }
 	for prefix, set := range l.routes {
 		if slices.ContainsFunc(set.hops, gone) {
 			l.put(prefix, slices.DeleteFunc(slices.Clone(set.hops), gone))
 		}
 	}
 	l.list = nil
-	l.hint()
+	l.notify()
 }
 
-// keepGhosts drops all but the held routes, which a listing of the RIB no longer
+// keepWithdrawn drops all but the held routes, which a listing of the RIB no longer
 // shows.
-func (l *learned) keepGhosts() {
+func (l *learned) keepWithdrawn() {
 	before := l.routes
 	l.routes = make(map[netip.Prefix]*pathSet, len(before))
 	for prefix, set := range before {
-		l.put(prefix, slices.DeleteFunc(slices.Clone(set.hops), func(h hop) bool { return !h.ghost }))
+		l.put(prefix, slices.DeleteFunc(slices.Clone(set.hops), func(h hop) bool { return !h.withdrawn }))
 	}
 }
 
 // living drops ghosts where there is anything else.
 func living(hops []hop) []hop {
-	alive := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return h.ghost })
+	alive := slices.DeleteFunc(slices.Clone(hops), func(h hop) bool { return h.withdrawn })
 	if len(alive) == 0 {
 		return hops
 	}
@@ -294,7 +294,7 @@ func (l *learned) snapshot(cfg *bgp.Config) []model.Learned {
 	}
 	w.merge(old, slices.Compact(changed))
 	l.list, l.forCfg, l.dirty = w.out, cfg, nil
-	l.pace.looked()
+	l.debouncer.checked()
 	return l.list
 }
 
@@ -345,10 +345,10 @@ func byPrefix(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefi
 // multipath is what there is to say of a set. It is made once for all prefixes
 // that share it.
 func (w *writer) multipath(set *pathSet) *model.Multipath {
-	if set.told == nil || set.forCfg != w.cfg {
-		set.told, set.forCfg = w.join(set.hops), w.cfg
+	if set.reported == nil || set.forCfg != w.cfg {
+		set.reported, set.forCfg = w.join(set.hops), w.cfg
 	}
-	return set.told
+	return set.reported
 }
 
 // join makes next hops of paths: sorted and unique, each with the lowest peer

@@ -6,11 +6,11 @@ import (
 	"net/netip"
 )
 
-// quiet makes GoBGP's own log one level softer: what it calls information is
+// filterLevel makes GoBGP's own log one level softer: what it calls information is
 // debugging here, since the speaker reports sessions itself. heard is given what
 // the log alone tells of a peer, at whatever level the log is kept.
-func quiet(l *slog.Logger, heard func(peerRecord)) *slog.Logger {
-	return slog.New(&softer{Handler: l.Handler().WithAttrs([]slog.Attr{slog.String("library", "gobgp")}), heard: heard})
+func filterLevel(l *slog.Logger, received func(peerRecord)) *slog.Logger {
+	return slog.New(&levelFilter{Handler: l.Handler().WithAttrs([]slog.Attr{slog.String("library", "gobgp")}), received: received})
 }
 
 // peerRecord is an attempt to connect that failed, a NOTIFICATION, or a hold
@@ -32,17 +32,17 @@ const (
 	logPanic    = "recovered from a panic" // with a patch alone; without, it is the end of the process
 )
 
-type softer struct {
+type levelFilter struct {
 	slog.Handler
-	heard func(peerRecord)
-	peer  netip.Addr // whose log it is; the zero value: nobody's
+	received func(peerRecord)
+	peer     netip.Addr // whose log it is; the zero value: nobody's
 }
 
-func (h *softer) Enabled(ctx context.Context, l slog.Level) bool {
+func (h *levelFilter) Enabled(ctx context.Context, l slog.Level) bool {
 	return h.peer.IsValid() || h.Handler.Enabled(ctx, softened(l))
 }
 
-func (h *softer) Handle(ctx context.Context, r slog.Record) error {
+func (h *levelFilter) Handle(ctx context.Context, r slog.Record) error {
 	if h.peer.IsValid() {
 		h.listen(r)
 	}
@@ -52,7 +52,7 @@ func (h *softer) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-func (h *softer) listen(r slog.Record) {
+func (h *levelFilter) listen(r slog.Record) {
 	switch r.Message {
 	case logConnect, logSent, logReceived, logHold, logPanic:
 	default:
@@ -70,20 +70,20 @@ func (h *softer) listen(r slog.Record) {
 		}
 		return true
 	})
-	h.heard(out)
+	h.received(out)
 }
 
 // WithAttrs finds a peer's log by the attributes that GoBGP gives it.
-func (h *softer) WithAttrs(as []slog.Attr) slog.Handler {
-	out := &softer{h.Handler.WithAttrs(as), h.heard, h.peer}
+func (h *levelFilter) WithAttrs(as []slog.Attr) slog.Handler {
+	out := &levelFilter{h.Handler.WithAttrs(as), h.received, h.peer}
 	if len(as) == 2 && as[0].Key == "Topic" && as[0].Value.String() == "Peer" && as[1].Key == "Key" {
 		out.peer, _ = netip.ParseAddr(as[1].Value.String())
 	}
 	return out
 }
 
-func (h *softer) WithGroup(name string) slog.Handler {
-	return &softer{h.Handler.WithGroup(name), h.heard, h.peer}
+func (h *levelFilter) WithGroup(name string) slog.Handler {
+	return &levelFilter{h.Handler.WithGroup(name), h.received, h.peer}
 }
 
 func softened(l slog.Level) slog.Level {

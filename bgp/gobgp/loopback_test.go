@@ -45,7 +45,7 @@ func TestPeerOnLoopback(t *testing.T) {
 			s.apply(config)
 			bgptest.Eventually(t, "the peers are tried in vain", bgptest.Contains(s.peers, "192.0.2.1 as 65001 GlobalPeer Active", "fd99::1 as 65001 GlobalPeer Active"))
 			for _, p := range config.Peers {
-				a.Run(wayTo(p))
+				a.Run(pathTo(p))
 			}
 			s.established("192.0.2.1")
 			s.established("fd99::1")
@@ -59,7 +59,7 @@ func TestPeerOnLoopback(t *testing.T) {
 // static is what a BIRD on a loopback announces.
 const static = "protocol static s4 { ipv4; route 10.244.50.0/26 blackhole; }\nprotocol static s6 { ipv6; route fd44:50::/64 blackhole; }\n"
 
-// wayTo is the route that the data plane makes of reachableBy.
-func wayTo(p bgp.Peer) string {
+// pathTo is the route that the data plane makes of reachableBy.
+func pathTo(p bgp.Peer) string {
 	return "ip route add " + p.Address.String() + " via " + p.ReachableBy.String()
 }

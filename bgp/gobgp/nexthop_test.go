@@ -157,9 +157,9 @@ func cable(a, b *bgptest.Host) {
 	}
 }
 
-// waysOf is what the kernel of a host has on its two uplinks.
-func waysOf(a *bgptest.Host) bgp.Ways {
-	return bgp.NewWays(model.Host{Links: []model.Link{
+// nextHopsOf is what the kernel of a host has on its two uplinks.
+func nextHopsOf(a *bgptest.Host) bgp.FIB {
+	return bgp.NewFIB(model.Host{Links: []model.Link{
 		{Index: 2, Name: "e0", Addresses: prefixes(a.V4+"/24", a.V6+"/64")},
 		{Index: 3, Name: "e1", Addresses: prefixes("10.8.0.1/24", "fd08::1/64")},
 	}}, nil)
@@ -179,7 +179,7 @@ func TestSecondUplink(t *testing.T) {
 			conf := bgptest.FRRPeer(65001, "10.8.0.254", near, 64512, "", "10.244.50.0/26", "fd44:50::/64")
 			frr := b.StartFRR(strings.Replace(conf, " neighbor "+near+" ebgp-multihop 255\n", " neighbor "+near+" capability extended-nexthop\n", 1))
 			s := startSpeaker(t, a, "")
-			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), waysOf(a)))
+			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), nextHopsOf(a)))
 			s.established(far)
 			for family, prefix := range map[string]string{"ipv4": own[0], "ipv6": own[1]} {
 				bgptest.Eventually(t, "usable at FRR", func() string {
@@ -201,7 +201,7 @@ func TestSecondUplink(t *testing.T) {
   ipv4 { extended next hop on; import all; export all; }; ipv6 { import all; export all; }; }
 `)
 			s := startSpeaker(t, a, "")
-			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), waysOf(a)))
+			s.apply(desiredOn(t, withPeer(clusterOf(a), far, 65001, none), nextHopsOf(a)))
 			s.established(far)
 			for prefix, nh := range map[string]string{own[0]: "BGP.next_hop: 10.8.0.1", own[1]: "BGP.next_hop: fd08::1"} {
 				bgptest.Eventually(t, "reachable at BIRD", func() string {
@@ -239,7 +239,7 @@ func TestIPv6OverIPv4(t *testing.T) {
 			}
 			b.StartFRR(conf)
 			s := startSpeaker(t, a, "")
-			s.apply(desiredOn(t, withPeer(clusterOf(a), b.V4, 65001), bgp.NewWays(model.Host{Links: []model.Link{
+			s.apply(desiredOn(t, withPeer(clusterOf(a), b.V4, 65001), bgp.NewFIB(model.Host{Links: []model.Link{
 				{Index: 2, Name: "e0", Addresses: []netip.Prefix{pfx(a.V4 + "/24"), pfx(a.V6 + "/64")}},
 			}}, nil)))
 			s.established(b.V4)

@@ -40,9 +40,9 @@ func (l *learned) expect(cfg *bgp.Config) {
 	l.blocks, l.origins = cfg.Blocks, cfg.Origins
 }
 
-// look remembers what is odd about a path, and forgets what was odd about the one
+// check remembers what is odd about a path, and forgets what was odd about the one
 // before it. The caller holds mu.
-func (l *learned) look(p *apiutil.Path, prefix netip.Prefix) {
+func (l *learned) check(p *apiutil.Path, prefix netip.Prefix) {
 	for o, example := range l.odd {
 		if example == prefix && o.peer == p.PeerAddress {
 			delete(l.odd, o)

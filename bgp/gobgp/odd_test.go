@@ -32,7 +32,7 @@ func TestForeignBlocks(t *testing.T) {
 	if got, want := s.odd(), "10.244.50.0/26 from 10.9.0.2 by AS 65300\n"; got != want {
 		t.Errorf("odd:\n%swant:\n%s", got, want)
 	}
-	if problems := bgp.HeardProblems(cfg, s.state().Peers, s.state().Odd); len(problems) != 1 || problems[0].Reason != bgp.ReasonForeignBlock {
+	if problems := bgp.ReceivedProblems(cfg, s.state().Peers, s.state().Odd); len(problems) != 1 || problems[0].Reason != bgp.ReasonForeignBlock {
 		t.Errorf("problems: %v", problems)
 	}
 	bird.Reconfigure(routes(""))

@@ -14,17 +14,17 @@ import (
 // A change that comes alone is told at once, and once.
 func TestPaceOfOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		p := newPace(func() { told++ })
+		reported := 0
+		p := newDebouncer(func() { reported++ })
 		for i := range 3 {
 			p.changed(1, 50000)
-			if told != i+1 {
-				t.Fatalf("change %d: told %d times", i+1, told)
+			if reported != i+1 {
+				t.Fatalf("change %d: told %d times", i+1, reported)
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
-			if told != i+1 {
-				t.Fatalf("a second after change %d: told %d times", i+1, told)
+			if reported != i+1 {
+				t.Fatalf("a second after change %d: told %d times", i+1, reported)
 			}
 		}
 	})
@@ -34,9 +34,9 @@ func TestPaceOfOne(t *testing.T) {
 // every so many changes, and never later than its longest stretch.
 func TestPaceOfABurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pending, told := 0, []int(nil)
-		p := newPace(func() {
-			told = append(told, pending)
+		pending, reported := 0, []int(nil)
+		p := newDebouncer(func() {
+			reported = append(reported, pending)
 			pending = 0
 		})
 		const burst, each = 100 * time.Millisecond, 100 * time.Microsecond
@@ -50,14 +50,14 @@ func TestPaceOfABurst(t *testing.T) {
 		time.Sleep(10 * settle)
 		synctest.Wait()
 		got := 0
-		for _, n := range told {
+		for _, n := range reported {
 			got += n
 		}
-		if told[0] != 1 || got != sum || pending != 0 {
-			t.Errorf("told of %v: %d of %d changes, %d left", told, got, sum, pending)
+		if reported[0] != 1 || got != sum || pending != 0 {
+			t.Errorf("told of %v: %d of %d changes, %d left", reported, got, sum, pending)
 		}
-		if most := int(burst/(longest+5000*longestEach)) + 3; len(told) > most {
-			t.Errorf("told %d times, want at most %d: %v", len(told), most, told)
+		if most := int(burst/(longest+5000*longestEach)) + 3; len(reported) > most {
+			t.Errorf("told %d times, want at most %d: %v", len(reported), most, reported)
 		}
 	})
 }
@@ -66,22 +66,22 @@ func TestPaceOfABurst(t *testing.T) {
 // when nothing follows.
 func TestPaceAfterABurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		p := newPace(func() { told++ })
+		reported := 0
+		p := newDebouncer(func() { reported++ })
 		const routes = 50000
 		p.changed(1, routes)
 		p.changed(most, routes)
 		time.Sleep(20 * time.Millisecond) // the timer has run out, twice
 		synctest.Wait()
-		told = 0
+		reported = 0
 		p.changed(1, routes)
-		if told != 0 {
+		if reported != 0 {
 			t.Fatal("a stalled burst was told of at once")
 		}
 		time.Sleep(10 * time.Millisecond)
 		synctest.Wait()
-		if told != 1 {
-			t.Fatalf("told %d times", told)
+		if reported != 1 {
+			t.Fatalf("told %d times", reported)
 		}
 	})
 }
@@ -90,10 +90,10 @@ func TestPaceAfterABurst(t *testing.T) {
 // until a change comes alone again.
 func TestPaceOfABurstThatStalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		p := newPace(func() { told++ })
+		reported := 0
+		p := newDebouncer(func() { reported++ })
 		waits := func() (d time.Duration) {
-			for start, before := time.Now(), told; told == before; d = time.Since(start) {
+			for start, before := time.Now(), reported; reported == before; d = time.Since(start) {
 				time.Sleep(settle / 10)
 				synctest.Wait()
 			}
@@ -122,32 +122,32 @@ func TestPaceOfABurstThatStalls(t *testing.T) {
 // A part of a burst that is large enough is told at once.
 func TestPaceOfALargePart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		told := 0
-		p := newPace(func() { told++ })
+		reported := 0
+		p := newDebouncer(func() { reported++ })
 		p.changed(1, fewest)
 		p.changed(fewest-1, fewest)
-		if told != 1 {
-			t.Fatalf("a small part: told %d times", told)
+		if reported != 1 {
+			t.Fatalf("a small part: told %d times", reported)
 		}
 		p.changed(fewest, fewest)
-		if told != 2 {
-			t.Fatalf("the smallest part: told %d times", told)
+		if reported != 2 {
+			t.Fatalf("the smallest part: told %d times", reported)
 		}
 		p.changed(fewest+1, fewest)
-		if told != 2 {
-			t.Fatalf("before anybody has looked: told %d times", told)
+		if reported != 2 {
+			t.Fatalf("before anybody has looked: told %d times", reported)
 		}
-		p.looked()
+		p.checked()
 		p.changed(fewest+1, fewest) // as much again, in one event
-		if told != 3 {
-			t.Fatalf("the same again, after a look: told %d times", told)
+		if reported != 3 {
+			t.Fatalf("the same again, after a look: told %d times", reported)
 		}
-		p.looked()
+		p.checked()
 		p.changed(1, 1000000)
 		p.changed(most-1, 1000000)
 		p.changed(most, 1000000)
-		if told != 4 {
-			t.Fatalf("the largest part: told %d times", told)
+		if reported != 4 {
+			t.Fatalf("the largest part: told %d times", reported)
 		}
 		time.Sleep(time.Second)
 	})

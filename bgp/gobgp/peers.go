@@ -17,11 +17,11 @@ const connectRetry = 2 // seconds; GoBGP dials after this much and then within 0
 
 // peerDiff is what to do to come from the sessions in force to others.
 type peerDiff struct {
-	remove  []bgp.Peer // gone, or to be made anew
-	add     []bgp.Peer
-	remake  []bgp.Peer // to be made anew without the peer noticing
-	update  []bgp.Peer // timers, limits, BFD: no reset
-	refresh []refresh  // policies that read differently
+	remove      []bgp.Peer // gone, or to be made anew
+	add         []bgp.Peer
+	silentReset []bgp.Peer // to be made anew without the peer noticing
+	update      []bgp.Peer // timers, limits, BFD: no reset
+	refresh     []refresh  // policies that read differently
 }
 
 type refresh struct {
@@ -47,7 +47,7 @@ func (s *server) diffPeers(cfg bgp.Config) peerDiff {
 			d.add = append(d.add, p)
 			continue
 		case p.InCluster && onlyReflectionDiffers(q, p):
-			d.remake = append(d.remake, p)
+			d.silentReset = append(d.silentReset, p)
 			continue
 		case identity(p) != identity(q):
 			d.remove = append(d.remove, q)

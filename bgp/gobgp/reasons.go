@@ -95,18 +95,18 @@ func (v *session) whyLost(st apiutil.PeerState) failure {
 
 // whyDown is what the event of a session that is idle says.
 func whyDown(p bgp.Peer, st apiutil.PeerState) failure {
-	said := noted(st.DisconnectMessage)
+	stated := noted(st.DisconnectMessage)
 	switch st.DisconnectReason {
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
 		return badPeerAS(p)
 	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
 		return holdTimer(p)
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_RECEIVED:
-		return failure{reasonReceived, "the peer ended the session: " + said}
+		return failure{reasonReceived, "the peer ended the session: " + stated}
 	case api.PeerState_DISCONNECT_REASON_HARD_RESET:
 		return failure{reasonReceived, "the peer ended the session: hard reset (RFC 8538)"}
 	case api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT:
-		return failure{reasonSent, "this node ended the session: " + said}
+		return failure{reasonSent, "this node ended the session: " + stated}
 	case api.PeerState_DISCONNECT_REASON_READ_FAILED, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
 		return failure{reasonClosed, "the connection was closed without a NOTIFICATION, as in a restart"}
 	case api.PeerState_DISCONNECT_REASON_WRITE_FAILED:
@@ -118,7 +118,7 @@ func whyDown(p bgp.Peer, st apiutil.PeerState) failure {
 	case api.PeerState_DISCONNECT_REASON_ADMIN_DOWN, api.PeerState_DISCONNECT_REASON_DECONFIGURED:
 		return failure{reasonAdministered, "this node closed the session"}
 	}
-	return failure{reasonOther, said}
+	return failure{reasonOther, stated}
 }
 
 func holdTimer(p bgp.Peer) failure {
@@ -192,16 +192,16 @@ func (s *sessions) explained(a netip.Addr, f failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v, ok := s.peers[a]; ok && v.state != packet.BGP_FSM_ESTABLISHED && f.reason != "" && v.fails(f, time.Now()) {
-		s.hint()
+		s.notify()
 	}
 }
 
-// heard takes what GoBGP's log says of a peer and its events do not.
-func (s *sessions) heard(r peerRecord) {
+// received takes what GoBGP's log says of a peer and its events do not.
+func (s *sessions) received(r peerRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v, ok := s.peers[r.peer]
-	if !ok || v.state != packet.BGP_FSM_ESTABLISHED && farewell(r) {
+	if !ok || v.state != packet.BGP_FSM_ESTABLISHED && shutdown(r) {
 		return
 	}
 	f := v.whyRecorded(r)
@@ -209,12 +209,12 @@ func (s *sessions) heard(r peerRecord) {
 	case v.state == packet.BGP_FSM_ESTABLISHED && v.ending.reason == "":
 		v.ending = f
 	case v.state != packet.BGP_FSM_ESTABLISHED && v.fails(f, time.Now()):
-		s.hint()
+		s.notify()
 	}
 }
 
 func (v *session) whyRecorded(r peerRecord) failure {
-	said := noted(" " + packet.NewNotificationErrorCode(r.code, r.subcode).String())
+	stated := noted(" " + packet.NewNotificationErrorCode(r.code, r.subcode).String())
 	switch {
 	case r.message == logConnect:
 		return whyNot(v.config, r.err)
@@ -223,19 +223,19 @@ func (v *session) whyRecorded(r peerRecord) failure {
 	case r.message == logHold:
 		return holdTimer(v.config)
 	case r.message == logReceived:
-		return failure{reasonReceived, "the peer ended the session: " + said}
+		return failure{reasonReceived, "the peer ended the session: " + stated}
 	case badAS(r):
 		return badPeerAS(v.config)
 	case v.state == packet.BGP_FSM_ESTABLISHED:
-		return failure{reasonSent, "this node ended the session: " + said}
+		return failure{reasonSent, "this node ended the session: " + stated}
 	}
-	return failure{reasonSent, "this node refused the peer's OPEN: " + said}
+	return failure{reasonSent, "this node refused the peer's OPEN: " + stated}
 }
 
-// farewell reports whether a record is the Cease (RFC 4486) of a peer that is
+// shutdown reports whether a record is the Cease (RFC 4486) of a peer that is
 // taken away or made anew. By then its address is that of the next session, of
 // which it says nothing.
-func farewell(r peerRecord) bool {
+func shutdown(r peerRecord) bool {
 	return r.message == logSent && r.code == packet.BGP_ERROR_CEASE &&
 		slices.Contains([]uint8{packet.BGP_ERROR_SUB_PEER_DECONFIGURED, packet.BGP_ERROR_SUB_HARD_RESET}, r.subcode)
 }

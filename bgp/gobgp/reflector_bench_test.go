@@ -35,7 +35,7 @@ func BenchmarkReflector(b *testing.B) {
 			stars := []*star{oursAsReflector(b, n.Host(1), addrs), birdAsReflector(b, n.Host(2), addrs)}
 			for _, s := range stars {
 				for _, a := range addrs {
-					s.wires = append(s.wires, bgptest.Speak(b, where.Dial(a, s.host.V4), 64512, a))
+					s.links = append(s.links, bgptest.Speak(b, where.Dial(a, s.host.V4), 64512, a))
 				}
 			}
 			for range b.N {
@@ -59,7 +59,7 @@ type star struct {
 	name            string
 	host            *bgptest.Host
 	pid             int
-	wires           []*bgptest.Wire
+	links           []*bgptest.Wire
 	took, gone, cpu []float64 // ms
 	rss             []float64 // MiB
 }
@@ -137,11 +137,11 @@ func (s *star) round(b *testing.B, prefixes int, addrs []string) {
 func (s *star) spread(b *testing.B, messages [][]byte, count int) float64 {
 	b.Helper()
 	var due []<-chan time.Time
-	for _, w := range s.wires {
+	for _, w := range s.links {
 		due = append(due, w.Expect(count))
 	}
 	start := time.Now()
-	for i, w := range s.wires {
+	for i, w := range s.links {
 		w.Send(messages[i])
 	}
 	last, patience := start, time.After(2*time.Minute)
@@ -152,7 +152,7 @@ func (s *star) spread(b *testing.B, messages [][]byte, count int) float64 {
 				last = at
 			}
 		case <-patience:
-			b.Fatalf("%s: client %d has %d prefixes of %d after two minutes", s.name, i, s.wires[i].Have(), count)
+			b.Fatalf("%s: client %d has %d prefixes of %d after two minutes", s.name, i, s.links[i].Have(), count)
 		}
 	}
 	return float64(last.Sub(start).Microseconds()) / 1000

@@ -35,12 +35,12 @@ type server struct {
 
 // startServer starts GoBGP with two tables only: each further family would
 // cost memory and serve nobody.
-func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config, heard func(peerRecord)) (*server, error) {
+func startServer(ctx context.Context, log *slog.Logger, cfg bgp.Config, received func(peerRecord)) (*server, error) {
 	s := &server{
 		log: log, paths: map[netip.Prefix]bgp.Path{}, peers: map[netip.Addr]bgp.Peer{}, ran: map[netip.Addr]used{},
 		notified: map[netip.Addr]uint64{}, refusals: map[netip.Addr]uint64{},
 	}
-	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(quiet(log, heard), nil))
+	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(filterLevel(log, received), nil))
 	go s.bgp.Serve()
 	err := s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn:              uint32(cfg.ASN),

@@ -13,9 +13,9 @@ import (
 	"github.com/muslin-net/muslin/bgp"
 )
 
-// quietPeriod is how long an established peer that sends no End-of-RIB marker
+// silentPeriod is how long an established peer that sends no End-of-RIB marker
 // (RFC 4724 section 2; not every speaker does) is given to send its table.
-const quietPeriod = 3 * time.Second
+const silentPeriod = 3 * time.Second
 
 // watchAfter is how long a session stands before BFD begins to watch it. FRR
 // makes its BFD session anew, with another discriminator, in the moment when a
@@ -28,7 +28,7 @@ const watchAfter = 2 * time.Second
 // first exchange of tables is over.
 type sessions struct {
 	log    *slog.Logger
-	hint   func()
+	notify func()
 	attend chan struct{} // take has something
 
 	mu        sync.Mutex
@@ -41,24 +41,24 @@ type sessions struct {
 }
 
 type session struct {
-	config   bgp.Peer
-	state    packet.FSMState
-	since    time.Time
-	flaps    int
-	failed   failure // the last one
-	failedAt time.Time
-	ending   failure                // of the session that stands, as the log has it
-	refused  bool                   // while it was opened, with a reason yet to be found out
-	ended    map[packet.Family]bool // families whose End-of-RIB was seen
-	wentDown bool
-	cameUp   bool
-	watched  bool      // by BFD, if it is to be
-	asked    time.Time // when last looked at for its prefix limit
+	config    bgp.Peer
+	state     packet.FSMState
+	since     time.Time
+	flaps     int
+	failed    failure // the last one
+	failedAt  time.Time
+	ending    failure                // of the session that stands, as the log has it
+	refused   bool                   // while it was opened, with a reason yet to be found out
+	ended     map[packet.Family]bool // families whose End-of-RIB was seen
+	wentDown  bool
+	cameUp    bool
+	watched   bool      // by BFD, if it is to be
+	requested time.Time // when last looked at for its prefix limit
 }
 
-func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
+func newSessions(log *slog.Logger, notify func(), bound time.Duration) *sessions {
 	return &sessions{
-		log: log, hint: hint, bound: bound, attend: make(chan struct{}, 1),
+		log: log, notify: notify, bound: bound, attend: make(chan struct{}, 1),
 		peers: map[netip.Addr]*session{}, holds: map[netip.Addr]time.Time{}, converged: make(chan struct{}),
 	}
 }
@@ -68,7 +68,7 @@ func newSessions(log *slog.Logger, hint func(), bound time.Duration) *sessions {
 func (s *sessions) configure(cfg bgp.Config, d peerDiff) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range append(slices.Clone(d.remove), d.remake...) {
+	for _, p := range append(slices.Clone(d.remove), d.silentReset...) {
 		if v, ok := s.peers[p.Address]; ok {
 			s.peers[p.Address] = &session{since: time.Now(), flaps: v.flaps, failed: v.failed, failedAt: v.failedAt, state: packet.BGP_FSM_IDLE}
 		}
@@ -120,20 +120,20 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 		v.ended = map[packet.Family]bool{}
 		v.cameUp = true
 		v.recovers()
-		nudge(s.attend)
+		wake(s.attend)
 		s.log.Info("bgp session established", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind)
 	case old == packet.BGP_FSM_ESTABLISHED:
 		v.flaps++
 		v.wentDown = true
 		v.fails(v.whyLost(e.Peer.State), now)
 		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.failed.text)
-		nudge(s.attend)
+		wake(s.attend)
 	case v.state == packet.BGP_FSM_IDLE:
 		if v.turnedAway(e.Peer.State, now) {
-			nudge(s.attend)
+			wake(s.attend)
 		}
 	}
-	s.hint()
+	s.notify()
 }
 
 func (s *sessions) endOfRIB(p *apiutil.Path) {
@@ -171,8 +171,8 @@ func (s *sessions) longDown(now time.Time, pause time.Duration) []netip.Addr {
 	defer s.mu.Unlock()
 	var out []netip.Addr
 	for a, v := range s.peers {
-		if v.config.PrefixLimit > 0 && v.state == packet.BGP_FSM_IDLE && now.Sub(v.since) >= pause && now.Sub(v.asked) >= pause {
-			v.asked = now
+		if v.config.PrefixLimit > 0 && v.state == packet.BGP_FSM_IDLE && now.Sub(v.since) >= pause && now.Sub(v.requested) >= pause {
+			v.requested = now
 			out = append(out, a)
 		}
 	}
@@ -225,7 +225,7 @@ func (s *sessions) tick(now time.Time) {
 	}
 	s.done = true
 	close(s.converged)
-	s.hint()
+	s.notify()
 }
 
 func (s *sessions) missing(now time.Time) []netip.Addr {
@@ -244,7 +244,7 @@ func (v *session) complete(now time.Time) bool {
 	}
 	for _, f := range v.config.Families {
 		if !v.ended[family(f)] {
-			return now.Sub(v.since) >= quietPeriod
+			return now.Sub(v.since) >= silentPeriod
 		}
 	}
 	return true
@@ -257,7 +257,7 @@ func family(f bgp.Family) packet.Family {
 	return packet.RF_IPv4_UC
 }
 
-func nudge(c chan struct{}) {
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

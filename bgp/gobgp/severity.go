@@ -9,17 +9,17 @@ import (
 
 // Severity is the level of the speaker's log: what the node's BGPConfiguration
 // asks for (logSeverityScreen), else that of the process.
-type Severity struct{ asked atomic.Pointer[slog.Level] }
+type Severity struct{ requested atomic.Pointer[slog.Level] }
 
 // Ask takes a value of logSeverityScreen; an empty one, and one that says
 // nothing, leave it to the process.
 func (s *Severity) Ask(text string) {
 	level, ok := severities[strings.ToLower(text)]
 	if !ok {
-		s.asked.Store(nil)
+		s.requested.Store(nil)
 		return
 	}
-	s.asked.Store(&level)
+	s.requested.Store(&level)
 }
 
 var severities = map[string]slog.Level{
@@ -36,8 +36,8 @@ type levelled struct {
 }
 
 func (h levelled) Enabled(ctx context.Context, l slog.Level) bool {
-	if asked := h.severity.asked.Load(); asked != nil {
-		return l >= *asked
+	if requested := h.severity.requested.Load(); requested != nil {
+		return l >= *requested
 	}
 	return h.Handler.Enabled(ctx, l)
 }

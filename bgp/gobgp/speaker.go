@@ -46,7 +46,7 @@ type Speaker struct {
 	rib      *learned
 	sessions *sessions
 	changed  chan struct{}
-	linger   *lingering // owned by Run's goroutine
+	retained *retained // owned by Run's goroutine
 
 	mu      sync.Mutex
 	current *bgp.Config // in force; replaced, never changed
@@ -76,8 +76,8 @@ func New(o Options) *Speaker {
 		log: o.Logger, opts: o,
 		ops: make(chan op), changed: make(chan struct{}, 1), current: &bgp.Config{},
 	}
-	s.rib = newLearned(s.hint)
-	s.sessions = newSessions(o.Logger, s.hint, o.Convergence)
+	s.rib = newLearned(s.notify)
+	s.sessions = newSessions(o.Logger, s.notify, o.Convergence)
 	return s
 }
 
@@ -99,7 +99,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 		case o := <-s.ops:
 			o.done <- s.apply(o.ctx, o.config)
 		case <-s.sessions.attend:
-			s.tend()
+			s.advanceSessions()
 		case <-audit.C:
 			s.relist()
 		case now := <-tick.C:
@@ -134,7 +134,7 @@ func (s *Speaker) do(o op) error {
 // than before. Hints are coalesced.
 func (s *Speaker) Changed() <-chan struct{} { return s.changed }
 
-func (s *Speaker) hint() {
+func (s *Speaker) notify() {
 	select {
 	case s.changed <- struct{}{}:
 	default:
@@ -158,7 +158,7 @@ func (s *Speaker) apply(ctx context.Context, cfg bgp.Config) error {
 		}
 	}
 	srv := s.server
-	cfg = s.withLingering(cfg, time.Now())
+	cfg = s.withRetained(cfg, time.Now())
 	d := srv.diffPeers(cfg)
 	s.sessions.configure(cfg, d)
 	s.setConfig(cfg)
@@ -169,7 +169,7 @@ func (s *Speaker) apply(ctx context.Context, cfg bgp.Config) error {
 	errs = append(errs, srv.deletePaths(cfg.Paths))
 	errs = append(errs, srv.refresh(ctx, d.refresh)...)
 	s.sessions.start(time.Now())
-	s.hint()
+	s.notify()
 	return errors.Join(errs...)
 }
 
@@ -178,8 +178,8 @@ func (s *Speaker) applyPeers(ctx context.Context, d peerDiff) []error {
 	for _, p := range d.remove {
 		errs = append(errs, s.server.deletePeer(ctx, p))
 	}
-	for _, p := range d.remake {
-		errs = append(errs, s.remake(ctx, p, s.config().ListenPort))
+	for _, p := range d.silentReset {
+		errs = append(errs, s.silentReset(ctx, p, s.config().ListenPort))
 	}
 	for _, p := range d.update {
 		errs = append(errs, s.server.updatePeer(ctx, p, s.opts.Deferral, s.sessions.isWatched(p.Address)), s.server.revive(ctx, p.Address))
@@ -206,7 +206,7 @@ func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 		s.rib.clear()
 		s.sessions.restarted()
 	}
-	srv, err := startServer(ctx, s.log, cfg, s.sessions.heard)
+	srv, err := startServer(ctx, s.log, cfg, s.sessions.received)
 	if err != nil {
 		return err
 	}
@@ -229,8 +229,8 @@ func (s *Speaker) relist() {
 	}
 }
 
-// tend looks at sessions that began or ended.
-func (s *Speaker) tend() {
+// advanceSessions looks at sessions that began or ended.
+func (s *Speaker) advanceSessions() {
 	if s.server == nil {
 		return
 	}
@@ -309,7 +309,7 @@ func (s *Speaker) tick(now time.Time) {
 	for _, a := range s.sessions.endedHolds(now) {
 		s.rib.release(a)
 	}
-	if cfg, due := s.endLingering(now); due {
+	if cfg, due := s.endRetained(now); due {
 		s.log.Info("old sessions inside the cluster end")
 		if err := s.apply(context.Background(), cfg); err != nil {
 			s.log.Error("old sessions could not be ended", "error", err)

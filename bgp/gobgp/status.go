@@ -234,8 +234,8 @@ func (s *server) began(ctx context.Context, a netip.Addr) (forgot bool) {
 	return forgot
 }
 
-func (s *server) inspect(ctx context.Context, a netip.Addr, look func(*api.Peer)) {
-	if err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, look); err != nil {
+func (s *server) inspect(ctx context.Context, a netip.Addr, check func(*api.Peer)) {
+	if err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: a.String()}, check); err != nil {
 		s.log.Error("peer could not be looked at", "peer", a, "error", err)
 	}
 }

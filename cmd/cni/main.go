@@ -23,8 +23,8 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
-	_ "github.com/muslin-net/muslin/pkg/cnirpc/room" // a stack that need not grow
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
+	_ "github.com/muslin-net/muslin/pkg/cnirpc/stack" // a stack that need not grow
 )
 
 // version is set by the linker.
@@ -88,7 +88,7 @@ func run(getenv func(string) string, stdin io.Reader) ([]byte, error) {
 // the record and does it, at once or when it is there again. Without a place to
 // write, the agent has to do it now.
 func del(c request) error {
-	err := record.Write(c.spool, c.Request, output[:0])
+	err := spoolentry.Write(c.spool, c.Request, output[:0])
 	if err == nil {
 		return nil
 	}
@@ -103,8 +103,8 @@ func call(c request) ([]byte, error) { return client.Call(c.socket, timeout, c.v
 // explain keeps the agent's own errors and turns its silence into one that says
 // what to look at.
 func explain(c request, err error) error {
-	var said *client.Error
-	if err == nil || errors.As(err, &said) {
+	var stated *client.Error
+	if err == nil || errors.As(err, &stated) {
 		return err
 	}
 	code := codeTryAgainLater

@@ -18,8 +18,8 @@ import (
 	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/muslin-net/muslin/hack/image"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 const maxSize = 8 << 20 // bytes, stripped
@@ -191,7 +191,7 @@ func TestConfigurationStaysWhole(t *testing.T) {
 	// The plugin reads a few keys; the agent gets every byte.
 	const text = `{"cniVersion":"1.1.0","name":"n","x":{"y":[1]},"socket":"/s"}`
 	r, err := read("GC", func(string) string { return "/x" }, strings.NewReader(text))
-	if err != nil || r.socket != "/s" || r.spool != record.DefaultDir || string(r.Config) != text {
+	if err != nil || r.socket != "/s" || r.spool != spoolentry.DefaultDir || string(r.Config) != text {
 		t.Errorf("%+v %v", r, err)
 	}
 }

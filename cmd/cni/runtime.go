@@ -7,8 +7,8 @@ import (
 	"strconv"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/jsonscan"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 // Error codes of the CNI specification (types.Err… of its library).
@@ -107,8 +107,8 @@ func readAll(from io.Reader, b []byte) ([]byte, error) {
 // configure reads the keys of the network configuration that are for the plugin.
 func (r *request) configure(name, since string) error {
 	network, config, odd := "", "0.1.0", "" // the version is of a configuration that does not say
-	r.socket, r.spool = client.DefaultSocket, record.DefaultDir
-	err := flat.Object(r.Config, func(key []byte, v flat.Value) {
+	r.socket, r.spool = client.DefaultSocket, spoolentry.DefaultDir
+	err := jsonscan.Object(r.Config, func(key []byte, v jsonscan.Value) {
 		var place *string
 		switch string(key) {
 		case "name":
@@ -204,13 +204,13 @@ func versionList(separator string) string {
 		if i > 0 {
 			b = append(b, separator...)
 		}
-		b = flat.AppendString(b, v)
+		b = jsonscan.AppendString(b, v)
 	}
 	return string(b)
 }
 
 func versionResult() []byte {
-	b := flat.AppendString([]byte(`{"cniVersion":`), versions[len(versions)-1])
+	b := jsonscan.AppendString([]byte(`{"cniVersion":`), versions[len(versions)-1])
 	b = append(append(append(b, `,"supportedVersions":[`...), versionList(",")...), "]}\n"...)
 	return b
 }
@@ -220,9 +220,9 @@ func printed(err error) []byte {
 	e := &client.Error{Code: codeIO, Msg: err.Error()}
 	_ = errors.As(err, &e)
 	b := strconv.AppendUint([]byte(`{"code":`), uint64(e.Code), 10)
-	b = flat.AppendString(append(b, `,"msg":`...), e.Msg)
+	b = jsonscan.AppendString(append(b, `,"msg":`...), e.Msg)
 	if e.Details != "" {
-		b = flat.AppendString(append(b, `,"details":`...), e.Details)
+		b = jsonscan.AppendString(append(b, `,"details":`...), e.Details)
 	}
 	return append(b, "}\n"...)
 }

@@ -198,7 +198,7 @@ func (c *cluster) awaitRoutes(t *testing.T, mode model.Encap) {
 				}
 				want := c.device(from, to, family, mode)
 				eventually(t, fmt.Sprintf("%s reaches %s over %s (mode %s)", from.Name, block, want, mode),
-					func() bool { return from.way(block) == want })
+					func() bool { return from.group(block) == want })
 			}
 		}
 	}

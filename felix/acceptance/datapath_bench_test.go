@@ -42,22 +42,22 @@ const (
 // round, and "±" next to them is half the interval that has the true median in
 // it in 95 of 100 runs.
 func BenchmarkDataPath(b *testing.B) {
-	plain, bridge := newWay(b, "plain"), newWay(b, "bridge")
-	ways := []*way{plain, plain.ruled("masquerade"), plain.ruled("muslin"), bridge, bridge.ruled("flannel"), newWay(b, "vxlan")}
+	plain, bridge := newNextHopGroup(b, "plain"), newNextHopGroup(b, "bridge")
+	groups := []*group{plain, plain.ruled("masquerade"), plain.ruled("muslin"), bridge, bridge.ruled("flannel"), newNextHopGroup(b, "vxlan")}
 	for range b.N {
 		for range dataRounds {
-			for _, w := range ways {
+			for _, w := range groups {
 				w.turn(b)
 			}
-			slices.Reverse(ways)
-			for _, w := range ways {
+			slices.Reverse(groups)
+			for _, w := range groups {
 				w.turn(b)
 			}
-			slices.Reverse(ways)
+			slices.Reverse(groups)
 		}
 	}
-	ours := ways[2]
-	for _, w := range ways {
+	ours := groups[2]
+	for _, w := range groups {
 		for unit, of := range measured {
 			b.ReportMetric(middle(rounds(of(w))), w.name+"-"+unit)
 			if w != ours {
@@ -70,9 +70,9 @@ func BenchmarkDataPath(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// way is two nodes with a pod each, and what was measured between them, a turn
+// group is two nodes with a pod each, and what was measured between them, a turn
 // after the other.
-type way struct {
+type group struct {
 	name string
 	ends [2]*end
 
@@ -83,11 +83,11 @@ type way struct {
 }
 
 // measured are the figures by their units.
-var measured = map[string]func(*way) []float64{
-	"Gb/s-by-2": func(w *way) []float64 { return w.both },
-	"Gb/s-by-1": func(w *way) []float64 { return w.alone },
-	"trip-us":   func(w *way) []float64 { return w.trip },
-	"packet-ns": func(w *way) []float64 { return w.small },
+var measured = map[string]func(*group) []float64{
+	"Gb/s-by-2": func(w *group) []float64 { return w.both },
+	"Gb/s-by-1": func(w *group) []float64 { return w.alone },
+	"trip-us":   func(w *group) []float64 { return w.trip },
+	"packet-ns": func(w *group) []float64 { return w.small },
 }
 
 // end is a node and its pod.
@@ -99,8 +99,8 @@ type end struct {
 	ruleset   map[string]string // files with the rules of ways, for nft
 }
 
-func newWay(b *testing.B, name string) *way {
-	w := &way{name: name}
+func newNextHopGroup(b *testing.B, name string) *group {
+	w := &group{name: name}
 	for i := range w.ends {
 		w.ends[i] = &end{
 			node: nstest.New(b), pod: nstest.New(b), uplink: fmt.Sprintf("10.1.0.%d", i+1),
@@ -139,7 +139,7 @@ func newWay(b *testing.B, name string) *way {
 
 // ruled is the same nodes and pods with rules: two pairs of namespaces differ by
 // more than the rules cost.
-func (w *way) ruled(name string) *way { return &way{name: name, ends: w.ends} }
+func (w *group) ruled(name string) *group { return &group{name: name, ends: w.ends} }
 
 // oneMasquerade is the least that tracks connections.
 const oneMasquerade = `table ip one {
@@ -260,7 +260,7 @@ func (e *end) rules(b *testing.B) {
 
 // turn replaces the nodes' rules by those of the way and measures each figure
 // over a connection of its own.
-func (w *way) turn(b *testing.B) {
+func (w *group) turn(b *testing.B) {
 	b.Helper()
 	for _, e := range w.ends {
 		e.node.Run("nft", "-f", e.ruleset[w.name])

@@ -32,11 +32,11 @@ func changeUnderTraffic(t *testing.T, kind encapsulation) {
 	c := newCluster(t, kind)
 	all := c.talk(t)
 	c.check(t, all, model.EncapNever)
-	way := steps
+	group := steps
 	if kind.byIPAM { // no tunnel is not all right in the end: a node that is on no link is told of
-		way = append(slices.Clip(way), step{model.EncapCrossSubnet, []int{1, 0, 2}})
+		group = append(slices.Clip(group), step{model.EncapCrossSubnet, []int{1, 0, 2}})
 	}
-	for _, s := range way {
+	for _, s := range group {
 		for _, i := range s.order {
 			all.enter(fmt.Sprintf("%s comes to %s", s.mode, c.nodes[i].Name))
 			c.change(c.nodes[i], s.mode)

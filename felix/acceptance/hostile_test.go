@@ -73,7 +73,7 @@ func newAttacker(t *testing.T, v6 bool) *attacker {
 	a.tell(s, nil)
 	a.run(t)
 	eventually(t, "the pods are policed and reached", func() bool {
-		return a.way(netip.PrefixFrom(a.own, 32)) == a.link && strings.Contains(a.rules(), a.own.String()) &&
+		return a.group(netip.PrefixFrom(a.own, 32)) == a.link && strings.Contains(a.rules(), a.own.String()) &&
 			!strings.Contains(a.ns.IP("-6 addr"), "tentative")
 	})
 	return a
@@ -179,9 +179,9 @@ func attacks() []attack {
 				slices.Concat(make([]byte, 4), a.local.AsSlice(), outside6.AsSlice(), option(2, a.mac))...))
 		}), "nd-redirect"},
 		{"redirect, IPv4", one(func(a *attacker) []byte {
-			said := datagram(a.IPv4.Addr(), outside4, 53)
+			stated := datagram(a.IPv4.Addr(), outside4, 53)
 			return a.to(gatewayMAC, unix.ETH_P_IP, upper(a.own, a.IPv4.Addr(), unix.IPPROTO_ICMP, 2,
-				slices.Concat([]byte{5, 1, 0, 0}, a.own.AsSlice(), said)))
+				slices.Concat([]byte{5, 1, 0, 0}, a.own.AsSlice(), stated)))
 		}), "type redirect"},
 		{"foreign source", one(func(a *attacker) []byte {
 			return a.to(gatewayMAC, unix.ETH_P_IP, datagram(a.victim, outside4, 53))

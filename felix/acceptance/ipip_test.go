@@ -31,7 +31,7 @@ func device(address string) felix.State {
 
 func reconciler(t *testing.T, ns *nstest.NS) *tunnel.Reconciler {
 	t.Helper()
-	r, err := tunnel.New(tunnel.Options{NetNS: ns.Path, Linger: time.Millisecond})
+	r, err := tunnel.New(tunnel.Options{NetNS: ns.Path, Grace: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func TestNodeAddressOnLoopback(t *testing.T) {
 		return strings.Contains(text, "mtu 1350") && !strings.Contains(text, " dev ")
 	})
 	eventually(t, "the other node's pods are behind the tunnel", func() bool {
-		return n.way(netip.MustParsePrefix("10.65.2.0/26")) == felix.VXLANDevice
+		return n.group(netip.MustParsePrefix("10.65.2.0/26")) == felix.VXLANDevice
 	})
 	n.mu.Lock()
 	mtu := n.mtu
@@ -50,9 +50,9 @@ func TestNodeAddressOnLoopback(t *testing.T) {
 		t.Errorf("a pod with the node's MTU, %d: %v", mtu, err)
 	}
 	// The outer packet: to the second router, from the node's address.
-	way := n.ns.IP("route get 10.255.0.2 from 10.255.0.1")
-	if !strings.Contains(way, "dev eth1") {
-		t.Errorf("the outer packet goes another way: %s", way)
+	group := n.ns.IP("route get 10.255.0.2 from 10.255.0.1")
+	if !strings.Contains(group, "dev eth1") {
+		t.Errorf("the outer packet goes another way: %s", group)
 	}
 	came := func() string { return routers[1].IP("-s -o link show dev to-a") }
 	before := came()

@@ -101,7 +101,7 @@ func (n *node) open(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.Name)
 	var errs [6]error
 	n.links, errs[0] = link.New(link.Options{NetNS: n.ns.Path, Logger: log})
-	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log, Overlap: overlap, Linger: linger})
+	n.tunnels, errs[1] = tunnel.New(tunnel.Options{NetNS: n.ns.Path, Logger: log, Overlap: overlap, Grace: grace})
 	n.nft, errs[2] = nft.New(nft.Options{NetNS: n.ns.Path, Logger: log})
 	n.routes, errs[3] = route.New(route.Options{NetNS: n.ns.Path, Logger: log})
 	in, err := nl.Open(n.ns.Path)
@@ -204,9 +204,9 @@ func (n *node) content(t *testing.T) {
 	}
 }
 
-// way is the device that the kernel sends packets for a prefix to; empty if
+// group is the device that the kernel sends packets for a prefix to; empty if
 // there is no such route, or none that can be read right now.
-func (n *node) way(prefix netip.Prefix) string {
+func (n *node) group(prefix netip.Prefix) string {
 	family := netlink.FAMILY_V4
 	if prefix.Addr().Is6() {
 		family = netlink.FAMILY_V6

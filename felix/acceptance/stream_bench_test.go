@@ -134,7 +134,7 @@ func pump(b *testing.B, from, to *nstest.NS, addr netip.Addr, sender, receiver i
 // processor that sends one takes it to the far end before it sends another. It is
 // that of the fastest tenth of many short bursts, in which nothing came between.
 // Nobody reads the packets: those that find the socket full have gone the whole
-// way.
+// group.
 func shower(b *testing.B, from, to *nstest.NS, addr netip.Addr, bursts int) float64 {
 	b.Helper()
 	open := func(ns *nstest.NS, use func(fd int, a unix.Sockaddr) error) (fd int) {

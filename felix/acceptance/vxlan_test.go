@@ -15,7 +15,7 @@ import (
 // device stays that is no longer wanted.
 const (
 	overlap = 10 * time.Second
-	linger  = 2 * overlap
+	grace   = 2 * overlap
 )
 
 var vxlan = encapsulation{

@@ -37,10 +37,10 @@ func state(n *nstest.NS, pods ...string) felix.State {
 	s := felix.State{
 		Prune: true,
 		Routes: []felix.Route{
-			{Prefix: netip.MustParsePrefix("10.65.0.0/26"), Metric: felix.DefaultRouteMetric, Way: &felix.Way{Type: felix.Blackhole}},
+			{Prefix: netip.MustParsePrefix("10.65.0.0/26"), Metric: felix.DefaultRouteMetric, NextHopGroup: &felix.NextHopGroup{Type: felix.Blackhole}},
 			{Prefix: netip.MustParsePrefix("10.65.1.0/26"), Metric: felix.DefaultRouteMetric,
-				Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: netip.MustParseAddr("10.1.0.254"), Link: eth0}}}},
-			{Prefix: netip.MustParsePrefix("fd65::/122"), Metric: felix.DefaultRouteMetric, Way: &felix.Way{Type: felix.Blackhole}},
+				NextHopGroup: &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: netip.MustParseAddr("10.1.0.254"), Link: eth0}}}},
+			{Prefix: netip.MustParsePrefix("fd65::/122"), Metric: felix.DefaultRouteMetric, NextHopGroup: &felix.NextHopGroup{Type: felix.Blackhole}},
 		},
 		Tunnels: []felix.Tunnel{{
 			Kind: felix.VXLAN, Name: felix.VXLANDevice, Address: netip.MustParseAddr("10.65.0.1"), Local: netip.MustParseAddr("10.1.0.1"),
@@ -48,16 +48,16 @@ func state(n *nstest.NS, pods ...string) felix.State {
 			Peers: []felix.TunnelPeer{{Address: netip.MustParseAddr("10.65.1.1"), MAC: "66:00:00:00:00:02", Node: netip.MustParseAddr("10.1.0.2")}},
 		}},
 		Rules: felix.Ruleset{
-			Complete: true,
-			NAT:      felix.NAT{Sources: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}, Exclude: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}},
-			Spoofing: felix.Spoofing{Prefix: felix.DefaultInterfacePrefix},
-			Tunnels:  felix.TunnelGuard{VXLANPorts: []int{4789}, Nodes: []netip.Addr{netip.MustParseAddr("10.1.0.1")}},
+			Complete:    true,
+			NAT:         felix.NAT{Sources: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}, Exclude: []netip.Prefix{netip.MustParsePrefix("10.65.0.0/16")}},
+			SourceCheck: felix.SourceCheck{Prefix: felix.DefaultInterfacePrefix},
+			Tunnels:     felix.TunnelGuard{VXLANPorts: []int{4789}, Nodes: []netip.Addr{netip.MustParseAddr("10.1.0.1")}},
 		},
 	}
 	for _, p := range pods {
 		s.Routes = append(s.Routes, felix.Route{
 			Prefix: netip.MustParsePrefix("10.65.0.5/32"), Metric: felix.DefaultRouteMetric,
-			Way: &felix.Way{LinkScope: true, NextHops: []felix.NextHop{{Link: n.Index(p)}}},
+			NextHopGroup: &felix.NextHopGroup{LinkScope: true, NextHops: []felix.NextHop{{Link: n.Index(p)}}},
 		})
 	}
 	slices.SortFunc(s.Routes, felix.Route.Compare)

@@ -68,15 +68,15 @@ func handles(t *testing.T, ns *nstest.NS) map[string]string {
 // the same keep their rules, and a change of elements alone writes no chain.
 func TestOnlyWhatChangedIsWritten(t *testing.T) {
 	base := rulesets()["all"]
-	base.Spoofing.BGPPort = 179
+	base.SourceCheck.BGPPort = 179
 	for _, c := range []struct {
 		name   string
 		change func(*felix.Ruleset)
 		chains []string // that are written
 	}{
 		{"ports of the NAT", func(r *felix.Ruleset) { r.NAT.PortMin, r.NAT.PortMax = 1000, 2000 }, []string{"postrouting"}},
-		{"port of BGP", func(r *felix.Ruleset) { r.Spoofing.BGPPort = 1790 }, []string{"from-pod-to-node"}},
-		{"pods may send to the node", func(r *felix.Ruleset) { r.Spoofing.ToHost = "Accept" }, []string{"from-pod-to-node"}},
+		{"port of BGP", func(r *felix.Ruleset) { r.SourceCheck.BGPPort = 1790 }, []string{"from-pod-to-node"}},
+		{"pods may send to the node", func(r *felix.Ruleset) { r.SourceCheck.ToHost = "Accept" }, []string{"from-pod-to-node"}},
 		{"a node more", func(r *felix.Ruleset) {
 			r.Tunnels.Nodes = append(slices.Clone(r.Tunnels.Nodes), netip.MustParseAddr("10.0.0.9"))
 		}, nil},

@@ -80,7 +80,7 @@ func sends(t *testing.T, from, to *nstest.NS, source, destination, rewritten str
 	}
 }
 
-func TestTunnelledPacketsFromStrangers(t *testing.T) {
+func TestTunnelledPacketsFromOutside(t *testing.T) {
 	w := newWorld(t)
 	r := open(t, w.node)
 	const (
@@ -116,7 +116,7 @@ func TestTunnelledPacketsFromStrangers(t *testing.T) {
 		t.Error("packets that no tunnel takes are dropped")
 	}
 	rules := guard([]netip.Addr{self}, nil)
-	rules.Spoofing.NoIPIP, rules.Spoofing.NoVXLAN = true, true
+	rules.SourceCheck.NoIPIP, rules.SourceCheck.NoVXLAN = true, true
 	apply(t, r, rules)
 	for _, port := range []int{4789, 8472, ipip} {
 		if arrives(t, w.known, w.outside, pod, outside, port) {
@@ -142,7 +142,7 @@ func TestAnotherPodsConnection(t *testing.T) {
 	w := newWorld(t)
 	r := open(t, w.node)
 	rules := w.rules()
-	rules.Spoofing.Pods = append(rules.Spoofing.Pods, felix.PodSource{Interface: "cali0002", Sources: prefixes("10.65.2.1/32")})
+	rules.SourceCheck.Pods = append(rules.SourceCheck.Pods, felix.PodSource{Interface: "cali0002", Sources: prefixes("10.65.2.1/32")})
 	apply(t, r, rules)
 	w.unknown.IP("addr add 10.65.1.1/32 dev eth0")
 	const port = 9999

@@ -25,9 +25,9 @@ func many(from string, n int) []netip.Prefix {
 func TestTenThousandElements(t *testing.T) {
 	const n, nets = 10_000, 2_000 // the kernel is slow with the latter
 	rules := felix.Ruleset{
-		NAT:      felix.NAT{Sources: prefixes("10.0.0.0/8", "fd00::/8"), Exclude: append(many("10.0.0.0", n), many("fd00::", n)...)},
-		Tunnels:  felix.TunnelGuard{IPIP: true},
-		Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept", BGPPort: 179},
+		NAT:         felix.NAT{Sources: prefixes("10.0.0.0/8", "fd00::/8"), Exclude: append(many("10.0.0.0", n), many("fd00::", n)...)},
+		Tunnels:     felix.TunnelGuard{IPIP: true},
+		SourceCheck: felix.SourceCheck{Prefix: "cali", ToHost: "Accept", BGPPort: 179},
 	}
 	for _, p := range rules.NAT.Exclude {
 		rules.Tunnels.Nodes = append(rules.Tunnels.Nodes, p.Addr())
@@ -38,9 +38,9 @@ func TestTenThousandElements(t *testing.T) {
 		if i < nets {
 			pod.Sources = append(pod.Sources, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)))
 		}
-		rules.Spoofing.Pods = append(rules.Spoofing.Pods, pod)
+		rules.SourceCheck.Pods = append(rules.SourceCheck.Pods, pod)
 	}
-	few.Spoofing.Pods = rules.Spoofing.Pods[:1]
+	few.SourceCheck.Pods = rules.SourceCheck.Pods[:1]
 	ns := nstest.New(t)
 	r := open(t, ns)
 	for _, step := range []struct {

@@ -26,7 +26,7 @@ type program struct{ *nftw.Table }
 func compile(r felix.Ruleset) (*program, error) {
 	p := &program{nftw.NewTable(felix.TableName)}
 	p.natSets(r.NAT)
-	p.podSets(r.Spoofing)
+	p.podSets(r.SourceCheck)
 	p.nodeSets(r.Tunnels)
 	p.serviceSets(r.Services)
 	p.floatingSets(r.Floating)
@@ -51,7 +51,7 @@ func (p *program) natSets(n felix.NAT) {
 	}
 }
 
-func (p *program) podSets(s felix.Spoofing) {
+func (p *program) podSets(s felix.SourceCheck) {
 	if s.Prefix == "" {
 		return
 	}
@@ -116,8 +116,8 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 	}
 }
 
-// fromStranger matches sources that are neither nodes nor allowed beside them.
-func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
+// fromForeign matches sources that are neither nodes nor allowed beside them.
+func (p *program) fromForeign(g felix.TunnelGuard, v4 bool) []expr.Any {
 	suffix := "6"
 	out4, external := felix.ByFamily(g.External)
 	if v4 {
@@ -131,7 +131,7 @@ func (p *program) fromStranger(g felix.TunnelGuard, v4 bool) []expr.Any {
 }
 
 func (p *program) fromPod(r felix.Ruleset) {
-	s := r.Spoofing
+	s := r.SourceCheck
 	if s.Prefix == "" {
 		return
 	}
@@ -162,7 +162,7 @@ func (p *program) fromPod(r felix.Ruleset) {
 }
 
 func (p *program) input(r felix.Ruleset) {
-	s := r.Spoofing
+	s := r.SourceCheck
 	pods := s.Prefix != ""
 	if !pods && !r.Tunnels.Any() {
 		return
@@ -182,12 +182,12 @@ func (p *program) input(r felix.Ruleset) {
 	}
 	if r.Tunnels.Any() {
 		c, drop := p.Chain(chainTunnelled, nil), nftw.Verdict(expr.VerdictDrop)
-		c.Add(nftw.IsIPv4(), p.fromStranger(r.Tunnels, true), drop)
-		c.Add(nftw.IsIPv6(), p.fromStranger(r.Tunnels, false), drop)
+		c.Add(nftw.IsIPv4(), p.fromForeign(r.Tunnels, true), drop)
+		c.Add(nftw.IsIPv6(), p.fromForeign(r.Tunnels, false), drop)
 	}
 }
 
-func (p *program) toNode(s felix.Spoofing) {
+func (p *program) toNode(s felix.SourceCheck) {
 	c := p.Chain(chainToNode, nil)
 	accept, drop := nftw.Verdict(expr.VerdictAccept), nftw.Verdict(expr.VerdictDrop)
 	for _, port := range s.SpeakersPorts() {

@@ -51,7 +51,7 @@ func rulesets() map[string]felix.Ruleset {
 	address.Address = netip.MustParseAddr("192.168.7.7")
 	address.PortMin, address.PortMax = 10000, 20000
 	address6.Address = netip.MustParseAddr("fd00::7")
-	speaking := felix.Spoofing{Prefix: "cali", ToHost: "Drop", BGPPort: 179, Pods: pods()}
+	speaking := felix.SourceCheck{Prefix: "cali", ToHost: "Drop", BGPPort: 179, Pods: pods()}
 	speaking.Pods[0].Speaks = true
 	return map[string]felix.Ruleset{
 		"empty":            {},
@@ -60,23 +60,23 @@ func rulesets() map[string]felix.Ruleset {
 		"nat ports":        {NAT: ports},
 		"nat address":      {NAT: address},
 		"nat address6":     {NAT: address6},
-		"no pods":          {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept"}},
-		"pods":             {Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
-		"pods of before":   {Spoofing: felix.Spoofing{Prefix: "pod", OtherPrefixes: []string{"cali", "x"}, ToHost: "Drop", Pods: pods()}},
-		"speaking pods":    {Spoofing: speaking},
+		"no pods":          {SourceCheck: felix.SourceCheck{Prefix: "cali", ToHost: "Accept"}},
+		"pods":             {SourceCheck: felix.SourceCheck{Prefix: "cali", ToHost: "Drop", Pods: pods()}},
+		"pods of before":   {SourceCheck: felix.SourceCheck{Prefix: "pod", OtherPrefixes: []string{"cali", "x"}, ToHost: "Drop", Pods: pods()}},
+		"speaking pods":    {SourceCheck: speaking},
 		"floating":         {Floating: floating("10.99.0.1 10.65.0.1", "10.99.0.2 10.65.0.1", "fd99::1 fd65::1")},
 		"floating, none":   {Floating: felix.Floating{Enabled: true}, NAT: nat},
 		"services":         {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "192.168.9.0/24", "fd96::/112")}},
 		"services reject":  {Services: felix.ServiceGuard{Ranges: prefixes("10.96.0.0/12", "fd96::/112"), Reject: true}},
 		"nat by interface": {NAT: felix.NAT{Sources: nat.Sources, Exclude: nat.Exclude, Interface: "eth*"}},
 		"nat, one link":    {NAT: felix.NAT{Sources: nat.Sources, Exclude: nat.Exclude, Interface: "eth0", PortMin: 1024, PortMax: 2048}},
-		"no tunnels from pods": {Spoofing: felix.Spoofing{Prefix: "cali", NoIPIP: true, NoVXLAN: true, Pods: pods()},
+		"no tunnels from pods": {SourceCheck: felix.SourceCheck{Prefix: "cali", NoIPIP: true, NoVXLAN: true, Pods: pods()},
 			Tunnels: felix.TunnelGuard{IPIP: true, VXLANPorts: []int{4789, 8472}, Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 		"external hosts": {Tunnels: felix.TunnelGuard{IPIP: true, VXLANPorts: []int{4789},
 			Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, External: prefixes("10.8.0.0/24", "10.9.0.1/32", "fd08::/64")}},
 		"tunnels": {Tunnels: felix.TunnelGuard{IPIP: true, VXLANPorts: []int{4789},
 			Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}},
-		"all": {NAT: nat, Floating: floating("10.99.0.1 10.65.0.1"), Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Drop", Pods: pods()},
+		"all": {NAT: nat, Floating: floating("10.99.0.1 10.65.0.1"), SourceCheck: felix.SourceCheck{Prefix: "cali", ToHost: "Drop", Pods: pods()},
 			Tunnels: felix.TunnelGuard{VXLANPorts: []int{4789}, Nodes: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}},
 	}
 }
@@ -181,7 +181,7 @@ func TestPodsComeAndGoAsElements(t *testing.T) {
 		nil,
 		pods(),
 	} {
-		rules.Spoofing.Pods = pods
+		rules.SourceCheck.Pods = pods
 		apply(t, r, rules)
 		other := nstest.New(t)
 		apply(t, open(t, other), rules)
@@ -305,7 +305,7 @@ func newWorld(t *testing.T) world {
 func (w world) rules() felix.Ruleset {
 	return felix.Ruleset{
 		NAT: felix.NAT{Sources: prefixes("10.65.0.0/16", "fd65::/48"), Exclude: prefixes("10.65.0.0/16", "fd65::/48")},
-		Spoofing: felix.Spoofing{Prefix: "cali", ToHost: "Accept", Pods: []felix.PodSource{
+		SourceCheck: felix.SourceCheck{Prefix: "cali", ToHost: "Accept", Pods: []felix.PodSource{
 			{Interface: "cali0001", Sources: prefixes("10.65.1.1/32", "fd65:0:0:1::1/128")},
 		}},
 	}
@@ -319,7 +319,7 @@ func pings(ns *nstest.NS, args ...string) bool {
 	return err == nil
 }
 
-func TestMasqueradeAndSpoofing(t *testing.T) {
+func TestMasqueradeAndSourceCheck(t *testing.T) {
 	w := newWorld(t)
 	r := open(t, w.node)
 	// The outside has no route to the pods: only a masqueraded packet is
@@ -353,7 +353,7 @@ func TestMasqueradeAndSpoofing(t *testing.T) {
 		}
 	}
 	rules := w.rules()
-	rules.Spoofing.Pods[0].Sources = prefixes("10.65.1.1/32", "10.65.1.64/26")
+	rules.SourceCheck.Pods[0].Sources = prefixes("10.65.1.1/32", "10.65.1.64/26")
 	apply(t, r, rules)
 	if !pings(w.known, "-I", "10.65.1.66", "192.168.7.2") {
 		t.Error("an allowed source prefix is dropped")
@@ -376,7 +376,7 @@ func TestMasqueradeAndSpoofing(t *testing.T) {
 	if pings(w.known, "172.31.0.1") || !pings(w.node, "172.31.0.1") {
 		t.Error("with Reject the pod's packet is sent on, or the node's is not")
 	}
-	rules.Spoofing.ToHost = "Drop"
+	rules.SourceCheck.ToHost = "Drop"
 	apply(t, r, rules)
 	if pings(w.known, "10.65.1.254") || !pings(w.known, "192.168.7.2") || !pings(w.node, "10.65.1.1") {
 		t.Error("with Drop a pod may reach the outside and answer the node, and nothing else on the node")

@@ -56,7 +56,7 @@ func (r *Reconciler) event(m nl.Message) {
 	}
 	r.mu.Unlock()
 	if lost || resized {
-		r.Hint()
+		r.Notify()
 	}
 }
 

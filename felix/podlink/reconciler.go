@@ -218,5 +218,5 @@ func (r *Reconciler) again() {
 	r.mu.Lock()
 	r.stale = true
 	r.mu.Unlock()
-	r.Hint()
+	r.Notify()
 }

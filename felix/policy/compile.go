@@ -62,20 +62,20 @@ type world struct {
 	problems []model.Problem // of what stays
 
 	pods
-	asked   map[model.Selector]*choice
-	choices map[string]*choice  // the same, by the text of a selector
-	judged  map[*group]Endpoint // what the endpoints of a group get
-	lists   map[string]ChainID  // by the policies of a chain, see listKey
-	chains  map[ChainID]Chain
-	sources map[SetID]*source
-	held    map[SetID]*held // members of those that the last Program had
-	before  map[SetID]Set   // those of another world
+	requested map[model.Selector]*choice
+	choices   map[string]*choice  // the same, by the text of a selector
+	evaluated map[*group]Endpoint // what the endpoints of a group get
+	lists     map[string]ChainID  // by the policies of a chain, see listKey
+	chains    map[ChainID]Chain
+	sources   map[SetID]*source
+	held      map[SetID]*held // members of those that the last Program had
+	before    map[SetID]Set   // those of another world
 }
 
 func newWorld(in Input) *world {
 	w := &world{
 		self: in.Self, view: in.View, pods: newPods(),
-		asked: map[model.Selector]*choice{}, choices: map[string]*choice{}, judged: map[*group]Endpoint{},
+		requested: map[model.Selector]*choice{}, choices: map[string]*choice{}, evaluated: map[*group]Endpoint{},
 		lists: map[string]ChainID{}, chains: map[ChainID]Chain{}, sources: map[SetID]*source{}, held: map[SetID]*held{},
 	}
 	w.view.Pods = nil

@@ -20,26 +20,26 @@ type Packet struct {
 // Log decides nothing and is left out. No rule: the chain is "", and everything is
 // allowed. A chain that does not exist, or that leads to itself, denies.
 func (p Program) Decide(id ChainID, k Packet) []Rule {
-	var way []Rule
+	var path []Rule
 	for range len(p.Chains) + 1 {
 		if id == "" {
-			return way
+			return path
 		}
 		i := slices.IndexFunc(p.Chains[id].Rules, func(r Rule) bool { return r.Verdict != Log && p.matches(&r, &k) })
 		if i < 0 {
 			break
 		}
 		r := p.Chains[id].Rules[i]
-		if way = append(way, r); r.Verdict != Pass {
-			return way
+		if path = append(path, r); r.Verdict != Pass {
+			return path
 		}
 		id = r.Next
 	}
-	return append(way, Rule{Verdict: Deny, Origin: Origin{Index: -1}})
+	return append(path, Rule{Verdict: Deny, Origin: Origin{Index: -1}})
 }
 
 // Allowed reports whether what Decide gives lets a packet through.
-func Allowed(way []Rule) bool { return len(way) == 0 || way[len(way)-1].Verdict == Allow }
+func Allowed(path []Rule) bool { return len(path) == 0 || path[len(path)-1].Verdict == Allow }
 
 func (p Program) matches(r *Rule, k *Packet) bool {
 	family := uint8(6)

@@ -32,8 +32,8 @@ func TestDecide(t *testing.T) {
 		{"i-1", 82, 2, false}, {"i-3", 80, 6, false}, {"i-4", 81, 1, false}, {"i-8", 80, 1, false},
 	} {
 		k := Packet{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), tcp, 5000, c.port, 0, 0}
-		if way := p.Decide(c.chain, k); len(way) != c.rules || Allowed(way) != c.want {
-			t.Errorf("%s, port %d: %s", c.chain, c.port, fmt.Sprint(way))
+		if path := p.Decide(c.chain, k); len(path) != c.rules || Allowed(path) != c.want {
+			t.Errorf("%s, port %d: %s", c.chain, c.port, fmt.Sprint(path))
 		}
 	}
 }

@@ -9,15 +9,15 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// judge decides about packets straight from the objects, and slowly: it knows
+// evaluate decides about packets straight from the objects, and slowly: it knows
 // nothing of sets, groups and chains. What Compile makes is compared with it.
-type judge struct {
+type evaluate struct {
 	in Input
 }
 
 // allows reports what becomes of a packet at an endpoint; known is false if the
 // endpoint's pod is not.
-func (j judge) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool) {
+func (j evaluate) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool) {
 	v := j.in.View
 	if len(v.Policies) == 0 {
 		return true, true
@@ -42,7 +42,7 @@ func (j judge) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool)
 }
 
 // tiers gives every tier, and one for each that is missing, in order.
-func (j judge) tiers() []model.Tier {
+func (j evaluate) tiers() []model.Tier {
 	out := []model.Tier{{Name: "kube-admin", Order: 1e3, Pass: true}, {Name: "default", Order: 1e6}, {Name: "kube-baseline", Order: 1e7, Pass: true}}
 	has := func(name string) bool {
 		return slices.ContainsFunc(out, func(t model.Tier) bool { return t.Name == name })
@@ -65,7 +65,7 @@ func (j judge) tiers() []model.Tier {
 
 // tier gives the verdict of a tier, "" for none; counted is false if none of its
 // policies of that direction selects the endpoint.
-func (j judge) tier(t model.Tier, labels map[string]string, in bool, p Packet) (verdict model.PolicyAction, counted bool) {
+func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet) (verdict model.PolicyAction, counted bool) {
 	policies := slices.Clone(j.in.View.Policies)
 	slices.SortFunc(policies, func(a, b model.Policy) int {
 		name := func(p model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
@@ -90,7 +90,7 @@ func (j judge) tier(t model.Tier, labels map[string]string, in bool, p Packet) (
 }
 
 // rule gives the verdict of a rule on a packet, "" if it does not match.
-func (j judge) rule(r model.PolicyRule, in bool, p Packet) model.PolicyAction {
+func (j evaluate) rule(r model.PolicyRule, in bool, p Packet) model.PolicyAction {
 	if r.Unreadable {
 		if r.Action == model.PolicyAllow || r.Action == model.PolicyLog {
 			return ""
@@ -118,7 +118,7 @@ func icmpIs(m *model.ICMPMatch, p Packet) bool {
 	return m.Type == p.ICMPType && (m.Code == nil || *m.Code == p.ICMPCode)
 }
 
-func (j judge) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p Packet, in, destination bool) bool {
+func (j evaluate) peer(peer model.PolicyPeer, protocol uint8, a netip.Addr, port uint16, p Packet, in, destination bool) bool {
 	own := destination == in
 	// A list that has nothing of the packet's IP version is for packets of the other.
 	for _, list := range [][]netip.Prefix{peer.Nets, peer.NotNets} {
@@ -182,7 +182,7 @@ func inBits(net, a []byte, bits int) bool {
 }
 
 // someoneHas reports whether a is of a pod or network set with such labels.
-func (j judge) someoneHas(a netip.Addr, such func(map[string]string) bool) bool {
+func (j evaluate) someoneHas(a netip.Addr, such func(map[string]string) bool) bool {
 	if pod := j.owner(a); pod != nil {
 		if labels, known := j.labelsOf(pod.Namespace, pod.Name); known && such(labels) {
 			return true
@@ -196,7 +196,7 @@ func (j judge) someoneHas(a netip.Addr, such func(map[string]string) bool) bool 
 	return false
 }
 
-func (j judge) declares(a netip.Addr, name string, protocol uint8, port uint16, such func(map[string]string) bool) bool {
+func (j evaluate) declares(a netip.Addr, name string, protocol uint8, port uint16, such func(map[string]string) bool) bool {
 	pod := j.owner(a)
 	if pod == nil {
 		return false
@@ -205,7 +205,7 @@ func (j judge) declares(a netip.Addr, name string, protocol uint8, port uint16, 
 	return known && such(labels) && slices.Contains(pod.Ports, model.NamedPort{Name: name, Protocol: protocol, Port: port})
 }
 
-func (j judge) pod(namespace, name string) *model.PolicyPod {
+func (j evaluate) pod(namespace, name string) *model.PolicyPod {
 	for i, p := range j.in.View.Pods {
 		if p.Namespace == namespace && p.Name == name && !p.HostNetwork {
 			return &j.in.View.Pods[i]
@@ -214,13 +214,13 @@ func (j judge) pod(namespace, name string) *model.PolicyPod {
 	return nil
 }
 
-func (j judge) attached(p *model.PolicyPod) bool {
+func (j evaluate) attached(p *model.PolicyPod) bool {
 	return p != nil && slices.ContainsFunc(j.in.Endpoints, func(e model.Endpoint) bool { return e.Namespace == p.Namespace && e.Pod == p.Name })
 }
 
 // owner gives the pod whose address a is: one whose sandbox is here and has it,
 // else the youngest that the API gives it to.
-func (j judge) owner(a netip.Addr) *model.PolicyPod {
+func (j evaluate) owner(a netip.Addr) *model.PolicyPod {
 	var here, there *model.PolicyPod
 	younger := func(p, than *model.PolicyPod) bool {
 		return than == nil || cmp.Or(p.Created.Compare(than.Created), cmp.Compare(p.Namespace, than.Namespace), cmp.Compare(p.Name, than.Name)) > 0
@@ -253,7 +253,7 @@ func (j judge) owner(a netip.Addr) *model.PolicyPod {
 	return there
 }
 
-func (j judge) labelsOf(namespace, name string) (labels map[string]string, known bool) {
+func (j evaluate) labelsOf(namespace, name string) (labels map[string]string, known bool) {
 	pod := j.pod(namespace, name)
 	ns, known := j.in.View.Namespaces[namespace]
 	if pod == nil || !known {
@@ -286,7 +286,7 @@ func (j judge) labelsOf(namespace, name string) (labels map[string]string, known
 // lent are labels that nobody has by his own.
 var lent = regexp.MustCompile(`^(pcns\.|pcsa\.|projectcalico\.org/(namespace|orchestrator|serviceaccount)$)`)
 
-func (j judge) labelsOfSet(s model.NetworkSet) (labels map[string]string, known bool) {
+func (j evaluate) labelsOfSet(s model.NetworkSet) (labels map[string]string, known bool) {
 	labels = map[string]string{}
 	ns, known := j.in.View.Namespaces[s.Object.Namespace]
 	if s.Object.Namespace != "" {

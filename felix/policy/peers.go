@@ -57,7 +57,7 @@ func (w *world) leave(p *pod) {
 	}
 	delete(w.groups, g.key)
 	delete(w.byNamespace[p.Namespace], g)
-	delete(w.judged, g)
+	delete(w.evaluated, g)
 	for _, c := range w.choices {
 		delete(c.groups, g)
 	}

@@ -32,9 +32,9 @@ type Program struct {
 	Sets      map[SetID]Set       // those that rules name, no others; may be empty
 }
 
-// Judges reports whether any packet is judged: without a policy that concerns a pod
+// Evaluates reports whether any packet is judged: without a policy that concerns a pod
 // of the node, and with all of them known, the kernel needs nothing.
-func (p Program) Judges() bool { return len(p.Chains) > 0 || p.Unknown }
+func (p Program) Evaluates() bool { return len(p.Chains) > 0 || p.Unknown }
 
 // Endpoint says which chain judges what a pod receives (Ingress) and sends
 // (Egress). An empty ChainID: no policy of that direction selects it, and

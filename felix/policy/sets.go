@@ -28,7 +28,7 @@ type choice struct {
 
 // choose evaluates a selector once for each group that can match.
 func (w *world) choose(s model.Selector) *choice {
-	if have := w.asked[s]; have != nil {
+	if have := w.requested[s]; have != nil {
 		return have
 	}
 	text := s.String()
@@ -48,7 +48,7 @@ func (w *world) choose(s model.Selector) *choice {
 		out.nets = slices.ContainsFunc(w.netsets, func(n netset) bool { return s.Matches(n.labels) })
 		w.choices[text] = out
 	}
-	w.asked[s] = out
+	w.requested[s] = out
 	return out
 }
 

@@ -92,7 +92,7 @@ func (w *world) sortTiers() []tier {
 
 // endpoint gives the chains of the endpoints of a group.
 func (w *world) endpoint(g *group) Endpoint {
-	if e, ok := w.judged[g]; ok {
+	if e, ok := w.evaluated[g]; ok {
 		return e
 	}
 	var selected []tier
@@ -106,7 +106,7 @@ func (w *world) endpoint(g *group) Endpoint {
 		selected = append(selected, tier{t.Tier, list})
 	}
 	e := Endpoint{Ingress: w.chain(selected, ingress), Egress: w.chain(selected, egress)}
-	w.judged[g] = e
+	w.evaluated[g] = e
 	return e
 }
 

@@ -18,9 +18,9 @@ var (
 	seed      = flag.Uint64("seed", 0, "replay the worlds of that seed; 0: a new one")
 )
 
-// TestCompileAgreesWithJudge compares what a Program does to packets with what
+// TestCompileAgreesWithEvaluate compares what a Program does to packets with what
 // the objects say, in random worlds.
-func TestCompileAgreesWithJudge(t *testing.T) {
+func TestCompileAgreesWithEvaluate(t *testing.T) {
 	start := *seed
 	if start == 0 {
 		start = rand.Uint64()
@@ -35,7 +35,7 @@ func TestCompileAgreesWithJudge(t *testing.T) {
 		for range packetsPerWorld {
 			e, ingress := in.Endpoints[r.IntN(len(in.Endpoints))], r.IntN(2) == 0
 			pkt := randomPacket(r, e.Addresses[0], ingress)
-			want, known := judge{in}.allows(e, ingress, pkt)
+			want, known := evaluate{in}.allows(e, ingress, pkt)
 			got := program.Endpoints[e.HostInterface]
 			if _, ok := program.Endpoints[e.HostInterface]; ok != known {
 				t.Fatalf("-seed %d world %d: endpoint %s known %v, want %v", start, n, e.HostInterface, ok, known)

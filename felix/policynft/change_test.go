@@ -14,13 +14,13 @@ import (
 	"github.com/muslin-net/muslin/felix/policy"
 )
 
-// heard counts what the kernel tells of changes of nftables, by the kind of message.
-type heard struct {
+// received counts what the kernel tells of changes of nftables, by the kind of message.
+type received struct {
 	l     *nl.Listener
 	count map[uint16]int
 }
 
-func (n *node) listen(t *testing.T) *heard {
+func (n *node) listen(t *testing.T) *received {
 	t.Helper()
 	ns, err := nl.Open(n.ns.Path)
 	if err != nil {
@@ -32,12 +32,12 @@ func (n *node) listen(t *testing.T) *heard {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	return &heard{l: l}
+	return &received{l: l}
 }
 
 // since is what was heard since it was asked last: elements that came and went, rules
 // that came and went.
-func (h *heard) since(t *testing.T) string {
+func (h *received) since(t *testing.T) string {
 	t.Helper()
 	h.count = map[uint16]int{}
 	if err := h.l.Drain(func(m nl.Message) { h.count[m.Type&0xff]++ }); err != nil {

@@ -33,13 +33,13 @@ type table struct {
 	*nftw.Table
 	portSets map[string]bool   // by name
 	denials  map[string]Denial // by what their log lines begin with
-	quiet    bool              // the kernel cannot log
+	discard  bool              // the kernel cannot log
 }
 
 // compile turns a Program into a table. prefixes are what the names of pods'
 // interfaces begin with. quiet: nothing is logged.
-func compile(p policy.Program, prefixes []string, m *memory, quiet bool) (*table, error) {
-	t := &table{nftw.NewTable(TableName), map[string]bool{}, map[string]Denial{}, quiet}
+func compile(p policy.Program, prefixes []string, m *memory, discard bool) (*table, error) {
+	t := &table{nftw.NewTable(TableName), map[string]bool{}, map[string]Denial{}, discard}
 	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
 		t.Sets = append(t.Sets, m.sets(p.Sets[id], t.Table.Table)...)
 	}
@@ -136,7 +136,7 @@ func (t *table) verdict(direction string, r policy.Rule) []expr.Any {
 	case policy.Pass:
 		return nftw.To(expr.VerdictGoto, string(r.Next))
 	case policy.Log:
-		if t.quiet {
+		if t.discard {
 			return nil
 		}
 		return append(nftw.AtMost(logRate, logBurst), nftw.Log(prefix("muslin-policy "+direction+" "+r.Origin.String(), ": "))...)

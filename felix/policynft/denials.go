@@ -69,7 +69,7 @@ func (t *table) denial(d Denial) string {
 func (t *table) deny(c *nftw.Chain, d Denial) {
 	start := prefix(d.String(), "")
 	t.denials[start] = d
-	if !t.quiet {
+	if !t.discard {
 		c.Add(nftw.AtMost(logRate, logBurst), nftw.LogTo(LogGroup, logBytes, start))
 	}
 	c.AddCommented(comment(d.By), nftw.Count(), nftw.To(expr.VerdictGoto, deniedPrefix+d.Direction))

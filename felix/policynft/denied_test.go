@@ -21,26 +21,26 @@ import (
 
 // denials are the denied packets that were told, each once, without source ports.
 type denials struct {
-	mu   sync.Mutex
-	told map[string]int
+	mu       sync.Mutex
+	reported map[string]int
 }
 
 func (d *denials) take(k Denied) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.told[fmt.Sprintf("%s: %d %s to %s", k.Denial, k.Protocol, k.Source.Addr(), k.Destination)]++
+	d.reported[fmt.Sprintf("%s: %d %s to %s", k.Denial, k.Protocol, k.Source.Addr(), k.Destination)]++
 }
 
 func (d *denials) has(want ...string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return !slices.ContainsFunc(want, func(w string) bool { return d.told[w] == 0 })
+	return !slices.ContainsFunc(want, func(w string) bool { return d.reported[w] == 0 })
 }
 
 // listen hears what is denied until the test ends.
 func (n *node) denials(t *testing.T) *denials {
 	t.Helper()
-	d := &denials{told: map[string]int{}}
+	d := &denials{reported: map[string]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- n.sink.Listen(ctx, d.take) }()
@@ -99,7 +99,7 @@ func TestDenied(t *testing.T) {
 		}
 	}
 	if t.Failed() {
-		t.Log(d.told)
+		t.Log(d.reported)
 	}
 }
 
@@ -133,15 +133,15 @@ func TestMoreThanIsLogged(t *testing.T) {
 	nstest.Eventually(t, "some are told", func() bool { return d.has(key) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.told[key] >= sent {
-		t.Errorf("%d of %d packets were logged", d.told[key], sent)
+	if d.reported[key] >= sent {
+		t.Errorf("%d of %d packets were logged", d.reported[key], sent)
 	}
 }
 
 // TestQuiet: a kernel that cannot log enforces the same.
 func TestQuiet(t *testing.T) {
 	n := newNode(t)
-	n.sink.quiet = true
+	n.sink.discard = true
 	pod, one := n.hosts[0], n.hosts[1]
 	p := program(map[string]policy.Endpoint{pod.name: {Ingress: "i-0"}, one.name: {}}, nil,
 		chain("i-0", policy.Rule{Verdict: policy.Log}, policy.Rule{Protocol: tcp, Verdict: policy.Allow}))

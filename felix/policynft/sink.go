@@ -21,7 +21,7 @@ type Options = nftw.Options
 type Sink struct {
 	*nftw.Writer
 	memory  memory
-	quiet   bool // the kernel cannot log
+	discard bool // the kernel cannot log
 	denials atomic.Pointer[map[string]Denial]
 	log     *slog.Logger
 }
@@ -47,25 +47,25 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 	if !p.Complete {
 		return nil
 	}
-	if !p.Judges() {
+	if !p.Evaluates() {
 		return s.Writer.Apply(ctx, nil, true)
 	}
 	s.memory.turn()
 	err := s.write(ctx, p, prefixes)
-	if errors.Is(err, unix.ENOENT) && !s.quiet {
+	if errors.Is(err, unix.ENOENT) && !s.discard {
 		// What the kernel has not is most likely its modules that log.
-		s.quiet = true
+		s.discard = true
 		if s.write(ctx, p, prefixes) == nil {
 			s.log.Warn("the kernel cannot log: denied packets are not seen, and rules of action Log do nothing", "error", err)
 			return nil
 		}
-		s.quiet = false
+		s.discard = false
 	}
 	return err
 }
 
 func (s *Sink) write(ctx context.Context, p policy.Program, prefixes []string) error {
-	want, err := compile(p, prefixes, &s.memory, s.quiet)
+	want, err := compile(p, prefixes, &s.memory, s.discard)
 	if err != nil {
 		return fmt.Errorf("compile table inet %s: %w", TableName, err)
 	}

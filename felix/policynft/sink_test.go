@@ -87,16 +87,16 @@ func TestForget(t *testing.T) {
 	}
 	others := opened(one.ns, tcp, at(two.addrs[0], 80))
 	flows, err := n.sink.Flows(map[netip.Addr]bool{pod.addrs[0]: true, pod.addrs[1]: true}, 1000)
-	told := map[string]int{}
+	reported := map[string]int{}
 	for _, f := range flows {
-		told[fmt.Sprint(f.Protocol, " ", f.Source.Addr(), " to ", f.Destination)]++
+		reported[fmt.Sprint(f.Protocol, " ", f.Source.Addr(), " to ", f.Destination)]++
 	}
 	want := map[string]int{
 		fmt.Sprint(6, " ", one.addrs[0], " to ", at(pod.addrs[0], 80)): 2, // one by the service
 		fmt.Sprint(6, " ", one.addrs[1], " to ", at(pod.addrs[1], 80)): 1,
 	}
-	if err != nil || !maps.Equal(told, want) {
-		t.Errorf("connections of the pod: %v, want %v: %v", told, want, err)
+	if err != nil || !maps.Equal(reported, want) {
+		t.Errorf("connections of the pod: %v, want %v: %v", reported, want, err)
 	}
 	opened(pod.ns, udp, at(two.addrs[0], 80))
 	opened(pod.ns, udp, at(two.addrs[1], 80))

@@ -44,8 +44,8 @@ type Advertiser struct {
 // advertised is a link and how far it is.
 type advertised struct {
 	felix.AdvertisedLink
-	joined bool
-	told   time.Time // when all on the link were last told; zero: that failed
+	joined   bool
+	reported time.Time // when all on the link were last told; zero: that failed
 }
 
 // New opens the socket. Call Run to have it used, Close at the end. Where the
@@ -101,7 +101,7 @@ func (a *Advertiser) Apply(ctx context.Context, s felix.State) error {
 	a.links = wanted
 	var errs []error
 	for _, l := range s.Advertised {
-		if l := a.links[l.Link]; l.told.IsZero() {
+		if l := a.links[l.Link]; l.reported.IsZero() {
 			errs = append(errs, a.tell(l))
 		}
 	}
@@ -110,7 +110,7 @@ func (a *Advertiser) Apply(ctx context.Context, s felix.State) error {
 
 // tell advertises to all on a link. The caller holds the lock.
 func (a *Advertiser) tell(l *advertised) error {
-	l.told = time.Time{}
+	l.reported = time.Time{}
 	if !l.joined {
 		if err := a.socket.join(l.Link); err != nil {
 			return fmt.Errorf("listen for router solicitations on %s: %w", l.Device, err)
@@ -120,7 +120,7 @@ func (a *Advertiser) tell(l *advertised) error {
 	if err := a.socket.send(l.Link, l.MAC, allNodes); err != nil {
 		return fmt.Errorf("send router advertisement on %s: %w", l.Device, err)
 	}
-	l.told = time.Now()
+	l.reported = time.Now()
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (a *Advertiser) tellAll() {
 	defer a.mu.Unlock()
 	for _, l := range a.links {
 		if a.tell(l) != nil {
-			a.Hint()
+			a.Notify()
 		}
 	}
 }
@@ -171,9 +171,9 @@ func (a *Advertiser) answer(link int, from netip.Addr) {
 	case l == nil:
 	case !from.IsUnspecified():
 		_ = a.socket.send(link, l.MAC, from) // the next one to all is soon
-	case time.Since(l.told) >= minDelay:
+	case time.Since(l.reported) >= minDelay:
 		if a.tell(l) != nil {
-			a.Hint()
+			a.Notify()
 		}
 	}
 }

@@ -20,14 +20,14 @@ func benchRoutes(b *testing.B, n int) (*nstest.NS, []felix.Route) {
 	node := nstest.New(b)
 	node.Veth("eth0", nstest.New(b), "sw", []string{"10.1.0.1/16"}, []string{"10.1.255.254/16"})
 	index := node.Index("eth0")
-	ways := make([]*felix.Way, 100)
-	for i := range ways {
-		ways[i] = &felix.Way{NextHops: []felix.NextHop{{Gateway: netip.AddrFrom4([4]byte{10, 1, 1, byte(i + 1)}), Link: index, Device: "eth0"}}}
+	groups := make([]*felix.NextHopGroup, 100)
+	for i := range groups {
+		groups[i] = &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: netip.AddrFrom4([4]byte{10, 1, 1, byte(i + 1)}), Link: index, Device: "eth0"}}}
 	}
 	out := make([]felix.Route, n)
 	for i := range out {
 		a := netip.AddrFrom4([4]byte{100, byte(64 + i>>10), byte(i >> 2), byte(i << 6)})
-		out[i] = felix.Route{Prefix: netip.PrefixFrom(a, 26), Metric: felix.DefaultRouteMetric, Way: ways[i%100]}
+		out[i] = felix.Route{Prefix: netip.PrefixFrom(a, 26), Metric: felix.DefaultRouteMetric, NextHopGroup: groups[i%100]}
 	}
 	slices.SortFunc(out, felix.Route.Compare)
 	return node, out
@@ -109,7 +109,7 @@ func BenchmarkOneOfMany(b *testing.B) {
 	}
 	apply(felix.State{Routes: routes, Prune: true})
 	other := slices.Clone(routes)
-	other[25000].Way = routes[25001].Way
+	other[25000].NextHopGroup = routes[25001].NextHopGroup
 	states := []felix.State{{Routes: other, Prune: true}, {Routes: routes, Prune: true}}
 	var took []time.Duration
 	i := 0

@@ -60,7 +60,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // again has the whole table read and applied again.
 func (r *Reconciler) again() {
 	r.markStale()
-	r.Hint()
+	r.Notify()
 }
 
 func (r *Reconciler) interval() time.Duration {
@@ -120,7 +120,7 @@ func (r *Reconciler) routeEvent(m nl.Message) {
 		r.log.Warn("something keeps deleting or replacing our routes", "route", rt.String(),
 			"hint", "systemd-networkd does so unless ManageForeignRoutes=no is set in networkd.conf")
 	}
-	r.Hint()
+	r.Notify()
 }
 
 // lostAddress has the table read again: with the last IPv4 address of a link the
@@ -135,7 +135,7 @@ func (r *Reconciler) lostAddress(index int, a netip.Addr) {
 	r.stale = r.stale || affected
 	r.mu.Unlock()
 	if affected {
-		r.Hint()
+		r.Notify()
 	}
 }
 
@@ -157,7 +157,7 @@ func (r *Reconciler) lostLink(index int) {
 	}
 	r.mu.Unlock()
 	if len(over) > 0 {
-		r.Hint()
+		r.Notify()
 	}
 }
 

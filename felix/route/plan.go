@@ -26,8 +26,8 @@ const (
 // to the State or to the table.
 type op struct {
 	verb  verb
-	route *felix.Route        // evict: nil
-	other *felix.StrangeRoute // evict
+	route *felix.Route         // evict: nil
+	other *felix.ExternalRoute // evict
 }
 
 func (o op) encode(b *nl.Batch) {
@@ -176,17 +176,17 @@ func order(ops []op) []op {
 // strideAbove is the count from which the order is worth its price.
 const strideAbove = 256
 
-// way is a first next hop.
-type way struct {
+// group is a first next hop.
+type group struct {
 	gateway netip.Addr
 	link    int
 }
 
-func wayOf(o op) way {
+func groupOf(o op) group {
 	if len(o.route.NextHops) == 0 {
-		return way{}
+		return group{}
 	}
-	return way{o.route.NextHops[0].Gateway, o.route.NextHops[0].Link}
+	return group{o.route.NextHops[0].Gateway, o.route.NextHops[0].Link}
 }
 
 // stride deals out ops by way: one of each, and again one of each.
@@ -196,12 +196,12 @@ func stride(ops []op) []op {
 	}
 	// Chains of ops of the same way, in their order: two arrays, however many ways
 	// there are.
-	index := map[way]int{}
+	index := map[group]int{}
 	var heads, tails []int32
 	next := make([]int32, len(ops))
 	for i, o := range ops {
 		next[i] = -1
-		w := wayOf(o)
+		w := groupOf(o)
 		g, ok := index[w]
 		if !ok {
 			index[w] = len(heads)

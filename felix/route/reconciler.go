@@ -235,9 +235,9 @@ func (r *Reconciler) evictions(s felix.State) []op {
 	if !s.Prune {
 		return nil
 	}
-	out := make([]op, 0, len(s.Strange))
-	for i := range s.Strange {
-		other := &s.Strange[i]
+	out := make([]op, 0, len(s.External))
+	for i := range s.External {
+		other := &s.External[i]
 		r.log.Warn("route of somebody else's over a pod's link is removed", "route", other.String(),
 			"hint", "FelixConfiguration removeExternalRoutes: false keeps such routes")
 		out = append(out, op{verb: evict, other: other})

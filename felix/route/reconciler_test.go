@@ -40,11 +40,11 @@ func (l *lab) hop(gateway, dev string) felix.NextHop {
 }
 
 func unicast(prefix string, hops ...felix.NextHop) felix.Route {
-	return felix.Route{Prefix: netip.MustParsePrefix(prefix), Metric: felix.DefaultRouteMetric, Way: &felix.Way{NextHops: hops}}
+	return felix.Route{Prefix: netip.MustParsePrefix(prefix), Metric: felix.DefaultRouteMetric, NextHopGroup: &felix.NextHopGroup{NextHops: hops}}
 }
 
 func blackhole(prefix string) felix.Route {
-	return felix.Route{Prefix: netip.MustParsePrefix(prefix), Metric: felix.DefaultRouteMetric, Way: &felix.Way{Type: felix.Blackhole}}
+	return felix.Route{Prefix: netip.MustParsePrefix(prefix), Metric: felix.DefaultRouteMetric, NextHopGroup: &felix.NextHopGroup{Type: felix.Blackhole}}
 }
 
 func state(prune bool, routes ...felix.Route) felix.State {
@@ -202,11 +202,11 @@ func (l *lab) others() string {
 }
 
 func many(l *lab, n int) []felix.Route {
-	ways := []*felix.Way{{NextHops: []felix.NextHop{l.hop("10.1.0.254", "eth0")}}, {NextHops: []felix.NextHop{l.hop("10.2.0.254", "eth1")}}}
+	groups := []*felix.NextHopGroup{{NextHops: []felix.NextHop{l.hop("10.1.0.254", "eth0")}}, {NextHops: []felix.NextHop{l.hop("10.2.0.254", "eth1")}}}
 	out := make([]felix.Route, n)
 	for i := range out {
 		a := netip.AddrFrom4([4]byte{100, byte(64 + i>>14), byte(i >> 6), byte(i << 2)})
-		out[i] = felix.Route{Prefix: netip.PrefixFrom(a, 30), Metric: felix.DefaultRouteMetric, Way: ways[i%2]}
+		out[i] = felix.Route{Prefix: netip.PrefixFrom(a, 30), Metric: felix.DefaultRouteMetric, NextHopGroup: groups[i%2]}
 	}
 	return out
 }
@@ -247,7 +247,7 @@ func TestChangeIsOneMessage(t *testing.T) {
 	apply(t, r, state(true, routes...))
 	m := l.node.MonitorRoutes()
 	changed := slices.Clone(routes)
-	changed[100].Way = &felix.Way{NextHops: []felix.NextHop{l.hop("10.2.0.254", "eth1"), l.hop("10.1.0.254", "eth0")}}
+	changed[100].NextHopGroup = &felix.NextHopGroup{NextHops: []felix.NextHop{l.hop("10.2.0.254", "eth1"), l.hop("10.1.0.254", "eth0")}}
 	slices.SortFunc(changed[100].NextHops, felix.NextHop.Compare)
 	apply(t, r, state(true, changed...))
 	lines := m.Lines()
@@ -274,7 +274,7 @@ func TestTypeChanges(t *testing.T) {
 		other := unicast(p.prefix, l.hop(p.gw1, "eth1"))
 		hole := blackhole(p.prefix)
 		unreachable := hole
-		unreachable.Way = &felix.Way{Type: felix.Unreachable}
+		unreachable.NextHopGroup = &felix.NextHopGroup{Type: felix.Unreachable}
 		for _, next := range []felix.Route{one, two, one, hole, two, hole, other, unreachable, hole, two, other} {
 			apply(t, r, state(true, next))
 			got, err := dump(r.conn)
@@ -384,7 +384,7 @@ func TestForeignRouteInOurPlaceStays(t *testing.T) {
 func TestRefusedRouteDoesNotStopOthers(t *testing.T) {
 	l := newLab(t)
 	routes := many(l, 2500)
-	routes[1300].Way = &felix.Way{NextHops: []felix.NextHop{l.hop("10.77.0.1", "eth0")}} // not on the link
+	routes[1300].NextHopGroup = &felix.NextHopGroup{NextHops: []felix.NextHop{l.hop("10.77.0.1", "eth0")}} // not on the link
 	r := open(t, l)
 	err := r.Apply(context.Background(), state(true, routes...))
 	if err == nil || !strings.Contains(err.Error(), routes[1300].Prefix.String()+" via 10.77.0.1 dev eth0") {

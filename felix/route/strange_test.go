@@ -17,15 +17,15 @@ func TestRoutesOfOthersThatAreNamedGo(t *testing.T) {
 	l.node.IP("route add 10.65.0.5/32 dev eth0 proto static metric 7")
 	l.node.IP("-6 route add fd65::5/128 dev eth1 proto static metric 5")
 	r := open(t, l)
-	strange := func(prefix string, metric, protocol int) felix.StrangeRoute {
-		return felix.StrangeRoute{Prefix: netip.MustParsePrefix(prefix), Metric: metric, Protocol: protocol, Link: l.links["eth1"], Device: "eth1"}
+	external := func(prefix string, metric, protocol int) felix.ExternalRoute {
+		return felix.ExternalRoute{Prefix: netip.MustParsePrefix(prefix), Metric: metric, Protocol: protocol, Link: l.links["eth1"], Device: "eth1"}
 	}
 	pod := unicast("10.65.0.5/32", l.hop("", "eth1"))
 	pod.LinkScope = true
 	s := state(false, pod)
-	s.Strange = []felix.StrangeRoute{
-		strange("10.65.0.5/32", 0, 4), strange("10.65.0.5/32", 1024, 12), strange("fd65::5/128", 5, 4),
-		strange("10.65.0.9/32", 0, 4), // gone already
+	s.External = []felix.ExternalRoute{
+		external("10.65.0.5/32", 0, 4), external("10.65.0.5/32", 1024, 12), external("fd65::5/128", 5, 4),
+		external("10.65.0.9/32", 0, 4), // gone already
 	}
 	if err := r.Apply(t.Context(), s); err == nil || !strings.Contains(err.Error(), "somebody else") {
 		t.Errorf("before everything was heard nobody's route goes: %v", err)

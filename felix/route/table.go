@@ -17,7 +17,7 @@ type table struct {
 // that this process put it there and did not take it away, so that it may be
 // put back even over what somebody else left in its place.
 type entry struct {
-	way              *felix.Way
+	group            *felix.NextHopGroup
 	present, written bool
 }
 
@@ -27,7 +27,7 @@ func newTable(size int) *table {
 
 // of is the route under a key that has that entry.
 func (e entry) of(k key) felix.Route {
-	return felix.Route{Prefix: k.prefix, Metric: k.metric, Way: e.way}
+	return felix.Route{Prefix: k.prefix, Metric: k.metric, NextHopGroup: e.group}
 }
 
 // expect makes room for so many routes in a table that has none.
@@ -48,7 +48,7 @@ func (t *table) put(r felix.Route, written bool) {
 	k := keyOf(r)
 	e := t.entries[k]
 	t.count(e, -1)
-	e = entry{way: r.Way, present: true, written: e.written || written}
+	e = entry{group: r.NextHopGroup, present: true, written: e.written || written}
 	t.count(e, 1)
 	t.entries[k] = e
 }
@@ -79,7 +79,7 @@ func (t *table) count(e entry, by int) {
 		return
 	}
 	t.present += by
-	for _, h := range e.way.NextHops {
+	for _, h := range e.group.NextHops {
 		t.overs[h.Link] += by
 	}
 }
@@ -94,7 +94,7 @@ func (t *table) over(link int) []key {
 		if !e.present {
 			continue
 		}
-		for _, h := range e.way.NextHops {
+		for _, h := range e.group.NextHops {
 			if h.Link == link {
 				out = append(out, k)
 				break
@@ -112,7 +112,7 @@ func (t *table) adopt(read []felix.Route) *table {
 	}
 	for k, e := range t.entries {
 		if _, there := out.entries[k]; !there && e.written {
-			out.entries[k] = entry{way: e.way, written: true}
+			out.entries[k] = entry{group: e.group, written: true}
 		}
 	}
 	return out

@@ -58,7 +58,7 @@ func appendDelete(b []byte, k key) []byte {
 
 // appendEvict writes the body of an RTM_DELROUTE for a route of another
 // protocol over one link.
-func appendEvict(b []byte, r felix.StrangeRoute) []byte {
+func appendEvict(b []byte, r felix.ExternalRoute) []byte {
 	start := len(b)
 	b = appendHeader(b, r.Prefix, unix.RT_SCOPE_NOWHERE, unix.RTN_UNSPEC, 0)
 	b[start+5] = byte(r.Protocol) // rtm_protocol
@@ -107,7 +107,7 @@ func appendMultipath(b []byte, r felix.Route) []byte {
 // same reports whether the kernel's route k is what w wants. Device names are
 // for people, and IPv6 routes have no scope in the kernel.
 func same(k, w felix.Route) bool {
-	if k.Way == w.Way {
+	if k.NextHopGroup == w.NextHopGroup {
 		return k.Metric == w.Metric
 	}
 	if k.Type != w.Type || k.Metric != w.Metric || k.Source != w.Source || len(k.NextHops) != len(w.NextHops) {

@@ -23,7 +23,7 @@ func (r *Reconciler) ensure(want felix.Tunnel, have model.Link, there bool) erro
 		case err != nil:
 			return err
 		case got.is(want):
-			delete(r.heirs, felix.Heir(want.Name))
+			delete(r.successors, felix.NextDevice(want.Name))
 		case got.otherNetwork(want):
 			return r.succeed(want, have)
 		default:
@@ -46,10 +46,10 @@ func (r *Reconciler) ensure(want felix.Tunnel, have model.Link, there bool) erro
 // when an earlier process ended.
 func (r *Reconciler) absent(want felix.Tunnel) (model.Link, error) {
 	if want.Kind == felix.VXLAN {
-		heir, err := r.conn.GetLink(felix.Heir(want.Name))
-		if err == nil && heir.Alias == alias {
-			if got, err := r.readVXLAN(heir.Name); err == nil && got.is(want) {
-				return heir, r.inherit(want, heir)
+		successor, err := r.conn.GetLink(felix.NextDevice(want.Name))
+		if err == nil && successor.Alias == alias {
+			if got, err := r.readVXLAN(successor.Name); err == nil && got.is(want) {
+				return successor, r.inherit(want, successor)
 			}
 		}
 	}
@@ -194,7 +194,7 @@ func (r *Reconciler) retire(have model.Link) error {
 	if err != nil {
 		return err
 	}
-	if used || time.Since(since) < r.linger {
+	if used || time.Since(since) < r.grace {
 		r.later()
 		return nil
 	}

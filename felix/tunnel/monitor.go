@@ -35,7 +35,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 func (r *Reconciler) tick(ctx context.Context) {
 	all := time.NewTicker(r.resync)
 	defer all.Stop()
-	soon := time.NewTicker(max(min(r.linger, r.overlap)/10, 10*time.Millisecond))
+	soon := time.NewTicker(max(min(r.grace, r.overlap)/10, 10*time.Millisecond))
 	defer soon.Stop()
 	for {
 		select {
@@ -48,7 +48,7 @@ func (r *Reconciler) tick(ctx context.Context) {
 			wait := r.wait
 			r.mu.Unlock()
 			if wait {
-				r.Hint()
+				r.Notify()
 			}
 		}
 	}

@@ -16,12 +16,12 @@ import (
 	"github.com/muslin-net/muslin/felix/internal/nl"
 )
 
-// DefaultLinger is how long a device that is no longer wanted stays,
+// DefaultGrace is how long a device that is no longer wanted stays,
 // DefaultOverlap how long the heir of one whose VNI or port changes is there
 // before it is used: nodes that hear of the change within that time of each
 // other lose nothing.
 const (
-	DefaultLinger  = time.Minute
+	DefaultGrace   = time.Minute
 	DefaultOverlap = 20 * time.Second
 )
 
@@ -30,14 +30,14 @@ const alias = "muslin:tunnel"
 // names are the devices of a State, and those beside them.
 var names = []string{
 	felix.IPIPDevice, felix.VXLANDevice, felix.VXLANDeviceV6,
-	felix.Heir(felix.VXLANDevice), felix.Heir(felix.VXLANDeviceV6),
-	felix.Predecessor(felix.VXLANDevice), felix.Predecessor(felix.VXLANDeviceV6),
+	felix.NextDevice(felix.VXLANDevice), felix.NextDevice(felix.VXLANDeviceV6),
+	felix.PreviousDevice(felix.VXLANDevice), felix.PreviousDevice(felix.VXLANDeviceV6),
 }
 
 // Options are the settings of a Reconciler.
 type Options struct {
-	NetNS  string        // path of the network namespace; empty: the process's own
-	Linger time.Duration // 0: DefaultLinger
+	NetNS string        // path of the network namespace; empty: the process's own
+	Grace time.Duration // 0: DefaultGrace
 	// Overlap is how long the heir of a device is there before it is used; 0:
 	// DefaultOverlap.
 	Overlap time.Duration
@@ -54,12 +54,12 @@ type Reconciler struct {
 	conn   *nl.Conn
 	events *nl.Listener
 
-	linger, overlap, resync time.Duration
+	grace, overlap, resync time.Duration
 
-	apply    sync.Mutex // one Apply at a time
-	last     []felix.Tunnel
-	unwanted map[string]time.Time // since when a device of ours is not wanted
-	heirs    map[string]time.Time // since when a device waits to have another's name
+	apply      sync.Mutex // one Apply at a time
+	last       []felix.Tunnel
+	unwanted   map[string]time.Time // since when a device of ours is not wanted
+	successors map[string]time.Time // since when a device waits to have another's name
 
 	mu    sync.Mutex // guards what follows
 	stale bool
@@ -76,9 +76,9 @@ func New(o Options) (*Reconciler, error) {
 	}
 	defer ns.Close()
 	r := &Reconciler{
-		log: o.Logger, linger: cmp.Or(o.Linger, DefaultLinger), overlap: cmp.Or(o.Overlap, DefaultOverlap), resync: o.Resync,
+		log: o.Logger, grace: cmp.Or(o.Grace, DefaultGrace), overlap: cmp.Or(o.Overlap, DefaultOverlap), resync: o.Resync,
 		Watch:    nl.NewWatch(),
-		unwanted: map[string]time.Time{}, heirs: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
+		unwanted: map[string]time.Time{}, successors: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
 	}
 	if r.log == nil {
 		r.log = slog.Default()
@@ -161,8 +161,8 @@ func (r *Reconciler) device(name string, s felix.State) error {
 			return r.ensure(want, have, there)
 		}
 	}
-	delete(r.heirs, felix.Heir(name))
-	if _, waits := r.heirs[name]; waits || !there || have.Alias != alias || !s.Prune {
+	delete(r.successors, felix.NextDevice(name))
+	if _, waits := r.successors[name]; waits || !there || have.Alias != alias || !s.Prune {
 		delete(r.unwanted, name)
 		return nil
 	}
@@ -177,5 +177,5 @@ func (r *Reconciler) mark() {
 
 func (r *Reconciler) again() {
 	r.mark()
-	r.Hint()
+	r.Notify()
 }

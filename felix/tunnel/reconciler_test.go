@@ -22,7 +22,7 @@ func newNode(t *testing.T) *nstest.NS {
 
 func open(t *testing.T, node *nstest.NS) *Reconciler {
 	t.Helper()
-	r, err := New(Options{NetNS: node.Path, Linger: 50 * time.Millisecond, Overlap: 50 * time.Millisecond})
+	r, err := New(Options{NetNS: node.Path, Grace: 50 * time.Millisecond, Overlap: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,43 +71,43 @@ func (v *vxlan) attribute(kind uint16, data []byte) {
 }
 
 // succeed brings a device to another VNI or port without losing a packet: its
-// heir is made beside it and takes packets, while the device itself goes on
+// successor is made beside it and takes packets, while the device itself goes on
 // sending; once the other nodes had time to make theirs, the heir gets the
 // device's name, and with the name the routes, as they are written anew. The
 // device stays as the predecessor for as long as any device that is no longer
 // wanted, and takes what nodes still send that heard of the change later.
 func (r *Reconciler) succeed(want felix.Tunnel, have model.Link) error {
 	next := want
-	next.Name = felix.Heir(want.Name)
-	heir, err := r.heir(next)
+	next.Name = felix.NextDevice(want.Name)
+	successor, err := r.successor(next)
 	if err != nil {
 		return fmt.Errorf("%s: %w", next.Name, err)
 	}
-	if err := errors.Join(r.fill(next, heir), r.fill(want, have)); err != nil {
+	if err := errors.Join(r.fill(next, successor), r.fill(want, have)); err != nil {
 		return err
 	}
-	since, waits := r.heirs[next.Name]
+	since, waits := r.successors[next.Name]
 	if !waits {
 		since = time.Now()
-		r.heirs[next.Name] = since
+		r.successors[next.Name] = since
 		r.log.Info("tunnel device changes its network", "device", want.Name, "vni", want.VNI, "port", want.Port, "in", r.overlap)
 	}
 	r.later()
 	if time.Since(since) < r.overlap {
 		return nil
 	}
-	_, err = r.conn.GetLink(felix.Predecessor(want.Name))
+	_, err = r.conn.GetLink(felix.PreviousDevice(want.Name))
 	if !errors.Is(err, unix.ENODEV) { // of an earlier change: this one waits until it is gone
 		return err
 	}
-	if err := r.rename(have.Index, felix.Predecessor(want.Name)); err != nil {
+	if err := r.rename(have.Index, felix.PreviousDevice(want.Name)); err != nil {
 		return err
 	}
-	return r.inherit(want, heir)
+	return r.inherit(want, successor)
 }
 
-// heir makes the device that is to come, unless it is there.
-func (r *Reconciler) heir(next felix.Tunnel) (model.Link, error) {
+// successor makes the device that is to come, unless it is there.
+func (r *Reconciler) successor(next felix.Tunnel) (model.Link, error) {
 	have, err := r.conn.GetLink(next.Name)
 	if err == nil {
 		var got vxlan
@@ -119,16 +119,16 @@ func (r *Reconciler) heir(next felix.Tunnel) (model.Link, error) {
 	if err != nil && !errors.Is(err, unix.ENODEV) {
 		return have, err
 	}
-	delete(r.heirs, next.Name)
+	delete(r.successors, next.Name)
 	return r.create(next)
 }
 
 // inherit gives the heir the name of its device, which nothing has.
-func (r *Reconciler) inherit(want felix.Tunnel, heir model.Link) error {
-	delete(r.heirs, felix.Heir(want.Name))
+func (r *Reconciler) inherit(want felix.Tunnel, successor model.Link) error {
+	delete(r.successors, felix.NextDevice(want.Name))
 	r.log.Info("tunnel device has another network", "device", want.Name, "vni", want.VNI, "port", want.Port)
 	r.later() // what a kernel took away that renames only what is down
-	return r.rename(heir.Index, want.Name)
+	return r.rename(successor.Index, want.Name)
 }
 
 // rename gives a link another name. Kernels before 6.2 do that only while it is

@@ -53,9 +53,9 @@ func TestAnotherNetworkComesBeside(t *testing.T) {
 	want[0].VNI, want[0].Port = 5000, 8472
 	want[0].Peers = append(want[0].Peers, peer("10.65.254.4", "66:00:00:00:00:04", "10.2.0.4"))
 	apply(t, slow(t, node), want)
-	heir := shape(node, next)
-	if got := shape(node, felix.VXLANDevice); got != was || !strings.HasSuffix(heir, "5000/8472") {
-		t.Fatalf("device %s, was %s; heir %s", got, was, heir)
+	successor := shape(node, next)
+	if got := shape(node, felix.VXLANDevice); got != was || !strings.HasSuffix(successor, "5000/8472") {
+		t.Fatalf("device %s, was %s; heir %s", got, was, successor)
 	}
 	// Both serve meanwhile: new nodes, too.
 	for _, device := range []string{felix.VXLANDevice, next} {
@@ -69,21 +69,21 @@ func TestAnotherNetworkComesBeside(t *testing.T) {
 		t.Errorf("a fresh process touched what is as wanted: %q", lines)
 	}
 	r := open(t, node)
-	awaitShape(t, r, want, "the heir has the name", func() bool { return shape(node, felix.VXLANDevice) == heir })
+	awaitShape(t, r, want, "the heir has the name", func() bool { return shape(node, felix.VXLANDevice) == successor })
 	if got := shape(node, last); got != was {
 		t.Errorf("predecessor %s, want %s", got, was)
 	}
 	// What is used stays.
 	node.IP("route add 10.65.2.0/26 via 10.65.254.3 dev " + last + " onlink proto 109")
-	time.Sleep(2 * r.linger)
+	time.Sleep(2 * r.grace)
 	apply(t, r, want)
 	if got := shape(node, last); got != was {
 		t.Errorf("the predecessor went although a route of ours goes over it")
 	}
 	node.IP("route del 10.65.2.0/26 proto 109")
 	awaitShape(t, r, want, "the predecessor goes", func() bool { return shape(node, last) == "" })
-	if got := shape(node, felix.VXLANDevice); got != heir {
-		t.Errorf("device %s, want %s", got, heir)
+	if got := shape(node, felix.VXLANDevice); got != successor {
+		t.Errorf("device %s, want %s", got, successor)
 	}
 }
 
@@ -113,12 +113,12 @@ func TestBetweenTwoNames(t *testing.T) {
 	apply(t, open(t, node), want)
 	want[0].VNI = 5000
 	apply(t, slow(t, node), want)
-	heir := shape(node, next)
+	successor := shape(node, next)
 	node.IP("link set " + felix.VXLANDevice + " name " + last)
 	r := open(t, node)
 	apply(t, r, want)
-	if got := shape(node, felix.VXLANDevice); got != heir || shape(node, next) != "" {
-		t.Errorf("device %s, heir was %s", got, heir)
+	if got := shape(node, felix.VXLANDevice); got != successor || shape(node, next) != "" {
+		t.Errorf("device %s, heir was %s", got, successor)
 	}
 	awaitShape(t, r, want, "the predecessor goes", func() bool { return shape(node, last) == "" })
 }

@@ -148,10 +148,10 @@ func (r *redundant) agentRestarts(t *testing.T, ctx context.Context) {
 		t.Run(verb.name, func(t *testing.T) {
 			r.await(t, ctx, "sessions", func() error { return v.settled(ctx) })
 			verb.before(t, ctx)
-			for _, w := range r.ways() {
-				r.awaitWay(t, ctx, w, true)
+			for _, w := range r.paths() {
+				r.awaitPath(t, ctx, w, true)
 			}
-			out, in := r.stream(t, ctx, r.ways()[0]), r.stream(t, ctx, r.ways()[1])
+			out, in := r.stream(t, ctx, r.paths()[0]), r.stream(t, ctx, r.paths()[1])
 			witness := v.witness(ctx)
 			if err := r.endProgram("muslin-agent", "a1", verb.signal); err != nil {
 				t.Fatal(err)

@@ -76,16 +76,16 @@ spec: {peerIP: %q, asNumber: %d, nodeSelector: "rack == '%s'"}
 	return strings.Join(docs, "---\n")
 }
 
-// way is one direction of traffic across racks: over the second router of the
+// path is one direction of traffic across racks: over the second router of the
 // sender's rack, which is the one that dies.
-type way struct {
+type path struct {
 	from, to, router string
 	second           netip.Addr // that router's address in the sender's rack
 }
 
-// ways: the second router of r1 is FRR, that of r2 BIRD.
-func (r *redundant) ways() []way {
-	out := []way{{from: "a1", to: "b1"}, {from: "b1", to: "a1"}}
+// paths: the second router of r1 is FRR, that of r2 BIRD.
+func (r *redundant) paths() []path {
+	out := []path{{from: "a1", to: "b1"}, {from: "b1", to: "a1"}}
 	for i := range out {
 		n, _ := r.Topology().Node(out[i].from)
 		rack := r.Topology().Rack(n.Rack)
@@ -132,9 +132,9 @@ func (r *redundant) await(t *testing.T, ctx context.Context, what string, check 
 	}
 }
 
-// awaitWay waits until the sender's kernel does or does not use the second
+// awaitPath waits until the sender's kernel does or does not use the second
 // router, beside the first.
-func (r *redundant) awaitWay(t *testing.T, ctx context.Context, w way, both bool) {
+func (r *redundant) awaitPath(t *testing.T, ctx context.Context, w path, both bool) {
 	t.Helper()
 	want := 1
 	if both {
@@ -154,7 +154,7 @@ func (r *redundant) awaitWay(t *testing.T, ctx context.Context, w way, both bool
 
 // awaitForwarding waits until the second router's kernel has what it announces:
 // routers that have just started announce it before.
-func (r *redundant) awaitForwarding(t *testing.T, ctx context.Context, w way) {
+func (r *redundant) awaitForwarding(t *testing.T, ctx context.Context, w path) {
 	t.Helper()
 	r.await(t, ctx, w.router+" forwards", func() error {
 		next, err := r.gateways(ctx, w.router, r.pods[w.to])
@@ -178,8 +178,8 @@ func (r *redundant) bothCarry(t *testing.T, ctx context.Context) {
 		}
 		r.pods[node] = pod
 	}
-	for _, w := range r.ways() {
-		r.awaitWay(t, ctx, w, true)
+	for _, w := range r.paths() {
+		r.awaitPath(t, ctx, w, true)
 		before := r.forwarded(t, ctx, w)
 		result := r.stream(t, ctx, w)
 		time.Sleep(time.Second) // of traffic
@@ -193,7 +193,7 @@ func (r *redundant) bothCarry(t *testing.T, ctx context.Context) {
 }
 
 // forwarded counts the packets that the second router has sent to the core.
-func (r *redundant) forwarded(t *testing.T, ctx context.Context, w way) int {
+func (r *redundant) forwarded(t *testing.T, ctx context.Context, w path) int {
 	t.Helper()
 	out, err := r.Exec(ctx, w.router, "cat", "/sys/class/net/core/statistics/tx_packets")
 	if err != nil {
@@ -217,7 +217,7 @@ func (s sunk) gap() time.Duration { return time.Duration(s.LongestGapMs * float6
 
 // stream sends 1,000 packets a second from pod to pod in 16 flows, counted on
 // both ends, until the returned function is called.
-func (r *redundant) stream(t *testing.T, ctx context.Context, w way) func() (streamed, sunk) {
+func (r *redundant) stream(t *testing.T, ctx context.Context, w path) func() (streamed, sunk) {
 	t.Helper()
 	const port = "9000"
 	in := func(node string, argv ...string) (func(any), error) {
@@ -261,14 +261,14 @@ func (r *redundant) stream(t *testing.T, ctx context.Context, w way) func() (str
 // loseRouter pulls the cables of the second router under traffic, so that nobody
 // hears of it, waits until traffic has moved and some time more, and starts the
 // router anew.
-func (r *redundant) loseRouter(t *testing.T, ctx context.Context, w way) (streamed, sunk) {
+func (r *redundant) loseRouter(t *testing.T, ctx context.Context, w path) (streamed, sunk) {
 	t.Helper()
-	r.awaitWay(t, ctx, w, true)
+	r.awaitPath(t, ctx, w, true)
 	result := r.stream(t, ctx, w)
 	if err := r.LinkDown(w.router); err != nil {
 		t.Fatal(err)
 	}
-	r.awaitWay(t, ctx, w, false)
+	r.awaitPath(t, ctx, w, false)
 	time.Sleep(time.Second) // of traffic over what is left
 	sent, got := result()
 	if err := r.PowerOff(ctx, w.router); err != nil {
@@ -282,7 +282,7 @@ func (r *redundant) loseRouter(t *testing.T, ctx context.Context, w way) (stream
 
 // diesUnwatched: traffic moves when the hold time has passed.
 func (r *redundant) diesUnwatched(t *testing.T, ctx context.Context) {
-	w := r.ways()[0]
+	w := r.paths()[0]
 	sent, got := r.loseRouter(t, ctx, w)
 	r.without = got.gap()
 	t.Logf("without BFD, hold time %s: traffic moved after %s; %d of %d packets lost", r.Topology().HoldTime, r.without.Round(time.Millisecond), sent.Sent-got.Received, sent.Sent)
@@ -296,7 +296,7 @@ func (r *redundant) diesUnwatched(t *testing.T, ctx context.Context) {
 // diesWatched: with BFD traffic moves long before.
 func (r *redundant) diesWatched(t *testing.T, ctx context.Context) {
 	r.kubectl(t, ctx, "", "annotate", "bgppeer.projectcalico.org", "--all", "muslin.io/bfd="+r.Topology().BFD.String())
-	for _, w := range r.ways() {
+	for _, w := range r.paths() {
 		r.awaitBFD(t, ctx, w)
 		sent, got := r.loseRouter(t, ctx, w)
 		kind := r.Topology().Router(w.router).Kind
@@ -307,7 +307,7 @@ func (r *redundant) diesWatched(t *testing.T, ctx context.Context) {
 	}
 }
 
-func (r *redundant) awaitBFD(t *testing.T, ctx context.Context, w way) {
+func (r *redundant) awaitBFD(t *testing.T, ctx context.Context, w path) {
 	t.Helper()
 	r.await(t, ctx, "BFD with "+w.router, func() error {
 		out, err := r.Exec(ctx, w.from, filepath.Join(r.bin, "muslin-agent"), "status")
@@ -335,13 +335,13 @@ func (r *redundant) awaitBFD(t *testing.T, ctx context.Context, w way) {
 // drainedFirst: a router that asks for other ways before it goes takes no
 // packet with it.
 func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
-	for _, w := range r.ways() {
+	for _, w := range r.paths() {
 		r.awaitBFD(t, ctx, w)
-		r.awaitWay(t, ctx, w, true)
+		r.awaitPath(t, ctx, w, true)
 		r.awaitForwarding(t, ctx, w)
 		result := r.stream(t, ctx, w)
 		undo := r.drainRouter(t, ctx, w.router)
-		r.awaitWay(t, ctx, w, false)
+		r.awaitPath(t, ctx, w, false)
 		time.Sleep(500 * time.Millisecond) // for what is on its way
 		if err := r.PowerOff(ctx, w.router); err != nil {
 			t.Fatal(err)
@@ -357,7 +357,7 @@ func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
 			t.Fatal(err)
 		}
 		undo()
-		r.awaitWay(t, ctx, w, true)
+		r.awaitPath(t, ctx, w, true)
 	}
 }
 

@@ -108,9 +108,9 @@ func (s spoken) frr(ctx context.Context, prefix string) ([]string, map[string]st
 	return from, communities, nil
 }
 
-// heard waits until BIRD has a prefix from just these nodes of its rack, and
+// received waits until BIRD has a prefix from just these nodes of its rack, and
 // FRR from those of its own.
-func (s spoken) heard(t *testing.T, ctx context.Context, prefix string, want ...string) {
+func (s spoken) received(t *testing.T, ctx context.Context, prefix string, want ...string) {
 	t.Helper()
 	s.await(t, ctx, prefix, func() error {
 		bird, err := s.bird(ctx, prefix)
@@ -152,19 +152,19 @@ endpoints: [%s]
 // services: the range of cluster addresses comes from every node, the address
 // of a service with local traffic from the nodes that serve it.
 func (s spoken) services(t *testing.T, ctx context.Context) {
-	s.heard(t, ctx, serviceRange)
+	s.received(t, ctx, serviceRange)
 	s.kubectl(t, ctx, "", "patch", "bgpconfiguration.projectcalico.org", "default", "--type=merge", "-p",
 		`{"spec":{"serviceClusterIPs":[{"cidr":"`+serviceRange+`"}],"serviceLoadBalancerIPs":[{"cidr":"198.51.100.0/24"}]}}`)
-	s.heard(t, ctx, serviceRange, "a1", "a2", "b1", "b2")
-	s.heard(t, ctx, "198.51.100.0/24", "a1", "a2", "b1", "b2")
+	s.received(t, ctx, serviceRange, "a1", "a2", "b1", "b2")
+	s.received(t, ctx, "198.51.100.0/24", "a1", "a2", "b1", "b2")
 
 	s.kubectl(t, ctx, sharedService, "apply", "-f", "-")
 	s.kubectl(t, ctx, "", "patch", "service", "shared", "--subresource=status", "--type=merge", "-p",
 		`{"status":{"loadBalancer":{"ingress":[{"ip":"`+sharedIP+`"}]}}}`)
 	s.kubectl(t, ctx, endpoints("a1", "b1"), "apply", "-f", "-")
-	s.heard(t, ctx, sharedHost, "a1", "b1")
+	s.received(t, ctx, sharedHost, "a1", "b1")
 	s.kubectl(t, ctx, endpoints("b1", "b2"), "apply", "-f", "-")
-	s.heard(t, ctx, sharedHost, "b1", "b2")
+	s.received(t, ctx, sharedHost, "b1", "b2")
 }
 
 // agentView is what the chapters ask of an agent's own status.
@@ -290,7 +290,7 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 }
 
 // interfaces: a filter on the link that a prefix would be reached over; then the
-// way to the router changes to another link, and back.
+// path to the router changes to another link, and back.
 func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 	const rack, tor2, prefix = "bgppeer.projectcalico.org/rack-r2", "10.1.2.1", "203.0.113.0/24"
 	const other = "192.0.2.128/25" // which no rule is about
@@ -381,7 +381,7 @@ func (s spoken) badInput(t *testing.T, ctx context.Context) {
 	} {
 		s.kubectl(t, ctx, "", "patch", bad.object, "--type=merge", "-p", `{"spec":`+bad.spec+`}`)
 		s.accepted(t, ctx, bad.object, "False", bad.field)
-		s.heard(t, ctx, block, "b1")
+		s.received(t, ctx, block, "b1")
 		s.kubectl(t, ctx, "", "patch", bad.object, "--type=merge", "-p", `{"spec":`+bad.undo+`}`)
 		s.accepted(t, ctx, bad.object, "True", "")
 	}
@@ -498,19 +498,19 @@ func (s spoken) blockOf(ctx context.Context, node string) (string, error) {
 // events: a router that resets a session is seen in the events of its BGPPeer;
 // the first establishment was none.
 func (s spoken) events(t *testing.T, ctx context.Context) {
-	told := func() (string, error) {
+	answer := func() (string, error) {
 		out, err := s.Kubectl(ctx, "", "get", "events", "-n", "default", "--field-selector", "involvedObject.kind=BGPPeer,involvedObject.name=rack-r2",
 			"-o", `jsonpath={range .items[*]}{.reason} {.message}{"\n"}{end}`)
 		return string(out), err
 	}
-	if before, err := told(); err != nil || before != "" {
+	if before, err := answer(); err != nil || before != "" {
 		t.Errorf("events before anything happened: %q, %v", before, err)
 	}
 	if _, err := s.Exec(ctx, "tor2", "vtysh", "-c", "clear bgp "+s.address("b2").String()); err != nil {
 		t.Fatal(err)
 	}
 	s.await(t, ctx, "events of the session", func() error {
-		text, err := told()
+		text, err := answer()
 		if err != nil {
 			return err
 		}
@@ -529,22 +529,22 @@ func (s spoken) events(t *testing.T, ctx context.Context) {
 // drain: the node that a shared address is reached through is drained, first by
 // asking and then for good, while a host outside pings that address.
 func (s spoken) drain(t *testing.T, ctx context.Context) {
-	s.heard(t, ctx, sharedHost, "b1", "b2")
+	s.received(t, ctx, sharedHost, "b1", "b2")
 	for _, n := range []string{"b1", "b2"} {
 		if _, err := s.Exec(ctx, n, "ip", "address", "add", sharedHost, "dev", "lo"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	drained := "b1"
-	var ways []string
+	var paths []string
 	s.await(t, ctx, "tor2 routes the shared address", func() (err error) {
-		if ways, err = s.ways(ctx); err == nil && len(ways) == 0 {
+		if paths, err = s.paths(ctx); err == nil && len(paths) == 0 {
 			err = fmt.Errorf("no way")
 		}
 		return err
 	})
-	if !slices.Contains(ways, drained) {
-		drained = ways[0]
+	if !slices.Contains(paths, drained) {
+		drained = paths[0]
 	}
 	block, err := s.blockOf(ctx, drained)
 	if err != nil {
@@ -567,11 +567,11 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 		if c, there := shared[drained]; !there || c != "graceful-shutdown" {
 			return fmt.Errorf("%s announces the shared address: %v, with communities %q", drained, there, c)
 		}
-		if ways, err = s.ways(ctx); err != nil {
+		if paths, err = s.paths(ctx); err != nil {
 			return err
 		}
-		if c := communities[drained]; c != "graceful-shutdown" || len(ways) == 0 || slices.Contains(ways, drained) {
-			return fmt.Errorf("communities of %s's block: %q; ways to the shared address: %v", drained, c, ways)
+		if c := communities[drained]; c != "graceful-shutdown" || len(paths) == 0 || slices.Contains(paths, drained) {
+			return fmt.Errorf("communities of %s's block: %q; ways to the shared address: %v", drained, c, paths)
 		}
 		return nil
 	})
@@ -599,7 +599,7 @@ func (s spoken) drain(t *testing.T, ctx context.Context) {
 	}
 	s.kubectl(t, ctx, "", "annotate", "node", drained, "muslin.io/drain-")
 	s.drainIs(t, ctx, drained, "")
-	s.heard(t, ctx, sharedHost, "b1", "b2")
+	s.received(t, ctx, sharedHost, "b1", "b2")
 	if _, err := s.AwaitFullTables(ctx, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -617,8 +617,8 @@ func (s spoken) drainIs(t *testing.T, ctx context.Context, node, step string) {
 	})
 }
 
-// ways are the nodes that tor2's kernel sends the shared address to.
-func (s spoken) ways(ctx context.Context) ([]string, error) {
+// paths are the nodes that tor2's kernel sends the shared address to.
+func (s spoken) paths(ctx context.Context) ([]string, error) {
 	out, err := s.Exec(ctx, "tor2", "ip", "-json", "route", "get", sharedIP)
 	if err != nil {
 		return nil, err

@@ -53,14 +53,14 @@ func (c *chaos) look(ctx context.Context) {
 		lines := c.logs.fresh(c.logOf(agentProgram, node))
 		s, err := c.agentStatus(ctx, node)
 		for _, line := range lines {
-			c.judge(node, line, err != nil || len(s.Problems) > 0)
+			c.evaluate(node, line, err != nil || len(s.Problems) > 0)
 		}
 	}
 }
 
-// judge looks at a line of an agent's log; excused tells that the agent shows a
+// evaluate looks at a line of an agent's log; excused tells that the agent shows a
 // problem, or cannot be asked.
-func (c *chaos) judge(node, line string, excused bool) {
+func (c *chaos) evaluate(node, line string, excused bool) {
 	switch {
 	case strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:"):
 		c.errorf("the agent of %s: %s", node, line)

@@ -18,8 +18,8 @@ import (
 	"github.com/muslin-net/muslin/hack/lab"
 )
 
-// said is a command line of muslinctl and what it has to say.
-type said struct {
+// printed is a command line of muslinctl and what it has to say.
+type printed struct {
 	args string
 	want []string // regular expressions, by lines
 }
@@ -31,7 +31,7 @@ func (s story) verbsOnNodes(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	near, far := o.podOn(t, ctx, "n2"), o.podOn(t, ctx, "n3")
-	for _, c := range []said{
+	for _, c := range []printed{
 		{"node status --live", []string{`^Node n1: the agent is running`, `^Node n4: the agent is running`, `^PEER ADDRESS +PEER TYPE +STATE +SINCE +BFD +RECEIVED`, `^10\.1\.1\.1 +node specific +up `, `^10\.1\.2\.12 +node-to-node mesh +up .* Established$`, `^IPv6: no peers$`}},
 		{"node status n3 --live --color=always", []string{"\x1b\\[32mup\x1b\\[0m"}},
 		{"node show n1 bgp", []string{`^as 64512 router-id 10\.1\.1\.11`, `^policy export `, `^  10\.1\.1\.1 as 65101 Established`, `^# learned$`}},

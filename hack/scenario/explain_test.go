@@ -12,8 +12,8 @@ import (
 // finding is a line of `muslinctl check -o json`.
 type finding struct{ Severity, Class, Node, Object, Text string }
 
-// told is what `muslinctl explain -o json` says of one asker.
-type told struct {
+// answer is what `muslinctl explain -o json` says of one asker.
+type answer struct {
 	From                string
 	Broken, Object, Fix string
 }
@@ -84,7 +84,7 @@ func (o operator) play(t *testing.T, ctx context.Context, f fault) {
 }
 
 func (o operator) explains(ctx context.Context, f fault, target Pod) error {
-	var stories []told
+	var stories []answer
 	if err := o.muslinctl(ctx, &stories, "explain", target.IP.String(), "--from", "n1"); err != nil {
 		return err
 	}

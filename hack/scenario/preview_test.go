@@ -39,15 +39,15 @@ func (s story) previewsComeTrue(t *testing.T, ctx context.Context) {
 	}
 	for _, c := range o.changes() {
 		began := time.Now()
-		t.Run(c.name, func(t *testing.T) { o.foretell(t, ctx, c) })
+		t.Run(c.name, func(t *testing.T) { o.predict(t, ctx, c) })
 		fmt.Printf("  %-20s %7.1fs\n", c.name, time.Since(began).Seconds())
 	}
 }
 
-// foretell previews a change, makes it and looks; a session that is lost
+// predict previews a change, makes it and looks; a session that is lost
 // meanwhile for another reason, such as a router starved by a busy machine, is
 // worth another try, a wrong prediction is wrong each time.
-func (o operator) foretell(t *testing.T, ctx context.Context, c alteration) {
+func (o operator) predict(t *testing.T, ctx context.Context, c alteration) {
 	for try := 1; ; try++ {
 		err := o.comesTrue(ctx, c)
 		for _, do := range append(c.undo, o.settled) {
@@ -71,11 +71,11 @@ func (o operator) comesTrue(ctx context.Context, c alteration) error {
 	if err != nil {
 		return err
 	}
-	var said prediction
-	if err := o.preview(ctx, c.yaml, &said); err != nil {
+	var predicted prediction
+	if err := o.preview(ctx, c.yaml, &predicted); err != nil {
 		return err
 	}
-	want := foretold(said, o.routerAddresses())
+	want := linesOf(predicted, o.routerAddresses())
 	if !strings.Contains(strings.Join(want, "\n"), c.does) {
 		return fmt.Errorf("foretold is\n%s\nwithout %q", strings.Join(want, "\n"), c.does)
 	}
@@ -124,8 +124,8 @@ func (o operator) routerAddresses() map[string]bool {
 	return out
 }
 
-// foretold has a line for each thing that is to be seen.
-func foretold(p prediction, routers map[string]bool) []string {
+// linesOf has a line for each thing that is to be seen.
+func linesOf(p prediction, routers map[string]bool) []string {
 	var out []string
 	for _, s := range p.Sessions {
 		switch {
@@ -154,7 +154,7 @@ func foretold(p prediction, routers map[string]bool) []string {
 type seen struct {
 	sessions map[string]string // "n1 10.1.1.1": since when it is up; empty: it is not
 	routers  map[string]bool   // "10.1.1.1 from n1 + 10.244.1.0/26"
-	ways     map[string]string // "n1 10.244.1.0/26": "via 10.1.1.1 dev eth0"
+	paths    map[string]string // "n1 10.244.1.0/26": "via 10.1.1.1 dev eth0"
 }
 
 // becomes has a line for each difference, in the words of foretold.
@@ -185,16 +185,16 @@ func (was seen) becomes(is seen) []string {
 			out = append(out, "router "+strings.Replace(r, " + ", " - ", 1))
 		}
 	}
-	for w, how := range was.ways {
-		switch now, there := is.ways[w]; {
+	for w, how := range was.paths {
+		switch now, there := is.paths[w]; {
 		case !there:
 			out = append(out, "way "+w+" lost")
 		case now != how:
 			out = append(out, "way "+w+" moved "+now)
 		}
 	}
-	for w, how := range is.ways {
-		if _, had := was.ways[w]; !had {
+	for w, how := range is.paths {
+		if _, had := was.paths[w]; !had {
 			out = append(out, "way "+w+" gained "+how)
 		}
 	}
@@ -205,7 +205,7 @@ func (was seen) becomes(is seen) []string {
 // look asks agents for their sessions, routers for what they have heard, and
 // kernels for their routes.
 func (o operator) look(ctx context.Context) (seen, error) {
-	s := seen{sessions: map[string]string{}, routers: map[string]bool{}, ways: map[string]string{}}
+	s := seen{sessions: map[string]string{}, routers: map[string]bool{}, paths: map[string]string{}}
 	blocks := map[netip.Prefix]bool{}
 	for _, n := range o.FullNodes() {
 		var view struct {
@@ -229,16 +229,16 @@ func (o operator) look(ctx context.Context) (seen, error) {
 		}
 	}
 	for _, n := range o.FullNodes() {
-		if err := o.kernelWays(ctx, n, blocks, s.ways); err != nil {
+		if err := o.kernelPaths(ctx, n, blocks, s.paths); err != nil {
 			return s, err
 		}
 	}
 	return s, errors.Join(o.bird(ctx, s.routers), o.frr(ctx, s.routers))
 }
 
-// kernelWays notes how a node's kernel sends to blocks; the far end of a tunnel is
+// kernelPaths notes how a node's kernel sends to blocks; the far end of a tunnel is
 // left out, which is a detail of the tunnel.
-func (o operator) kernelWays(ctx context.Context, node string, blocks map[netip.Prefix]bool, into map[string]string) error {
+func (o operator) kernelPaths(ctx context.Context, node string, blocks map[netip.Prefix]bool, into map[string]string) error {
 	out, err := o.Exec(ctx, node, "ip", "-j", "route", "show", "proto", "109")
 	if err != nil {
 		return err

@@ -59,11 +59,11 @@ func Make(ctx context.Context, root string) (modfile string, err error) {
 	if current(filepath.Join(root, patched), want) {
 		return modfile, nil
 	}
-	return modfile, remake(ctx, root, want)
+	return modfile, restore(ctx, root, want)
 }
 
-// remake writes a new tree beside the old one and then takes its place.
-func remake(ctx context.Context, root, sources string) error {
+// restore writes a new tree beside the old one and then takes its place.
+func restore(ctx context.Context, root, sources string) error {
 	beside, err := os.MkdirTemp(filepath.Join(root, Dir), "patched.")
 	if err != nil {
 		return err

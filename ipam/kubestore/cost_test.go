@@ -151,7 +151,7 @@ func BenchmarkCluster(b *testing.B) {
 	const blocks = 10_000
 	s := open(b)
 	fill(b, s, netip.MustParseAddr("10.0.0.0"), blocks)
-	roomy, tight := pool("roomy", "10.0.0.0/12", 26), pool("tight", "10.0.0.0/13", 26)
+	hasFree, tight := pool("roomy", "10.0.0.0/12", 26), pool("tight", "10.0.0.0/13", 26)
 	b.Run("start", func(b *testing.B) {
 		b.StopTimer()
 		held := uint64(0)
@@ -159,7 +159,7 @@ func BenchmarkCluster(b *testing.B) {
 			before := heap()
 			a := ipam.NewAllocator(model.NodeName(fmt.Sprintf("node%04d", i)), open(b))
 			b.StartTimer()
-			a.SetPools([]model.Pool{roomy})
+			a.SetPools([]model.Pool{hasFree})
 			ctx, cancel := context.WithCancel(context.Background())
 			var wg sync.WaitGroup
 			wg.Go(func() { _ = a.Run(ctx) })
@@ -189,7 +189,7 @@ func BenchmarkCluster(b *testing.B) {
 			}
 		}
 	})
-	for _, p := range []model.Pool{roomy, tight} {
+	for _, p := range []model.Pool{hasFree, tight} {
 		b.Run("claim-"+p.Name, func(b *testing.B) {
 			b.StopTimer()
 			for i := range b.N {

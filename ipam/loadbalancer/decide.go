@@ -66,10 +66,10 @@ type Release struct {
 
 type decider struct {
 	*ledger
-	wishes  []*wish // older ones first
-	holders map[netip.Addr][]*wish
-	writes  map[netip.Prefix][]ipam.Grant
-	out     Plan
+	requested []*wish // older ones first
+	holders   map[netip.Addr][]*wish
+	writes    map[netip.Prefix][]ipam.Grant
+	out       Plan
 }
 
 // Decide makes the plan.
@@ -80,7 +80,7 @@ func Decide(in Input) Plan {
 	d := &decider{ledger: newLedger(&in), holders: map[netip.Addr][]*wish{}, writes: map[netip.Prefix][]ipam.Grant{}}
 	d.readServices()
 	for _, round := range []func(*wish, ipam.Family){d.keep, d.rejoin, d.adopt, d.exactly, d.any, d.fallBack} {
-		for _, w := range d.wishes {
+		for _, w := range d.requested {
 			for _, f := range w.families() {
 				if !w.has[f].IsValid() {
 					round(w, f)
@@ -122,10 +122,10 @@ func (d *decider) readServices() {
 				"what it has is of no IPPool for Services and is left to whoever gave it; name a pool, an address or loadBalancerClass %s to have one from here", Class)
 			continue
 		}
-		d.wishes = append(d.wishes, w)
+		d.requested = append(d.requested, w)
 		d.out.Problems = append(d.out.Problems, problems...)
 	}
-	slices.SortStableFunc(d.wishes, func(a, b *wish) int {
+	slices.SortStableFunc(d.requested, func(a, b *wish) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 }
@@ -306,7 +306,7 @@ func (d *decider) inPools(a netip.Addr, names []string) bool {
 }
 
 // takeExactly takes an address that no Service of ours has.
-func (d *decider) takeExactly(w *wish, ask asked) {
+func (d *decider) takeExactly(w *wish, ask requested) {
 	p := d.poolOf(ask.addr)
 	if p == nil {
 		d.tell(w, ask.field, string(ipam.CodeOutsidePools), "%s is in no IPPool whose allowedUses are [LoadBalancer]", ask.addr)
@@ -380,7 +380,7 @@ func (d *decider) any(w *wish, f ipam.Family) {
 // statuses compares what each Service has with what its status says.
 func (d *decider) statuses() {
 	served := map[*model.BalancedService]bool{}
-	for _, w := range d.wishes {
+	for _, w := range d.requested {
 		served[w.BalancedService] = true
 		var want []netip.Addr
 		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {

@@ -66,7 +66,7 @@ type wish struct {
 	*model.BalancedService
 	handle string
 	key    string // of sharing; empty: it shares with nobody
-	exact  map[ipam.Family]asked
+	exact  map[ipam.Family]requested
 	pools  map[ipam.Family]pooled
 	unread bool // it cannot be told what it asks for: it keeps what it has
 	named  bool // by class or annotation: it wants its address from here
@@ -74,8 +74,8 @@ type wish struct {
 	has map[ipam.Family]netip.Addr // what it gets
 }
 
-// asked is an address and the field that asks for it.
-type asked struct {
+// requested is an address and the field that asks for it.
+type requested struct {
 	addr  netip.Addr
 	field string
 }
@@ -112,7 +112,7 @@ func annotation(name string) string { return "metadata.annotations[" + name + "]
 func read(s *model.BalancedService) (*wish, []model.Problem) {
 	w := &wish{
 		BalancedService: s, handle: Handle(s), key: s.Annotations[AnnotationShare], named: s.Class != "" || asks(s),
-		exact: map[ipam.Family]asked{}, pools: map[ipam.Family]pooled{}, has: map[ipam.Family]netip.Addr{},
+		exact: map[ipam.Family]requested{}, pools: map[ipam.Family]pooled{}, has: map[ipam.Family]netip.Addr{},
 	}
 	var out []model.Problem
 	tell := func(field, reason, format string, args ...any) {
@@ -134,9 +134,9 @@ func read(s *model.BalancedService) (*wish, []model.Problem) {
 	return w, out
 }
 
-type teller func(field, reason, format string, args ...any)
+type builder func(field, reason, format string, args ...any)
 
-func readList(s *model.BalancedService, name string, tell teller) []string {
+func readList(s *model.BalancedService, name string, tell builder) []string {
 	text := s.Annotations[name]
 	if text == "" {
 		return nil
@@ -149,7 +149,7 @@ func readList(s *model.BalancedService, name string, tell teller) []string {
 }
 
 // ask notes an address that is asked for by name.
-func (w *wish) ask(text, field string, tell teller) {
+func (w *wish) ask(text, field string, tell builder) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
 		tell(field, reasonInvalid, "%q is not an IP address", text)
@@ -166,6 +166,6 @@ func (w *wish) ask(text, field string, tell teller) {
 	case f == ipam.IPv4 && !w.IPv4 || f == ipam.IPv6 && !w.IPv6:
 		tell(field, reasonConflict, "%s is asked for, and spec.ipFamilies has no %s", a, f)
 	case !twice:
-		w.exact[f] = asked{a, field}
+		w.exact[f] = requested{a, field}
 	}
 }

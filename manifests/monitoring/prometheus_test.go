@@ -352,7 +352,7 @@ func TestPrometheus(t *testing.T) {
 
 // access is refused without a token that may, for both.
 func (w *watched) access(t *testing.T) {
-	stranger := w.tokenOf("stranger")
+	unknown := w.tokenOf("stranger")
 	for _, port := range []string{"9111", "9112"} {
 		at := "https://10.1.0.1:" + port
 		for _, c := range []struct {
@@ -361,7 +361,7 @@ func (w *watched) access(t *testing.T) {
 		}{
 			{at + "/metrics", "", http.StatusUnauthorized},
 			{at + "/metrics", "made-up", http.StatusUnauthorized},
-			{at + "/metrics", stranger, http.StatusForbidden},
+			{at + "/metrics", unknown, http.StatusForbidden},
 			{at + "/metrics", w.token, http.StatusOK},
 			{at + "/status", w.token, http.StatusNotFound},
 			{at + "/show", w.token, http.StatusNotFound},

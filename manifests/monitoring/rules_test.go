@@ -73,19 +73,19 @@ func TestEachAlertIsTested(t *testing.T) {
 	if err := yaml.Unmarshal(read(t, "rules/muslin_test.yaml"), &file); err != nil {
 		t.Fatal(err)
 	}
-	fires, quiet := map[string]bool{}, map[string]bool{}
+	fires, discard := map[string]bool{}, map[string]bool{}
 	for _, test := range file.Tests {
 		for _, a := range test.Alerts {
 			if len(a.Expected) > 0 {
 				fires[a.Alertname] = true
 			} else {
-				quiet[a.Alertname] = true
+				discard[a.Alertname] = true
 			}
 		}
 	}
 	for _, r := range readRules(t) {
-		if r.Alert != "" && (!fires[r.Alert] || !quiet[r.Alert]) {
-			t.Errorf("%s: fires in a test: %v, is quiet in one: %v", r.Alert, fires[r.Alert], quiet[r.Alert])
+		if r.Alert != "" && (!fires[r.Alert] || !discard[r.Alert]) {
+			t.Errorf("%s: fires in a test: %v, is quiet in one: %v", r.Alert, fires[r.Alert], discard[r.Alert])
 		}
 	}
 }

@@ -85,7 +85,7 @@ func TestNodeIsRenumbered(t *testing.T) {
 		t.Helper()
 		n.await("has told "+address, func() bool { return n.node(addressPath) == address+"/24" })
 		n.await("speaks from "+address, func() bool {
-			return strings.Contains(n.heard(), "via "+address) || strings.Contains(n.heard(), "from "+address)
+			return strings.Contains(n.received(), "via "+address) || strings.Contains(n.received(), "from "+address)
 		})
 		n.await("tunnels from "+address, func() bool {
 			return strings.Contains(n.inside("ip", "-d", "link", "show", "vxlan.calico"), "local "+address+" ")
@@ -118,8 +118,8 @@ func TestNodeIsRenumbered(t *testing.T) {
 	}
 	annotate("=192.0.2.9/24")
 	n.await("names annotation and address", func() bool {
-		said := n.node(problemPath)
-		return strings.HasPrefix(said, "True") && strings.Contains(said, "192.0.2.9 is on no interface") && strings.Contains(n.problems(), "projectcalico.org/IPv4Address")
+		reported := n.node(problemPath)
+		return strings.HasPrefix(reported, "True") && strings.Contains(reported, "192.0.2.9 is on no interface") && strings.Contains(n.problems(), "projectcalico.org/IPv4Address")
 	})
 	annotate("=10.1.0.77/24") // as detection would: a person's all the same
 	n.await("has no complaint", func() bool { return n.problems() == "" })

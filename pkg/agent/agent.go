@@ -145,7 +145,7 @@ func (a *agent) tasks() []task.Task {
 		a.dataplane,             // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
 		a.bgp,                   // inputs ──▶ bgp.DesiredOn ──▶ peers; [config], [rib]
 		a.policy.sink, a.policy, // policies, pods ──▶ policy.Engine ──▶ kernel
-		task.Func("denied packets", a.policy.hearDenied),
+		task.Func("denied packets", a.policy.receiveDenied),
 
 		// From here on the state on disk is out of force.
 		a.last.release(a.cluster.Ready(), feed.Ready(), a.alloc.Ready()),

@@ -117,8 +117,8 @@ func TestOutcomeOf(t *testing.T) {
 
 func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	p := newPodCIDRs()
-	told := 0
-	p.changed = func() { told++ }
+	announced := 0
+	p.changed = func() { announced++ }
 	p.SetPrefixes("n1", []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")})
 	if got := asBlocks(p.inUse.Value(), "n1"); len(got) != 0 {
 		t.Fatalf("announced without a pod: %v", got)
@@ -130,8 +130,8 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0].String() != "10.244.1.2" || got[1].String() != "fd00:1::2" {
 		t.Fatalf("%v, %v", got, err)
 	}
-	if blocks := asBlocks(p.inUse.Value(), "n1"); len(blocks) != 2 || blocks[0].State != model.BlockConfirmed || told != 1 {
-		t.Errorf("blocks %v, told %d times", blocks, told)
+	if blocks := asBlocks(p.inUse.Value(), "n1"); len(blocks) != 2 || blocks[0].State != model.BlockConfirmed || announced != 1 {
+		t.Errorf("blocks %v, told %d times", blocks, announced)
 	}
 	if handles, _ := d.Handles(t.Context()); !slices.Equal(handles, []string{"h"}) {
 		t.Errorf("handles %q", handles)

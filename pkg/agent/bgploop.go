@@ -39,7 +39,7 @@ type bgpLoop struct {
 // bgpInput is what bgp.DesiredOn decides by.
 type bgpInput struct {
 	snapshot model.Snapshot
-	ways     bgp.Ways
+	fib      bgp.FIB
 }
 
 // applied is the configuration that the speaker was given, and when it last
@@ -137,7 +137,7 @@ func (s *bgpLoop) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 	input := get(&s.input, &next.Changed)
 	snap := input.snapshot
 	next.After = s.shutdown.Fill(&snap, s.node, time.Now())
-	config, problems := bgp.DesiredOn(snap, s.node, input.ways)
+	config, problems := bgp.DesiredOn(snap, s.node, input.fib)
 	s.severity.Ask(bgp.LogSeverity(snap, s.node))
 	s.unmet.Set(problems)
 	news := s.in.config.Set(&config) // there may be another way to a peer

@@ -10,7 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix/cleanup"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 // ErrServing says that an agent runs on the node.
@@ -30,7 +30,7 @@ func Cleanup(ctx context.Context, c Config, pods bool) (cleanup.Removed, error) 
 	}
 	removed, err := cleanup.Run(ctx, cleanup.Options{Pods: pods})
 	return removed, errors.Join(err, Uninstall(c), absent(os.Remove(socket)),
-		absent(os.RemoveAll(cmp.Or(c.Spool, record.DefaultDir))), absent(os.Remove(c.statePath())))
+		absent(os.RemoveAll(cmp.Or(c.Spool, spoolentry.DefaultDir))), absent(os.Remove(c.statePath())))
 }
 
 func absent(err error) error {

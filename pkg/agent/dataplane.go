@@ -106,7 +106,7 @@ func (p *dataplane) step(ctx context.Context) task.Next {
 		Learned: passed, LearnedSynced: converged,
 		Host: in.host, HostSynced: true,
 		Endpoints: pods, EndpointsSynced: true,
-		OwnTunnels: in.tunnels, PeerWays: peers.routes, Unnumbered: peers.unnumbered, Speakers: peers.pods,
+		OwnTunnels: in.tunnels, PeerRoutes: peers.routes, Unnumbered: peers.unnumbered, Speakers: peers.pods,
 	})
 	p.problems.set(problems)
 	p.last.Store(&state)

@@ -57,16 +57,16 @@ func (l *deniedList) get() []nodeview.Denied {
 // may not have ended.
 const listenAgain = 10 * time.Second
 
-// hearDenied keeps the denied packets that the kernel tells of, until ctx ends.
-func (p *policyLoop) hearDenied(ctx context.Context, ready func()) error {
+// receiveDenied keeps the denied packets that the kernel tells of, until ctx ends.
+func (p *policyLoop) receiveDenied(ctx context.Context, ready func()) error {
 	ready()
-	said := ""
+	reported := ""
 	for ctx.Err() == nil {
 		err := p.sink.Listen(ctx, func(k policynft.Denied) {
-			p.denied.note(k, judged(p.endpoints.List(), k), time.Now())
+			p.denied.note(k, evaluated(p.endpoints.List(), k), time.Now())
 		})
-		if err != nil && err.Error() != said {
-			said = err.Error()
+		if err != nil && err.Error() != reported {
+			reported = err.Error()
 			p.log.Warn("denied packets are not seen; they are denied all the same", "error", err)
 		}
 		pause(ctx, listenAgain)
@@ -74,8 +74,8 @@ func (p *policyLoop) hearDenied(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// judged names the pod that a packet was denied for: it is that of this node's end.
-func judged(pods []model.Endpoint, k policynft.Denied) string {
+// evaluated names the pod that a packet was denied for: it is that of this node's end.
+func evaluated(pods []model.Endpoint, k policynft.Denied) string {
 	own := k.Destination.Addr()
 	if k.Direction == "egress" {
 		own = k.Source.Addr()

@@ -38,17 +38,17 @@ func TestDeniedList(t *testing.T) {
 }
 
 // The pod is the one at the end that was judged.
-func TestJudged(t *testing.T) {
+func TestEvaluatedPod(t *testing.T) {
 	pods := []model.Endpoint{
 		{Namespace: "shop", Pod: "web", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
 		{Namespace: "shop", Pod: "db", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}},
 	}
 	for direction, want := range map[string]string{"ingress": "shop/db", "egress": "shop/web"} {
-		if got := judged(pods, deniedPacket(direction, "10.0.0.1:40000", "10.0.0.2:80")); got != want {
+		if got := evaluated(pods, deniedPacket(direction, "10.0.0.1:40000", "10.0.0.2:80")); got != want {
 			t.Errorf("%s: %q, want %q", direction, got, want)
 		}
 	}
-	if got := judged(pods, deniedPacket("ingress", "10.0.0.1:40000", "10.0.0.3:80")); got != "" {
+	if got := evaluated(pods, deniedPacket("ingress", "10.0.0.1:40000", "10.0.0.3:80")); got != "" {
 		t.Errorf("a pod of nobody: %q", got)
 	}
 }

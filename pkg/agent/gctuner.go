@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// memoryLook is how often the agent looks at its own memory.
-	memoryLook = 5 * time.Second
+	// memoryCheck is how often the agent looks at its own memory.
+	memoryCheck = 5 * time.Second
 	// memorySlack is how much memory without use is left to the process: bytes.
 	memorySlack = 16 << 20
 	// memoryCalm is how much may be allocated between two looks while the
@@ -128,7 +128,7 @@ func (c *gcTuner) look() bool {
 // use until the next collection.
 func (c *gcTuner) release(ctx context.Context, ready func()) error {
 	ready()
-	tick := time.NewTicker(memoryLook)
+	tick := time.NewTicker(memoryCheck)
 	defer tick.Stop()
 	for before := readMemory(); ; {
 		select {

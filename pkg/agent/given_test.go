@@ -34,8 +34,8 @@ func (n *crowdedNode) cni(verb, pod string, sandbox *os.File) {
 	n.run(cmd)
 }
 
-// heard is what the router has learned of the node.
-func (n *crowdedNode) heard() string {
+// received is what the router has learned of the node.
+func (n *crowdedNode) received() string {
 	n.t.Helper()
 	out, _ := exec.Command("birdc", "-s", filepath.Join(n.server.Dir, "bird.ctl"), "show", "route", "protocol", "node").CombinedOutput()
 	return string(out)
@@ -58,8 +58,8 @@ func TestGivenAddresses(t *testing.T) {
 	serves := func(when string) {
 		t.Helper()
 		n.await("is ready "+when, func() bool { return len(n.waiting()) == 0 })
-		n.await("announces the address inside the pool "+when, func() bool { return strings.Contains(n.heard(), "10.77.250.9/32") })
-		if got := n.heard(); strings.Contains(got, "198.51.100.9") {
+		n.await("announces the address inside the pool "+when, func() bool { return strings.Contains(n.received(), "10.77.250.9/32") })
+		if got := n.received(); strings.Contains(got, "198.51.100.9") {
 			t.Errorf("%s: the address outside all pools is announced:\n%s", when, got)
 		}
 		sources := n.inside("nft", "list", "set", "inet", "muslin", "pod-source4")
@@ -85,6 +85,6 @@ func TestGivenAddresses(t *testing.T) {
 	n.cni("DEL", "inside", pods[0])
 	n.cni("DEL", "outside", pods[1])
 	n.await("has forgotten the pods", func() bool {
-		return !strings.Contains(n.ours(), "dev cali") && !strings.Contains(n.heard(), "10.77.250.9")
+		return !strings.Contains(n.ours(), "dev cali") && !strings.Contains(n.received(), "10.77.250.9")
 	})
 }

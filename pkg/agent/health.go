@@ -26,7 +26,7 @@ type httpServer struct {
 	reg      *prometheus.Registry
 	status   func() Status
 	show     func(*http.ServeMux) // adds handlers
-	listened func(error)          // told of each try to listen
+	listened func(error)          // announced of each try to listen
 }
 
 // Status is the agent's own view, as /status and `muslin-agent status` show it.

@@ -88,7 +88,7 @@ func get[T any](c *task.Cell[T], news *[]<-chan struct{}) T {
 }
 
 // lookups are the node's own next hops as far as BGP asks for them.
-func (g gathered) lookups() bgp.Ways { return bgp.AsksOf(g.snapshot).Ways(g.host, g.pods.list) }
+func (g gathered) lookups() bgp.FIB { return bgp.AsksOf(g.snapshot).FIB(g.host, g.pods.list) }
 
 // peers is what the data plane has to know of BGP's peers: of those of the
 // configuration, or of the first one that there will be.
@@ -100,7 +100,7 @@ func (g gathered) peers(node model.NodeName) (out peers) {
 	}
 	for _, p := range config.Peers {
 		if p.ReachableBy.IsValid() {
-			out.routes = append(out.routes, felix.PeerWay{Peer: p.Address, Gateway: p.ReachableBy})
+			out.routes = append(out.routes, felix.PeerRoute{Peer: p.Address, Gateway: p.ReachableBy})
 		}
 		if zone := p.Address.Zone(); zone != "" {
 			out.unnumbered = append(out.unnumbered, zone)
@@ -114,7 +114,7 @@ func (g gathered) peers(node model.NodeName) (out peers) {
 
 // peers are how BGP peers are reached, in the words of the data plane.
 type peers struct {
-	routes     []felix.PeerWay
+	routes     []felix.PeerRoute
 	unnumbered []string        // links that they are reached by
 	pods       []felix.Speaker // what these have in the kernel stays while the agent starts
 }

@@ -19,12 +19,12 @@ const (
 	// on disk is in force: well below the time that peers keep a restarting
 	// node's routes (120 s).
 	lastPatience = 10 * time.Second
-	// lastPace is the time between two writes of a state that changes, lastAnew
+	// lastInterval is the time between two writes of a state that changes, lastAnew
 	// that after which one that does not is written again: its age tells how long
 	// no agent has run with it. Beyond lastAge it is not used.
-	lastPace = 5 * time.Second
-	lastAnew = 10 * time.Minute
-	lastAge  = 7 * 24 * time.Hour
+	lastInterval = 5 * time.Second
+	lastAnew     = 10 * time.Minute
+	lastAge      = 7 * 24 * time.Hour
 )
 
 // lastState keeps what the cluster was last known to be on disk. An agent that
@@ -132,7 +132,7 @@ func (l *lastState) keep(ctx context.Context, gather func() gathered) {
 			}
 		}
 		l.tell(err)
-		pause(ctx, lastPace)
+		pause(ctx, lastInterval)
 		return task.Next{After: lastAnew, Changed: in.ofBGP}
 	})
 }

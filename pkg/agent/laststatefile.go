@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/selector"
 )
@@ -155,5 +155,5 @@ func writeState(path string, text []byte) (err error) {
 
 // statePath is beside the spool.
 func (c Config) statePath() string {
-	return filepath.Join(filepath.Dir(cmp.Or(c.Spool, record.DefaultDir)), "last-state.json")
+	return filepath.Join(filepath.Dir(cmp.Or(c.Spool, spoolentry.DefaultDir)), "last-state.json")
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/bgp"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -129,7 +129,7 @@ func plainPeers(peers []bgp.Peer, nodes []model.Node) map[netip.Addr]bool {
 // waitingDELs counts the records of the spool; none where it cannot be read,
 // which the CNI server logs.
 func waitingDELs(dir string) int {
-	entries, _ := os.ReadDir(cmp.Or(dir, record.DefaultDir))
+	entries, _ := os.ReadDir(cmp.Or(dir, spoolentry.DefaultDir))
 	n := 0
 	for _, e := range entries {
 		n += number(spool.Names(e.Name()))

@@ -22,9 +22,9 @@ const routesInStatus = 2500
 func (a *agent) fillNodeStatuses(ctx context.Context, ready func()) error {
 	ready()
 	due := map[string]time.Time{}
-	asked := map[string]kube.StatusRequest{}
+	requested := map[string]kube.StatusRequest{}
 	task.Loop(ctx, func(ctx context.Context) task.Next {
-		return task.Next{After: a.answerDue(ctx, a.cluster.StatusRequests(), asked, due)}
+		return task.Next{After: a.answerDue(ctx, a.cluster.StatusRequests(), requested, due)}
 	}, a.cluster.StatusRequestsChanged())
 	return nil
 }
@@ -32,7 +32,7 @@ func (a *agent) fillNodeStatuses(ctx context.Context, ready func()) error {
 // answerDue answers the requests whose time has come, and those that are new or
 // have changed. It returns how long there is nothing to do; 0 means: until a
 // request changes.
-func (a *agent) answerDue(ctx context.Context, requests []kube.StatusRequest, asked map[string]kube.StatusRequest, due map[string]time.Time) time.Duration {
+func (a *agent) answerDue(ctx context.Context, requests []kube.StatusRequest, requested map[string]kube.StatusRequest, due map[string]time.Time) time.Duration {
 	now := time.Now()
 	there := map[string]bool{}
 	var wait time.Duration
@@ -41,8 +41,8 @@ func (a *agent) answerDue(ctx context.Context, requests []kube.StatusRequest, as
 		if r.Period == 0 {
 			continue
 		}
-		if !sameRequest(asked[r.Name], r) || !now.Before(due[r.Name]) {
-			asked[r.Name], due[r.Name] = r, now.Add(r.Period)
+		if !sameRequest(requested[r.Name], r) || !now.Before(due[r.Name]) {
+			requested[r.Name], due[r.Name] = r, now.Add(r.Period)
 			short, cancel := context.WithTimeout(ctx, 10*time.Second)
 			err := a.cluster.WriteNodeStatus(short, r.Name, a.nodeStatus(r))
 			cancel()
@@ -55,9 +55,9 @@ func (a *agent) answerDue(ctx context.Context, requests []kube.StatusRequest, as
 			wait = left
 		}
 	}
-	for name := range asked {
+	for name := range requested {
 		if !there[name] {
-			delete(asked, name)
+			delete(requested, name)
 			delete(due, name)
 		}
 	}
@@ -141,16 +141,16 @@ func sessionsOf(peers []model.PeerStatus) *kube.BGPStatus {
 const noGateway = "N/A"
 
 // routesOf lists the ways that packets take (FIB): this node's own, what peers
-// told, and what others wrote; and what peers told and is not used (RIB).
+// announced, and what others wrote; and what peers told and is not used (RIB).
 func routesOf(state felix.State, learned []model.Learned, host model.Host) *kube.RouteStatus {
 	out := &kube.RouteStatus{}
-	heard := make(map[netip.Prefix]model.Learned, len(learned))
+	received := make(map[netip.Prefix]model.Learned, len(learned))
 	for _, l := range learned {
-		heard[l.Prefix] = l
+		received[l.Prefix] = l
 	}
 	used := map[netip.Prefix]bool{}
 	for _, r := range state.Routes {
-		l, isLearned := heard[r.Prefix]
+		l, isLearned := received[r.Prefix]
 		used[r.Prefix] = true
 		if len(r.NextHops) == 0 {
 			add(out, kube.NodeRoute{Type: "FIB", Gateway: noGateway, Interface: "blackhole", LearnedFrom: kube.LearnedFrom{SourceType: "Static"}}, r.Prefix)

@@ -17,10 +17,10 @@ func prefixOf(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 func TestRoutesOfAStatus(t *testing.T) {
 	state := felix.State{Routes: []felix.Route{
-		{Prefix: prefixOf("10.244.1.0/26"), Way: &felix.Way{Type: felix.Blackhole}},
-		{Prefix: prefixOf("10.244.1.5/32"), Way: &felix.Way{LinkScope: true, NextHops: []felix.NextHop{{Device: "cali1"}}}},
-		{Prefix: prefixOf("10.244.2.0/26"), Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: addrOf("192.0.2.2"), Device: "eth0"}}}},
-		{Prefix: prefixOf("10.244.3.0/26"), Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: addrOf("192.0.2.253"), Device: "eth0"}, {Gateway: addrOf("192.0.2.254"), Device: "eth0"}}}},
+		{Prefix: prefixOf("10.244.1.0/26"), NextHopGroup: &felix.NextHopGroup{Type: felix.Blackhole}},
+		{Prefix: prefixOf("10.244.1.5/32"), NextHopGroup: &felix.NextHopGroup{LinkScope: true, NextHops: []felix.NextHop{{Device: "cali1"}}}},
+		{Prefix: prefixOf("10.244.2.0/26"), NextHopGroup: &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: addrOf("192.0.2.2"), Device: "eth0"}}}},
+		{Prefix: prefixOf("10.244.3.0/26"), NextHopGroup: &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: addrOf("192.0.2.253"), Device: "eth0"}, {Gateway: addrOf("192.0.2.254"), Device: "eth0"}}}},
 	}}
 	learned := []model.Learned{
 		{Prefix: prefixOf("10.244.2.0/26"), Multipath: &model.Multipath{NextHops: []netip.Addr{addrOf("192.0.2.2")}, From: []netip.Addr{addrOf("192.0.2.2")}, Mesh: true}},
@@ -58,7 +58,7 @@ func TestRoutesOfAStatusAreBounded(t *testing.T) {
 	var state felix.State
 	for i := range routesInStatus + 10 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
-		state.Routes = append(state.Routes, felix.Route{Prefix: p, Way: &felix.Way{Type: felix.Blackhole}})
+		state.Routes = append(state.Routes, felix.Route{Prefix: p, NextHopGroup: &felix.NextHopGroup{Type: felix.Blackhole}})
 	}
 	if n := len(routesOf(state, nil, model.Host{}).V4); n != routesInStatus {
 		t.Errorf("%d routes", n)

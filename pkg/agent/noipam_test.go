@@ -49,12 +49,12 @@ func TestLiveAddresses(t *testing.T) {
 // TestEndpointsAreTold: whoever changes the set goes on when it has been told.
 func TestEndpointsAreTold(t *testing.T) {
 	e := newEndpoints(nil)
-	told := -1
-	e.onChange = func() { told = len(e.List()) }
-	if e.Put(endpoint("a", "cali1", "10.9.0.1")); told != 1 {
-		t.Errorf("after Put %d are told", told)
+	announced := -1
+	e.onChange = func() { announced = len(e.List()) }
+	if e.Put(endpoint("a", "cali1", "10.9.0.1")); announced != 1 {
+		t.Errorf("after Put %d are told", announced)
 	}
-	if e.Delete("a", "eth0"); told != 0 {
-		t.Errorf("after Delete %d are told", told)
+	if e.Delete("a", "eth0"); announced != 0 {
+		t.Errorf("after Delete %d are told", announced)
 	}
 }

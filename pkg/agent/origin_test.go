@@ -11,7 +11,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-func heardOf(prefix, nextHop string) model.Learned {
+func receivedFrom(prefix, nextHop string) model.Learned {
 	a := netip.MustParseAddr(nextHop)
 	return model.Learned{Prefix: netip.MustParsePrefix(prefix), Multipath: &model.Multipath{NextHops: []netip.Addr{a}, From: []netip.Addr{a}}}
 }
@@ -41,7 +41,7 @@ func texts(learned []model.Learned, _ time.Duration) string {
 }
 
 func TestOriginStandsBetweenSpeakerAndKernel(t *testing.T) {
-	good, bad, outside := heardOf("10.244.2.0/26", "192.0.2.2"), heardOf("10.244.9.0/26", "192.0.2.254"), heardOf("203.0.113.0/24", "192.0.2.254")
+	good, bad, outside := receivedFrom("10.244.2.0/26", "192.0.2.2"), receivedFrom("10.244.9.0/26", "192.0.2.254"), receivedFrom("203.0.113.0/24", "192.0.2.254")
 	now := time.Unix(1000, 0)
 	o := newOrigin(slog.New(slog.DiscardHandler))
 	expect := func(when, want string, standing int, total uint64) {
@@ -94,7 +94,7 @@ func TestOriginKnowsOwnBlocksBest(t *testing.T) {
 	o := newOrigin(slog.New(slog.DiscardHandler))
 	own := []model.Block{{CIDR: netip.MustParsePrefix("10.244.1.0/26"), Node: "n1"}}
 	o.learn(clusterWith(bgp.OriginEnforce), "n1", own, blocksOf("10.244.2.0/26", "n1"))
-	got := texts(o.pass(o.view.Value(), []model.Learned{heardOf("10.244.1.0/26", "192.0.2.2"), heardOf("10.244.2.0/26", "192.0.2.254")}, time.Now()))
+	got := texts(o.pass(o.view.Value(), []model.Learned{receivedFrom("10.244.1.0/26", "192.0.2.2"), receivedFrom("10.244.2.0/26", "192.0.2.254")}, time.Now()))
 	if got != "" {
 		t.Errorf("passes %s: the first is this node's own block, the second no longer is one", got)
 	}

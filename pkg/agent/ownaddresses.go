@@ -33,11 +33,11 @@ var tunnelEnds = []tunnelEnd{
 		func(t *felix.TunnelAddresses) *netip.Addr { return &t.VXLANV6 }},
 }
 
-// tunnelLinger is how long a tunnel address that no pool asks for any more is
+// tunnelGrace is how long a tunnel address that no pool asks for any more is
 // kept: other nodes hear of a changed pool at different times, and send through
-// the tunnel until they do. It is well below tunnel.DefaultLinger, so that the
+// the tunnel until they do. It is well below tunnel.DefaultGrace, so that the
 // device outlives the annotation that sends others to it.
-const tunnelLinger = 30 * time.Second
+const tunnelGrace = 30 * time.Second
 
 // ownAddresses sees to what the node itself needs of the pools: a first block,
 // and an address for each tunnel that a pool asks for, taken back when none has
@@ -89,7 +89,7 @@ func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.
 		since = time.Now()
 		unwanted[end.tunnel] = since
 	}
-	if left := tunnelLinger - time.Since(since); left > 0 {
+	if left := tunnelGrace - time.Since(since); left > 0 {
 		return left, nil
 	}
 	return 0, a.retireTunnel(ctx, end)

@@ -17,27 +17,27 @@ type podInterfaces struct {
 	mtu func() int // of pods, in bytes; 0: not known yet
 }
 
-func (w podInterfaces) Attach(ctx context.Context, s cniserver.WireSpec) (cniserver.WireResult, error) {
+func (w podInterfaces) Attach(ctx context.Context, s cniserver.InterfaceSpec) (cniserver.InterfaceResult, error) {
 	spec := w.spec(s)
 	ep, err := w.Plugger.Attach(ctx, spec)
 	if errors.Is(err, pod.ErrNameTaken) {
 		err = types.NewError(types.ErrTryAgainLater, err.Error(), "give the pod another name, or run it on another node")
 	}
 	if err != nil {
-		return cniserver.WireResult{}, err
+		return cniserver.InterfaceResult{}, err
 	}
-	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC, MTU: spec.MTU}, nil
+	return cniserver.InterfaceResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC, MTU: spec.MTU}, nil
 }
 
-func (w podInterfaces) Detach(ctx context.Context, s cniserver.WireSpec) error {
+func (w podInterfaces) Detach(ctx context.Context, s cniserver.InterfaceSpec) error {
 	return w.Plugger.Detach(ctx, s.ContainerID, s.Interface, s.HostInterface)
 }
 
-func (w podInterfaces) Check(ctx context.Context, s cniserver.WireSpec) error {
+func (w podInterfaces) Check(ctx context.Context, s cniserver.InterfaceSpec) error {
 	return w.Plugger.Check(ctx, w.spec(s))
 }
 
-func (w podInterfaces) spec(s cniserver.WireSpec) pod.Spec {
+func (w podInterfaces) spec(s cniserver.InterfaceSpec) pod.Spec {
 	spec := pod.Spec{
 		ContainerID: s.ContainerID, Interface: s.Interface, NetNS: s.Netns,
 		Namespace: s.Namespace, Pod: s.Pod, HostInterface: s.HostInterface,

@@ -94,7 +94,7 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	err := p.hand(ctx, "policy", func() error {
 		err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.cluster.Snapshot(), p.node, pods.list))
 		if err == nil && program.Complete {
-			err = p.forget(pods.list, program.Judges())
+			err = p.forget(pods.list, program.Evaluates())
 		}
 		return err
 	})
@@ -110,9 +110,9 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 // new ones by what is wanted now. No ADD is answered before. Where nothing is judged
 // there is nothing to inherit, and to look at the kernel's connections costs
 // milliseconds.
-func (p *policyLoop) forget(pods []model.Endpoint, judged bool) error {
+func (p *policyLoop) forget(pods []model.Endpoint, evaluated bool) error {
 	p.due = append(p.due, p.tenure.next(pods)...)
-	if !judged {
+	if !evaluated {
 		p.due = nil
 	}
 	_, err := p.sink.Forget(p.due)

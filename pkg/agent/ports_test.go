@@ -46,6 +46,6 @@ func TestPortsOfAnotherDaemon(t *testing.T) {
 	_ = bird.Process.Kill()
 	_ = bird.Wait()
 	n.await("is ready", func() bool { return len(n.waiting()) == 0 })
-	n.await("is announced", func() bool { return strings.Contains(n.heard(), "10.77.") })
+	n.await("is announced", func() bool { return strings.Contains(n.received(), "10.77.") })
 	n.await("has no complaint", func() bool { return n.problems() == "" })
 }

@@ -20,9 +20,9 @@ const hangsAfter = 3 * time.Minute
 type pulses struct {
 	log *slog.Logger
 
-	mu    sync.Mutex
-	since map[string]time.Time // loop → when the round began that it is in
-	told  bool
+	mu        sync.Mutex
+	since     map[string]time.Time // loop → when the round began that it is in
+	announced bool
 }
 
 func newPulses(log *slog.Logger) *pulses { return &pulses{log: log, since: map[string]time.Time{}} }
@@ -53,10 +53,10 @@ func (p *pulses) hanging() (out []string) {
 		}
 	}
 	slices.Sort(out)
-	if len(out) > 0 && !p.told {
+	if len(out) > 0 && !p.announced {
 		stacks := make([]byte, 1<<20)
 		p.log.Error("a loop hangs", "loops", out, "stacks", string(stacks[:runtime.Stack(stacks, true)]))
 	}
-	p.told = len(out) > 0
+	p.announced = len(out) > 0
 	return out
 }

@@ -303,14 +303,14 @@ func (w *witness) lines() []string {
 }
 
 // watch starts a monitor and returns once it listens: it shows what nudge does.
-func (n *crowdedNode) watch(nudge, shows string, name string, args ...string) *witness {
+func (n *crowdedNode) watch(wake, shows string, name string, args ...string) *witness {
 	n.t.Helper()
 	w := &witness{}
 	cmd := n.server.Exec(name, args...)
 	cmd.Stdout = w
 	n.start(cmd)
 	n.await("is watched by "+name, func() bool {
-		n.inside("sh", "-c", nudge)
+		n.inside("sh", "-c", wake)
 		return slices.ContainsFunc(w.lines(), func(l string) bool { return strings.Contains(l, shows) })
 	})
 	return w

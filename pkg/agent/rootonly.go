@@ -18,7 +18,7 @@ import (
 func rootOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		here, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		if err := askedByRoot(here, r.RemoteAddr); err != nil {
+		if err := requestedByRoot(here, r.RemoteAddr); err != nil {
 			http.Error(w, err.Error(), http.StatusForbidden)
 			return
 		}
@@ -26,7 +26,7 @@ func rootOnly(h http.Handler) http.Handler {
 	})
 }
 
-func askedByRoot(here net.Addr, from string) error {
+func requestedByRoot(here net.Addr, from string) error {
 	if here == nil {
 		return fmt.Errorf("only root of this node may ask: the connection has no address")
 	}

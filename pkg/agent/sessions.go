@@ -14,8 +14,8 @@ const (
 	// eventsWaiting is how many events are kept while the API server cannot be
 	// reached; the oldest go first.
 	eventsWaiting = 64
-	// sessionPace is how often sessions are looked at at most.
-	sessionPace = time.Second
+	// sessionInterval is how often sessions are looked at at most.
+	sessionInterval = time.Second
 )
 
 // tellSessions records an event whenever a session is lost or comes back. The
@@ -26,7 +26,7 @@ func (a *agent) tellSessions(ctx context.Context, ready func()) error {
 	var waiting []kube.Event
 	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
 		get(&a.in.rib, &next.Changed)
-		pause(ctx, sessionPace)
+		pause(ctx, sessionInterval)
 		for _, c := range watch.Changes(a.bgp.sessions(), time.Now()) {
 			waiting = append(waiting, a.sessionEvent(c))
 		}

@@ -90,7 +90,7 @@ func (a *agent) view() nodeview.View {
 		State: a.dataplane.desired(), Policy: a.policy.text(),
 	}
 	v.BGP, _ = a.bgp.configured()
-	v.Learned, v.Heard = in.rib.routes()
+	v.Learned, v.EndOfRIB = in.rib.routes()
 	v.Endpoints = in.pods.list
 	return v
 }

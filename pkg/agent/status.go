@@ -54,18 +54,18 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 // once remembers what was told, so that it is told once. Of what an earlier
 // process told it knows nothing.
 type once[T any] struct {
-	known bool
-	told  T
+	known     bool
+	announced T
 }
 
 func (o *once[T]) tell(v T, write func() error) error {
-	if o.known && reflect.DeepEqual(o.told, v) {
+	if o.known && reflect.DeepEqual(o.announced, v) {
 		return nil
 	}
 	if err := write(); err != nil {
 		return err
 	}
-	o.known, o.told = true, v
+	o.known, o.announced = true, v
 	return nil
 }
 

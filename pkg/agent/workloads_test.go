@@ -122,13 +122,13 @@ func TestPeeringWithPods(t *testing.T) {
 	link := n.hostInterface(address)
 	ours6 := func() string { return n.inside("ip", "-6", "route", "show", "proto", "109") }
 	up := func() bool {
-		return strings.Contains(n.ours(), "10.123.0.0/26 via "+address+" dev "+link) && strings.Contains(n.heard(), "10.123.0.0/26") &&
+		return strings.Contains(n.ours(), "10.123.0.0/26 via "+address+" dev "+link) && strings.Contains(n.received(), "10.123.0.0/26") &&
 			strings.Contains(ours6(), "fd23::/64 via "+address6+" dev "+link)
 	}
 	n.await("has the pod's network and tells of it", up)
 	n.await("shows the state that the kernel was given", func() bool {
-		v := n.show() // ways to pods, and the rule that lets them speak, come from the BGP loop
-		return v.State.Rules.Spoofing.BGPPort == 179 && slices.ContainsFunc(v.State.Routes, func(r felix.Route) bool { return r.Prefix.String() == "10.123.0.0/26" })
+		v := n.show() // fib to pods, and the rule that lets them speak, come from the BGP loop
+		return v.State.Rules.SourceCheck.BGPPort == 179 && slices.ContainsFunc(v.State.Routes, func(r felix.Route) bool { return r.Prefix.String() == "10.123.0.0/26" })
 	})
 	n.await("lets the pod send from its network", func() bool {
 		return strings.Contains(n.inside("nft", "list", "set", "inet", "muslin", "pod-source-net4"), "10.123.0.0/26")
@@ -137,7 +137,7 @@ func TestPeeringWithPods(t *testing.T) {
 	n.run(exec.Command("ip", "-n", n.server.Netns+"-rack", "route", "add", "10.123.0.0/26", "via", "10.1.0.1"))
 	n.run(n.inPod(pods[0], "ping", "-c", "1", "-W", "5", "-I", "10.123.0.5", "10.1.0.254"))
 	for _, forbidden := range []string{"10.77.99.9", "10.1.0.77", "default via " + address, "fd24::"} {
-		if routes := n.ours() + n.heard() + ours6(); strings.Contains(routes, forbidden) {
+		if routes := n.ours() + n.received() + ours6(); strings.Contains(routes, forbidden) {
 			t.Errorf("%s is the pod's to announce:\n%s", forbidden, routes)
 		}
 	}
@@ -160,7 +160,7 @@ func TestPeeringWithPods(t *testing.T) {
 
 	n.server.MustKubectl(t, "", "label", "pod", "speaks", "color-")
 	n.await("has forgotten the pod's network", func() bool {
-		return !strings.Contains(n.ours()+ours6(), "via "+address) && !strings.Contains(ours6(), "fd23::") && !strings.Contains(n.heard(), "10.123.0.0/26") &&
+		return !strings.Contains(n.ours()+ours6(), "via "+address) && !strings.Contains(ours6(), "fd23::") && !strings.Contains(n.received(), "10.123.0.0/26") &&
 			!strings.Contains(n.inside("ip", "-o", "-4", "addr", "show"), "169.254.0.179") &&
 			!strings.Contains(n.inside("nft", "list", "set", "inet", "muslin", "pod-source-net4"), "10.123.0.0/26")
 	})

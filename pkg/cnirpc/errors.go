@@ -16,7 +16,7 @@ const (
 	CodeInternal   uint = 100 // none of the others: see the message
 	CodePodUnknown uint = 101 // the API knows no such pod
 	CodeAddress    uint = 102 // no address could be had, or not the wanted one
-	CodeWire       uint = 103 // the kernel refused the pod's interface
+	CodeInterface  uint = 103 // the kernel refused the pod's interface
 	CodeCheck      uint = 104 // CHECK found something other than ADD had left
 )
 

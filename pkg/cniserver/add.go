@@ -44,7 +44,7 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a, err)
 	}
-	w, info, err := s.wishes(ctx, a)
+	w, info, err := s.requested(ctx, a)
 	if err == nil {
 		err = s.standsAs(&a, &w)
 	}
@@ -67,34 +67,34 @@ func (s *Server) add(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 
 // steps goes forward and notes each step in back before it begins it, so that a
 // step that failed halfway is undone too.
-func (s *Server) steps(ctx context.Context, a attachment, w wishes, info PodInfo, back *undo) ([]byte, error) {
-	*back = append(*back, s.undoAddress(a), s.undoWire(a))
-	spec := a.wire()
+func (s *Server) steps(ctx context.Context, a attachment, w requested, info PodInfo, back *undo) ([]byte, error) {
+	*back = append(*back, s.undoAddress(a), s.undoInterface(a))
+	spec := a.iface()
 	spec.SourcePrefixes, spec.FloatingIPs, spec.MAC = w.sourcePrefixes, w.floating, w.mac
 	if a.withoutIPAM {
 		spec.WithoutIPAM = a.network
 	}
-	addrs, wire, err := s.address(ctx, a, w, info, spec)
+	addrs, iface, err := s.address(ctx, a, w, info, spec)
 	if err != nil {
 		return nil, err
 	}
 	*back = append(*back, s.undoEndpoint(a))
 	revision := s.o.Endpoints.Put(model.Endpoint{
 		ContainerID: a.containerID, Interface: a.ifname, Namespace: a.namespace, Pod: a.pod,
-		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: wire.MAC,
+		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: iface.MAC,
 		FloatingIPs: w.floating, WithoutIPAM: spec.WithoutIPAM, MTU: spec.MTU,
 	})
 	if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
 		return nil, s.stepError("settle endpoint", types.ErrTryAgainLater, err)
 	}
-	return result(a, addrs, wire)
+	return result(a, addrs, iface)
 }
 
 // standsAs decides whether IPAM gives the addresses. An attachment that stands
 // keeps those that it has, whatever its pod's annotations say now. Addresses
 // without IPAM must be nobody's as far as this node knows; on other nodes that is
 // for whoever chose them to see to.
-func (s *Server) standsAs(a *attachment, w *wishes) error {
+func (s *Server) standsAs(a *attachment, w *requested) error {
 	ep, stands := s.endpoint(*a)
 	if stands {
 		if w.given = nil; ep.WithoutIPAM != "" {
@@ -130,32 +130,32 @@ func (s *Server) nobodys(given []netip.Addr) error {
 }
 
 // address gives the attachment its addresses and its wire.
-func (s *Server) address(ctx context.Context, a attachment, w wishes, info PodInfo, spec WireSpec) ([]netip.Addr, WireResult, error) {
+func (s *Server) address(ctx context.Context, a attachment, w requested, info PodInfo, spec InterfaceSpec) ([]netip.Addr, InterfaceResult, error) {
 	if !a.withoutIPAM {
 		return s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
 	}
 	spec.Addresses = w.given
-	wire, err := s.o.Wires.Attach(ctx, spec)
+	iface, err := s.o.PodInterfaces.Attach(ctx, spec)
 	if err != nil {
-		return nil, wire, s.stepError("attach wire", cnirpc.CodeWire, err)
+		return nil, iface, s.stepError("attach wire", cnirpc.CodeInterface, err)
 	}
-	return w.given, wire, nil
+	return w.given, iface, nil
 }
 
 // assignAndAttach makes the wire while its addresses are still being stored. No
 // packet finds it before the host route is there, which comes last. An error of
 // one ends the other's context; both have returned when it returns.
-func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec WireSpec) ([]netip.Addr, WireResult, error) {
+func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec InterfaceSpec) ([]netip.Addr, InterfaceResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	attach := func(addrs []netip.Addr) (wire WireResult) {
+	attach := func(addrs []netip.Addr) (iface InterfaceResult) {
 		spec := spec
 		spec.Addresses = addrs
-		wire, err := s.o.Wires.Attach(ctx, spec)
+		iface, err := s.o.PodInterfaces.Attach(ctx, spec)
 		if err != nil {
-			cancel(s.stepError("attach wire", cnirpc.CodeWire, err))
+			cancel(s.stepError("attach wire", cnirpc.CodeInterface, err))
 		}
-		return wire
+		return iface
 	}
 	chosen := make(chan []netip.Addr, 1)
 	r.Chosen = func(addrs []netip.Addr) {
@@ -165,11 +165,11 @@ func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec Wir
 		}
 	}
 	var early []netip.Addr
-	var wire WireResult
+	var iface InterfaceResult
 	var ahead sync.WaitGroup
 	ahead.Go(func() {
 		if early = <-chosen; early != nil {
-			wire = attach(early)
+			iface = attach(early)
 		}
 	})
 	addrs, err := s.o.Addresses.Assign(ctx, r)
@@ -182,9 +182,9 @@ func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec Wir
 	close(chosen)
 	ahead.Wait()
 	if context.Cause(ctx) == nil && !slices.Equal(early, addrs) {
-		wire = attach(addrs)
+		iface = attach(addrs)
 	}
-	return addrs, wire, context.Cause(ctx)
+	return addrs, iface, context.Cause(ctx)
 }
 
 func (s *Server) stepError(step string, code uint, err error) error {
@@ -241,7 +241,7 @@ func (s *Server) replaceOld(ctx context.Context, old attachment) error {
 	return nil
 }
 
-func (s *Server) wishes(ctx context.Context, a attachment) (wishes, PodInfo, error) {
+func (s *Server) requested(ctx context.Context, a attachment) (requested, PodInfo, error) {
 	var info PodInfo
 	if a.isPod() {
 		var err error
@@ -250,14 +250,14 @@ func (s *Server) wishes(ctx context.Context, a attachment) (wishes, PodInfo, err
 			if errors.Is(err, ErrNoPod) {
 				code = cnirpc.CodePodUnknown
 			}
-			return wishes{}, info, s.stepError("read pod", code, err)
+			return requested{}, info, s.stepError("read pod", code, err)
 		}
 	}
-	w, err := wishesOf(a, info)
+	w, err := requestedBy(a, info)
 	return w, info, err
 }
 
-func (s *Server) addressRequest(a attachment, w wishes, info PodInfo) AddressRequest {
+func (s *Server) addressRequest(a attachment, w requested, info PodInfo) AddressRequest {
 	return AddressRequest{
 		Handle: a.handle(), Attributes: s.attributes(a),
 		IPv4: w.ipv4, IPv6: w.ipv6, PoolsV4: w.poolsV4, PoolsV6: w.poolsV6, Addresses: w.addresses,

@@ -106,9 +106,9 @@ func lockKeys(namespace, pod, containerID string) []string {
 	return []string{"pod/" + namespace + "/" + pod, "sandbox/" + containerID}
 }
 
-// wire is the attachment's wire without what ADD alone knows.
-func (a attachment) wire() WireSpec {
-	return WireSpec{
+// iface is the attachment's wire without what ADD alone knows.
+func (a attachment) iface() InterfaceSpec {
+	return InterfaceSpec{
 		ContainerID: a.containerID, Interface: a.ifname, Netns: a.netns,
 		Namespace: a.namespace, Pod: a.pod, HostInterface: a.hostInterface,
 		MTU: a.mtu, Queues: a.queues, Forwarding: a.forwarding,

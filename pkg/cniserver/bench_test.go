@@ -20,23 +20,23 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// benchWires is felix/pod alone; addresses and endpoints are in memory, so the
+// benchInterfaces is felix/pod alone; addresses and endpoints are in memory, so the
 // figures are the plugin's, the socket's and the kernel's.
-type benchWires struct{ p *pod.Plugger }
+type benchInterfaces struct{ p *pod.Plugger }
 
-func (b benchWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {
+func (b benchInterfaces) Attach(ctx context.Context, w cniserver.InterfaceSpec) (cniserver.InterfaceResult, error) {
 	ep, err := b.p.Attach(ctx, spec(w))
-	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err
+	return cniserver.InterfaceResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err
 }
 
-func (b benchWires) Detach(ctx context.Context, w cniserver.WireSpec) error {
+func (b benchInterfaces) Detach(ctx context.Context, w cniserver.InterfaceSpec) error {
 	return b.p.Detach(ctx, w.ContainerID, w.Interface, w.HostInterface)
 }
 
-func (b benchWires) Check(ctx context.Context, w cniserver.WireSpec) error {
+func (b benchInterfaces) Check(ctx context.Context, w cniserver.InterfaceSpec) error {
 	return b.p.Check(ctx, spec(w))
 }
-func (b benchWires) List(ctx context.Context) ([]model.Endpoint, error) { return b.p.List(ctx) }
+func (b benchInterfaces) List(ctx context.Context) ([]model.Endpoint, error) { return b.p.List(ctx) }
 
 // BenchmarkExecToExit runs ADD and DEL as a runtime does, one exec each and a
 // namespace for each sandbox, by turns with Debian's ptp and host-local. Compare
@@ -61,7 +61,7 @@ func benchExec(b *testing.B, parallel int) {
 		b.Fatal(err)
 	}
 	defer plugger.Close()
-	n := start(b, newRooms(), func(o *cniserver.Options) { o.Wires = benchWires{plugger} })
+	n := start(b, newRooms(), func(o *cniserver.Options) { o.PodInterfaces = benchInterfaces{plugger} })
 	for _, c := range []contender{
 		{"muslin", filepath.Join(bin, "muslin"), strings.Replace(netconf, "{", fmt.Sprintf(`{"socket":%q,"spool":%q,`, n.socket, n.spool), 1)},
 		{"ptp", "/usr/lib/cni/ptp", fmt.Sprintf(`{"cniVersion":"1.0.0","name":"ptp","type":"ptp","ipam":{"type":"host-local",

@@ -44,10 +44,10 @@ func (s *Server) compare(ctx context.Context, a attachment) error {
 	if err := s.compareAllocation(ctx, a, ep); err != nil {
 		return err
 	}
-	spec := a.wire()
+	spec := a.iface()
 	spec.HostInterface, spec.Addresses, spec.SourcePrefixes = ep.HostInterface, ep.Addresses, ep.SourcePrefixes
 	spec.WithoutIPAM = ep.WithoutIPAM
-	if err := s.o.Wires.Check(ctx, spec); err != nil {
+	if err := s.o.PodInterfaces.Check(ctx, spec); err != nil {
 		return s.stepError("check wire", cnirpc.CodeCheck, err)
 	}
 	return nil

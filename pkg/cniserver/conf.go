@@ -108,10 +108,10 @@ func parseConf(b []byte) (conf, error) {
 	default:
 		return invalid("ipam.type %q: want %s, %s or %s", raw.IPAM.Type, ipamMuslin, ipamCalico, ipamHostLocal)
 	}
-	for need, said := range map[*Need]*textBool{&c.ipv4: raw.IPAM.AssignIPv4, &c.ipv6: raw.IPAM.AssignIPv6} {
+	for need, stated := range map[*Need]*textBool{&c.ipv4: raw.IPAM.AssignIPv4, &c.ipv6: raw.IPAM.AssignIPv6} {
 		switch {
-		case said == nil:
-		case bool(*said):
+		case stated == nil:
+		case bool(*stated):
 			*need = NeedYes
 		default:
 			*need = NeedNo

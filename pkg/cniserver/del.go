@@ -8,8 +8,8 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 // del records the request and answers, for a plugin that could not record it
@@ -20,7 +20,7 @@ func (s *Server) del(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = record.Write(s.o.Spool, client.Request{
+	err = spoolentry.Write(s.o.Spool, client.Request{
 		ContainerID: a.containerID, Netns: a.netns, IfName: a.ifname, Args: r.GetArgs(), Config: r.GetConfig(),
 	}, nil)
 	if err == nil {
@@ -58,7 +58,7 @@ func (s *Server) delNow(ctx context.Context, a attachment, path string) error {
 // vacate does the recorded DELs of other sandboxes in a network namespace before
 // an ADD in it: their interface may have the same name. Runtimes make a namespace
 // for each sandbox, people with cnitool do not. It looks at the spool itself: a
-// record may be there for no time at all. No lock is held.
+// spoolentry may be there for no time at all. No lock is held.
 func (s *Server) vacate(ctx context.Context, a attachment) error {
 	news, _ := spool.List(s.o.Spool, s.drainer.knows) // a spool that cannot be read is in the log
 	for _, r := range s.drainer.in(a.netns, news) {
@@ -72,7 +72,7 @@ func (s *Server) vacate(ctx context.Context, a attachment) error {
 // finishDel does a recorded DEL of this very attachment before a new ADD. The
 // attachment's locks are held.
 func (s *Server) finishDel(ctx context.Context, a attachment) error {
-	path := record.Path(s.o.Spool, a.containerID, a.ifname)
+	path := spoolentry.Path(s.o.Spool, a.containerID, a.ifname)
 	if !exists(path) {
 		return nil
 	}

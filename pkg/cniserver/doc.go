@@ -7,7 +7,7 @@
 //	lock pod and sandbox
 //	an older sandbox of the same pod is taken down first
 //	Addresses.Assign                stored by the API
-//	∥ Wires.Attach                  once chosen: veth, address, gateway in the pod
+//	∥ PodInterfaces.Attach                  once chosen: veth, address, gateway in the pod
 //	Endpoints.Put → revision
 //	Endpoints.Settled(revision)     host route and policy are in the kernel
 //	answer

@@ -19,16 +19,16 @@ import (
 // rooms stands for all four rooms: it keeps what a real one would keep, holds
 // callers to the contract of rooms.go, and fails where a test says so.
 type rooms struct {
-	mu        sync.Mutex
-	handles   map[string][]netip.Addr
-	wires     map[[2]string]cniserver.WireSpec // by sandbox and interface
-	endpoints map[[2]string]model.Endpoint
-	pods      map[string]cniserver.PodInfo
-	attrs     map[string]map[string]string
-	asked     cniserver.AddressRequest // last
-	revision  uint64
-	next      int
-	calls     []string
+	mu         sync.Mutex
+	handles    map[string][]netip.Addr
+	interfaces map[[2]string]cniserver.InterfaceSpec // by sandbox and interface
+	endpoints  map[[2]string]model.Endpoint
+	pods       map[string]cniserver.PodInfo
+	attrs      map[string]map[string]string
+	requested  cniserver.AddressRequest // last
+	revision   uint64
+	next       int
+	calls      []string
 
 	// hook runs at the start ("before") and the end ("after") of every call,
 	// outside the mutex; its error becomes the call's.
@@ -37,7 +37,7 @@ type rooms struct {
 
 func newRooms() *rooms {
 	return &rooms{
-		handles: map[string][]netip.Addr{}, wires: map[[2]string]cniserver.WireSpec{},
+		handles: map[string][]netip.Addr{}, interfaces: map[[2]string]cniserver.InterfaceSpec{},
 		endpoints: map[[2]string]model.Endpoint{}, pods: map[string]cniserver.PodInfo{"ns/a": {}, "ns/b": {}},
 		attrs: map[string]map[string]string{},
 	}
@@ -84,7 +84,7 @@ func (r *rooms) Assign(ctx context.Context, req cniserver.AddressRequest) (out [
 			out = have
 			return nil
 		}
-		r.attrs[req.Handle], r.asked = req.Attributes, req
+		r.attrs[req.Handle], r.requested = req.Attributes, req
 		r.next++
 		switch {
 		case len(req.Addresses) > 0:
@@ -108,7 +108,7 @@ func (r *rooms) Assign(ctx context.Context, req cniserver.AddressRequest) (out [
 
 func (r *rooms) Release(ctx context.Context, handle string) error {
 	return r.do(ctx, "Release", func() error {
-		for key, w := range r.wires {
+		for key, w := range r.interfaces {
 			for _, a := range w.Addresses {
 				if slices.Contains(r.handles[handle], a) {
 					return fmt.Errorf("address %s is released while wire %v has it", a, key)
@@ -130,42 +130,42 @@ func (r *rooms) Handles(ctx context.Context) (out []string, err error) {
 	return out, err
 }
 
-func (r *rooms) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {
+func (r *rooms) Attach(ctx context.Context, w cniserver.InterfaceSpec) (cniserver.InterfaceResult, error) {
 	err := r.do(ctx, "Attach", func() error { return r.link(w) })
-	return cniserver.WireResult{HostMAC: "ee:ee:ee:ee:ee:ee", MAC: "02:00:00:00:00:01", MTU: 1500}, err
+	return cniserver.InterfaceResult{HostMAC: "ee:ee:ee:ee:ee:ee", MAC: "02:00:00:00:00:01", MTU: 1500}, err
 }
 
 // link refuses a host interface name that another sandbox still has.
-func (r *rooms) link(w cniserver.WireSpec) error {
+func (r *rooms) link(w cniserver.InterfaceSpec) error {
 	key := [2]string{w.ContainerID, w.Interface}
-	for other, o := range r.wires {
+	for other, o := range r.interfaces {
 		if other != key && o.HostInterface == w.HostInterface {
 			return fmt.Errorf("link %s is that of %v", w.HostInterface, other)
 		}
 	}
-	r.wires[key] = w
+	r.interfaces[key] = w
 	return nil
 }
 
-func (r *rooms) Detach(ctx context.Context, w cniserver.WireSpec) error {
-	return r.do(ctx, "Detach", func() error { delete(r.wires, [2]string{w.ContainerID, w.Interface}); return nil })
+func (r *rooms) Detach(ctx context.Context, w cniserver.InterfaceSpec) error {
+	return r.do(ctx, "Detach", func() error { delete(r.interfaces, [2]string{w.ContainerID, w.Interface}); return nil })
 }
 
-func (r *rooms) Check(ctx context.Context, w cniserver.WireSpec) error {
+func (r *rooms) Check(ctx context.Context, w cniserver.InterfaceSpec) error {
 	return r.do(ctx, "Check", func() error {
-		if _, ok := r.wires[[2]string{w.ContainerID, w.Interface}]; !ok {
+		if _, ok := r.interfaces[[2]string{w.ContainerID, w.Interface}]; !ok {
 			return errors.New("no such link")
 		}
 		return nil
 	})
 }
 
-// wireRoom gives Wires its List, which Endpoints has with another signature.
-type wireRoom struct{ *rooms }
+// interfaceRoom gives Wires its List, which Endpoints has with another signature.
+type interfaceRoom struct{ *rooms }
 
-func (r wireRoom) List(ctx context.Context) (out []model.Endpoint, err error) {
+func (r interfaceRoom) List(ctx context.Context) (out []model.Endpoint, err error) {
 	err = r.do(ctx, "ListWires", func() error {
-		for key, w := range r.wires {
+		for key, w := range r.interfaces {
 			out = append(out, model.Endpoint{
 				ContainerID: key[0], Interface: key[1], Namespace: w.Namespace, Pod: w.Pod,
 				HostInterface: w.HostInterface, Addresses: w.Addresses, WithoutIPAM: w.WithoutIPAM,
@@ -215,7 +215,7 @@ func (r *rooms) left() []string {
 	for h := range r.handles {
 		out = append(out, "handle "+h)
 	}
-	for k := range r.wires {
+	for k := range r.interfaces {
 		out = append(out, "wire "+k[0]+" "+k[1])
 	}
 	for k := range r.endpoints {

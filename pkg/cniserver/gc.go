@@ -50,7 +50,7 @@ func (s *Server) gc(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 
 // stale lists the attachments of a network that are not valid: wires by sandbox
 // and interface, and addresses without a wire by the sandbox in their handle. A
-// wire whose sandbox holds addresses of another network is that network's, and so
+// iface whose sandbox holds addresses of another network is that network's, and so
 // is one that another network gave addresses without IPAM.
 func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 	valid := map[types.GCAttachment]bool{}
@@ -63,7 +63,7 @@ func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 	if err != nil {
 		return nil, s.stepError("list handles", types.ErrTryAgainLater, err)
 	}
-	wires, err := s.o.Wires.List(ctx)
+	interfaces, err := s.o.PodInterfaces.List(ctx)
 	if err != nil {
 		return nil, s.stepError("list wires", types.ErrTryAgainLater, err)
 	}
@@ -76,7 +76,7 @@ func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 		}
 	}
 	var out []attachment
-	for _, ep := range append(wires, s.o.Endpoints.List()...) {
+	for _, ep := range append(interfaces, s.o.Endpoints.List()...) {
 		key := types.GCAttachment{ContainerID: ep.ContainerID, IfName: ep.Interface}
 		foreign := ep.WithoutIPAM != "" && ep.WithoutIPAM != c.network
 		if valid[key] || foreign || (others[ep.ContainerID] && !ours[ep.ContainerID]) {

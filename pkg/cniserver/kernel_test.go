@@ -74,7 +74,7 @@ func runAgent(dir string) error {
 		k.endpoints[ep.ContainerID] = ep
 	}
 	s := cniserver.New(cniserver.Options{
-		Addresses: k, Wires: kernelWires{k}, Endpoints: k, Pods: k, Node: "node1",
+		Addresses: k, PodInterfaces: kernelInterfaces{k}, Endpoints: k, Pods: k, Node: "node1",
 		Socket: filepath.Join(dir, "agent.sock"), Spool: filepath.Join(dir, "spool"),
 		DrainInterval: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -245,10 +245,10 @@ func (k *kernelRooms) List() []model.Endpoint {
 	return out
 }
 
-// kernelWires is felix/pod behind the server's interface.
-type kernelWires struct{ *kernelRooms }
+// kernelInterfaces is felix/pod behind the server's interface.
+type kernelInterfaces struct{ *kernelRooms }
 
-func spec(w cniserver.WireSpec) pod.Spec {
+func spec(w cniserver.InterfaceSpec) pod.Spec {
 	return pod.Spec{
 		ContainerID: w.ContainerID, Interface: w.Interface, NetNS: w.Netns, Namespace: w.Namespace, Pod: w.Pod,
 		HostInterface: w.HostInterface, Addresses: w.Addresses, SourcePrefixes: w.SourcePrefixes,
@@ -256,7 +256,7 @@ func spec(w cniserver.WireSpec) pod.Spec {
 	}
 }
 
-func (k kernelWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserver.WireResult, error) {
+func (k kernelInterfaces) Attach(ctx context.Context, w cniserver.InterfaceSpec) (cniserver.InterfaceResult, error) {
 	point("before Attach")
 	defer point("after Attach")
 	ep, err := k.plugger.Attach(ctx, spec(w))
@@ -264,20 +264,22 @@ func (k kernelWires) Attach(ctx context.Context, w cniserver.WireSpec) (cniserve
 	case k.attached <- struct{}{}:
 	default:
 	}
-	return cniserver.WireResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err
+	return cniserver.InterfaceResult{HostMAC: pod.HostMAC.String(), MAC: ep.MAC}, err
 }
 
-func (k kernelWires) Detach(ctx context.Context, w cniserver.WireSpec) error {
+func (k kernelInterfaces) Detach(ctx context.Context, w cniserver.InterfaceSpec) error {
 	point("before Detach")
 	defer point("after Detach")
 	return k.plugger.Detach(ctx, w.ContainerID, w.Interface, w.HostInterface)
 }
 
-func (k kernelWires) Check(ctx context.Context, w cniserver.WireSpec) error {
+func (k kernelInterfaces) Check(ctx context.Context, w cniserver.InterfaceSpec) error {
 	return k.plugger.Check(ctx, spec(w))
 }
 
-func (k kernelWires) List(ctx context.Context) ([]model.Endpoint, error) { return k.plugger.List(ctx) }
+func (k kernelInterfaces) List(ctx context.Context) ([]model.Endpoint, error) {
+	return k.plugger.List(ctx)
+}
 
 // machine is a node: a network namespace, a directory, the plugin, and at times
 // an agent.

@@ -40,8 +40,8 @@ func withPrevious(r client.Request, result string) client.Request {
 	return r
 }
 
-// wantIPAMUnasked demands that nothing was assigned, looked up or released.
-func (r *rooms) wantIPAMUnasked(t *testing.T) {
+// wantIPAMUnrequested demands that nothing was assigned, looked up or released.
+func (r *rooms) wantIPAMUnrequested(t *testing.T) {
 	t.Helper()
 	for _, c := range r.takeCalls() {
 		if slices.Contains([]string{"Assign", "Release", "Lookup"}, c) {
@@ -60,7 +60,7 @@ func TestWithoutIPAM(t *testing.T) {
 	standing := []string{"endpoint c1 eth0", "wire c1 eth0"} // and no handle
 	n.wantLeft(t, standing...)
 	key := [2]string{"c1", "eth0"}
-	if e, w := n.endpoints[key], n.wires[key]; e.WithoutIPAM != "k8s-pod-network" || w.WithoutIPAM != e.WithoutIPAM || len(e.Addresses) != 2 {
+	if e, w := n.endpoints[key], n.interfaces[key]; e.WithoutIPAM != "k8s-pod-network" || w.WithoutIPAM != e.WithoutIPAM || len(e.Addresses) != 2 {
 		t.Errorf("endpoint %+v, wire %+v", e, w)
 	}
 	sameJSON(t, out, n.must(t, client.Add, r))
@@ -69,7 +69,7 @@ func TestWithoutIPAM(t *testing.T) {
 	wantCode(t, err, cnirpc.CodeCheck, "192.0.2.8")
 	n.wantLeft(t, standing...)
 	n.del(t, r)
-	n.wantIPAMUnasked(t)
+	n.wantIPAMUnrequested(t)
 	n.wantLeft(t)
 }
 
@@ -81,7 +81,7 @@ func TestWithoutIPAMStandsWhateverIsSaidLater(t *testing.T) {
 	sameJSON(t, out, n.must(t, client.Add, r))
 	n.pods["ns/a"] = cniserver.PodInfo{}
 	sameJSON(t, out, n.must(t, client.Add, r))
-	n.wantIPAMUnasked(t)
+	n.wantIPAMUnrequested(t)
 
 	byIPAM := n.must(t, client.Add, request("c2", "b"))
 	sameJSON(t, byIPAM, n.must(t, client.Add, given(n.rooms, "c2", "b", `["192.0.2.11"]`)))
@@ -104,7 +104,7 @@ func TestWithoutIPAMFailingAtEachSeamLeavesNothing(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), at) {
 				t.Errorf("got %v", err)
 			}
-			n.wantIPAMUnasked(t)
+			n.wantIPAMUnrequested(t)
 			n.wantLeft(t)
 		})
 	}
@@ -145,7 +145,7 @@ func TestWithoutIPAMRefused(t *testing.T) {
 			}
 			_, err := n.call(t, client.Add, r)
 			wantCode(t, err, types.ErrInvalidNetworkConfig, c.want, "Pod ns/a: metadata.annotations["+noIPAM+"]")
-			n.wantIPAMUnasked(t)
+			n.wantIPAMUnrequested(t)
 			n.wantLeft(t)
 		})
 	}
@@ -174,7 +174,7 @@ func TestGCWithoutIPAM(t *testing.T) {
 	n.wantLeft(t, "endpoint keep eth0", "wire keep eth0", "endpoint stale eth0", "wire stale eth0")
 	gc("k8s-pod-network", `{"containerID":"keep","ifname":"eth0"}`)
 	n.wantLeft(t, "endpoint keep eth0", "wire keep eth0")
-	n.wantIPAMUnasked(t)
+	n.wantIPAMUnrequested(t)
 }
 
 // without makes pod a of this machine one with addresses of its own, in a

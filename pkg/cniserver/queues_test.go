@@ -14,7 +14,7 @@ func TestQueuesOfTheConfiguration(t *testing.T) {
 	r := request("c1", "a")
 	r.Config = []byte(`{"cniVersion":"1.0.0","name":"k8s-pod-network","type":"muslin","num_queues":4}`)
 	n.must(t, client.Add, r)
-	if w := n.wires[[2]string{"c1", "eth0"}]; w.Queues != 4 {
+	if w := n.interfaces[[2]string{"c1", "eth0"}]; w.Queues != 4 {
 		t.Errorf("wire with %d queues, want 4", w.Queues)
 	}
 	r = request("c2", "b")

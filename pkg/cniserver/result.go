@@ -20,7 +20,7 @@ var (
 
 // result makes the answer to ADD, in the version that the configuration asks
 // for, appended to what plugins before this one answered.
-func result(a attachment, addrs []netip.Addr, w WireResult) ([]byte, error) {
+func result(a attachment, addrs []netip.Addr, w InterfaceResult) ([]byte, error) {
 	r := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	if a.previous != nil {
 		r = a.previous

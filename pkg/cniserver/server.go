@@ -13,17 +13,17 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // Options are what a Server works with. The rooms and Node are required.
 type Options struct {
-	Addresses Addresses
-	Wires     Wires
-	Endpoints Endpoints
-	Pods      Pods
-	Node      model.NodeName
+	Addresses     Addresses
+	PodInterfaces PodInterfaces
+	Endpoints     Endpoints
+	Pods          Pods
+	Node          model.NodeName
 
 	Socket string // default client.DefaultSocket
 	Spool  string // default record.DefaultDir
@@ -82,7 +82,7 @@ func New(o Options) *Server {
 		o.Socket = client.DefaultSocket
 	}
 	if o.Spool == "" {
-		o.Spool = record.DefaultDir
+		o.Spool = spoolentry.DefaultDir
 	}
 	for d, value := range map[*time.Duration]time.Duration{
 		&o.Timeout: time.Minute, &o.UndoTimeout: 20 * time.Second,

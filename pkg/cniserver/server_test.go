@@ -23,8 +23,8 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spool"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 	"github.com/muslin-net/muslin/pkg/cniserver"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -46,7 +46,7 @@ func startIn(t testing.TB, dir string, r *rooms, change ...func(*cniserver.Optio
 	t.Helper()
 	n := &node{rooms: r, socket: filepath.Join(dir, "agent.sock"), spool: filepath.Join(dir, "spool")}
 	o := cniserver.Options{
-		Addresses: r, Wires: wireRoom{r}, Endpoints: r, Pods: r, Node: "node1",
+		Addresses: r, PodInterfaces: interfaceRoom{r}, Endpoints: r, Pods: r, Node: "node1",
 		Socket: n.socket, Spool: n.spool, DrainInterval: 20 * time.Millisecond,
 		Now: func() time.Time { return time.Date(2026, 8, 22, 10, 0, 1, 100_000_000, time.UTC) },
 	}
@@ -219,7 +219,7 @@ func TestAddFailingAtEachSeamLeavesNothing(t *testing.T) {
 }
 
 // With the undo failing as well, something may be left, but no address that a
-// wire still has (the rooms see to that), and DEL finishes.
+// iface still has (the rooms see to that), and DEL finishes.
 func TestUndoFailingIsFinishedByDel(t *testing.T) {
 	for _, step := range addSteps[1:] {
 		for _, back := range []string{"before Release", "after Release", "before Detach", "after Detach"} {
@@ -424,7 +424,7 @@ func TestAddComesAfterRecordsOfNoTime(t *testing.T) {
 		second.Netns = first.Netns
 		n.must(t, client.Add, first)
 		n.takeCalls()
-		if err := record.Write(n.spool, first, nil); err != nil {
+		if err := spoolentry.Write(n.spool, first, nil); err != nil {
 			t.Fatal(err)
 		}
 		n.must(t, client.Add, second)
@@ -485,10 +485,10 @@ func TestBothFamiliesAndCalicosConflist(t *testing.T) {
 			if got.Version != "0.3.1" || strings.Join(addrs, " ") != c.want {
 				t.Errorf("answer %+v, want %s", got, c.want)
 			}
-			if fromPrefixes := strings.Contains(c.ipam, "host-local"); n.asked.PodCIDRs != fromPrefixes {
+			if fromPrefixes := strings.Contains(c.ipam, "host-local"); n.requested.PodCIDRs != fromPrefixes {
 				t.Errorf("asked for addresses of the node's prefixes: %v", !fromPrefixes)
 			}
-			if w := n.wires[[2]string{"c1", "eth0"}]; w.MTU != 1440 {
+			if w := n.interfaces[[2]string{"c1", "eth0"}]; w.MTU != 1440 {
 				t.Errorf("wire with mtu %d", w.MTU)
 			}
 		})
@@ -570,7 +570,7 @@ func TestAnnotationsAreHonoured(t *testing.T) {
 	if want := "[10.1.2.3 fd00::9] [fd00::2]"; got != want {
 		t.Errorf("addresses %s, want %s", got, want)
 	}
-	w := n.wires[[2]string{"c1", "eth0"}]
+	w := n.interfaces[[2]string{"c1", "eth0"}]
 	if w.MAC != "02:00:00:00:00:09" || fmt.Sprint(w.SourcePrefixes) != "[10.9.0.0/16]" {
 		t.Errorf("wire %+v", w)
 	}
@@ -599,8 +599,8 @@ func TestInterfacePrefix(t *testing.T) {
 	n.must(t, client.Add, request("c2", "b"))
 	for i, want := range []string{cniserver.HostInterface("cali", "ns", "a", ""), cniserver.HostInterface("pod", "ns", "b", "")} {
 		c := []string{"c1", "c2"}[i]
-		if key := [2]string{c, "eth0"}; n.endpoints[key].HostInterface != want || n.wires[key].HostInterface != want {
-			t.Errorf("%s has %s and %s, want %s", c, n.endpoints[key].HostInterface, n.wires[key].HostInterface, want)
+		if key := [2]string{c, "eth0"}; n.endpoints[key].HostInterface != want || n.interfaces[key].HostInterface != want {
+			t.Errorf("%s has %s and %s, want %s", c, n.endpoints[key].HostInterface, n.interfaces[key].HostInterface, want)
 		}
 	}
 }
@@ -647,7 +647,7 @@ func TestCheckComparesAllPlaces(t *testing.T) {
 		"no previous":   {func(_ *rooms, r *client.Request) { r.Config = []byte(netconf) }, types.ErrInvalidNetworkConfig, "prevResult"},
 		"not attached":  {func(n *rooms, _ *client.Request) { clear(n.endpoints) }, types.ErrUnknownContainer, "not attached"},
 		"address freed": {func(n *rooms, _ *client.Request) { clear(n.handles) }, cnirpc.CodeCheck, "allocation k8s-pod-network.c1"},
-		"link gone":     {func(n *rooms, _ *client.Request) { clear(n.wires) }, cnirpc.CodeCheck, "no such link"},
+		"link gone":     {func(n *rooms, _ *client.Request) { clear(n.interfaces) }, cnirpc.CodeCheck, "no such link"},
 		"other in previous": {func(_ *rooms, r *client.Request) {
 			r.Config = []byte(strings.Replace(string(r.Config), "10.244.0.1/", "10.244.0.7/", 1))
 		}, cnirpc.CodeCheck, "10.244.0.7"},
@@ -682,7 +682,7 @@ func TestGCKeepsTheValidAndWhatIsNotItsOwn(t *testing.T) {
 	n.must(t, client.Add, other)
 	n.handles["k8s-pod-network.leaked"] = nil
 	n.handles["ipip-tunnel-addr-node1"] = nil
-	n.wires[[2]string{"halfway", "eth0"}] = cniserver.WireSpec{ContainerID: "halfway", Interface: "eth0", HostInterface: "calih"}
+	n.interfaces[[2]string{"halfway", "eth0"}] = cniserver.InterfaceSpec{ContainerID: "halfway", Interface: "eth0", HostInterface: "calih"}
 	gc := client.Request{Config: []byte(`{"cniVersion":"1.1.0","name":"k8s-pod-network",
 	 "cni.dev/valid-attachments":[{"containerID":"keep","ifname":"eth0"}]}`)}
 	n.must(t, client.GC, gc)
@@ -762,7 +762,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 	n.must(t, client.Add, request("c2", "b"))
 	n.stop()
 	for _, req := range []client.Request{request("c1", "a"), {ContainerID: "bad", IfName: "eth0", Config: []byte("{")}} {
-		if err := record.Write(n.spool, req, nil); err != nil {
+		if err := spoolentry.Write(n.spool, req, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -771,7 +771,7 @@ func TestRecordedDeletesAreDone(t *testing.T) {
 
 	n = startIn(t, dir, r)
 	n.wantLeft(t, standing("c2")...) // done before the socket opened
-	if err := record.Write(n.spool, request("c2", "b"), nil); err != nil {
+	if err := spoolentry.Write(n.spool, request("c2", "b"), nil); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record written meanwhile", func() bool { return len(n.left()) == 0 })
@@ -785,7 +785,7 @@ func TestSpoolIsWatched(t *testing.T) {
 	n := start(t, newRooms(), func(o *cniserver.Options) { o.DrainInterval = time.Hour })
 	for _, id := range []string{"c1", "c2"} {
 		n.must(t, client.Add, request(id, map[string]string{"c1": "a", "c2": "b"}[id]))
-		if err := record.Write(n.spool, request(id, id), nil); err != nil {
+		if err := spoolentry.Write(n.spool, request(id, id), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -804,7 +804,7 @@ func TestSpoolThatIsNotWatched(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := record.Write(dir, request("c1", "a"), nil); err != nil {
+	if err := spoolentry.Write(dir, request("c1", "a"), nil); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the record to be done", func() bool { return len(n.left()) == 0 })
@@ -816,7 +816,7 @@ func TestRecordedDeleteThatFailsStays(t *testing.T) {
 	n := startIn(t, dir, r)
 	n.must(t, client.Add, request("c1", "a"))
 	n.stop()
-	if err := record.Write(n.spool, request("c1", "a"), nil); err != nil {
+	if err := spoolentry.Write(n.spool, request("c1", "a"), nil); err != nil {
 		t.Fatal(err)
 	}
 	r.setHook(func(_ context.Context, point string) error {
@@ -949,10 +949,10 @@ func TestNotAdmitted(t *testing.T) {
 func TestAddedHearsOfSuccess(t *testing.T) {
 	r := newRooms()
 	r.pods["ns/a"] = cniserver.PodInfo{Annotations: map[string]string{"qos.projectcalico.org/x": "1"}}
-	var heard []string
+	var received []string
 	n := start(t, r, func(o *cniserver.Options) {
 		o.Added = func(namespace, pod string, info cniserver.PodInfo, config []byte) {
-			heard = append(heard, namespace+"/"+pod+" "+info.Annotations["qos.projectcalico.org/x"]+" "+string(config))
+			received = append(received, namespace+"/"+pod+" "+info.Annotations["qos.projectcalico.org/x"]+" "+string(config))
 		}
 	})
 	req := request("c1", "a")
@@ -962,7 +962,7 @@ func TestAddedHearsOfSuccess(t *testing.T) {
 		t.Fatal("an ADD without a namespace")
 	}
 	n.must(t, client.Add, req)
-	if d := cmp.Diff([]string{"ns/a 1 " + string(req.Config)}, heard); d != "" {
+	if d := cmp.Diff([]string{"ns/a 1 " + string(req.Config)}, received); d != "" {
 		t.Error(d)
 	}
 }

@@ -24,10 +24,10 @@ type drainer struct {
 
 // try is a record that waits, is being done or has failed.
 type try struct {
-	record  spool.Record
-	busy    bool
-	after   time.Time // not again before
-	failure string    // the last, so that it is logged once
+	spoolentry spool.Record
+	busy       bool
+	after      time.Time // not again before
+	failure    string    // the last, so that it is logged once
 }
 
 func newDrainer() *drainer {
@@ -59,7 +59,7 @@ func (d *drainer) forget(recorded []spool.Record) {
 func (d *drainer) note(r spool.Record) *try {
 	t := d.tries[r.Path]
 	if t == nil {
-		t = &try{record: r}
+		t = &try{spoolentry: r}
 		d.tries[r.Path] = t
 	}
 	return t
@@ -86,8 +86,8 @@ func (d *drainer) in(netns string, news []spool.Record) []spool.Record {
 	}
 	var out []spool.Record
 	for _, t := range d.tries {
-		if t.record.Request.Netns == netns {
-			out = append(out, t.record)
+		if t.spoolentry.Request.Netns == netns {
+			out = append(out, t.spoolentry)
 		}
 	}
 	return out

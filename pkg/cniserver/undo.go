@@ -33,9 +33,9 @@ func (s *Server) undoAddress(a attachment) back {
 	}}
 }
 
-func (s *Server) undoWire(a attachment) back {
+func (s *Server) undoInterface(a attachment) back {
 	return back{"detach wire", func(ctx context.Context) error {
-		return s.o.Wires.Detach(ctx, a.wire())
+		return s.o.PodInterfaces.Detach(ctx, a.iface())
 	}}
 }
 
@@ -48,5 +48,5 @@ func (s *Server) undoEndpoint(a attachment) back {
 
 // everything is what DEL undoes.
 func (s *Server) everything(a attachment) undo {
-	return undo{s.undoAddress(a), s.undoWire(a), s.undoEndpoint(a)}
+	return undo{s.undoAddress(a), s.undoInterface(a), s.undoEndpoint(a)}
 }

@@ -133,7 +133,7 @@ func (k Kind) fieldsBelow(ref model.Ref, root string, tree map[string]any) []mod
 				return
 			}
 		}
-		if reason, why := f.judge(ref.Name, v, known); why != "" {
+		if reason, why := f.effectOf(ref.Name, v, known); why != "" {
 			out = append(out, model.Problem{Object: ref, Field: field, Reason: reason, Message: why})
 		}
 	}
@@ -154,8 +154,8 @@ func (k Kind) below(path string) bool {
 	return false
 }
 
-// judge says why a value has no effect, nothing if it has one or needs none.
-func (f Field) judge(object string, value any, known bool) (reason, why string) {
+// effectOf says why a value has no effect, nothing if it has one or needs none.
+func (f Field) effectOf(object string, value any, known bool) (reason, why string) {
 	text := fmt.Sprint(value)
 	switch {
 	case text == "": // not set

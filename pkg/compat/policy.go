@@ -27,11 +27,11 @@ var policy = []Kind{
 // rules are the fields of ingress and egress rules.
 var rules = func() map[string]Field {
 	out := map[string]Field{}
-	for _, way := range []string{"ingress.", "egress."} {
+	for _, direction := range []string{"ingress.", "egress."} {
 		for _, f := range []string{"action", "ipVersion", "protocol", "icmp", "notProtocol", "notICMP", "source", "destination", "metadata"} {
-			out[way+f] = effect
+			out[direction+f] = effect
 		}
-		out[way+"http"] = without("there is no application layer policy")
+		out[direction+"http"] = without("there is no application layer policy")
 	}
 	return out
 }()

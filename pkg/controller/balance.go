@@ -27,11 +27,11 @@ type balancer struct {
 	now     func() time.Time
 	log     *slog.Logger
 
-	foreign map[netip.Prefix]bool // blocks that turned out to be others'
-	last    loadbalancer.Input    // of the last pass that left nothing to do
-	until   time.Time             // when to look again though nothing has changed
-	told    map[model.Ref]string  // by events
-	failing bool
+	foreign  map[netip.Prefix]bool // blocks that turned out to be others'
+	last     loadbalancer.Input    // of the last pass that left nothing to do
+	until    time.Time             // when to look again though nothing has changed
+	reported map[model.Ref]string  // by events
+	failing  bool
 }
 
 // run works until ctx ends.
@@ -206,7 +206,7 @@ func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []m
 			continue
 		}
 		now[ref] = message(list)
-		if now[ref] == b.told[ref] {
+		if now[ref] == b.reported[ref] {
 			continue
 		}
 		err := b.cluster.Record(ctx, kube.Event{Object: ref, UID: in.Services[i].UID, Type: kube.EventWarning, Reason: list[0].Reason, Message: now[ref]})
@@ -214,7 +214,7 @@ func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []m
 			delete(now, ref)
 		}
 	}
-	b.told = now
+	b.reported = now
 	return errors.Join(errs...)
 }
 

@@ -47,7 +47,7 @@ func lbPool(name, cidr, more string) string {
 	return v3("IPPool", name, fmt.Sprintf(`{cidr: %s, blockSize: 30, allowedUses: [LoadBalancer], nodeSelector: all()%s}`, cidr, more))
 }
 
-func asked(a string) string { return fmt.Sprintf(`projectcalico.org/loadBalancerIPs: '["%s"]'`, a) }
+func requested(a string) string { return fmt.Sprintf(`projectcalico.org/loadBalancerIPs: '["%s"]'`, a) }
 func fromPool(p string) string {
 	return fmt.Sprintf(`projectcalico.org/ipv4pools: '["%s"]'`, p)
 }
@@ -67,7 +67,7 @@ var lbCases = []lbCase{
 		{svc("a", "", p80) + svc("b", "", p80), "a=10.20.#.0 b=10.20.#.1"},
 		{strings.Replace(svc("a", "", p80), "LoadBalancer, allocateLoadBalancerNodePorts: false", "ClusterIP", 1), "a= b=10.20.#.1"},
 		{svc("a", "", p80+", loadBalancerClass: example.com/other"), "a= b=10.20.#.1"},
-		{svc("c", "", p80) + svc("d", asked("10.20.#.0"), p80), "a= b=10.20.#.1 c=10.20.#.2 d=10.20.#.0"},
+		{svc("c", "", p80) + svc("d", requested("10.20.#.0"), p80), "a= b=10.20.#.1 c=10.20.#.2 d=10.20.#.0"},
 	}},
 	{"pool by name", lbPool("p#-second", "10.21.#.0/29", ", assignmentMode: Manual"), []lbStep{
 		{svc("a", fromPool("p#-second"), p80), "a=10.21.#.0"},
@@ -88,36 +88,36 @@ var lbCases = []lbCase{
 	}},
 	{"annotation that is no JSON", "", []lbStep{{svc("a", "projectcalico.org/ipv4pools: p#", p80), "a= a!InvalidValue"}}},
 	{"address by annotation", "", []lbStep{
-		{svc("a", asked("10.20.#.5"), p80), "a=10.20.#.5"},
-		{svc("a", asked("10.20.#.2"), p80), "a=10.20.#.2"},
-		{svc("b", asked("10.20.#.5"), p80), "a=10.20.#.2 b=10.20.#.5"},
+		{svc("a", requested("10.20.#.5"), p80), "a=10.20.#.5"},
+		{svc("a", requested("10.20.#.2"), p80), "a=10.20.#.2"},
+		{svc("b", requested("10.20.#.5"), p80), "a=10.20.#.2 b=10.20.#.5"},
 	}},
 	{"address by field", "", []lbStep{{svc("a", "", p80+", loadBalancerIP: 10.20.#.6"), "a=10.20.#.6"}}},
 	{"annotation and field contradict", "", []lbStep{
-		{svc("a", asked("10.20.#.1"), p80+", loadBalancerIP: 10.20.#.2"), "a= a!ConflictingRequests"},
-		{svc("a", asked("10.20.#.2"), p80+", loadBalancerIP: 10.20.#.2"), "a=10.20.#.2"},
+		{svc("a", requested("10.20.#.1"), p80+", loadBalancerIP: 10.20.#.2"), "a= a!ConflictingRequests"},
+		{svc("a", requested("10.20.#.2"), p80+", loadBalancerIP: 10.20.#.2"), "a=10.20.#.2"},
 	}},
-	{"address outside pools", "", []lbStep{{svc("a", asked("192.0.2.1"), p80), "a= a!OutsidePools"}}},
+	{"address outside pools", "", []lbStep{{svc("a", requested("192.0.2.1"), p80), "a= a!OutsidePools"}}},
 	{"address outside the pool named beside it", lbPool("p#-second", "10.21.#.0/29", ", assignmentMode: Manual"), []lbStep{
-		{svc("a", asked("10.20.#.1")+", "+fromPool("p#-second"), p80), "a= a!ConflictingRequests"},
+		{svc("a", requested("10.20.#.1")+", "+fromPool("p#-second"), p80), "a= a!ConflictingRequests"},
 	}},
 	{"address of another", "", []lbStep{
-		{svc("a", asked("10.20.#.3"), p80), "a=10.20.#.3"},
-		{svc("b", asked("10.20.#.3"), p80), "a=10.20.#.3 b= b!AddressTaken"},
+		{svc("a", requested("10.20.#.3"), p80), "a=10.20.#.3"},
+		{svc("b", requested("10.20.#.3"), p80), "a=10.20.#.3 b= b!AddressTaken"},
 		{"-service/a", "b=10.20.#.3"},
 	}},
 	{"keeps its own while the other is taken", "", []lbStep{
-		{svc("a", "", p80) + svc("b", asked("10.20.#.3"), p80), "a=10.20.#.0 b=10.20.#.3"},
-		{svc("a", asked("10.20.#.3"), p80), "a=10.20.#.0 b=10.20.#.3 a!AddressTaken"},
-		{svc("b", asked("10.20.#.4"), p80), "a=10.20.#.3 b=10.20.#.4"},
+		{svc("a", "", p80) + svc("b", requested("10.20.#.3"), p80), "a=10.20.#.0 b=10.20.#.3"},
+		{svc("a", requested("10.20.#.3"), p80), "a=10.20.#.0 b=10.20.#.3 a!AddressTaken"},
+		{svc("b", requested("10.20.#.4"), p80), "a=10.20.#.3 b=10.20.#.4"},
 	}},
 	{"exhausted", v3("IPReservation", "r#", `{reservedCIDRs: [10.20.#.2/31, 10.20.#.4/30]}`), []lbStep{
-		{svc("a", asked("10.20.#.0"), p80) + svc("b", asked("10.20.#.1"), p80), "a=10.20.#.0 b=10.20.#.1"},
+		{svc("a", requested("10.20.#.0"), p80) + svc("b", requested("10.20.#.1"), p80), "a=10.20.#.0 b=10.20.#.1"},
 		{svc("c", "", p80), "a=10.20.#.0 b=10.20.#.1 c= c!PoolExhausted"},
 		{"-service/b", "a=10.20.#.0 c=10.20.#.1"},
 	}},
 	{"reserved", v3("IPReservation", "r#", `{reservedCIDRs: [10.20.#.0/29]}`), []lbStep{
-		{svc("a", "", p80) + svc("b", asked("10.20.#.4"), p80), "a= b=10.20.#.4 a!PoolExhausted"},
+		{svc("a", "", p80) + svc("b", requested("10.20.#.4"), p80), "a= b=10.20.#.4 a!PoolExhausted"},
 		{"-ipreservation/r#", "a=10.20.#.5 b=10.20.#.4"},
 	}},
 	{"reserved later", "", []lbStep{
@@ -134,7 +134,7 @@ var lbCases = []lbCase{
 		{svc("a", "", p80+", ipFamilyPolicy: RequireDualStack") + svc("b", "", p80+", ipFamilies: [IPv6]"), "a=10.20.#.0 b= a!NoPool b!NoPool"},
 		{svc("c", "", p80+", ipFamilyPolicy: PreferDualStack"), "a=10.20.#.0 b= c=10.20.#.1 a!NoPool b!NoPool"},
 	}},
-	{"address of a family that the Service has not", "", []lbStep{{svc("a", asked("fd20::1"), p80), "a= a!ConflictingRequests"}}},
+	{"address of a family that the Service has not", "", []lbStep{{svc("a", requested("fd20::1"), p80), "a= a!ConflictingRequests"}}},
 	{"two addresses of one family", "", []lbStep{{svc("a", `projectcalico.org/loadBalancerIPs: '["10.20.#.1","10.20.#.2"]'`, p80), "a= a!ConflictingRequests"}}},
 	{"shared by ports", "", []lbStep{
 		{svc("a", keyed, p80), "a=10.20.#.0"},
@@ -154,9 +154,9 @@ var lbCases = []lbCase{
 		{svc("c", keyed, p53+", externalTrafficPolicy: Local, selector: {app: two}"), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1"},
 	}},
 	{"shared by name, by who may not", "", []lbStep{
-		{svc("a", asked("10.20.#.1"), p80), "a=10.20.#.1"},
-		{svc("b", keyed+", "+asked("10.20.#.1"), p443), "a=10.20.#.1 b= b!AddressTaken"},
-		{svc("a", keyed+", "+asked("10.20.#.1"), p80), "a=10.20.#.1 b=10.20.#.1"},
+		{svc("a", requested("10.20.#.1"), p80), "a=10.20.#.1"},
+		{svc("b", keyed+", "+requested("10.20.#.1"), p443), "a=10.20.#.1 b= b!AddressTaken"},
+		{svc("a", keyed+", "+requested("10.20.#.1"), p80), "a=10.20.#.1 b=10.20.#.1"},
 	}},
 	{"ports collide later", "", []lbStep{
 		{svc("a", keyed, p80), "a=10.20.#.0"},
@@ -262,8 +262,8 @@ func decode(t *testing.T, into any, path string) {
 	}
 }
 
-// told are the events of Services, as namespace, name and reason.
-func told(t *testing.T) map[string]bool {
+// reported are the events of Services, as namespace, name and reason.
+func reported(t *testing.T) map[string]bool {
 	t.Helper()
 	var list struct {
 		Items []struct {
@@ -348,7 +348,7 @@ func settled(t *testing.T, step int) {
 	wrong := map[int]string{}
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		state, _ := services(t)
-		events := told(t)
+		events := reported(t)
 		wrong = map[int]string{}
 		for n, c := range lbCases {
 			want := c.steps[min(step, len(c.steps)-1)].want

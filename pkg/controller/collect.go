@@ -106,9 +106,9 @@ func (g *collector) survey(ctx context.Context, s model.Snapshot) (*survey, erro
 		}
 		g.nextHandles = began.Add(g.grace / 2)
 	}
-	g.memory, g.todo = judge(g.memory, seen, w, names, began, g.waits())
+	g.memory, g.todo = evaluate(g.memory, seen, w, names, began, g.waits())
 	g.took = g.now().Sub(began)
-	g.next = began.Add(max(surveyAtLeast, min(g.pace(), max(surveyAtMost, surveyShare*g.took))))
+	g.next = began.Add(max(surveyAtLeast, min(g.interval(), max(surveyAtMost, surveyShare*g.took))))
 	if g.todo.settles {
 		g.hurry(g.settle / 4)
 	}
@@ -124,8 +124,8 @@ func (g *collector) waits() waits {
 	return waits{leak: g.grace, settle: g.settle, again: max(g.settle, g.grace)}
 }
 
-// pace is half the grace: what is garbage is seen twice within it.
-func (g *collector) pace() time.Duration {
+// interval is half the grace: what is garbage is seen twice within it.
+func (g *collector) interval() time.Duration {
 	if g.grace == 0 {
 		return defaultLeakGrace / 2
 	}

@@ -44,7 +44,7 @@ type Controller struct {
 	sower        sower
 	defaultsMade bool
 	failing      bool                 // the last pass met an error
-	told         map[model.Ref]string // by events, of objects without conditions
+	reported     map[model.Ref]string // by events, of objects without conditions
 	granted      []rbac.PolicyRule    // of PasswordRole; nil: not known
 	grantedAt    time.Time
 }
@@ -98,7 +98,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		defer leader.Set(0)
 		defer c.metrics.usage.set(model.Snapshot{}, nil) // whoever works next counts
 	}
-	c.defaultsMade, c.failing, c.told, c.granted = false, false, nil, nil
+	c.defaultsMade, c.failing, c.reported, c.granted = false, false, nil, nil
 	c.garbage = collector{
 		store: c.Store, objects: c.Objects, exists: c.Cluster.NodeExists, now: c.Now,
 		log: c.Logger, metrics: &c.metrics, settle: cmp.Or(c.Settle, settle),
@@ -106,7 +106,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	c.drainer = drainer{store: c.Store, objects: c.Objects}
 	c.Objects.pods = newPodIndex() // what an earlier term knew is old
 	c.uninstalling.init()
-	c.sower = sower{objects: c.Objects, cluster: c.Cluster, log: c.Logger, hint: make(chan struct{}, 1)}
+	c.sower = sower{objects: c.Objects, cluster: c.Cluster, log: c.Logger, changed: make(chan struct{}, 1)}
 	c.sower.look()
 	select {
 	case <-c.Cluster.Ready():
@@ -124,16 +124,16 @@ func (c *Controller) Run(ctx context.Context) error {
 		select { // a burst of changes is one look
 		case <-ctx.Done():
 			return task.Next{}
-		case <-c.uninstalling.hint:
+		case <-c.uninstalling.changed:
 		case <-time.After(settleDelay):
 		}
 		return task.Next{After: c.pass(ctx)}
-	}, c.uninstalling.hint, c.sower.hint, c.Cluster.Changed())
+	}, c.uninstalling.changed, c.sower.changed, c.Cluster.Changed())
 	return c.leave(ctx)
 }
 
 // pass does all that has to be done now, and says when to look again without a
-// hint. An error is logged when it comes up, not every time it is met again.
+// changed. An error is logged when it comes up, not every time it is met again.
 func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 	errs := []error{c.plant(ctx)}
 	after = lookAgain

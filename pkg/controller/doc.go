@@ -8,7 +8,7 @@
 //
 // One of any number of replicas works at a time, chosen by a Lease. What to
 // write or release is decided by pure functions over what was read (changes,
-// judge, finalizers, package loadbalancer); only differences are written. It never refuses or changes
+// evaluate, finalizers, package loadbalancer); only differences are written. It never refuses or changes
 // a user's spec, and the agents do not need it to forward packets.
 //
 // An address that a pod has by its status, and that has not finished, is never

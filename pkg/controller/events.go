@@ -23,7 +23,7 @@ func (c *Controller) tell(ctx context.Context) error {
 			continue
 		}
 		text := message(problems)
-		if now[o.Ref] = text; text == c.told[o.Ref] {
+		if now[o.Ref] = text; text == c.reported[o.Ref] {
 			continue
 		}
 		err := c.Cluster.Record(ctx, kube.Event{Object: o.Ref, UID: o.Meta.UID, Type: kube.EventWarning, Reason: problems[0].Reason, Message: text})
@@ -31,6 +31,6 @@ func (c *Controller) tell(ctx context.Context) error {
 			delete(now, o.Ref)
 		}
 	}
-	c.told = now
+	c.reported = now
 	return errors.Join(errs...)
 }

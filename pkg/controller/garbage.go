@@ -54,13 +54,13 @@ type verdicts struct {
 	settles bool // something of a deleted node waits
 }
 
-// judge compares a survey with what earlier ones saw. An address goes when
+// evaluate compares a survey with what earlier ones saw. An address goes when
 // every address of its handle has been seen as garbage twice or more, over the
 // longest wait of them, at the same sequence numbers; at the first sight if it
 // is awaited. An orphan handle and an idle block go when they were seen twice
 // over the wait, blocks of deleted nodes last. names are all handles that exist;
 // nil: they were not read this time. It is pure.
-func judge(old memory, s *survey, w world, names []string, now time.Time, wait waits) (memory, verdicts) {
+func evaluate(old memory, s *survey, w world, names []string, now time.Time, wait waits) (memory, verdicts) {
 	next := memory{
 		handles: map[string]sighting{}, orphans: old.orphans,
 		blocks: map[ipam.AffinityKey]blockSighting{}, freed: map[model.NodeName]time.Time{},
@@ -83,16 +83,16 @@ func judge(old memory, s *survey, w world, names []string, now time.Time, wait w
 		out.settles = out.settles || h.leaks[0].fate == left
 	}
 	if names != nil {
-		next.orphans, out.orphans = judgeOrphans(old.orphans, s, names, now, wait.leak)
+		next.orphans, out.orphans = evaluateOrphans(old.orphans, s, names, now, wait.leak)
 	}
-	out.blocks = next.judgeBlocks(old, s, w, now, wait)
-	gone, settles := next.judgeLeft(old, s, w, now, wait)
+	out.blocks = next.evaluateBlocks(old, s, w, now, wait)
+	gone, settles := next.evaluateLeft(old, s, w, now, wait)
 	out.blocks, out.settles = append(out.blocks, gone...), out.settles || settles
 	return next, out
 }
 
-// judgeBlocks gives the idle blocks that go, and remembers the others.
-func (m memory) judgeBlocks(old memory, s *survey, w world, now time.Time, wait waits) (due []seenBlock) {
+// evaluateBlocks gives the idle blocks that go, and remembers the others.
+func (m memory) evaluateBlocks(old memory, s *survey, w world, now time.Time, wait waits) (due []seenBlock) {
 	for _, b := range idleBlocks(s, w) {
 		since, seen := m.sight(old, b, now, false)
 		pool := w.poolOf(b.cidr)
@@ -103,8 +103,8 @@ func (m memory) judgeBlocks(old memory, s *survey, w world, now time.Time, wait 
 	return due
 }
 
-// judgeLeft gives the blocks of deleted nodes that go, and remembers the others.
-func (m memory) judgeLeft(old memory, s *survey, w world, now time.Time, wait waits) (due []seenBlock, settles bool) {
+// evaluateLeft gives the blocks of deleted nodes that go, and remembers the others.
+func (m memory) evaluateLeft(old memory, s *survey, w world, now time.Time, wait waits) (due []seenBlock, settles bool) {
 	for node, t := range old.freed {
 		if w.missing(node) && now.Sub(t) < wait.again {
 			m.freed[node] = t
@@ -155,7 +155,7 @@ func (m memory) sight(old memory, b seenBlock, now time.Time, any bool) (since t
 	return first.since, seen
 }
 
-func judgeOrphans(old map[string]time.Time, s *survey, names []string, now time.Time, grace time.Duration) (next map[string]time.Time, due []string) {
+func evaluateOrphans(old map[string]time.Time, s *survey, names []string, now time.Time, grace time.Duration) (next map[string]time.Time, due []string) {
 	next = map[string]time.Time{}
 	for _, name := range slices.Sorted(slices.Values(names)) {
 		if _, known := s.handles[name]; known {

@@ -89,10 +89,10 @@ func surveyOf(w world, blocks ...*ipam.Block) *survey {
 // and names what the last one releases.
 func due(s *survey, w world, names []string, gaps ...time.Duration) (handles, orphans, blocks []string) {
 	at := now
-	m, v := judge(memory{}, s, w, names, at, patient)
+	m, v := evaluate(memory{}, s, w, names, at, patient)
 	for _, gap := range gaps {
 		at = at.Add(gap)
-		m, v = judge(m, s, w, names, at, patient)
+		m, v = evaluate(m, s, w, names, at, patient)
 	}
 	for _, leaks := range v.handles {
 		handles = append(handles, leaks[0].alloc.Handle)
@@ -103,7 +103,7 @@ func due(s *survey, w world, names []string, gaps ...time.Duration) (handles, or
 	return handles, v.orphans, blocks
 }
 
-func TestJudgeAddresses(t *testing.T) {
+func TestEvaluateAddresses(t *testing.T) {
 	one := address{"10.0.0.1", "net.1", "a", "web"}
 	for name, c := range map[string]struct {
 		alloc []address
@@ -147,22 +147,22 @@ func TestJudgeAddresses(t *testing.T) {
 func TestGraceStartsAnew(t *testing.T) {
 	w := cluster(nil)
 	first := blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "net.1", "a", "web"})
-	m, _ := judge(memory{}, surveyOf(w, first), w, nil, now, patient)
+	m, _ := evaluate(memory{}, surveyOf(w, first), w, nil, now, patient)
 	again := first.Clone()
 	again.ReleaseHandle("net.1", now, 0)
 	again.Bump()
 	again.Assign(1, ipam.Attribute{Handle: "net.1", Owner: map[string]string{"node": "a", "pod": "web", "namespace": "default"}}, func(a netip.Addr) bool { return a.String() != "10.0.0.1" })
-	if m, v := judge(m, surveyOf(w, again), w, nil, now.Add(grace), patient); len(v.handles) != 0 || len(m.handles) != 1 {
+	if m, v := evaluate(m, surveyOf(w, again), w, nil, now.Add(grace), patient); len(v.handles) != 0 || len(m.handles) != 1 {
 		t.Errorf("assigned anew: %+v %+v", m, v)
 	}
 	lives := cluster(map[string]podFacts{"web": {node: "a"}})
-	m, _ = judge(m, surveyOf(lives, first), lives, nil, now.Add(grace/2), patient)
-	if _, v := judge(m, surveyOf(w, first), w, nil, now.Add(grace), patient); len(v.handles) != 0 {
+	m, _ = evaluate(m, surveyOf(lives, first), lives, nil, now.Add(grace/2), patient)
+	if _, v := evaluate(m, surveyOf(w, first), w, nil, now.Add(grace), patient); len(v.handles) != 0 {
 		t.Errorf("its pod was seen meanwhile: %+v", v)
 	}
 }
 
-func TestJudgeOrphans(t *testing.T) {
+func TestEvaluateOrphans(t *testing.T) {
 	w := cluster(map[string]podFacts{"web": {node: "a"}})
 	s := surveyOf(w, blockOf(t, "10.0.0.0/26", "a", address{"10.0.0.1", "net.Used", "a", "web"}))
 	names := []string{"net.used", "net.empty"}
@@ -173,14 +173,14 @@ func TestJudgeOrphans(t *testing.T) {
 		t.Errorf("early: %v", got)
 	}
 	// A survey without a list of handles forgets nothing.
-	m, _ := judge(memory{}, s, w, names, now, patient)
-	m, _ = judge(m, s, w, nil, now.Add(grace/2), patient)
-	if _, v := judge(m, s, w, names, now.Add(grace), patient); len(v.orphans) != 1 {
+	m, _ := evaluate(memory{}, s, w, names, now, patient)
+	m, _ = evaluate(m, s, w, nil, now.Add(grace/2), patient)
+	if _, v := evaluate(m, s, w, names, now.Add(grace), patient); len(v.orphans) != 1 {
 		t.Errorf("forgotten: %+v", v)
 	}
 }
 
-func TestJudgeBlocks(t *testing.T) {
+func TestEvaluateBlocks(t *testing.T) {
 	rack1, err := selector.Parse("rack == '1'")
 	if err != nil {
 		t.Fatal(err)
@@ -231,9 +231,9 @@ func TestJudgeBlocks(t *testing.T) {
 	t.Run("written to meanwhile", func(t *testing.T) {
 		w := cluster(nil)
 		b := empty("10.0.0.0/26", "")
-		m, _ := judge(memory{}, surveyOf(w, b), w, nil, now, patient)
+		m, _ := evaluate(memory{}, surveyOf(w, b), w, nil, now, patient)
 		b.Bump()
-		if _, v := judge(m, surveyOf(w, b), w, nil, now.Add(grace), patient); len(v.blocks) != 0 {
+		if _, v := evaluate(m, surveyOf(w, b), w, nil, now.Add(grace), patient); len(v.blocks) != 0 {
 			t.Errorf("%+v", v)
 		}
 	})

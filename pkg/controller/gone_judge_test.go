@@ -95,7 +95,7 @@ func (s *story) survey(after time.Duration, w world) {
 		blocks = append(blocks, blockOf(s.t, cidr, "x", s.blocks[cidr]...))
 	}
 	var due verdicts
-	s.memory, due = judge(s.memory, surveyOf(w, blocks...), w, nil, now.Add(s.at), patient)
+	s.memory, due = evaluate(s.memory, surveyOf(w, blocks...), w, nil, now.Add(s.at), patient)
 	var went []string
 	for _, h := range due.handles {
 		for _, l := range h {

@@ -210,8 +210,8 @@ func (x *podIndex) ready() bool {
 // annotationAddrs is Calico's: a JSON list of the addresses a pod asks for.
 const annotationAddrs = "cni.projectcalico.org/ipAddrs"
 
-// asked keeps of a pod's annotations the one that is read here.
-func asked(p *corev1.Pod) map[string]string {
+// requested keeps of a pod's annotations the one that is read here.
+func requested(p *corev1.Pod) map[string]string {
 	if text, ok := p.Annotations[annotationAddrs]; ok {
 		return map[string]string{annotationAddrs: text}
 	}
@@ -251,7 +251,7 @@ func (o *Objects) listPods(ctx context.Context, opts metav1.ListOptions) (runtim
 		for i := range page.Items {
 			p := &page.Items[i]
 			out.Items = append(out.Items, corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, ResourceVersion: p.ResourceVersion, Annotations: asked(p)},
+				ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, ResourceVersion: p.ResourceVersion, Annotations: requested(p)},
 				Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork},
 				Status:     corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
 			})

@@ -31,17 +31,17 @@ type sower struct {
 	cluster *kube.Cluster
 	log     *slog.Logger
 
-	due     atomic.Bool   // the ConfigMap may be another
-	hint    chan struct{} // it is
-	pool    bool          // it has a pool, or what may be one
-	refused []string      // what is wrong with it
-	told    []string      // of that, what events have been recorded for
+	due      atomic.Bool   // the ConfigMap may be another
+	changed  chan struct{} // it is
+	pool     bool          // it has a pool, or what may be one
+	refused  []string      // what is wrong with it
+	reported []string      // of that, what events have been recorded for
 }
 
 func (s *sower) look() {
 	s.due.Store(true)
 	select {
-	case s.hint <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default:
 	}
 }
@@ -117,9 +117,9 @@ func (s *sower) make(ctx context.Context, o seed.Object) (done bool, err error) 
 // tell records an event for each refusal that is new.
 func (s *sower) tell(ctx context.Context, uid types.UID) error {
 	var errs []error
-	told := []string{}
+	reported := []string{}
 	for _, text := range s.refused {
-		if !slices.Contains(s.told, text) {
+		if !slices.Contains(s.reported, text) {
 			s.log.Warn("an object of the seed is refused", "configmap", seed.Name, "problem", text)
 			err := s.cluster.Record(ctx, kube.Event{
 				Object: model.Ref{Kind: "ConfigMap", Namespace: kube.SystemNamespace, Name: seed.Name},
@@ -129,9 +129,9 @@ func (s *sower) tell(ctx context.Context, uid types.UID) error {
 				continue
 			}
 		}
-		told = append(told, text)
+		reported = append(reported, text)
 	}
-	s.told = told
+	s.reported = reported
 	return errors.Join(errs...)
 }
 

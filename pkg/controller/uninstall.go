@@ -17,17 +17,17 @@ import (
 // to go then, and at once: kubectl deletes the CRDs, which wait for the pools,
 // and a moment later the rights of this process.
 type uninstalling struct {
-	flag atomic.Bool
-	hint chan struct{}
+	flag    atomic.Bool
+	changed chan struct{}
 }
 
-func (u *uninstalling) init()     { u.hint = make(chan struct{}, 1) }
+func (u *uninstalling) init()     { u.changed = make(chan struct{}, 1) }
 func (u *uninstalling) yes() bool { return u.flag.Load() }
 
 func (u *uninstalling) set() {
 	u.flag.Store(true)
 	select {
-	case u.hint <- struct{}{}:
+	case u.changed <- struct{}{}:
 	default:
 	}
 }

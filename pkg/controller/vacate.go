@@ -12,9 +12,9 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// askedFor gives the blocks that a node claims while another one has them, sorted:
+// requestedFrom gives the blocks that a node claims while another one has them, sorted:
 // the claim is pending beside that other's. It is pure.
-func askedFor(blocks []model.Block) []ipam.AffinityKey {
+func requestedFrom(blocks []model.Block) []ipam.AffinityKey {
 	has := map[netip.Prefix]bool{}
 	for _, b := range blocks {
 		if b.State != model.BlockPending {
@@ -38,7 +38,7 @@ func (c *Controller) vacate(ctx context.Context) (again time.Duration, err error
 		return lookAgain, nil
 	}
 	var errs []error
-	for _, k := range askedFor(s.Blocks) {
+	for _, k := range requestedFrom(s.Blocks) {
 		err := ipam.Vacate(ctx, c.Store, k.Node, k.CIDR)
 		switch {
 		case err == nil:

@@ -15,7 +15,7 @@ func TestAskedFor(t *testing.T) {
 	block := func(node, cidr string, state model.BlockState) model.Block {
 		return model.Block{Node: model.NodeName(node), CIDR: netip.MustParsePrefix(cidr), State: state}
 	}
-	got := askedFor([]model.Block{
+	got := requestedFrom([]model.Block{
 		block("n3", "10.0.0.64/26", model.BlockPending), block("n2", "10.0.0.64/26", model.BlockConfirmed), block("n1", "10.0.0.64/26", model.BlockPending),
 		block("n1", "10.0.0.0/26", model.BlockPending),                                                     // nobody has it
 		block("n2", "10.0.0.128/26", model.BlockConfirmed),                                                 // nobody asks

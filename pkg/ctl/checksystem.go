@@ -59,7 +59,7 @@ func (t *Tool) runCheckSystem(ctx context.Context, nodes []string) error {
 		}
 		return aspects(v), nil
 	}) {
-		list := append([]aspect{{name: "kernel", good: kernels[a.node]}}, a.said...)
+		list := append([]aspect{{name: "kernel", good: kernels[a.node]}}, a.views...)
 		if a.err != nil {
 			list = append(list, aspect{name: "agent", wrong: a.err.Error()})
 		}

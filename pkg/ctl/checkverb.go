@@ -84,7 +84,7 @@ func (t *Tool) runCheck(ctx context.Context, format string, most int) error {
 		}
 		return struct{}{}, nil
 	})
-	if c.Ways, err = e.ways(ctx, c, most); err != nil {
+	if c.Paths, err = e.paths(ctx, c, most); err != nil {
 		return err
 	}
 	s.tell("")

@@ -92,7 +92,7 @@ func (t *Tool) runPolicyDenied(ctx context.Context, args []string, o deniedOptio
 	list, errs := []denied{}, []error(nil)
 	for _, a := range answers {
 		errs = append(errs, a.err)
-		for _, one := range a.said {
+		for _, one := range a.views {
 			d := named(v, a.node, one)
 			if (pod == "" || d.Pod == pod || d.From == pod || d.To == pod) && (o.since == 0 || time.Since(d.Last) <= o.since) {
 				list = append(list, d)

@@ -83,7 +83,7 @@ type draining struct {
 }
 
 // step asks for a step, nil for none, and waits until the agent confirms it.
-func (d draining) step(ctx context.Context, want any, told string) error {
+func (d draining) step(ctx context.Context, want any, reported string) error {
 	path := "/api/v1/nodes/" + d.node
 	if err := d.client.MergePath(ctx, path, api.Object{"metadata": api.Object{"annotations": api.Object{bgp.AnnotationDrain: want}}}); err != nil {
 		return fmt.Errorf("annotate node %s with %s: %w", d.node, bgp.AnnotationDrain, err)
@@ -102,7 +102,7 @@ func (d draining) step(ctx context.Context, want any, told string) error {
 		}
 		annotations, _ := kind.At(o, "metadata.annotations").(api.Object)
 		if annotations[drainState] == want {
-			fmt.Fprintf(d.tool.Out, "%s: %s\n", word, told)
+			fmt.Fprintf(d.tool.Out, "%s: %s\n", word, reported)
 			return nil
 		}
 		select {

@@ -23,19 +23,19 @@ import (
 // explainer collects facts. What agents have said is kept for its lifetime.
 type explainer struct {
 	*surveyor
-	survey *ipamview.Survey
-	agents []agentview.Agent
-	pools  []model.Pool
-	mu     sync.Mutex
-	said   map[model.NodeName]func() (*nodeview.View, string)
-	heard  map[model.NodeName]func() map[netip.Addr]explain.Answer
-	asking *explain.End // the pod that asks; nil: nodes do
-	policy func() (world.Policy, error)
+	survey   *ipamview.Survey
+	agents   []agentview.Agent
+	pools    []model.Pool
+	mu       sync.Mutex
+	views    map[model.NodeName]func() (*nodeview.View, string)
+	answered map[model.NodeName]func() map[netip.Addr]explain.Answer
+	asking   *explain.End // the pod that asks; nil: nodes do
+	policy   func() (world.Policy, error)
 }
 
 // explainer reads what every answer needs; v has the pods and nodes.
 func (s *surveyor) explainer(ctx context.Context, v *ipamview.Survey) (*explainer, error) {
-	e := &explainer{surveyor: s, survey: v, said: map[model.NodeName]func() (*nodeview.View, string){}, heard: map[model.NodeName]func() map[netip.Addr]explain.Answer{}}
+	e := &explainer{surveyor: s, survey: v, views: map[model.NodeName]func() (*nodeview.View, string){}, answered: map[model.NodeName]func() map[netip.Addr]explain.Answer{}}
 	e.policy = sync.OnceValues(func() (world.Policy, error) { return world.ReadPolicy(ctx, s.client.Config, false) })
 	var err error
 	if e.agents, err = agentview.Agents(ctx, s.client); err != nil {
@@ -91,10 +91,10 @@ func (e *explainer) block(b *ipam.Block, ip netip.Addr) *explain.Block {
 // view is what the agent of a node says, asked once.
 func (e *explainer) view(ctx context.Context, node model.NodeName) (*nodeview.View, string) {
 	e.mu.Lock()
-	ask := e.said[node]
+	ask := e.views[node]
 	if ask == nil {
 		ask = sync.OnceValues(func() (*nodeview.View, string) { return e.ask(ctx, node) })
-		e.said[node] = ask
+		e.views[node] = ask
 	}
 	e.mu.Unlock()
 	return ask()
@@ -138,12 +138,12 @@ func (e *explainer) from(ctx context.Context, f explain.Facts, node model.NodeNa
 	if p, err := e.path(ctx, node, f.To, size); err == nil {
 		f.Path = p
 	}
-	return e.judge(f)
+	return e.evaluate(f)
 }
 
-// judge adds what network policy says of the pod that asks or, of a probe that was
+// evaluate adds what network policy says of the pod that asks or, of a probe that was
 // not answered, of the address it had.
-func (e *explainer) judge(f explain.Facts) explain.Facts {
+func (e *explainer) evaluate(f explain.Facts) explain.Facts {
 	if f.Pod == nil {
 		return f
 	}
@@ -159,7 +159,7 @@ func (e *explainer) judge(f explain.Facts) explain.Facts {
 		f.PolicyError = err.Error()
 		return f
 	}
-	j := explain.Judge(p.View, p.Nodes, *from, explain.End{Addr: f.To, Pod: f.Pod})
+	j := explain.Evaluate(p.View, p.Nodes, *from, explain.End{Addr: f.To, Pod: f.Pod})
 	f.Policy = &j
 	return f
 }
@@ -171,10 +171,10 @@ func (e *explainer) reach(ctx context.Context, v *nodeview.View) map[netip.Addr]
 		return nil
 	}
 	e.mu.Lock()
-	ask := e.heard[v.Node]
+	ask := e.answered[v.Node]
 	if ask == nil {
 		ask = sync.OnceValue(func() map[netip.Addr]explain.Answer { return e.answers(ctx, v) })
-		e.heard[v.Node] = ask
+		e.answered[v.Node] = ask
 	}
 	e.mu.Unlock()
 	return ask()
@@ -204,9 +204,9 @@ func (e *explainer) answers(ctx context.Context, v *nodeview.View) map[netip.Add
 			return out
 		}
 		for _, p := range e.sessionsNow(ctx, v.Node) {
-			was, asked := before[p.Address]
+			was, requested := before[p.Address]
 			in, sent := p.MessagesIn-was.MessagesIn, p.MessagesOut-was.MessagesOut
-			if !asked || p.State == "Established" || in == 0 {
+			if !requested || p.State == "Established" || in == 0 {
 				continue
 			}
 			// An OPEN came, and an OPEN and a notification were sent.

@@ -76,8 +76,8 @@ func (t *Tool) tellStories(answers []answer[explain.Story], format string) error
 	broken := 0
 	var stories []explain.Story
 	for _, a := range answers {
-		stories = append(stories, a.said)
-		if a.said.Broken != "" {
+		stories = append(stories, a.views)
+		if a.views.Broken != "" {
 			broken++
 		}
 	}

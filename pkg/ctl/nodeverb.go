@@ -99,16 +99,16 @@ func (t *Tool) runNodeStatus(ctx context.Context, nodes []string, live bool) err
 
 // answer is what one node said.
 type answer[T any] struct {
-	node string
-	said T
-	err  error
+	node  string
+	views T
+	err   error
 }
 
 // askAll asks nodes at the same time, some at once, and keeps their order.
 func askAll[T any](nodes []string, ask func(string) (T, error)) []answer[T] {
 	return atOnce(nodes, func(n string) answer[T] {
-		said, err := ask(n)
-		return answer[T]{n, said, err}
+		views, err := ask(n)
+		return answer[T]{n, views, err}
 	})
 }
 
@@ -133,7 +133,7 @@ func (t *Tool) tell(answers []answer[string]) error {
 	for _, a := range answers {
 		errs = append(errs, a.err)
 		if a.err == nil {
-			fmt.Fprintln(t.Out, t.paint(a.said))
+			fmt.Fprintln(t.Out, t.paint(a.views))
 		}
 	}
 	return errors.Join(errs...)

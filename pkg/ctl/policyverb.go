@@ -81,7 +81,7 @@ func (t *Tool) runPolicyExplain(ctx context.Context, args []string, format strin
 		k = explain.Echo(from.Addr, to.Addr)
 	}
 	k.Source, k.Destination = from.Addr, to.Addr
-	story := explain.TellPolicy(explain.Judge(w.View, w.Nodes, from, to), k, func(n model.NodeName) (*nodeview.View, string) { return e.view(ctx, n) })
+	story := explain.TellPolicy(explain.Evaluate(w.View, w.Nodes, from, to), k, func(n model.NodeName) (*nodeview.View, string) { return e.view(ctx, n) })
 	if err := t.writeStories([]explain.Story{story}, format); err != nil {
 		return err
 	}

@@ -122,7 +122,7 @@ func (t *Tool) knownFlows(ctx context.Context, client *api.Client) ([]nodeview.F
 		if a.err != nil {
 			fmt.Fprintf(t.Err, "connections of node %s are not known: %v\n", agents[i].Node, a.err)
 		}
-		for _, f := range a.said {
+		for _, f := range a.views {
 			if f.ICMPType == 0 { // of what was denied the type is not kept
 				f.ICMPType = map[uint8]uint8{1: 8, 58: 128}[f.Protocol]
 			}

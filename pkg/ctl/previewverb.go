@@ -92,9 +92,9 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 		return err
 	}
 	live := t.live(ctx, client, before)
-	was, problems := preview.Plans(before.Nodes, before.For, live.Ways)
+	was, problems := preview.Plans(before.Nodes, before.For, live.FIB)
 	old := slices.Concat(problems, before.Problems)
-	will, problems := preview.Plans(after.Nodes, after.For, live.Ways)
+	will, problems := preview.Plans(after.Nodes, after.For, live.FIB)
 	out := preview.Compare(preview.Side{Plan: was, Of: before.For}, preview.Side{Plan: will, Of: after.For}, live)
 	if silent := len(before.Nodes) - len(live.Hosts); silent > 0 {
 		fmt.Fprintf(t.Err, "%d of %d agents do not answer; of their nodes next hops are told, not the kernels' ways\n", silent, len(before.Nodes))
@@ -113,7 +113,7 @@ func (t *Tool) runPreview(ctx context.Context, docs []input.Document, format str
 
 // live asks the agents how their nodes are.
 func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) preview.Live {
-	out := preview.Live{Hosts: map[model.NodeName]model.Host{}, Ways: map[model.NodeName]bgp.Ways{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
+	out := preview.Live{Hosts: map[model.NodeName]model.Host{}, FIB: map[model.NodeName]bgp.FIB{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
 	agents, err := agentview.Agents(ctx, client)
 	if err != nil {
 		return out
@@ -130,7 +130,7 @@ func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) prev
 		if a == nil {
 			continue
 		}
-		out.Hosts[a.Node], out.Ways[a.Node], out.Up[a.Node] = a.Host, bgp.NewWays(a.Host, a.Endpoints), map[netip.Addr]bool{}
+		out.Hosts[a.Node], out.FIB[a.Node], out.Up[a.Node] = a.Host, bgp.NewFIB(a.Host, a.Endpoints), map[netip.Addr]bool{}
 		for _, p := range a.Peers {
 			if p.State == "Established" {
 				out.Up[a.Node][p.Address] = true

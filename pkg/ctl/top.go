@@ -99,14 +99,14 @@ func (t *Tool) glances(ctx context.Context, client *api.Client) (map[string]glan
 		var s liveStatus
 		return s, agent.Get(ctx, client, "/status", &s)
 	}) {
-		g := glance{ready: "ready", blocks: len(a.said.Blocks), problems: len(a.said.Problems)}
-		if len(a.said.Waiting) > 0 {
+		g := glance{ready: "ready", blocks: len(a.views.Blocks), problems: len(a.views.Problems)}
+		if len(a.views.Waiting) > 0 {
 			g.ready = "waiting"
 		}
 		if a.err != nil {
 			g.ready = "silent"
 		}
-		for _, p := range a.said.Peers {
+		for _, p := range a.views.Peers {
 			if p.State == "Established" {
 				g.up++
 			} else {

@@ -12,10 +12,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// ways tells the story of a pod of each node and family from other nodes, most
+// paths tells the story of a pod of each node and family from other nodes, most
 // of them for each: the next ones in the order of names, so that every node asks
 // about as often as every other.
-func (e *explainer) ways(ctx context.Context, c check.Cluster, most int) ([]check.Way, error) {
+func (e *explainer) paths(ctx context.Context, c check.Cluster, most int) ([]check.Path, error) {
 	type question struct {
 		asker model.NodeName
 		facts explain.Facts
@@ -33,13 +33,13 @@ func (e *explainer) ways(ctx context.Context, c check.Cluster, most int) ([]chec
 		}
 	}
 	var done atomic.Int64
-	ways := atOnce(all, func(q question) check.Way {
-		w := check.Way{From: q.asker, To: q.facts.Pod.Node, Story: explain.Tell(e.from(ctx, q.facts, q.asker))}
+	paths := atOnce(all, func(q question) check.Path {
+		w := check.Path{From: q.asker, To: q.facts.Pod.Node, Story: explain.Tell(e.from(ctx, q.facts, q.asker))}
 		e.tell(fmt.Sprintf("%d of %d ways", done.Add(1), len(all)))
 		return w
 	})
 	// What policy drops is meant to be dropped: nothing is wrong with the cluster.
-	return slices.DeleteFunc(ways, func(w check.Way) bool { return w.Broken == explain.PolicyDenies }), nil
+	return slices.DeleteFunc(paths, func(w check.Path) bool { return w.Broken == explain.PolicyDenies }), nil
 }
 
 // targets are addresses of pods that a node runs, the lowest of each family.

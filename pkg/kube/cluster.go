@@ -194,14 +194,14 @@ func (c *Cluster) addSources(o Options) {
 // feed says what a table is filled from.
 type feed struct {
 	client    *rest.RESTClient
-	older     *rest.RESTClient // asked where client's version is not served; nil: nobody
+	older     *rest.RESTClient // requested where client's version is not served; nil: nobody
 	resource  string
 	namespace string
 	expect    runtime.Object
 	fields    string           // field selector
 	labels    string           // label selector
 	absent    func(error) bool // errors that are as good as an empty list; nil: none
-	answer    func(error)      // told how each request to the server went
+	answer    func(error)      // announced how each request to the server went
 }
 
 func (c *Cluster) kind(kind string) feed {
@@ -241,7 +241,7 @@ func (c *Cluster) mirror(ctx context.Context, f feed, store cache.ReflectorStore
 		if f.absent != nil && f.absent(err) {
 			err = nil
 		}
-		c.silence.heard(&f, err)
+		c.silence.received(&f, err)
 	})
 	defer c.silence.forget(&f)
 	r := cache.NewReflectorWithOptions(lw, f.expect, store, cache.ReflectorOptions{
@@ -296,7 +296,7 @@ func tell(lw *cache.ListWatch, answer func(error)) {
 
 // Run watches until ctx ends, and returns nil then.
 func (c *Cluster) Run(ctx context.Context) error {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.log.Handler()}))
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(discard{c.log.Handler()}))
 	var wg sync.WaitGroup
 	for _, s := range slices.Concat(c.sources, c.aside) {
 		wg.Go(func() { s.run(ctx) })

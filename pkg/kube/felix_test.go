@@ -101,17 +101,17 @@ func TestFelixFieldsWithoutEffectAreNamed(t *testing.T) {
 		`{"natOutgoingAddress": "10.0.0.1", "routeSource": "WorkloadIPs", "goGCThreshold": 9}`: {"spec.goGCThreshold: 9 has no effect in Muslin: set GOGC in the environment of the DaemonSet", "spec.routeSource: WorkloadIPs has no effect in Muslin: routes of other nodes are learned by BGP, or computed from IPAM (programClusterRoutes)"},
 	} {
 		got := readFelix(obj("default", spec))
-		var said []string
+		var stated []string
 		for _, p := range got.problems {
 			if p.Reason != compat.ReasonUnsupported {
 				t.Errorf("%s: reason %s", spec, p.Reason)
 			}
-			said = append(said, p.Field+": "+p.Message)
+			stated = append(stated, p.Field+": "+p.Message)
 		}
 		if !got.ok {
 			t.Errorf("%s: a field without effect makes the others void", spec)
 		}
-		if diff := cmp.Diff(want, said); diff != "" {
+		if diff := cmp.Diff(want, stated); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", spec, diff)
 		}
 	}

@@ -169,13 +169,13 @@ func Snapshot(objects Objects, o Options) (model.Snapshot, []model.Problem, erro
 func (c *Cluster) unfilled() []source {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	asked := slices.Concat(c.sources, c.aside)
+	requested := slices.Concat(c.sources, c.aside)
 	for _, d := range c.demands {
 		if d.on {
-			asked = append(asked, d.sources...)
+			requested = append(requested, d.sources...)
 		}
 	}
-	return slices.DeleteFunc(asked, func(s source) bool { return s.synced() })
+	return slices.DeleteFunc(requested, func(s source) bool { return s.synced() })
 }
 
 // fill puts those of the objects that the feed's selectors choose into a table, in

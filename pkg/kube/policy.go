@@ -38,7 +38,7 @@ type policies struct {
 	revision    uint64            // of all in it but pods
 	rest        *model.PolicyView // that revision of it; nil: has to be built
 	changed     chan struct{}
-	told        func() // of every change, beside changed; nil: nobody
+	announced   func() // of every change, beside changed; nil: nobody
 }
 
 // knownPolicy is a policy, whether it asks for labels of service accounts and for
@@ -69,7 +69,7 @@ func (p *policies) init(c *Cluster, peers bool) {
 	}
 	c.aside = append(c.aside, p.always...)
 	if !peers {
-		p.told = c.noteChange // there is no more to a policy than its object
+		p.announced = c.noteChange // there is no more to a policy than its object
 		p.staged = map[string]*table[struct{}]{}
 		for _, kind := range netpol.StagedKinds() {
 			t, s := optionalTable(c, c.kind(kind), stripObject, readStaged(kind))
@@ -141,8 +141,8 @@ func (p *policies) note() {
 		p.needAccount.decide()
 		p.needSlices.decide()
 	}
-	if p.told != nil {
-		p.told()
+	if p.announced != nil {
+		p.announced()
 	}
 	p.noteRest()
 }

@@ -134,10 +134,10 @@ func TestAllBlocksWhileAskedFor(t *testing.T) {
 		v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`))
 	const free = `cidr: 10.244.%d.0/30, allocations: [null, null, null, null], unallocated: [0, 1, 2, 3], attributes: [], strictAffinity: false`
 	apply(t, v3("IPAMBlock", "10-244-1-0-30", "{"+fmt.Sprintf(free, 1)+", affinity: 'host:n1'}")+v3("IPAMBlock", "10-244-3-0-30", "{"+fmt.Sprintf(free, 3)+"}"))
-	asked := func(s model.Snapshot) bool {
+	requested := func(s model.Snapshot) bool {
 		return slices.ContainsFunc(s.BGP, func(b model.BGPConfiguration) bool { return b.Annotations["muslin.io/check"] == "On" })
 	}
-	c := watch(t, kube.Options{Node: "n1", AllBlocksWhile: asked})
+	c := watch(t, kube.Options{Node: "n1", AllBlocksWhile: requested})
 	if got := c.AllBlocks(); got.Listed {
 		t.Fatalf("nobody asks: %+v", got)
 	}

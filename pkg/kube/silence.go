@@ -27,13 +27,13 @@ type silence struct {
 	refused map[*feed]error
 }
 
-// heard notes how a request went, and logs the first that fails and that none does
+// received notes how a request went, and logs the first that fails and that none does
 // any more. A watch that is only too old is no failure: a list follows it.
-func (s *silence) heard(f *feed, err error) {
+func (s *silence) received(f *feed, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
-		return // asked no more
+		return // requested no more
 	}
 	silent := len(s.refused) > 0
 	if err == nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
@@ -51,7 +51,7 @@ func (s *silence) heard(f *feed, err error) {
 }
 
 // forget drops what nobody asks for any more.
-func (s *silence) forget(f *feed) { s.heard(f, nil) }
+func (s *silence) forget(f *feed) { s.received(f, nil) }
 
 // problems has one while any request fails.
 func (s *silence) problems(node model.NodeName) []model.Problem {
@@ -66,9 +66,9 @@ func (s *silence) problems(node model.NodeName) []model.Problem {
 	for _, f := range feeds {
 		names = append(names, f.resource)
 	}
-	var asked *url.Error
-	if errors.As(err, &asked) {
-		err = asked.Err
+	var requested *url.Error
+	if errors.As(err, &requested) {
+		err = requested.Err
 	}
 	return []model.Problem{{
 		Object: model.Ref{Kind: "Node", Name: string(node)}, Reason: "APIServerSilent",
@@ -77,13 +77,13 @@ func (s *silence) problems(node model.NodeName) []model.Problem {
 	}}
 }
 
-// quiet is a log that has at Debug what client-go says, at Error and once for each
+// discard is a log that has at Debug what client-go says, at Error and once for each
 // resource and try, of requests that fail: silence tells that.
-type quiet struct{ slog.Handler }
+type discard struct{ slog.Handler }
 
 const failedToWatch = "Failed to watch"
 
-func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+func (q discard) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == failedToWatch {
 		r.Level = slog.LevelDebug
 		if !q.Enabled(ctx, r.Level) {
@@ -93,6 +93,8 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	return q.Handler.Handle(ctx, r)
 }
 
-func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+func (q discard) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return discard{q.Handler.WithAttrs(attrs)}
+}
 
-func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }
+func (q discard) WithGroup(name string) slog.Handler { return discard{q.Handler.WithGroup(name)} }

@@ -29,7 +29,7 @@ func TestSilentServerIsTold(t *testing.T) {
 	running.Go(func() { _ = c.Run(ctx) })
 	defer running.Wait()
 	defer cancel()
-	told := func(what ...string) func() string {
+	announced := func(what ...string) func() string {
 		return func() string {
 			got := fmt.Sprint(c.Problems())
 			for _, word := range what {
@@ -44,18 +44,18 @@ func TestSilentServerIsTold(t *testing.T) {
 		}
 	}
 	<-c.Ready()
-	eventually(t, c, told())
+	eventually(t, c, announced())
 	own.Kill()
-	eventually(t, c, told("Node n1: since 20", "gives no ", "nodes", "ippools", "refused"))
+	eventually(t, c, announced("Node n1: since 20", "gives no ", "nodes", "ippools", "refused"))
 	own.Restart(t)
-	eventually(t, c, told())
+	eventually(t, c, announced())
 	if got := log.count("does not answer"); got != 1 {
 		t.Errorf("the log says %d times that the server does not answer, want once", got)
 	}
 	own.MustKubectl(t, "", "delete", "crd", "bgppeers.projectcalico.org")
-	eventually(t, c, told("bgppeers", "could not find the requested resource"))
+	eventually(t, c, announced("bgppeers", "could not find the requested resource"))
 	own.InstallCRDs(t)
-	eventually(t, c, told())
+	eventually(t, c, announced())
 	if log.count("level=ERROR") > 0 {
 		t.Errorf("errors are logged:\n%s", log.text.String())
 	}

@@ -9,15 +9,15 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// poolLinger is how long a pool that vanished still counts, as one being deleted.
+// poolGrace is how long a pool that vanished still counts, as one being deleted.
 // kubectl that takes all of Muslin away takes the pools first; the agents end within
 // seconds of that, and what they leave in the kernel is what the pods have.
-const poolLinger = time.Minute
+const poolGrace = time.Minute
 
 // vanished keeps pools that are no longer in the API. No pod gets an address of one,
 // but routes, tunnels and masquerading stay: while blocks of it are in use the
 // controller's finalizer holds a pool, so one that goes nevertheless was taken from
-// under its pods. It counts for poolLinger, and on as long as there is no pool at
+// under its pods. It counts for poolGrace, and on as long as there is no pool at
 // all, which nobody means, unless another pool overlaps it.
 type vanished struct {
 	last map[string]model.Pool // in the API when last asked
@@ -40,7 +40,7 @@ func (v *vanished) with(live []model.Pool, now time.Time) (pools []model.Pool, n
 	for name, p := range v.last {
 		if _, there := names[name]; !there {
 			p.Deleting = true
-			v.gone[name] = gonePool{p, now.Add(poolLinger)}
+			v.gone[name] = gonePool{p, now.Add(poolGrace)}
 		}
 	}
 	v.last = names

@@ -22,11 +22,11 @@ func TestVanishedPoolsCountOn(t *testing.T) {
 		wakes time.Duration // 0: never
 	}{
 		{"both", 0, []model.Pool{a, b}, []model.Pool{a, b}, 0},
-		{"one goes", 0, []model.Pool{b}, []model.Pool{goes(a), b}, poolLinger},
-		{"it counts", poolLinger / 2, []model.Pool{b}, []model.Pool{goes(a), b}, poolLinger / 2},
-		{"and is forgotten", poolLinger / 2, []model.Pool{b}, []model.Pool{b}, 0},
+		{"one goes", 0, []model.Pool{b}, []model.Pool{goes(a), b}, poolGrace},
+		{"it counts", poolGrace / 2, []model.Pool{b}, []model.Pool{goes(a), b}, poolGrace / 2},
+		{"and is forgotten", poolGrace / 2, []model.Pool{b}, []model.Pool{b}, 0},
 		{"the last goes", 0, nil, []model.Pool{goes(b)}, 0},
-		{"and counts while there is none", 10 * poolLinger, nil, []model.Pool{goes(b)}, 0},
+		{"and counts while there is none", 10 * poolGrace, nil, []model.Pool{goes(b)}, 0},
 		{"until there is one", 0, []model.Pool{a}, []model.Pool{a}, 0},
 		{"one that is replaced", 0, []model.Pool{anew}, []model.Pool{anew}, 0},
 		{"one that comes back", 0, nil, []model.Pool{goes(anew)}, 0},

@@ -59,7 +59,7 @@ func (g *gate) guard(inner http.Handler) http.Handler {
 		token = strings.TrimSpace(token)
 		code := http.StatusUnauthorized
 		if ok && strings.EqualFold(scheme, "Bearer") && token != "" {
-			code = g.judge(r.Context(), token, time.Now())
+			code = g.evaluate(r.Context(), token, time.Now())
 		}
 		switch code {
 		case http.StatusOK:
@@ -75,8 +75,8 @@ func (g *gate) guard(inner http.Handler) http.Handler {
 	})
 }
 
-// judge remembers what the API server said, but not that it could not be asked.
-func (g *gate) judge(ctx context.Context, token string, now time.Time) int {
+// evaluate remembers what the API server said, but not that it could not be asked.
+func (g *gate) evaluate(ctx context.Context, token string, now time.Time) int {
 	digest := sha256.Sum256([]byte(token))
 	g.mu.Lock()
 	v, ok := g.known[digest]

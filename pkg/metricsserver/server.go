@@ -25,17 +25,17 @@ const (
 
 // Server serves a Gatherer.
 type Server struct {
-	addr    string
-	handler http.Handler
-	cert    func() (*tls.Certificate, error) // nil: no TLS
-	log     *slog.Logger
-	heard   func(error)
+	addr     string
+	handler  http.Handler
+	cert     func() (*tls.Certificate, error) // nil: no TLS
+	log      *slog.Logger
+	received func(error)
 }
 
 // New makes a server; without an address one that does nothing. api is of the API
 // server that is asked about tokens. heard is told of each try to serve, nil of one
 // that succeeded.
-func New(s Settings, metrics prometheus.Gatherer, api *rest.Config, logger *slog.Logger, heard func(error)) (*Server, error) {
+func New(s Settings, metrics prometheus.Gatherer, api *rest.Config, logger *slog.Logger, received func(error)) (*Server, error) {
 	scrape := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: atOnce})
 	if s.Authorization {
 		g, err := newGate(api, logger)
@@ -46,7 +46,7 @@ func New(s Settings, metrics prometheus.Gatherer, api *rest.Config, logger *slog
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+Path, scrape)
-	out := &Server{addr: s.Addr, handler: mux, log: logger, heard: heard}
+	out := &Server{addr: s.Addr, handler: mux, log: logger, received: received}
 	switch {
 	case s.CertFile != "":
 		out.cert = (&files{cert: s.CertFile, key: s.KeyFile, broken: complaint{log: logger, what: "certificate"}}).get
@@ -69,11 +69,11 @@ func (s *Server) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		l, err := s.listen(ctx)
 		if err == nil {
-			s.heard(nil)
+			s.received(nil)
 			err = s.serve(ctx, l)
 		}
 		if ctx.Err() == nil {
-			s.heard(err)
+			s.received(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -120,17 +120,17 @@ type complaint struct {
 	log  *slog.Logger
 	what string
 
-	mu   sync.Mutex
-	said bool
+	mu     sync.Mutex
+	stated bool
 }
 
 // of takes what became of a try.
 func (c *complaint) of(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if said := err != nil; said != c.said {
-		c.said = said
-		if said {
+	if stated := err != nil; stated != c.stated {
+		c.stated = stated
+		if stated {
 			c.log.Warn("metrics are not served as they should be", "what", c.what, "error", err)
 		} else {
 			c.log.Info("metrics are served again", "what", c.what)

@@ -116,7 +116,7 @@ func TestAuthorization(t *testing.T) {
 	token := func(name string) string {
 		return "Bearer " + strings.TrimSpace(server.MustKubectl(t, "", "create", "token", name))
 	}
-	scraper, second, stranger := token("scraper"), token("second"), token("stranger")
+	scraper, second, unknown := token("scraper"), token("second"), token("stranger")
 	for code := 0; code != http.StatusUnauthorized && t.Context().Err() == nil; { // until the API server knows of the rights
 		code, _ = r.get("/metrics", "Bearer made-up")
 	}
@@ -132,7 +132,7 @@ func TestAuthorization(t *testing.T) {
 	want("no token after the scheme", "Bearer ", http.StatusUnauthorized)
 	want("an unknown token", "Bearer made-up", http.StatusUnauthorized)
 	want("a token changed", scraper+"x", http.StatusUnauthorized)
-	want("one without the right", stranger, http.StatusForbidden)
+	want("one without the right", unknown, http.StatusForbidden)
 	want("one with the right", scraper, http.StatusOK)
 	want("scheme in small letters", strings.Replace(scraper, "Bearer", "bearer", 1), http.StatusOK)
 
@@ -141,7 +141,7 @@ func TestAuthorization(t *testing.T) {
 	want("API server away, not known", second, http.StatusServiceUnavailable)
 	g := mustGate(t, server.ConfigAs("system:serviceaccount:muslin-system:muslin-agent"))
 	g.known = map[[32]byte]verdict{sha256.Sum256([]byte(strings.TrimPrefix(scraper, "Bearer "))): {http.StatusOK, time.Now().Add(rememberFor)}}
-	if code := g.judge(t.Context(), strings.TrimPrefix(scraper, "Bearer "), time.Now().Add(rememberFor+time.Second)); code != http.StatusServiceUnavailable {
+	if code := g.evaluate(t.Context(), strings.TrimPrefix(scraper, "Bearer "), time.Now().Add(rememberFor+time.Second)); code != http.StatusServiceUnavailable {
 		t.Errorf("API server away, known a minute ago: %d", code)
 	}
 	server.Restart(t)
@@ -235,19 +235,19 @@ func TestPortTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard := make(chan error, 10)
-	s, err := New(Settings{Addr: taken.Addr().String()}, prometheus.NewRegistry(), nil, slog.New(slog.DiscardHandler), func(err error) { heard <- err })
+	received := make(chan error, 10)
+	s, err := New(Settings{Addr: taken.Addr().String()}, prometheus.NewRegistry(), nil, slog.New(slog.DiscardHandler), func(err error) { received <- err })
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	if err := <-heard; err == nil {
+	if err := <-received; err == nil {
 		t.Error("nothing is told of a port that is taken")
 	}
 	taken.Close()
-	for err := range heard {
+	for err := range received {
 		if err == nil {
 			break
 		}

@@ -20,7 +20,7 @@ func (w *Writer) Run(ctx context.Context) error {
 // again asks for the table to be read and applied again.
 func (w *Writer) again() {
 	w.markStale()
-	w.Hint()
+	w.Notify()
 }
 
 func (w *Writer) event(m nl.Message) {

@@ -40,7 +40,7 @@ func ParseRoute(b []byte) (felix.Route, RouteHeader, bool) {
 	if h.Family == unix.AF_INET6 {
 		addr = netip.IPv6Unspecified()
 	}
-	r := felix.Route{Way: &felix.Way{LinkScope: h.Scope == unix.RT_SCOPE_LINK}}
+	r := felix.Route{NextHopGroup: &felix.NextHopGroup{LinkScope: h.Scope == unix.RT_SCOPE_LINK}}
 	var single felix.NextHop
 	Attrs(b[unix.SizeofRtMsg:], func(kind uint16, data []byte) {
 		switch kind {

@@ -27,8 +27,8 @@ func (w *Watch) Changed() <-chan struct{} { return w.changed }
 // Ready is closed once the kernel is listened to.
 func (w *Watch) Ready() <-chan struct{} { return w.ready }
 
-// Hint asks for the desired state to be applied again.
-func (w *Watch) Hint() {
+// Notify asks for the desired state to be applied again.
+func (w *Watch) Notify() {
 	select {
 	case w.changed <- struct{}{}:
 	default:

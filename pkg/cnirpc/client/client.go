@@ -63,8 +63,8 @@ func Call(socket string, wait uint, verb Verb, req Request) ([]byte, error) {
 	}
 	result, err := exchange(newStream(c), wait, verb, req)
 	_ = syscall.Close(int(c.FD)) // the answer is in, or there is none
-	var said *Error
-	if err != nil && !errors.As(err, &said) {
+	var stated *Error
+	if err != nil && !errors.As(err, &stated) {
 		err = &Unavailable{Socket: socket, Cause: err}
 	}
 	return result, err

@@ -63,7 +63,7 @@ func uvarint(b []byte) (v uint64, n int) {
 	return 0, 0
 }
 
-var errWire = errors.New("malformed protobuf message")
+var errEncoding = errors.New("malformed protobuf message")
 
 // field is one field of a message as it stands on the wire. A reader that
 // expects another wire type has to pass it by, as generated code does.
@@ -83,7 +83,7 @@ func fields(b []byte, visit func(field)) error {
 	for len(b) > 0 {
 		key, n := uvarint(b)
 		if n <= 0 || key>>3 == 0 {
-			return errWire
+			return errEncoding
 		}
 		b = b[n:]
 		f := field{number: key >> 3, wire: byte(key & 7)}
@@ -92,7 +92,7 @@ func fields(b []byte, visit func(field)) error {
 		case wireVarint:
 			f.varint, size = uvarint(b)
 			if size <= 0 {
-				return errWire
+				return errEncoding
 			}
 			visit(f)
 		case wireFixed64:
@@ -102,16 +102,16 @@ func fields(b []byte, visit func(field)) error {
 		case wireBytes:
 			l, n := uvarint(b)
 			if n <= 0 || l > uint64(len(b)-n) {
-				return errWire
+				return errEncoding
 			}
 			b = b[n:]
 			f.bytes, size = b[:l], int(l)
 			visit(f)
 		default:
-			return errWire
+			return errEncoding
 		}
 		if size > len(b) {
-			return errWire
+			return errEncoding
 		}
 		b = b[size:]
 	}

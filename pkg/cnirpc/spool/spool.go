@@ -6,7 +6,7 @@
 //
 // A runtime that gets an error for DEL keeps the pod in Terminating and tries
 // again for ever; a recorded DEL lets it go on. DEL may be done twice, so a
-// record that is read although its DEL has been done does no harm. A new ADD of
+// spoolentry that is read although its DEL has been done does no harm. A new ADD of
 // the same attachment comes after its record.
 //
 // Kernel footprint: the files of package record in the directory. A fresh process
@@ -25,7 +25,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 // Record is one recorded DEL.
@@ -67,7 +67,7 @@ func Names(path string) bool {
 
 // parts are what the name of a record is made of.
 func parts(path string) (containerID, ifname string, ok bool) {
-	name, named := strings.CutSuffix(filepath.Base(path), record.Suffix)
+	name, named := strings.CutSuffix(filepath.Base(path), spoolentry.Suffix)
 	containerID, ifname, whole := strings.Cut(name, "@")
 	return containerID, ifname, named && whole && !strings.HasPrefix(name, ".")
 }
@@ -98,7 +98,7 @@ func Read(path string) (r Record, ok bool) {
 
 // Sweep removes what a writer left that was killed at it more than age ago.
 func Sweep(dir string, age time.Duration) error {
-	paths, err := filepath.Glob(filepath.Join(dir, record.Unfinished+"*"))
+	paths, err := filepath.Glob(filepath.Join(dir, spoolentry.Unfinished+"*"))
 	if err != nil {
 		return fmt.Errorf("sweep spool %s: %w", dir, err)
 	}

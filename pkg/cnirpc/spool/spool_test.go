@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
-	"github.com/muslin-net/muslin/pkg/cnirpc/record"
+	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
 )
 
 func TestRecordsComeBackAsWritten(t *testing.T) {
@@ -23,7 +23,7 @@ func TestRecordsComeBackAsWritten(t *testing.T) {
 	}
 	for i := range want {
 		for range 2 { // again is no error
-			if err := record.Write(dir, want[i], nil); err != nil {
+			if err := spoolentry.Write(dir, want[i], nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -74,11 +74,11 @@ func TestListReportsBadRecordsAndLeavesOthersAlone(t *testing.T) {
 func TestListLeavesOutWhatIsKnown(t *testing.T) {
 	dir := t.TempDir()
 	for _, id := range []string{"a", "b"} {
-		if err := record.Write(dir, client.Request{ContainerID: id, IfName: "eth0"}, nil); err != nil {
+		if err := spoolentry.Write(dir, client.Request{ContainerID: id, IfName: "eth0"}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	records, err := List(dir, func(path string) bool { return path == record.Path(dir, "a", "eth0") })
+	records, err := List(dir, func(path string) bool { return path == spoolentry.Path(dir, "a", "eth0") })
 	if err != nil || len(records) != 1 || records[0].Request.ContainerID != "b" {
 		t.Errorf("records %+v, error %v", records, err)
 	}
@@ -86,7 +86,7 @@ func TestListLeavesOutWhatIsKnown(t *testing.T) {
 
 func TestReadKnowsARecordByItsName(t *testing.T) {
 	dir := t.TempDir()
-	if err := record.Write(dir, client.Request{ContainerID: "a", IfName: "eth0"}, nil); err != nil {
+	if err := spoolentry.Write(dir, client.Request{ContainerID: "a", IfName: "eth0"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{"a@eth0.json": true, "b@eth0.json": false, ".new-1": false, "a.json": false, "a@eth0": false} {

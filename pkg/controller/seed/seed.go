@@ -119,7 +119,7 @@ func read(place string, text []byte) (Object, *Refusal) {
 	}
 	o := Object{From: place, Kind: head.Kind, JSON: asJSON}
 	_ = json.Unmarshal(head.Metadata["name"], &o.Name) // none, and what is no text, are refused by judge
-	if wrong := judge(o, head.APIVersion, fields, head.Metadata); wrong != "" {
+	if wrong := evaluate(o, head.APIVersion, fields, head.Metadata); wrong != "" {
 		return Object{}, &Refusal{o.String() + ": " + wrong, head.Kind == "IPPool" || !slices.Contains(Kinds, head.Kind)}
 	}
 	sum := sha256.Sum256(asJSON) // its keys are sorted
@@ -127,9 +127,9 @@ func read(place string, text []byte) (Object, *Refusal) {
 	return o, nil
 }
 
-// judge says what is wrong with an object that the API server would not say, or
+// evaluate says what is wrong with an object that the API server would not say, or
 // say as a user of a seed understands it.
-func judge(o Object, version string, fields, metadata map[string]json.RawMessage) string {
+func evaluate(o Object, version string, fields, metadata map[string]json.RawMessage) string {
 	switch {
 	case version != apiVersion:
 		return fmt.Sprintf("apiVersion: %q is not seeded; want %s", version, apiVersion)

@@ -47,12 +47,12 @@ type Cluster struct {
 	// Answers has, by node and address of a peer whose session is down, what it
 	// answers to the node.
 	Answers map[model.NodeName]map[netip.Addr]explain.Answer
-	// Ways are what was told of the ways from nodes to pods of other nodes.
-	Ways []Way
+	// Paths are what was told of the ways from nodes to pods of other nodes.
+	Paths []Path
 }
 
-// Way is the story of a pod's address as one node tells it.
-type Way struct {
+// Path is the story of a pod's address as one node tells it.
+type Path struct {
 	From, To model.NodeName
 	explain.Story
 }
@@ -71,7 +71,7 @@ func Run(c Cluster) []Finding {
 		r.problems(v)
 	}
 	r.mtu()
-	r.ways()
+	r.paths()
 	slices.SortStableFunc(r.out, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Object, b.Object))
 	})
@@ -153,11 +153,11 @@ func (r *run) far(v *nodeview.View, p model.PeerStatus) *nodeview.View {
 	return nil
 }
 
-// ways has each broken way once; a pool that is not announced may be meant to
+// paths has each broken way once; a pool that is not announced may be meant to
 // be so.
-func (r *run) ways() {
+func (r *run) paths() {
 	seen := map[Finding]bool{}
-	for _, w := range r.Ways {
+	for _, w := range r.Paths {
 		if w.Broken == "" {
 			continue
 		}
@@ -219,7 +219,7 @@ func (r *run) blocks(v *nodeview.View) {
 		if b.State != model.BlockConfirmed || b.Node == v.Node || b.Node == "" || r.private(b.CIDR) || r.Views[b.Node] == nil {
 			continue
 		}
-		if r.told(v.Node, b.Node) {
+		if r.reported(v.Node, b.Node) {
 			continue
 		}
 		if !slices.ContainsFunc(v.Kernel.Routes, func(k nodeview.Route) bool { return k.Protocol == model.RouteProtocol && k.Prefix == b.CIDR }) {
@@ -228,9 +228,9 @@ func (r *run) blocks(v *nodeview.View) {
 	}
 }
 
-// told reports that a broken way between two nodes says more of it.
-func (r *run) told(from, to model.NodeName) bool {
-	return slices.ContainsFunc(r.Ways, func(w Way) bool { return w.From == from && w.To == to && w.Broken != "" })
+// reported reports that a broken way between two nodes says more of it.
+func (r *run) reported(from, to model.NodeName) bool {
+	return slices.ContainsFunc(r.Paths, func(w Path) bool { return w.From == from && w.To == to && w.Broken != "" })
 }
 
 func (r *run) private(p netip.Prefix) bool {

@@ -39,7 +39,7 @@ func healthy() Cluster {
 		mine := s
 		mine.Blocks = []model.Block{{CIDR: block[n], Node: n, State: model.BlockConfirmed}}
 		config, _ := bgp.Desired(mine, n)
-		route := felix.Route{Prefix: block[far], Metric: 1024, Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: gateway, Device: "eth0"}}}}
+		route := felix.Route{Prefix: block[far], Metric: 1024, NextHopGroup: &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: gateway, Device: "eth0"}}}}
 		c.Views[n] = &nodeview.View{
 			Node: n, BGP: config, Peers: []model.PeerStatus{{Address: gateway, State: "Established", Object: model.Ref{Kind: "Node", Name: peer}}},
 			Learned: []model.Learned{{Prefix: block[far], Multipath: &model.Multipath{NextHops: []netip.Addr{gateway}, From: []netip.Addr{gateway}}}},
@@ -103,8 +103,8 @@ func TestEveryFindingIsNamed(t *testing.T) {
 		{"a problem", func(c *Cluster) {
 			c.Views["n1"].Problems = []model.Problem{{Object: model.Ref{Kind: "BGPPeer", Name: "p"}, Field: "spec.filters", Reason: "Unknown"}}
 		}, "Unknown n1 BGPPeer p", true},
-		{"a way that is broken", func(c *Cluster) { c.Ways = []Way{way(explain.Unresolved, "link eth0")} }, "Unresolved n1 link eth0", false},
-		{"a way that may be meant so", func(c *Cluster) { c.Ways = []Way{way(explain.NotExported, "IPPool pool")} }, "NotExported n1 IPPool pool", true},
+		{"a way that is broken", func(c *Cluster) { c.Paths = []Path{path(explain.Unresolved, "link eth0")} }, "Unresolved n1 link eth0", false},
+		{"a way that may be meant so", func(c *Cluster) { c.Paths = []Path{path(explain.NotExported, "IPPool pool")} }, "NotExported n1 IPPool pool", true},
 	} {
 		t.Run(f.name, func(t *testing.T) {
 			c := healthy()
@@ -130,8 +130,8 @@ func TestEveryFindingIsNamed(t *testing.T) {
 	}
 }
 
-func way(class explain.Class, object string) Way {
-	return Way{From: "n1", To: "n2", Story: explain.Story{Broken: class, Object: object, Fix: "mend it", Steps: []explain.Step{{Text: "it is broken"}}}}
+func path(class explain.Class, object string) Path {
+	return Path{From: "n1", To: "n2", Story: explain.Story{Broken: class, Object: object, Fix: "mend it", Steps: []explain.Step{{Text: "it is broken"}}}}
 }
 
 // A broken way says more than that a block is unreachable, and says it once.
@@ -141,7 +141,7 @@ func TestABrokenWayIsToldOnce(t *testing.T) {
 	if got := Run(c); len(got) != 1 || got[0].Class != "BlockUnreachable" {
 		t.Fatalf("got %+v", got)
 	}
-	c.Ways = []Way{way(explain.FilterRejects, "BGPFilter f"), way(explain.FilterRejects, "BGPFilter f")}
+	c.Paths = []Path{path(explain.FilterRejects, "BGPFilter f"), path(explain.FilterRejects, "BGPFilter f")}
 	if got := Run(c); len(got) != 1 || got[0].Class != "FilterRejects" {
 		t.Errorf("got %+v", got)
 	}

@@ -45,8 +45,8 @@ func healthy(t *testing.T) Facts {
 	session := func(to netip.Addr, node string) []model.PeerStatus {
 		return []model.PeerStatus{{Address: to, ASN: 64512, State: "Established", Object: model.Ref{Kind: "Node", Name: node}}}
 	}
-	host := felix.Route{Prefix: netip.PrefixFrom(pod, 32), Metric: 1024, Way: &felix.Way{LinkScope: true, NextHops: []felix.NextHop{{Device: "cali1"}}}}
-	remote := felix.Route{Prefix: block, Metric: 1024, Way: &felix.Way{NextHops: []felix.NextHop{{Gateway: n1, Device: "eth0"}}}}
+	host := felix.Route{Prefix: netip.PrefixFrom(pod, 32), Metric: 1024, NextHopGroup: &felix.NextHopGroup{LinkScope: true, NextHops: []felix.NextHop{{Device: "cali1"}}}}
+	remote := felix.Route{Prefix: block, Metric: 1024, NextHopGroup: &felix.NextHopGroup{NextHops: []felix.NextHop{{Gateway: n1, Device: "eth0"}}}}
 	return Facts{
 		To: pod, Pod: &Pod{Namespace: "default", Name: "web", Node: "n1", Phase: "Running"},
 		Block: &Block{CIDR: block, Node: "n1", Handle: "h", Assigned: true, Affinities: map[model.NodeName]model.BlockState{"n1": model.BlockConfirmed}},
@@ -172,15 +172,15 @@ func TestEveryBrokenLinkIsNamed(t *testing.T) {
 			f.Owner.Kernel.Chains = []nodeview.Chain{{Family: "inet", Table: "wall", Name: "c", Hook: "forward", Drops: true}}
 		}, Dropped, "inet wall, chain c on node n1"},
 		{"a policy between two pods", func(t *testing.T, f *Facts) {
-			j := Judge(view(ingress(t, "a")), nodes, client, web)
+			j := Evaluate(view(ingress(t, "a")), nodes, client, web)
 			f.Policy = &j
 		}, PolicyDenies, "NetworkPolicy default/a: spec.ingress"},
 		{"a policy that lets something pass", func(t *testing.T, f *Facts) {
-			j := Judge(view(ingress(t, "a", to(80))), nodes, client, web)
+			j := Evaluate(view(ingress(t, "a", to(80))), nodes, client, web)
 			f.Policy = &j
 		}, "", ""},
 		{"a policy that drops the probe, before the firewall", func(t *testing.T, f *Facts) {
-			j := Judge(view(ingress(t, "a", to(80))), nodes, End{Addr: n2}, web)
+			j := Evaluate(view(ingress(t, "a", to(80))), nodes, End{Addr: n2}, web)
 			f.Policy, f.Path.Small.OK = &j, false
 			f.Owner.Kernel.Chains = []nodeview.Chain{{Family: "inet", Table: "wall", Name: "c", Hook: "forward", Drops: true}}
 		}, PolicyDenies, "NetworkPolicy default/a: spec.ingress"},

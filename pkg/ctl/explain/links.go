@@ -10,7 +10,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-func (t *teller) address() bool {
+func (t *builder) address() bool {
 	if t.Block == nil || !t.Block.Assigned {
 		return t.broken("address", NotAssigned, "the pod, or IPPool and its blocks", "no pod has this address; see muslinctl ipam show --ip", "%s is not assigned to anybody", t.To)
 	}
@@ -25,7 +25,7 @@ func (t *teller) address() bool {
 	return true
 }
 
-func (t *teller) block() bool {
+func (t *builder) block() bool {
 	b := t.Block
 	object := "BlockAffinity of block " + b.CIDR.String()
 	for node, state := range b.Affinities {
@@ -56,7 +56,7 @@ func orNobody(n model.NodeName) string {
 	return string(n)
 }
 
-func (t *teller) owner() bool {
+func (t *builder) owner() bool {
 	node := string(t.Pod.Node)
 	if t.Owner == nil {
 		return t.broken("owner", AgentDown, "the agent's pod on node "+node, "see kubectl -n muslin-system get pods -o wide, and its log", "the agent of node %s does not answer: %s", node, t.OwnerError)
@@ -76,14 +76,14 @@ func (t *teller) owner() bool {
 }
 
 // prefix is what the owner announces for the address.
-func (t *teller) prefix() netip.Prefix {
+func (t *builder) prefix() netip.Prefix {
 	if t.Block.Node == t.Pod.Node {
 		return t.Block.CIDR
 	}
 	return netip.PrefixFrom(t.To, t.To.BitLen())
 }
 
-func (t *teller) pool() bool {
+func (t *builder) pool() bool {
 	if t.local() {
 		return true
 	}
@@ -101,16 +101,16 @@ func (t *teller) pool() bool {
 }
 
 // local reports that the asker is the owner: no BGP is in between.
-func (t *teller) local() bool { return t.FromNode == t.Pod.Node }
+func (t *builder) local() bool { return t.FromNode == t.Pod.Node }
 
-func (t *teller) asker() bool {
+func (t *builder) asker() bool {
 	if t.From == nil {
 		return t.broken("asker", AgentDown, "the agent's pod on node "+string(t.FromNode), "see kubectl -n muslin-system get pods -o wide, and its log", "the agent of node %s does not answer: %s", t.FromNode, t.FromError)
 	}
 	return true
 }
 
-func (t *teller) tunnel() bool {
+func (t *builder) tunnel() bool {
 	for _, tun := range t.From.State.Tunnels {
 		i := slices.IndexFunc(t.From.Kernel.Links, func(l nodeview.Link) bool { return l.Name == tun.Name })
 		if i < 0 || !t.From.Kernel.Links[i].Up {
@@ -125,7 +125,7 @@ func (t *teller) tunnel() bool {
 	return true
 }
 
-func (t *teller) learned() bool {
+func (t *builder) learned() bool {
 	if t.local() {
 		return true
 	}
@@ -161,11 +161,11 @@ func (t *teller) learned() bool {
 }
 
 // byIPAM reports that the asker computes the route, so that BGP has no part in it.
-func (t *teller) byIPAM() bool { return t.From != nil && t.From.State.Computed(t.prefix()) }
+func (t *builder) byIPAM() bool { return t.From != nil && t.From.State.Computed(t.prefix()) }
 
 // notComputed ends the story with what keeps a node without BGP from computing the
 // route.
-func (t *teller) notComputed() bool {
+func (t *builder) notComputed() bool {
 	object, fix := "muslinctl node show "+string(t.FromNode)+" problems", "the problems of the node say why"
 	for _, p := range t.From.Problems {
 		onNode := p.Object == model.Ref{Kind: "Node", Name: string(t.Pod.Node)}
@@ -185,7 +185,7 @@ func addrs(in []netip.Addr) string {
 	return strings.Join(out, ",")
 }
 
-func (t *teller) fib() bool {
+func (t *builder) fib() bool {
 	node := string(t.FromNode)
 	best := t.best()
 	for _, d := range t.From.Routes() {
@@ -218,7 +218,7 @@ func (t *teller) fib() bool {
 	return t.broken("fib", NotInstalled, "muslinctl node show "+node+" problems", "the problems of the node say why there is no route", "node %s has learned %s and wants no route for it", node, t.prefix())
 }
 
-func (t *teller) shadowed(by *nodeview.Route) bool {
+func (t *builder) shadowed(by *nodeview.Route) bool {
 	return t.broken("fib", Shadowed, "the route of "+nodeview.Protocol(by.Protocol)+" on node "+string(t.FromNode), "take the other route away: "+removal(by),
 		"the kernel of node %s uses %s", t.FromNode, by)
 }
@@ -236,7 +236,7 @@ func orNone(r *nodeview.Route) string {
 }
 
 // wantedPrefix is the most specific desired route that holds the address.
-func (t *teller) wantedPrefix() netip.Prefix {
+func (t *builder) wantedPrefix() netip.Prefix {
 	var out netip.Prefix
 	for _, r := range t.From.State.Routes {
 		if r.Prefix.Contains(t.To) && (!out.IsValid() || r.Prefix.Bits() > out.Bits()) {
@@ -248,7 +248,7 @@ func (t *teller) wantedPrefix() netip.Prefix {
 
 // best is the route that the kernel uses: the longest prefix, then the lowest
 // metric.
-func (t *teller) best() *nodeview.Route {
+func (t *builder) best() *nodeview.Route {
 	var out *nodeview.Route
 	for i := range t.From.Kernel.Routes {
 		r := &t.From.Kernel.Routes[i]
@@ -259,7 +259,7 @@ func (t *teller) best() *nodeview.Route {
 	return out
 }
 
-func (t *teller) neighbour() bool {
+func (t *builder) neighbour() bool {
 	if t.Path == nil {
 		return true
 	}
@@ -284,7 +284,7 @@ func orText(s, fallback string) string {
 
 // policy is asked between two pods. Nothing at all has to pass for the link to be
 // broken; what the probe meets is another question.
-func (t *teller) policy() bool {
+func (t *builder) policy() bool {
 	j := t.Policy
 	switch {
 	case t.PolicyError != "":
@@ -299,7 +299,7 @@ func (t *teller) policy() bool {
 	return true
 }
 
-func (t *teller) probe() bool {
+func (t *builder) probe() bool {
 	if t.Path == nil {
 		return true
 	}
@@ -316,7 +316,7 @@ func (t *teller) probe() bool {
 }
 
 // silence looks for who may have dropped the probe.
-func (t *teller) silence(p nodeview.Probe) bool {
+func (t *builder) silence(p nodeview.Probe) bool {
 	if j := t.Policy; j != nil && j.From.Pod == nil {
 		if s, d := j.denied(Echo(j.From.Addr, j.To.Addr)); s != nil {
 			return t.broken("probe", PolicyDenies, d.object, allowIt, "%s; the echo of %s is dropped: %s", p.Reason, j.From, d.text)
@@ -337,7 +337,7 @@ func (t *teller) silence(p nodeview.Probe) bool {
 }
 
 // narrow is the link whose MTU is below what pods send.
-func (t *teller) narrow() string {
+func (t *builder) narrow() string {
 	if t.Path.MTU > 0 && t.Path.MTU < t.Path.Large.Size {
 		return fmt.Sprintf("link %s on node %s: MTU %d", t.Path.Device, t.FromNode, t.Path.MTU)
 	}

@@ -26,8 +26,8 @@ func (e End) String() string {
 	return "Pod " + e.Pod.Namespace + "/" + e.Pod.Name + " (" + e.Addr.String() + ")"
 }
 
-// Judged is what network policy does between two ends, out of the objects.
-type Judged struct {
+// Evaluation is what network policy does between two ends, out of the objects.
+type Evaluation struct {
 	From, To End
 	program  policy.Program
 	sides    []*side // of the ends that are judged: egress, ingress
@@ -42,10 +42,10 @@ type side struct {
 	by    []model.Policy // that select the pod in that direction, in order
 }
 
-// Judge compiles the policies for both ends, as the agents of their nodes do. What
+// Evaluate compiles the policies for both ends, as the agents of their nodes do. What
 // a pod sends to itself, and what a node sends to its own pods, is not judged.
-func Judge(view model.PolicyView, nodes []model.Node, from, to End) Judged {
-	j := Judged{From: from, To: to}
+func Evaluate(view model.PolicyView, nodes []model.Node, from, to End) Evaluation {
+	j := Evaluation{From: from, To: to}
 	if from.Pod != nil && to.Pod != nil && *from.Pod == *to.Pod {
 		return j
 	}
@@ -92,28 +92,28 @@ type decision struct {
 	object  string // what to change, of one that is not allowed
 }
 
-func (j *Judged) decide(s *side, k policy.Packet) decision {
+func (j *Evaluation) decide(s *side, k policy.Packet) decision {
 	if !s.known {
 		return decision{false, s.end.String() + " or its namespace is not known to network policy: everything is dropped", s.end.String()}
 	}
-	way := j.program.Decide(s.chain(), k)
-	if len(way) == 0 {
+	rules := j.program.Decide(s.chain(), k)
+	if len(rules) == 0 {
 		return decision{true, fmt.Sprintf("no policy selects %s for %s: everything is allowed", s.end, s.name), ""}
 	}
 	var text []string
-	for _, r := range way {
-		text = append(text, s.said(r))
+	for _, r := range rules {
+		text = append(text, s.stated(r))
 	}
-	last := way[len(way)-1]
+	last := rules[len(rules)-1]
 	object := s.field(last.Origin)
 	if last.Origin.Index < 0 {
 		object = s.selecting(last.Origin.Tier) + ": spec." + s.name
 	}
-	return decision{policy.Allowed(way), strings.Join(text, "; "), object}
+	return decision{policy.Allowed(rules), strings.Join(text, "; "), object}
 }
 
-// said is what one rule does, for people.
-func (s *side) said(r policy.Rule) string {
+// stated is what one rule does, for people.
+func (s *side) stated(r policy.Rule) string {
 	does := map[policy.Verdict]string{policy.Allow: "allows", policy.Deny: "drops", policy.Pass: "passes to the next tier"}[r.Verdict]
 	if r.Origin.Index < 0 {
 		return fmt.Sprintf("tier %s: no rule of %s matches: the end of the tier %s", r.Origin.Tier, s.selecting(r.Origin.Tier), does)
@@ -146,7 +146,7 @@ func Echo(from, to netip.Addr) policy.Packet {
 }
 
 // denied gives the first end that drops a packet.
-func (j *Judged) denied(k policy.Packet) (*side, decision) {
+func (j *Evaluation) denied(k policy.Packet) (*side, decision) {
 	for _, s := range j.sides {
 		if d := j.decide(s, k); !d.allowed {
 			return s, d
@@ -156,27 +156,27 @@ func (j *Judged) denied(k policy.Packet) (*side, decision) {
 }
 
 // passes names the protocols of which both ends let something through.
-func (j *Judged) passes() []string {
+func (j *Evaluation) passes() []string {
 	var out []string
 	ports := j.ports()
 	for _, p := range []struct {
 		name     string
 		protocol uint8
 	}{{"icmp", 0}, {"tcp", 6}, {"udp", 17}, {"sctp", 132}} {
-		asked, passed := 0, 0
+		requested, passed := 0, 0
 		for _, port := range ports {
 			k := policy.Packet{Source: j.From.Addr, Destination: j.To.Addr, Protocol: p.protocol, SourcePort: 49152, DestinationPort: port}
 			if p.protocol == 0 {
 				k = Echo(j.From.Addr, j.To.Addr)
 			}
-			asked++
+			requested++
 			if s, _ := j.denied(k); s == nil {
 				passed++
 			}
 		}
 		switch passed {
 		case 0:
-		case asked:
+		case requested:
 			out = append(out, p.name)
 		default:
 			out = append(out, p.name+" to some ports")
@@ -186,7 +186,7 @@ func (j *Judged) passes() []string {
 }
 
 // ports are those between which no rule tells a difference.
-func (j *Judged) ports() []uint16 {
+func (j *Evaluation) ports() []uint16 {
 	set := map[uint16]bool{1: true, 65535: true}
 	add := func(ranges []policy.PortRange) {
 		for _, r := range ranges {
@@ -214,8 +214,8 @@ const allowIt = "allow it by a rule there, or by a policy that is looked at befo
 
 // TellPolicy says what decides about a packet at each end, and whether the nodes'
 // kernels were told so. agents answers for a node; an agent that does not is named.
-func TellPolicy(j Judged, k policy.Packet, agents func(model.NodeName) (*nodeview.View, string)) Story {
-	t := &teller{story: Story{To: j.To.Addr, From: j.From.String() + ", " + described(k), Good: "allowed by policy"}}
+func TellPolicy(j Evaluation, k policy.Packet, agents func(model.NodeName) (*nodeview.View, string)) Story {
+	t := &builder{story: Story{To: j.To.Addr, From: j.From.String() + ", " + described(k), Good: "allowed by policy"}}
 	if len(j.sides) == 0 {
 		t.ok("policy", "nothing is judged: neither end is a pod that policies select, or a pod talks to itself, or a node to its own pod")
 	}
@@ -226,11 +226,11 @@ func TellPolicy(j Judged, k policy.Packet, agents func(model.NodeName) (*nodevie
 		if !d.allowed {
 			broken = append(broken, func() { t.blame(PolicyDenies, d.object, allowIt) })
 		}
-		if told, ok := j.told(s, agents); ok {
-			t.ok("kernel", "%s", told)
+		if reported, ok := j.reported(s, agents); ok {
+			t.ok("kernel", "%s", reported)
 		} else {
 			node := string(s.end.Pod.Node)
-			t.story.Steps = append(t.story.Steps, Step{"kernel", false, told})
+			t.story.Steps = append(t.story.Steps, Step{"kernel", false, reported})
 			broken = append(broken, func() {
 				t.blame(NotInstalled, "table inet muslin-policy of node "+node, "see muslinctl node show "+node+" policy and problems, and the agent's log")
 			})
@@ -249,9 +249,9 @@ func described(k policy.Packet) string {
 	return map[uint8]string{6: "TCP", 17: "UDP", 132: "SCTP"}[k.Protocol] + " port " + strconv.Itoa(int(k.DestinationPort))
 }
 
-// told compares the chain with the one that the agent of the pod's node gave its
+// reported compares the chain with the one that the agent of the pod's node gave its
 // kernel. A chain's name stands for its rules.
-func (j *Judged) told(s *side, agents func(model.NodeName) (*nodeview.View, string)) (text string, ok bool) {
+func (j *Evaluation) reported(s *side, agents func(model.NodeName) (*nodeview.View, string)) (text string, ok bool) {
 	node := s.end.Pod.Node
 	v, why := agents(node)
 	if v == nil {
@@ -262,7 +262,7 @@ func (j *Judged) told(s *side, agents func(model.NodeName) (*nodeview.View, stri
 		if e.Namespace != s.end.Pod.Namespace || e.Pod != s.end.Pod.Name {
 			continue
 		}
-		have := toldChain(v.Policy, e.HostInterface, s.name)
+		have := reportedChain(v.Policy, e.HostInterface, s.name)
 		switch have {
 		case want:
 			return fmt.Sprintf("node %s was told the same: %s of %s is %s", node, s.name, e.HostInterface, have), true
@@ -282,8 +282,8 @@ func nameOf(id policy.ChainID) string {
 	return string(id)
 }
 
-// toldChain finds a chain in the text of a Program: "endpoint IF ingress A egress B".
-func toldChain(program, device, direction string) string {
+// reportedChain finds a chain in the text of a Program: "endpoint IF ingress A egress B".
+func reportedChain(program, device, direction string) string {
 	for line := range strings.Lines(program) {
 		f := strings.Fields(line)
 		if len(f) != 6 || f[0] != "endpoint" || f[1] != device {

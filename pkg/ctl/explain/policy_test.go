@@ -84,7 +84,7 @@ func TestPolicyIsNamed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.packet.Source, c.packet.Destination = c.from.Addr, c.to.Addr
-			s := TellPolicy(Judge(c.view, nodes, c.from, c.to), c.packet, func(model.NodeName) (*nodeview.View, string) { return nil, "gone" })
+			s := TellPolicy(Evaluate(c.view, nodes, c.from, c.to), c.packet, func(model.NodeName) (*nodeview.View, string) { return nil, "gone" })
 			if s.Broken != c.want || !strings.Contains(s.Text(), c.says) || !strings.Contains(s.Object, c.object) {
 				t.Errorf("want %q, %q, change %q:\n%s", c.want, c.says, c.object, s.Text())
 			}
@@ -97,21 +97,21 @@ func TestPolicyIsNamed(t *testing.T) {
 func TestKernelIsCompared(t *testing.T) {
 	v := view(ingress(t, "a", to(80)))
 	attached := []model.Endpoint{{Namespace: "default", Pod: "web", HostInterface: "cali1", Addresses: []netip.Addr{pod}}}
-	told := func(v model.PolicyView) *nodeview.View {
+	reported := func(v model.PolicyView) *nodeview.View {
 		p, _ := policy.Compile(policy.Input{Self: "n1", View: v, Endpoints: attached, EndpointsSynced: true})
 		return &nodeview.View{Node: "n1", Endpoints: attached, Policy: p.String()}
 	}
-	late := *told(v)
+	late := *reported(v)
 	late.Policy = "network policy is not known yet\n"
 	for _, c := range []struct {
-		name string
-		told *nodeview.View
-		want Class
-		says string
+		name     string
+		reported *nodeview.View
+		want     Class
+		says     string
 	}{
-		{"the same", told(v), "", "node n1 was told the same: ingress of cali1 is i-"},
-		{"no policy", told(view()), NotInstalled, "node n1 was told all for ingress of cali1, and the objects say i-"},
-		{"another rule", told(view(ingress(t, "a", to(81)))), NotInstalled, "and the objects say i-"},
+		{"the same", reported(v), "", "node n1 was told the same: ingress of cali1 is i-"},
+		{"no policy", reported(view()), NotInstalled, "node n1 was told all for ingress of cali1, and the objects say i-"},
+		{"another rule", reported(view(ingress(t, "a", to(81)))), NotInstalled, "and the objects say i-"},
 		{"nothing yet", &late, NotInstalled, "knows no policy for cali1"},
 		{"no such pod", &nodeview.View{Node: "n1"}, NotInstalled, "node n1 knows no interface of the pod"},
 		{"no agent", nil, "", "not compared: gone"},
@@ -119,7 +119,7 @@ func TestKernelIsCompared(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			k := port(80)
 			k.Source, k.Destination = world.Addr, pod
-			s := TellPolicy(Judge(v, nodes, world, web), k, func(model.NodeName) (*nodeview.View, string) { return c.told, "gone" })
+			s := TellPolicy(Evaluate(v, nodes, world, web), k, func(model.NodeName) (*nodeview.View, string) { return c.reported, "gone" })
 			if s.Broken != c.want || !strings.Contains(s.Text(), c.says) {
 				t.Errorf("want %q, %q:\n%s", c.want, c.says, s.Text())
 			}

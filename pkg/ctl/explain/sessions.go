@@ -13,8 +13,8 @@ import (
 
 // announced looks at the owner's sessions: the prefix has to leave by one of
 // them. When the asker has learned it all the same, a session that is down is
-// told and does not end the story.
-func (t *teller) announced() bool {
+// reported and does not end the story.
+func (t *builder) announced() bool {
 	prefix := t.prefix()
 	if t.local() || t.From != nil && t.From.Others > 0 && !t.hasLearned(prefix) {
 		return true // or the asker computes its routes
@@ -51,7 +51,7 @@ func (t *teller) announced() bool {
 	return true
 }
 
-func (t *teller) hasLearned(prefix netip.Prefix) bool {
+func (t *builder) hasLearned(prefix netip.Prefix) bool {
 	for _, l := range t.From.Learned {
 		if l.Prefix == prefix {
 			return true
@@ -75,7 +75,7 @@ type Fault struct {
 }
 
 // down ends the story with a session of a node that is not established.
-func (t *teller) down(v, far *nodeview.View, p model.PeerStatus, answer Answer) bool {
+func (t *builder) down(v, far *nodeview.View, p model.PeerStatus, answer Answer) bool {
 	f := Session(v, far, p, answer)
 	return t.broken("session", f.Class, f.Object, f.Fix, "%s", f.Text)
 }

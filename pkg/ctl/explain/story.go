@@ -52,7 +52,7 @@ type Facts struct {
 	Path                  *nodeview.Path // from the asker to the address
 	// Policy is network policy between the asker, a pod or the address that its probe
 	// has, and the address; nil: not asked for. PolicyError says why it is not known.
-	Policy      *Judged
+	Policy      *Evaluation
 	PolicyError string
 	// Reach has, by address of a peer whose session is down, what it answers to
 	// the owner; FromReach, to the asker.
@@ -120,30 +120,30 @@ func (s Story) Text() string {
 	return b.String()
 }
 
-// teller builds a Story and stops at the first broken link.
-type teller struct {
+// builder builds a Story and stops at the first broken link.
+type builder struct {
 	Facts
 	story Story
 }
 
-func (t *teller) ok(name, format string, args ...any) {
+func (t *builder) ok(name, format string, args ...any) {
 	t.story.Steps = append(t.story.Steps, Step{name, true, fmt.Sprintf(format, args...)})
 }
 
 // broken ends the story; it returns false, as every link does that is.
-func (t *teller) broken(name string, c Class, object, fix, format string, args ...any) bool {
+func (t *builder) broken(name string, c Class, object, fix, format string, args ...any) bool {
 	t.story.Steps = append(t.story.Steps, Step{name, false, fmt.Sprintf(format, args...)})
 	t.blame(c, object, fix)
 	return false
 }
 
-func (t *teller) blame(c Class, object, fix string) {
+func (t *builder) blame(c Class, object, fix string) {
 	t.story.Broken, t.story.Object, t.story.Fix = c, object, fix
 }
 
 // Tell walks the links in order.
 func Tell(f Facts) Story {
-	t := &teller{Facts: f, story: Story{To: f.To, From: "node " + string(f.FromNode), Good: "reachable"}}
+	t := &builder{Facts: f, story: Story{To: f.To, From: "node " + string(f.FromNode), Good: "reachable"}}
 	for _, link := range []func() bool{t.address, t.block, t.owner, t.pool, t.announced, t.asker, t.tunnel, t.learned, t.fib, t.neighbour, t.policy, t.probe} {
 		if !link() {
 			break

@@ -63,10 +63,10 @@ func Known(docs []Document) ([]Document, error) {
 	return out, errors.Join(errs...)
 }
 
-// judge makes documents of one object of a kind.
-type judge func(from, kind string, o api.Object) ([]Document, error)
+// evaluate makes documents of one object of a kind.
+type evaluate func(from, kind string, o api.Object) ([]Document, error)
 
-func read(paths []string, deep bool, stdin io.Reader, accept judge) ([]Document, error) {
+func read(paths []string, deep bool, stdin io.Reader, accept evaluate) ([]Document, error) {
 	var out []Document
 	var errs []error
 	for _, path := range paths {
@@ -120,7 +120,7 @@ func expand(path string, deep bool) ([]string, error) {
 	return out, nil
 }
 
-func readFile(path string, accept judge) ([]Document, error) {
+func readFile(path string, accept evaluate) ([]Document, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, &api.UsageError{Err: err}
@@ -129,7 +129,7 @@ func readFile(path string, accept judge) ([]Document, error) {
 	return decode(path, f, accept)
 }
 
-func decode(name string, r io.Reader, accept judge) ([]Document, error) {
+func decode(name string, r io.Reader, accept evaluate) ([]Document, error) {
 	var out []Document
 	var errs []error
 	docs := utilyaml.NewYAMLReader(bufio.NewReader(r))
@@ -170,7 +170,7 @@ func object(data []byte) (o api.Object, err error) {
 }
 
 // unfold takes Lists apart.
-func unfold(from string, o api.Object, accept judge) ([]Document, error) {
+func unfold(from string, o api.Object, accept evaluate) ([]Document, error) {
 	items, isList := o["items"].([]any)
 	name, _ := o["kind"].(string)
 	if !isList {

@@ -28,7 +28,7 @@ type View struct {
 	Borrowed  []netip.Prefix
 	BGP       bgp.Config
 	Learned   []model.Learned
-	Heard     bool // BGP has heard what its peers had to say
+	EndOfRIB  bool // BGP has heard what its peers had to say
 	State     felix.State
 	Policy    string // what the kernel was told of network policy, as text
 	Endpoints []model.Endpoint

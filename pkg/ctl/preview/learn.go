@@ -9,8 +9,8 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// heard is a prefix that a node learns: from another node, or from a router.
-type heard struct {
+// learnedPrefix is a prefix that a node learns: from another node, or from a router.
+type learnedPrefix struct {
 	bgp.Route
 	owner  model.NodeName
 	from   netip.Addr
@@ -18,28 +18,28 @@ type heard struct {
 }
 
 // learn gives, for every node, what it learns of the other nodes' prefixes. A
-// way between nodes is better than one by a router: its AS path is shorter.
+// nextHop between nodes is better than one by a router: its AS path is shorter.
 //
 // What routers do among themselves is not known here; they are taken to pass on
 // to each other, and to every node, all that any node announces to one of them.
 // dead are sessions that will not come up, with the reason.
-func learn(plan Plan, dead map[model.NodeName]map[netip.Addr]string) map[model.NodeName][]heard {
+func learn(plan Plan, dead map[model.NodeName]map[netip.Addr]string) map[model.NodeName][]learnedPrefix {
 	direct := between(plan)
 	fabric := toRouters(plan, direct, dead)
-	out := map[model.NodeName][]heard{}
+	out := map[model.NodeName][]learnedPrefix{}
 	for n, c := range plan {
 		list := direct[n]
 		for _, f := range fabric {
-			if f.owner == n || slices.ContainsFunc(list, func(h heard) bool { return h.Prefix == f.Prefix && !h.router }) {
+			if f.owner == n || slices.ContainsFunc(list, func(h learnedPrefix) bool { return h.Prefix == f.Prefix && !h.router }) {
 				continue
 			}
 			for _, p := range c.Peers {
 				if dead[n][p.Address] == "" && fromRouter(c, p, f, plan[f.owner].ASN) {
-					list = append(list, heard{bgp.Route{Prefix: f.Prefix, NextHop: p.Address, LocalPref: bgp.LocalPref}, f.owner, p.Address, true})
+					list = append(list, learnedPrefix{bgp.Route{Prefix: f.Prefix, NextHop: p.Address, LocalPref: bgp.LocalPref}, f.owner, p.Address, true})
 				}
 			}
 		}
-		slices.SortFunc(list, func(a, b heard) int {
+		slices.SortFunc(list, func(a, b learnedPrefix) int {
 			return cmp.Or(a.Prefix.Compare(b.Prefix), a.from.Compare(b.from))
 		})
 		out[n] = list
@@ -52,7 +52,7 @@ func router(p bgp.Peer) bool { return !p.InCluster && p.External() }
 
 // fromRouter tells whether a node takes a prefix of another node from a router:
 // by its policy, and by the count of its own AS in the path.
-func fromRouter(c bgp.Config, p bgp.Peer, f heard, owner model.ASN) bool {
+func fromRouter(c bgp.Config, p bgp.Peer, f learnedPrefix, owner model.ASN) bool {
 	if !router(p) || !slices.Contains(p.Families, bgp.FamilyOf(f.Prefix.Addr())) || owner == p.LocalASN && p.AllowedLocalASNs == 0 {
 		return false
 	}
@@ -62,8 +62,8 @@ func fromRouter(c bgp.Config, p bgp.Peer, f heard, owner model.ASN) bool {
 }
 
 // toRouters is what any node announces to any router, once each prefix.
-func toRouters(plan Plan, direct map[model.NodeName][]heard, dead map[model.NodeName]map[netip.Addr]string) []heard {
-	var out []heard
+func toRouters(plan Plan, direct map[model.NodeName][]learnedPrefix, dead map[model.NodeName]map[netip.Addr]string) []learnedPrefix {
+	var out []learnedPrefix
 	for _, n := range names(plan, nil) {
 		c := plan[n]
 		for _, p := range c.Peers {
@@ -71,25 +71,25 @@ func toRouters(plan Plan, direct map[model.NodeName][]heard, dead map[model.Node
 				continue
 			}
 			for _, prefix := range announced(c, p) {
-				out = append(out, heard{Route: bgp.Route{Prefix: prefix}, owner: n})
+				out = append(out, learnedPrefix{Route: bgp.Route{Prefix: prefix}, owner: n})
 			}
 			for _, prefix := range minus(side{c, direct[n]}.sends(p), announced(c, p)) {
-				i := slices.IndexFunc(direct[n], func(h heard) bool { return h.Prefix == prefix })
-				out = append(out, heard{Route: bgp.Route{Prefix: prefix}, owner: direct[n][i].owner})
+				i := slices.IndexFunc(direct[n], func(h learnedPrefix) bool { return h.Prefix == prefix })
+				out = append(out, learnedPrefix{Route: bgp.Route{Prefix: prefix}, owner: direct[n][i].owner})
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b heard) int {
+	slices.SortStableFunc(out, func(a, b learnedPrefix) int {
 		return a.Prefix.Compare(b.Prefix)
 	})
-	return slices.CompactFunc(out, func(a, b heard) bool { return a.Prefix == b.Prefix })
+	return slices.CompactFunc(out, func(a, b learnedPrefix) bool { return a.Prefix == b.Prefix })
 }
 
 // between is what nodes learn from each other: by a session configured on both
 // sides, or by one reflector in between.
-func between(plan Plan) map[model.NodeName][]heard {
+func between(plan Plan) map[model.NodeName][]learnedPrefix {
 	owner := addresses(plan)
-	out := map[model.NodeName][]heard{}
+	out := map[model.NodeName][]learnedPrefix{}
 	for _, n := range names(plan, nil) {
 		c := plan[n]
 		for _, p := range c.Peers {
@@ -99,7 +99,7 @@ func between(plan Plan) map[model.NodeName][]heard {
 				continue
 			}
 			for _, prefix := range announced(c, p) {
-				out[m] = accepted(out[m], plan[m], back, heard{bgp.Route{Prefix: prefix, NextHop: back.Address, LocalPref: bgp.LocalPref}, n, back.Address, false})
+				out[m] = accepted(out[m], plan[m], back, learnedPrefix{bgp.Route{Prefix: prefix, NextHop: back.Address, LocalPref: bgp.LocalPref}, n, back.Address, false})
 			}
 		}
 	}
@@ -110,8 +110,8 @@ func between(plan Plan) map[model.NodeName][]heard {
 // the owner's next hop (RFC 4456 section 10), and nodes to a node of another AS,
 // with their own. The latter is as good as what the owner says itself to that
 // node when that is of another AS, too: the paths are equally long.
-func passedOn(plan Plan, owner map[netip.Addr]model.NodeName, direct map[model.NodeName][]heard) map[model.NodeName][]heard {
-	out := map[model.NodeName][]heard{}
+func passedOn(plan Plan, owner map[netip.Addr]model.NodeName, direct map[model.NodeName][]learnedPrefix) map[model.NodeName][]learnedPrefix {
+	out := map[model.NodeName][]learnedPrefix{}
 	for n, list := range direct {
 		out[n] = slices.Clone(list)
 	}
@@ -127,7 +127,7 @@ func passedOn(plan Plan, owner map[netip.Addr]model.NodeName, direct map[model.N
 				}
 				next := h
 				next.from = back.Address
-				switch at := slices.IndexFunc(out[m], func(x heard) bool { return x.Prefix == h.Prefix }); {
+				switch at := slices.IndexFunc(out[m], func(x learnedPrefix) bool { return x.Prefix == h.Prefix }); {
 				case p.External() && (at < 0 || internal(plan[h.owner], plan[r]) && !internal(plan[m], plan[h.owner])):
 					next.NextHop = back.Address
 					out[m] = accepted(out[m], plan[m], back, next)
@@ -149,10 +149,10 @@ func accepts(policy bgp.Policy, r bgp.Route) bool {
 }
 
 // accepted adds what a node's import policy accepts.
-func accepted(list []heard, c bgp.Config, from bgp.Peer, h heard) []heard {
+func accepted(list []learnedPrefix, c bgp.Config, from bgp.Peer, h learnedPrefix) []learnedPrefix {
 	policy, ok := c.Policy(bgp.Import, from.Import)
 	h.External = from.External()
-	if ok && accepts(policy, h.Route) && !slices.ContainsFunc(list, func(x heard) bool { return x.Prefix == h.Prefix && x.from == h.from }) {
+	if ok && accepts(policy, h.Route) && !slices.ContainsFunc(list, func(x learnedPrefix) bool { return x.Prefix == h.Prefix && x.from == h.from }) {
 		list = append(list, h)
 	}
 	return list

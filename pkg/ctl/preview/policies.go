@@ -40,7 +40,7 @@ type PolicyOutcome struct {
 // Policies compares a view with what it would be. nodes tell which addresses are a
 // node's own: what it sends to its own pods is not judged.
 func Policies(before, after model.PolicyView, nodes []model.Node, flows []nodeview.Flow) PolicyOutcome {
-	was, is := judge(before, nodes), judge(after, nodes)
+	was, is := evaluate(before, nodes), evaluate(after, nodes)
 	out := PolicyOutcome{Pods: []PodChange{}, Flows: []FlowChange{}}
 	for _, e := range is.ends {
 		a, b := was.program.Endpoints[e.HostInterface], is.program.Endpoints[e.HostInterface]
@@ -124,7 +124,7 @@ type judgement struct {
 	own       map[netip.Addr]model.NodeName // addresses of nodes
 }
 
-func judge(view model.PolicyView, nodes []model.Node) judgement {
+func evaluate(view model.PolicyView, nodes []model.Node) judgement {
 	j := judgement{byAddr: map[netip.Addr]model.PolicyPod{}, own: map[netip.Addr]model.NodeName{}}
 	for _, p := range view.Pods {
 		if p.HostNetwork || p.Finished {
@@ -162,8 +162,8 @@ func (j *judgement) flow(f nodeview.Flow) string {
 		{isPod, "egress", j.program.Endpoints[from.Namespace+"/"+from.Name].Egress},
 		{toPod, "ingress", j.program.Endpoints[to.Namespace+"/"+to.Name].Ingress},
 	} {
-		if way := j.program.Decide(side.chain, k); side.is && !policy.Allowed(way) {
-			return side.name + " " + way[len(way)-1].Origin.String()
+		if nextHop := j.program.Decide(side.chain, k); side.is && !policy.Allowed(nextHop) {
+			return side.name + " " + nextHop[len(nextHop)-1].Origin.String()
 		}
 	}
 	return ""

@@ -38,11 +38,11 @@ type Plan map[model.NodeName]bgp.Config
 
 // Plans decides for every node. Where ways has nothing for a node, rules of
 // filters on interfaces match nothing.
-func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot, ways map[model.NodeName]bgp.Ways) (Plan, []model.Problem) {
+func Plans(nodes []model.Node, of func(model.NodeName) model.Snapshot, nextHops map[model.NodeName]bgp.FIB) (Plan, []model.Problem) {
 	out := Plan{}
 	var problems []model.Problem
 	for _, n := range nodes {
-		c, p := bgp.DesiredOn(of(n.Name), n.Name, ways[n.Name])
+		c, p := bgp.DesiredOn(of(n.Name), n.Name, nextHops[n.Name])
 		out[n.Name] = c
 		problems = append(problems, p...)
 	}
@@ -60,7 +60,7 @@ type Side struct {
 // answer are missing; of them less is told.
 type Live struct {
 	Hosts map[model.NodeName]model.Host
-	Ways  map[model.NodeName]bgp.Ways
+	FIB   map[model.NodeName]bgp.FIB
 	// Up has the peers whose session is established: they are known to take the
 	// AS number and password that they are given now.
 	Up map[model.NodeName]map[netip.Addr]bool
@@ -77,7 +77,7 @@ func Compare(before, after Side, live Live) Outcome {
 		was, is := side{before.Plan[n], have[n]}, side{after.Plan[n], will[n]}
 		out.Sessions = append(out.Sessions, sessions(n, was, is, dead[n], gone[n])...)
 	}
-	out.Paths = paths(ways(before, have, live), ways(after, will, live), live)
+	out.Paths = paths(nextHops(before, have, live), nextHops(after, will, live), live)
 	return out
 }
 
@@ -97,7 +97,7 @@ func names(a, b Plan) []model.NodeName {
 // and may pass on.
 type side struct {
 	bgp.Config
-	heard []heard
+	learnedPrefix []learnedPrefix
 }
 
 func sessions(n model.NodeName, was, is side, dead, gone map[netip.Addr]string) []Session {
@@ -179,7 +179,7 @@ func samePolicies(a, b bgp.Config, p, q bgp.Peer) bool {
 func (s side) sends(p bgp.Peer) []netip.Prefix {
 	out := announced(s.Config, p)
 	policy, ok := s.Policy(bgp.Export, p.Export)
-	for _, h := range s.heard {
+	for _, h := range s.learnedPrefix {
 		r := h.Route
 		if !ok || !p.External() || p.InCluster || h.router || !slices.Contains(p.Families, bgp.FamilyOf(r.Prefix.Addr())) {
 			continue
@@ -239,7 +239,7 @@ func (o Outcome) Text() string {
 		b.WriteString("\n")
 	}
 	for _, p := range o.Paths {
-		fmt.Fprintf(&b, "%-8s node %s to block %s of node %s%s: %s\n", p.What, p.Node, p.Block, p.Owner, p.pods(), p.way())
+		fmt.Fprintf(&b, "%-8s node %s to block %s of node %s%s: %s\n", p.What, p.Node, p.Block, p.Owner, p.pods(), p.nextHop())
 	}
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "problem  %s\n", p)

@@ -41,13 +41,13 @@ func sideOf(s model.Snapshot) Side {
 		own.Blocks = slices.DeleteFunc(slices.Clone(s.Blocks), func(b model.Block) bool { return b.Node != n })
 		return own
 	}
-	plan, _ := Plans(s.Nodes, of, live().Ways)
+	plan, _ := Plans(s.Nodes, of, live().FIB)
 	return Side{Plan: plan, Of: of}
 }
 
 // live is a cluster whose agents all answer and whose sessions are all up.
 func live() Live {
-	l := Live{Hosts: map[model.NodeName]model.Host{}, Ways: map[model.NodeName]bgp.Ways{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
+	l := Live{Hosts: map[model.NodeName]model.Host{}, FIB: map[model.NodeName]bgp.FIB{}, Up: map[model.NodeName]map[netip.Addr]bool{}}
 	for n, a := range address {
 		gateway := tor["r1"]
 		if n == "n3" {
@@ -60,14 +60,14 @@ func live() Live {
 				{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Gateways: []netip.Addr{gateway}, LinkIndex: 2},
 			},
 		}
-		l.Ways[n] = bgp.NewWays(l.Hosts[n], nil)
+		l.FIB[n] = bgp.NewFIB(l.Hosts[n], nil)
 		l.Up[n] = map[netip.Addr]bool{gateway: true}
 	}
 	l.Pods = func(model.NodeName, netip.Prefix) int { return 2 }
 	return l
 }
 
-func TestChangesAreForetold(t *testing.T) {
+func TestChangesArePredicted(t *testing.T) {
 	off := false
 	for _, c := range []struct {
 		name   string

@@ -84,10 +84,10 @@ func accepts(t *testing.T, r Router, format string, command []string) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	judge := func() ([]byte, error) {
+	evaluate := func() ([]byte, error) {
 		return exec.Command(command[0], append(slices.Clone(command[1:]), path)...).CombinedOutput()
 	}
-	out, err := judge()
+	out, err := evaluate()
 	if err != nil || complains(out) {
 		t.Errorf("%v: %s\n%s", err, out, text)
 	}
@@ -95,7 +95,7 @@ func accepts(t *testing.T, r Router, format string, command []string) {
 	if err := os.WriteFile(path, []byte(strings.Replace(text, "64512", "nonsense", 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := judge(); err == nil && !complains(out) {
+	if out, err := evaluate(); err == nil && !complains(out) {
 		t.Errorf("nonsense was accepted: %s", out)
 	}
 }

@@ -19,7 +19,7 @@ type Request struct {
 
 // StartAudited is Start for a server that notes its requests; asked gives those so
 // far of users that begin so.
-func StartAudited(t testing.TB, more ...string) (s *Server, asked func(user string) []Request) {
+func StartAudited(t testing.TB, more ...string) (s *Server, requested func(user string) []Request) {
 	t.Helper()
 	dir := t.TempDir()
 	policy, log := filepath.Join(dir, "policy"), filepath.Join(dir, "log")

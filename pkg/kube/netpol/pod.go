@@ -40,8 +40,8 @@ func finished(o *corev1.Pod) bool {
 	if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 		return true
 	}
-	ip, told := o.Annotations[annotationPodIP]
-	return o.DeletionTimestamp != nil && told && ip == ""
+	ip, announced := o.Annotations[annotationPodIP]
+	return o.DeletionTimestamp != nil && announced && ip == ""
 }
 
 // StripPod takes from a pod in place what Pod does not ask for. A cluster's pods
@@ -53,7 +53,7 @@ func StripPod(o *corev1.Pod) {
 		Namespace: o.Namespace, Name: o.Name, ResourceVersion: o.ResourceVersion, Labels: o.Labels,
 		CreationTimestamp: o.CreationTimestamp, DeletionTimestamp: o.DeletionTimestamp,
 	}
-	if ip, told := o.Annotations[annotationPodIP]; told {
+	if ip, announced := o.Annotations[annotationPodIP]; announced {
 		meta.Annotations = map[string]string{annotationPodIP: ip}
 	}
 	o.ObjectMeta, o.Spec = meta, spec

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// payDebts releases what a failed Assign could not take back.
-func (a *Allocator) payDebts(ctx context.Context) {
+// retryReleases releases what a failed Assign could not take back.
+func (a *Allocator) retryReleases(ctx context.Context) {
 	a.mu.Lock()
 	var due []string
-	for id, at := range a.debts {
+	for id, at := range a.pendingReleases {
 		if !time.Now().Before(at) {
 			due = append(due, id)
 		}
@@ -18,17 +18,17 @@ func (a *Allocator) payDebts(ctx context.Context) {
 	a.mu.Unlock()
 	slices.Sort(due)
 	for _, id := range due {
-		if err := a.payDebt(ctx, id); err != nil {
+		if err := a.retryRelease(ctx, id); err != nil {
 			a.mu.Lock()
-			if _, ok := a.debts[id]; ok {
-				a.debts[id] = time.Now().Add(repairEvery / 2)
+			if _, ok := a.pendingReleases[id]; ok {
+				a.pendingReleases[id] = time.Now().Add(repairEvery / 2)
 			}
 			a.mu.Unlock()
 		}
 	}
 }
 
-func (a *Allocator) payDebt(ctx context.Context, id string) error {
+func (a *Allocator) retryRelease(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, undoTimeout)
 	defer cancel()
 	h, err := a.lockHandle(ctx, id)
@@ -37,10 +37,10 @@ func (a *Allocator) payDebt(ctx context.Context, id string) error {
 	}
 	defer a.unlockHandle(h)
 	a.mu.Lock()
-	_, owed := a.debts[id]
+	_, owed := a.pendingReleases[id]
 	if len(a.liveOf(id)) > 0 {
 		owed = false
-		delete(a.debts, id)
+		delete(a.pendingReleases, id)
 	}
 	a.mu.Unlock()
 	if !owed {
@@ -49,7 +49,7 @@ func (a *Allocator) payDebt(ctx context.Context, id string) error {
 	if err := a.releaseAll(ctx, h); err != nil {
 		return err
 	}
-	a.clearDebt(id)
+	a.clearPending(id)
 	return nil
 }
 
@@ -57,13 +57,13 @@ func (a *Allocator) payDebt(ctx context.Context, id string) error {
 // answers.
 func (a *Allocator) oweRelease(handleID string) {
 	a.mu.Lock()
-	a.debts[handleID] = time.Now()
+	a.pendingReleases[handleID] = time.Now()
 	a.mu.Unlock()
 	a.wakeRepair()
 }
 
-func (a *Allocator) clearDebt(handleID string) {
+func (a *Allocator) clearPending(handleID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.debts, handleID)
+	delete(a.pendingReleases, handleID)
 }

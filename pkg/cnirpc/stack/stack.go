@@ -1,4 +1,4 @@
-// Package room gives a program's main goroutine a stack of 32 KiB at once, for
+// Package stack gives a program's main goroutine a stack of 32 KiB at once, for
 // the CNI plugin, which lives for milliseconds. Otherwise the stack begins with
 // 2 KiB and grows by doubling, and each time the runtime prepares eight, four or
 // two stacks of the next size: as many pages that the kernel has to give.
@@ -6,7 +6,7 @@
 // It imports nothing, so that it is set up before the packages that do.
 //
 // Kernel and wire footprint: none.
-package room
+package stack
 
 func init() { take(0) }
 

@@ -1,14 +1,14 @@
-// Package record writes down a DEL, for the agent to do: one file for each
+// Package spoolentry writes down a DEL, for the agent to do: one file for each
 // attachment in a directory that survives a reboot. Package spool reads them.
 //
 // The plugin links it, so it does without os, fmt and encoding/… (see package
-// flat): what those set up when the process starts takes longer than the write.
+// jsonscan): what those set up when the process starts takes longer than the write.
 //
 // Kernel footprint: files named <containerID>@<ifname>.json; both parts are
 // checked by the plugin, and @ is in neither. While one is written it is named
 // .new-<containerID>@<ifname>-<process>, which a later write of the same process
 // number replaces and package spool sweeps.
-package record
+package spoolentry
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
-	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
+	"github.com/muslin-net/muslin/pkg/cnirpc/jsonscan"
 )
 
 // DefaultDir is where the plugin records when its configuration names no other
@@ -131,7 +131,7 @@ func member(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
 	}
-	return flat.AppendString(named(b, name), value)
+	return jsonscan.AppendString(named(b, name), value)
 }
 
 // named begins a member.
@@ -139,5 +139,5 @@ func named(b []byte, name string) []byte {
 	if b[len(b)-1] != '{' {
 		b = append(b, ',')
 	}
-	return append(flat.AppendString(b, name), ':')
+	return append(jsonscan.AppendString(b, name), ':')
 }

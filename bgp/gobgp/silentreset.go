@@ -22,12 +22,12 @@ const (
 	holdMost  = 20 * time.Second // how long the routes of a peer that is made anew are kept
 )
 
-// remake replaces a session by one that the peer cannot tell apart, without a
+// silentReset replaces a session by one that the peer cannot tell apart, without a
 // Cease: the connection just closes, so the peer keeps our routes as for a
 // restart (RFC 4724), and its routes are held here until it has told them
 // again. GoBGP has no call for that; it says Cease whenever a peer is deleted
 // while its session stands.
-func (s *Speaker) remake(ctx context.Context, p bgp.Peer, listenPort int) error {
+func (s *Speaker) silentReset(ctx context.Context, p bgp.Peer, listenPort int) error {
 	s.rib.hold(p.Address)
 	s.sessions.holdUntilComplete(p.Address, time.Now().Add(holdMost))
 	if err := closeConnections(p.Address, p.Port, listenPort); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// Reasons of HeardProblems.
+// Reasons of ReceivedProblems.
 const (
 	ReasonPrefixLimitNear = "PrefixLimitNear"
 	ReasonForeignBlock    = "ForeignBlock"
@@ -51,10 +51,10 @@ func (b *builder) origins() []model.ASN {
 	return slices.Compact(out)
 }
 
-// HeardProblems says what is wrong with what peers announce, though all that can be
+// ReceivedProblems says what is wrong with what peers announce, though all that can be
 // is done with it. peers are the sessions with their counts of prefixes. Messages
 // hold no figure that changes with each route.
-func HeardProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []model.Problem {
+func ReceivedProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []model.Problem {
 	var out []model.Problem
 	for _, st := range peers {
 		p, ok := cfg.Peer(st.Address)
@@ -63,7 +63,7 @@ func HeardProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []model.P
 		}
 		for _, f := range p.Families {
 			if n := st.Received[f.String()]; n > p.PrefixLimit-p.PrefixLimit/4 {
-				out = append(out, p.heard("metadata.annotations["+AnnotationPrefixLimit+"]", ReasonPrefixLimitNear,
+				out = append(out, p.received("metadata.annotations["+AnnotationPrefixLimit+"]", ReasonPrefixLimitNear,
 					"%s announces more than three quarters of the %d %s prefixes that it may; with more than all of them its session is closed", p.Address, p.PrefixLimit, f))
 			}
 		}
@@ -73,11 +73,11 @@ func HeardProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []model.P
 		switch {
 		case !ok:
 		case o.Origin == 0:
-			out = append(out, p.heard("spec.peerIP", ReasonUnusableNextHop,
+			out = append(out, p.received("spec.peerIP", ReasonUnusableNextHop,
 				"%s announces %s and maybe others by way of an address that cannot lead there, such as an IPv4 one for IPv6; they are not used: "+
 					"give the router an IPv6 address on the link, or set %s", p.Address, o.Prefix, AnnotationFamilies))
 		default:
-			out = append(out, p.heard("spec.peerIP", ReasonForeignBlock,
+			out = append(out, p.received("spec.peerIP", ReasonForeignBlock,
 				"%s announces %s and maybe others, which lie in this cluster's pools and come from AS %s, which is none of this cluster's: "+
 					"another cluster uses the same pool; give each cluster a pool and an AS number of its own", p.Address, o.Prefix, o.Origin))
 		}
@@ -86,6 +86,6 @@ func HeardProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []model.P
 	return out
 }
 
-func (p Peer) heard(field, reason, format string, args ...any) model.Problem {
+func (p Peer) received(field, reason, format string, args ...any) model.Problem {
 	return model.Problem{Object: p.Object, Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)}
 }

@@ -23,9 +23,9 @@ const (
 	annotationFloatingIPs    = annotationPrefix + "floatingIPs"
 )
 
-// wishes is what configuration, annotations and arguments ask for, in rising
+// requested is what configuration, annotations and arguments ask for, in rising
 // order of weight.
-type wishes struct {
+type requested struct {
 	ipv4, ipv6       Need
 	poolsV4, poolsV6 []string
 	addresses        []netip.Addr
@@ -35,16 +35,16 @@ type wishes struct {
 	mac              string
 }
 
-func wishesOf(a attachment, p PodInfo) (wishes, error) {
-	w := wishes{ipv4: a.ipv4, ipv6: a.ipv6, poolsV4: a.poolsV4, poolsV6: a.poolsV6, mac: p.Annotations[annotationMAC]}
-	said := annotations{a.namespace, a.pod, p}
+func requestedBy(a attachment, p PodInfo) (requested, error) {
+	w := requested{ipv4: a.ipv4, ipv6: a.ipv6, poolsV4: a.poolsV4, poolsV6: a.poolsV6, mac: p.Annotations[annotationMAC]}
+	stated := annotations{a.namespace, a.pod, p}
 	if w.mac != "" {
 		m, err := net.ParseMAC(w.mac)
 		if err != nil || len(m) != 6 {
-			return w, said.bad(annotationMAC, fmt.Errorf("%q is not an Ethernet address", w.mac))
+			return w, stated.bad(annotationMAC, fmt.Errorf("%q is not an Ethernet address", w.mac))
 		}
 		if m[0]&1 != 0 {
-			return w, said.bad(annotationMAC, fmt.Errorf("%q is a group's address: its first byte is odd", w.mac))
+			return w, stated.bad(annotationMAC, fmt.Errorf("%q is a group's address: its first byte is odd", w.mac))
 		}
 	}
 	for _, one := range []struct {
@@ -59,7 +59,7 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 		{annotationFloatingIPs, w.floats},
 		{annotationAddrsNoIPAM, w.without},
 	} {
-		if err := said.list(one.name, one.set); err != nil {
+		if err := stated.list(one.name, one.set); err != nil {
 			return w, err
 		}
 	}
@@ -68,13 +68,13 @@ func wishesOf(a attachment, p PodInfo) (wishes, error) {
 			return w, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_ARGS: IP: "+err.Error(), "")
 		}
 	}
-	return w, w.mayBeGiven(a, said.place(annotationAddrsNoIPAM))
+	return w, w.mayBeGiven(a, stated.place(annotationAddrsNoIPAM))
 }
 
 // mayBeGiven holds addresses without IPAM to Calico's rules: the configuration
 // allows them, addresses come from pools otherwise, and only one of the ways of
 // asking for an address is used.
-func (w *wishes) mayBeGiven(a attachment, place string) error {
+func (w *requested) mayBeGiven(a attachment, place string) error {
 	switch {
 	case len(w.given) == 0:
 		return nil
@@ -152,7 +152,7 @@ func (s annotations) bad(name string, err error) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, s.place(name)+": "+err.Error(), "write it as in "+forms[name])
 }
 
-func (w *wishes) families(list []string) error {
+func (w *requested) families(list []string) error {
 	v4, v6 := NeedNo, NeedNo
 	for _, f := range list {
 		switch f {
@@ -168,13 +168,13 @@ func (w *wishes) families(list []string) error {
 	return nil
 }
 
-func (w *wishes) exactly(list []string) (err error) {
+func (w *requested) exactly(list []string) (err error) {
 	w.addresses, err = oneOfAFamily(list)
 	return err
 }
 
 // without refuses what no pod can have; IPAM is not there to do it.
-func (w *wishes) without(list []string) (err error) {
+func (w *requested) without(list []string) (err error) {
 	if w.given, err = oneOfAFamily(list); err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func routable(a netip.Addr) bool {
 	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 }
 
-func (w *wishes) floats(list []string) error {
+func (w *requested) floats(list []string) error {
 	for _, text := range list {
 		a, err := netip.ParseAddr(text)
 		if err != nil || a.Zone() != "" || !routable(a) {
@@ -219,7 +219,7 @@ func (w *wishes) floats(list []string) error {
 	return nil
 }
 
-func (w *wishes) sources(list []string) error {
+func (w *requested) sources(list []string) error {
 	for _, text := range list {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -29,7 +29,7 @@ func (p Path) pods() string {
 	return fmt.Sprintf(" (%d pods)", p.Pods)
 }
 
-func (p Path) way() string {
+func (p Path) nextHop() string {
 	switch p.What {
 	case "lost":
 		return "was " + p.From
@@ -39,8 +39,8 @@ func (p Path) way() string {
 	return p.From + " becomes " + p.To
 }
 
-// way is how a node sends to a prefix.
-type way struct {
+// nextHop is how a node sends to a prefix.
+type nextHop struct {
 	owner model.NodeName
 	text  string
 }
@@ -50,10 +50,10 @@ type target struct {
 	prefix netip.Prefix
 }
 
-// ways decides for every node how it sends to what it has learned: as its kernel
+// nextHops decides for every node how it sends to what it has learned: as its kernel
 // will have it, or where the agent did not answer, by which next hop.
-func ways(s Side, learned map[model.NodeName][]heard, live Live) map[target]way {
-	out := map[target]way{}
+func nextHops(s Side, learned map[model.NodeName][]learnedPrefix, live Live) map[target]nextHop {
+	out := map[target]nextHop{}
 	for n, list := range learned {
 		next := map[netip.Prefix][]netip.Addr{}
 		for _, h := range list {
@@ -68,9 +68,9 @@ func ways(s Side, learned map[model.NodeName][]heard, live Live) map[target]way 
 			t := target{n, h.Prefix}
 			switch r, ok := routes[h.Prefix]; {
 			case known && ok:
-				out[t] = way{h.owner, hops(r)}
+				out[t] = nextHop{h.owner, hops(r)}
 			case !known:
-				out[t] = way{h.owner, "next hop " + texted(next[h.Prefix])}
+				out[t] = nextHop{h.owner, "next hop " + texted(next[h.Prefix])}
 			}
 		}
 	}
@@ -140,9 +140,9 @@ func texted(in []netip.Addr) string {
 }
 
 // paths are the ways that differ.
-func paths(have, will map[target]way, live Live) []Path {
+func paths(have, will map[target]nextHop, live Live) []Path {
 	var out []Path
-	add := func(t target, w way, what, from, to string) {
+	add := func(t target, w nextHop, what, from, to string) {
 		p := Path{Node: t.node, Block: t.prefix.String(), Owner: w.owner, What: what, From: from, To: to}
 		if live.Pods != nil {
 			p.Pods = live.Pods(w.owner, t.prefix)

@@ -11,22 +11,22 @@ import (
 // node at about the same time, and each node's old sessions carry the others'
 // routes until the new ones do. So sessions inside the cluster that are no
 // longer wanted linger, and a reflector reflects on, until the sessions that
-// are wanted have exchanged their tables and lingerAfter has passed for
+// are wanted have exchanged their tables and retainAfter has passed for
 // everybody else's to do so.
 const (
-	lingerAfter = 10 * time.Second
-	lingerMost  = 60 * time.Second
+	retainAfter = 10 * time.Second
+	retainMost  = 60 * time.Second
 )
 
-type lingering struct {
+type retained struct {
 	wanted   bgp.Config // without what lingers
 	peers    map[netip.Addr]bgp.Peer
 	deadline time.Time
 	settled  time.Time // since when the wanted sessions are complete
 }
 
-// withLingering adds to cfg what lingers, and remembers cfg.
-func (s *Speaker) withLingering(cfg bgp.Config, now time.Time) bgp.Config {
+// withRetained adds to cfg what lingers, and remembers cfg.
+func (s *Speaker) withRetained(cfg bgp.Config, now time.Time) bgp.Config {
 	wanted := byAddress(cfg.Peers)
 	keep := map[netip.Addr]bgp.Peer{}
 	for a, q := range s.server.peers {
@@ -35,17 +35,17 @@ func (s *Speaker) withLingering(cfg bgp.Config, now time.Time) bgp.Config {
 			keep[a] = q
 		}
 	}
-	old := s.linger
-	s.linger = nil
+	old := s.retained
+	s.retained = nil
 	if len(keep) == 0 {
 		return cfg
 	}
-	s.linger = &lingering{wanted: cfg, peers: keep, deadline: now.Add(lingerMost)}
+	s.retained = &retained{wanted: cfg, peers: keep, deadline: now.Add(retainMost)}
 	if old != nil {
-		s.linger.deadline = old.deadline // no change of mind prolongs it
+		s.retained.deadline = old.deadline // no change of mind prolongs it
 	}
-	if now.After(s.linger.deadline) {
-		s.linger = nil
+	if now.After(s.retained.deadline) {
+		s.retained = nil
 		return cfg
 	}
 	out := cfg
@@ -67,9 +67,9 @@ func (s *Speaker) withLingering(cfg bgp.Config, now time.Time) bgp.Config {
 	return out
 }
 
-// endLingering takes down what lingered once that is due.
-func (s *Speaker) endLingering(now time.Time) (bgp.Config, bool) {
-	l := s.linger
+// endRetained takes down what lingered once that is due.
+func (s *Speaker) endRetained(now time.Time) (bgp.Config, bool) {
+	l := s.retained
 	if l == nil {
 		return bgp.Config{}, false
 	}
@@ -78,7 +78,7 @@ func (s *Speaker) endLingering(now time.Time) (bgp.Config, bool) {
 	} else if l.settled.IsZero() {
 		l.settled = now
 	}
-	if now.Before(l.deadline) && (l.settled.IsZero() || now.Sub(l.settled) < lingerAfter) {
+	if now.Before(l.deadline) && (l.settled.IsZero() || now.Sub(l.settled) < retainAfter) {
 		return bgp.Config{}, false
 	}
 	l.deadline = now.Add(-time.Second)

@@ -1,4 +1,4 @@
-// Package flat is as much of JSON as the CNI plugin needs: the members of one
+// Package jsonscan is as much of JSON as the CNI plugin needs: the members of one
 // object, of which those that are strings are decoded, and a string to write.
 //
 // It is here because of what it does not link: encoding/json brings reflect and
@@ -6,7 +6,7 @@
 // longer than all the plugin has to do. It is tested against encoding/json.
 //
 // Kernel and wire footprint: none.
-package flat
+package jsonscan
 
 import (
 	"errors"

@@ -9,10 +9,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// Ways tells over which interfaces the node reaches addresses, as its kernel
+// FIB tells over which interfaces the node reaches addresses, as its kernel
 // has it. The zero value knows of none.
-type Ways struct {
-	routes []way                 // sorted by prefix; one a prefix
+type FIB struct {
+	routes []fibRoute            // sorted by prefix; one a prefix
 	pods   map[netip.Addr]string // addresses of this node's pods → their host interface
 	links  []Link                // those with global addresses, as the kernel numbers them
 	addrs  []netip.Addr          // every address of the node but link-local and loopback ones
@@ -35,9 +35,9 @@ func AsksOf(snap model.Snapshot) Asks {
 	}
 }
 
-// Ways reads what is asked for of the node's kernel and pods.
-func (a Asks) Ways(h model.Host, pods []model.Endpoint) Ways {
-	var w Ways
+// FIB reads what is asked for of the node's kernel and pods.
+func (a Asks) FIB(h model.Host, pods []model.Endpoint) FIB {
+	var w FIB
 	if a.routes {
 		w = routesOf(h, pods)
 	}
@@ -80,7 +80,7 @@ func linksOf(h model.Host) []Link {
 }
 
 // link finds the link on whose subnet an address is, or that is its zone.
-func (w Ways) link(a netip.Addr) Link {
+func (w FIB) link(a netip.Addr) Link {
 	zone := a.Zone()
 	if i := slices.IndexFunc(w.links, func(l Link) bool { return l.Name == zone || zone == "" && l.Holds(a) }); i >= 0 {
 		return w.links[i]
@@ -91,20 +91,20 @@ func (w Ways) link(a netip.Addr) Link {
 // linkLocals are in use on each link: no route says which one is meant.
 var linkLocals = netip.MustParsePrefix("fe80::/10")
 
-// way is a route: what lies in prefix, and in no longer one, leaves by one of
+// fibRoute is a route: what lies in prefix, and in no longer one, leaves by one of
 // the interfaces.
-type way struct {
+type fibRoute struct {
 	prefix     netip.Prefix
 	interfaces []string // sorted
 }
 
-// NewWays reads all that DesiredOn may look at.
-func NewWays(h model.Host, pods []model.Endpoint) Ways { return Asks{true, true, true}.Ways(h, pods) }
+// NewFIB reads all that DesiredOn may look at.
+func NewFIB(h model.Host, pods []model.Endpoint) FIB { return Asks{true, true, true}.FIB(h, pods) }
 
 // routesOf reads the node's routes and pods. What BGP itself has put into the
 // kernel is not among the routes: next hops are not resolved through what was
 // learned with next hops (BIRD keeps to the same).
-func routesOf(h model.Host, pods []model.Endpoint) Ways {
+func routesOf(h model.Host, pods []model.Endpoint) FIB {
 	names := map[int]string{}
 	for _, l := range h.Links {
 		names[l.Index] = l.Name
@@ -122,12 +122,12 @@ func routesOf(h model.Host, pods []model.Endpoint) Ways {
 			by[r.Prefix.Masked()] = append(by[r.Prefix.Masked()], name)
 		}
 	}
-	w := Ways{pods: map[netip.Addr]string{}}
+	w := FIB{pods: map[netip.Addr]string{}}
 	for p, list := range by {
 		slices.Sort(list)
-		w.routes = append(w.routes, way{p, slices.Compact(list)})
+		w.routes = append(w.routes, fibRoute{p, slices.Compact(list)})
 	}
-	slices.SortFunc(w.routes, compareWays)
+	slices.SortFunc(w.routes, compareRoutes)
 	for _, e := range pods {
 		for _, a := range slices.Concat(e.Addresses, e.FloatingIPs) {
 			w.pods[a] = e.HostInterface
@@ -136,11 +136,11 @@ func routesOf(h model.Host, pods []model.Endpoint) Ways {
 	return w
 }
 
-func compareWays(x, y way) int { return x.prefix.Compare(y.prefix) }
+func compareRoutes(x, y fibRoute) int { return x.prefix.Compare(y.prefix) }
 
 // Equal reports whether both say the same of every address.
-func (w Ways) Equal(o Ways) bool {
-	same := func(x, y way) bool { return x.prefix == y.prefix && slices.Equal(x.interfaces, y.interfaces) }
+func (w FIB) Equal(o FIB) bool {
+	same := func(x, y fibRoute) bool { return x.prefix == y.prefix && slices.Equal(x.interfaces, y.interfaces) }
 	sameLink := func(x, y Link) bool { return x.Name == y.Name && slices.Equal(x.Nets, y.Nets) }
 	if !slices.EqualFunc(w.routes, o.routes, same) || !slices.EqualFunc(w.links, o.links, sameLink) || !slices.Equal(w.addrs, o.addrs) || len(w.pods) != len(o.pods) {
 		return false
@@ -154,28 +154,28 @@ func (w Ways) Equal(o Ways) bool {
 }
 
 // through gives Ways in which addr is reached as gateway is.
-func (w Ways) through(addr, gateway netip.Addr) Ways {
-	i := slices.IndexFunc(w.longestFirst(), func(x way) bool { return x.prefix.Contains(gateway) })
+func (w FIB) through(addr, gateway netip.Addr) FIB {
+	i := slices.IndexFunc(w.longestFirst(), func(x fibRoute) bool { return x.prefix.Contains(gateway) })
 	if i < 0 {
 		return w
 	}
 	p := host(addr)
-	routes := slices.DeleteFunc(slices.Clone(w.routes), func(x way) bool { return x.prefix == p })
-	routes = append(routes, way{p, w.longestFirst()[i].interfaces})
-	slices.SortFunc(routes, compareWays)
+	routes := slices.DeleteFunc(slices.Clone(w.routes), func(x fibRoute) bool { return x.prefix == p })
+	routes = append(routes, fibRoute{p, w.longestFirst()[i].interfaces})
+	slices.SortFunc(routes, compareRoutes)
 	w.routes = routes
 	return w
 }
 
-func (w Ways) longestFirst() []way {
+func (w FIB) longestFirst() []fibRoute {
 	out := slices.Clone(w.routes)
-	slices.SortStableFunc(out, func(x, y way) int { return cmp.Compare(y.prefix.Bits(), x.prefix.Bits()) })
+	slices.SortStableFunc(out, func(x, y fibRoute) int { return cmp.Compare(y.prefix.Bits(), x.prefix.Bits()) })
 	return out
 }
 
 // behind lists the addresses that are reached over an interface that matches
 // pattern, as the fewest prefixes that hold them and nothing else.
-func (w Ways) behind(pattern string) []netip.Prefix {
+func (w FIB) behind(pattern string) []netip.Prefix {
 	var four, six []decided
 	for _, r := range w.routes {
 		d := decided{r.prefix, slices.ContainsFunc(r.interfaces, func(name string) bool { return matchesName(pattern, name) })}

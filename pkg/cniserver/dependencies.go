@@ -12,7 +12,7 @@ import (
 // a *types.Error (CNI) of its own code anywhere in an error's chain.
 type Addresses interface {
 	// Assign returns the addresses of the request's handle, the same ones when
-	// asked again. When it returns they survive a crash.
+	// requested again. When it returns they survive a crash.
 	Assign(ctx context.Context, r AddressRequest) ([]netip.Addr, error)
 	// Release gives back all addresses of a handle; an unknown one is success.
 	Release(ctx context.Context, handle string) error
@@ -51,28 +51,28 @@ type AddressRequest struct {
 	Chosen func([]netip.Addr)
 }
 
-// Wires makes and removes the links of pods. A wire is recognised by its
+// PodInterfaces makes and removes the links of pods. A wire is recognised by its
 // sandbox and interface, whatever its host interface is called.
-type Wires interface {
+type PodInterfaces interface {
 	// Attach makes the wire as described, or completes one that is there; one
 	// with other addresses is replaced. It fails when the network namespace is
 	// not there or is the node's own.
-	Attach(ctx context.Context, w WireSpec) (WireResult, error)
+	Attach(ctx context.Context, w InterfaceSpec) (InterfaceResult, error)
 	// Detach removes the wire of the sandbox and interface, in any state, also
 	// when the network namespace is gone; the absent is success. When it
 	// returns, no packet of the pod's addresses passes. It leaves alone a host
 	// interface of the same name that is another sandbox's. Addresses are not
 	// set; HostInterface is a hint.
-	Detach(ctx context.Context, w WireSpec) error
+	Detach(ctx context.Context, w InterfaceSpec) error
 	// Check compares the kernel with the description: links, addresses, routes
 	// in the pod and the host's routes to it.
-	Check(ctx context.Context, w WireSpec) error
+	Check(ctx context.Context, w InterfaceSpec) error
 	// List returns every wire on this node.
 	List(ctx context.Context) ([]model.Endpoint, error)
 }
 
-// WireSpec describes a pod's wire.
-type WireSpec struct {
+// InterfaceSpec describes a pod's wire.
+type InterfaceSpec struct {
 	ContainerID, Interface string // the sandbox, and the name inside the pod
 	Netns                  string // path; may be empty or gone in Detach
 	Namespace, Pod         string // empty: not a Kubernetes pod
@@ -87,8 +87,8 @@ type WireSpec struct {
 	Forwarding             bool           // the pod may forward (container_settings.allow_ip_forwarding)
 }
 
-// WireResult is what the kernel made of a WireSpec.
-type WireResult struct {
+// InterfaceResult is what the kernel made of a InterfaceSpec.
+type InterfaceResult struct {
 	HostMAC, MAC string
 	MTU          int // bytes
 }

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// spoofing lets each pod send from its addresses, from what it announces by BGP
+// sourceCheck lets each pod send from its addresses, from what it announces by BGP
 // and, when it asks for them and FelixConfiguration workloadSourceSpoofing is Any,
 // from its source prefixes.
-func (c *casefile) spoofing(routes []Route) Spoofing {
+func (c *builder) sourceCheck(routes []Route) SourceCheck {
 	// Before the pods are known the rules would drop what every one of them
 	// sends.
 	if !c.EndpointsSynced {
-		return Spoofing{}
+		return SourceCheck{}
 	}
-	s := Spoofing{
+	s := SourceCheck{
 		Prefix: c.prefixes[0], OtherPrefixes: c.prefixes[1:],
 		ToHost: cmp.Or(c.config.ToHost, "Accept"), BGPPort: c.bgpPort(),
 	}
@@ -45,7 +45,7 @@ func (c *casefile) spoofing(routes []Route) Spoofing {
 
 // services guards the service ranges that BGP announces (FelixConfiguration
 // serviceLoopPrevention: Drop, Reject, Disabled).
-func (c *casefile) services() ServiceGuard {
+func (c *builder) services() ServiceGuard {
 	mode := c.config.ServiceLoops
 	if mode == "Disabled" {
 		return ServiceGuard{}
@@ -64,7 +64,7 @@ func (c *casefile) services() ServiceGuard {
 
 // guard lets tunnelled packets in from nodes only, as long as a device takes
 // them: one that has to go stays for a while.
-func (c *casefile) guard() TunnelGuard {
+func (c *builder) guard() TunnelGuard {
 	ipip, v4, v6 := c.encapsulations()
 	g := TunnelGuard{IPIP: ipip}
 	if v4 || v6 {

@@ -1,11 +1,11 @@
-package flat_test
+package jsonscan_test
 
 import (
 	"encoding/json"
 	"strings"
 	"testing"
 
-	"github.com/muslin-net/muslin/pkg/cnirpc/flat"
+	"github.com/muslin-net/muslin/pkg/cnirpc/jsonscan"
 )
 
 // FuzzObject holds Object to encoding/json: the same texts are objects, and their
@@ -22,8 +22,8 @@ func FuzzObject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var want map[string]json.RawMessage
 		wantErr := json.Unmarshal(text, &want)
-		got := map[string]flat.Value{}
-		err := flat.Object(text, func(name []byte, v flat.Value) { got[string(name)] = v })
+		got := map[string]jsonscan.Value{}
+		err := jsonscan.Object(text, func(name []byte, v jsonscan.Value) { got[string(name)] = v })
 		if strings.Count(string(text), "[")+strings.Count(string(text), "{") > 90 {
 			return // only the levels that we take
 		}
@@ -51,12 +51,12 @@ func FuzzObject(f *testing.F) {
 }
 
 func TestObjectBoundsItsDepth(t *testing.T) {
-	ignore := func([]byte, flat.Value) {}
-	if err := flat.Object([]byte(`{"a":`+strings.Repeat("[", 1<<20)), ignore); err == nil {
+	ignore := func([]byte, jsonscan.Value) {}
+	if err := jsonscan.Object([]byte(`{"a":`+strings.Repeat("[", 1<<20)), ignore); err == nil {
 		t.Error("a million levels are no error")
 	}
 	for levels, want := range map[int]bool{1: true, 100: true, 101: false} {
-		err := flat.Object([]byte(`{"a":`+strings.Repeat("[", levels)+"1"+strings.Repeat("]", levels)+"}"), ignore)
+		err := jsonscan.Object([]byte(`{"a":`+strings.Repeat("[", levels)+"1"+strings.Repeat("]", levels)+"}"), ignore)
 		if (err == nil) != want {
 			t.Errorf("%d levels inside the object: error %v", levels, err)
 		}
@@ -68,7 +68,7 @@ func FuzzAppendString(f *testing.F) {
 	f.Add("\x00\x1f\"\\/é\u2028\U0001f600\xff\x7f")
 	f.Fuzz(func(t *testing.T, s string) {
 		var got string
-		b := flat.AppendString([]byte("x"), s)
+		b := jsonscan.AppendString([]byte("x"), s)
 		if err := json.Unmarshal(b[1:], &got); err != nil || got != strings.ToValidUTF8(s, "\ufffd") && got != string([]rune(s)) {
 			t.Errorf("%q came back as %q from %s: %v", s, got, b, err)
 		}

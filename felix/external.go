@@ -20,7 +20,7 @@ const (
 // FelixConfiguration removeExternalRoutes is false. What the kernel made itself of
 // addresses stays; what a pod made it take by router advertisements or redirects
 // goes in any case.
-func (c *casefile) setAside() {
+func (c *builder) setAside() {
 	pods := make(map[int]string, len(c.Endpoints))
 	for _, e := range c.Endpoints {
 		if l, ok := c.names[e.HostInterface]; ok {
@@ -31,21 +31,21 @@ func (c *casefile) setAside() {
 	for _, r := range c.Host.Routes {
 		device, isPod := pods[r.LinkIndex]
 		if isPod && (r.Protocol == protocolRA || r.Protocol == protocolRedirect || r.Protocol != protocolKernel && !c.config.KeepExternalRoutes) {
-			c.strange = append(c.strange, StrangeRoute{Prefix: r.Prefix, Metric: r.Metric, Protocol: r.Protocol, Link: r.LinkIndex, Device: device})
+			c.external = append(c.external, ExternalRoute{Prefix: r.Prefix, Metric: r.Metric, Protocol: r.Protocol, Link: r.LinkIndex, Device: device})
 		} else {
 			stay = append(stay, r)
 		}
 	}
 	c.Host.Routes = stay
-	slices.SortFunc(c.strange, func(a, b StrangeRoute) int {
+	slices.SortFunc(c.external, func(a, b ExternalRoute) int {
 		return cmp.Or(ComparePrefix(a.Prefix, b.Prefix), cmp.Compare(a.Metric, b.Metric), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Link, b.Link))
 	})
-	c.strange = slices.Compact(c.strange)
+	c.external = slices.Compact(c.external)
 }
 
 // prioritised gives the routes the metrics of FelixConfiguration
 // ipv4NormalRoutePriority and ipv6NormalRoutePriority.
-func (c *casefile) prioritised(routes []Route) []Route {
+func (c *builder) prioritised(routes []Route) []Route {
 	v4, v6 := cmp.Or(c.config.RoutePriority, DefaultRouteMetric), cmp.Or(c.config.RoutePriorityV6, DefaultRouteMetric)
 	if v4 == DefaultRouteMetric && v6 == DefaultRouteMetric {
 		return routes

@@ -26,36 +26,36 @@ const (
 	longest, longestEach = 20 * time.Millisecond, 4 * time.Microsecond
 )
 
-// pace tells of changes to the learned routes: of one that comes alone at once,
+// debouncer tells of changes to the learned routes: of one that comes alone at once,
 // of a burst in parts that are worth their price. Times grow with the number of
 // routes, "Each" by each of them.
-type pace struct {
+type debouncer struct {
 	tell func()
 
-	mu     sync.Mutex
-	timer  *time.Timer
-	armed  bool      // the timer runs: a burst, or a change a moment ago
-	moved  bool      // something changed since it was set
-	untold int       // changes since the last tell
-	since  time.Time // when the burst, or its current stretch, began
-	told   time.Time // when told last
-	total  int       // routes
-	wait   int       // patience
-	asked  bool      // told that a part is pending, and nobody has looked yet
+	mu         sync.Mutex
+	timer      *time.Timer
+	armed      bool      // the timer runs: a burst, or a change a moment ago
+	moved      bool      // something changed since it was set
+	unreported int       // changes since the last tell
+	since      time.Time // when the burst, or its current stretch, began
+	reported   time.Time // when told last
+	total      int       // routes
+	wait       int       // patience
+	requested  bool      // reported that a part is pending, and nobody has looked yet
 }
 
-func newPace(tell func()) *pace { return &pace{tell: tell, wait: 1} }
+func newDebouncer(tell func()) *debouncer { return &debouncer{tell: tell, wait: 1} }
 
 // changed notes a change: pending prefixes have changed since somebody looked,
 // out of total.
-func (p *pace) changed(pending, total int) {
+func (p *debouncer) changed(pending, total int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.untold++
+	p.unreported++
 	p.total = total
 	if !p.armed {
 		now := time.Now()
-		if now.Sub(p.told) >= p.scaled(apart, apartEach) {
+		if now.Sub(p.reported) >= p.scaled(apart, apartEach) {
 			p.wait = 1
 			p.out(now)
 		} else {
@@ -65,47 +65,47 @@ func (p *pace) changed(pending, total int) {
 		return
 	}
 	p.moved = true
-	if !p.asked && pending >= min(max(total/4, fewest), most) {
-		p.asked = true
+	if !p.requested && pending >= min(max(total/4, fewest), most) {
+		p.requested = true
 		p.out(time.Now())
 	}
 }
 
-// looked notes that somebody has looked: nothing is pending any more.
-func (p *pace) looked() {
+// checked notes that somebody has looked: nothing is pending any more.
+func (p *debouncer) checked() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = false
+	p.requested = false
 }
 
-func (p *pace) scaled(base, each time.Duration) time.Duration {
+func (p *debouncer) scaled(base, each time.Duration) time.Duration {
 	return base + time.Duration(p.total)*each
 }
 
 // patience is how long to wait for another change.
-func (p *pace) patience() time.Duration {
+func (p *debouncer) patience() time.Duration {
 	return time.Duration(p.wait) * p.scaled(settle, settleEach)
 }
 
 // arm starts the timer. The caller holds mu.
-func (p *pace) arm(now time.Time) {
+func (p *debouncer) arm(now time.Time) {
 	p.armed, p.since = true, now
 	d := p.patience()
 	if p.timer == nil {
-		p.timer = time.AfterFunc(d, p.look)
+		p.timer = time.AfterFunc(d, p.check)
 		return
 	}
 	p.timer.Reset(d)
 }
 
 // out tells. The caller holds mu.
-func (p *pace) out(now time.Time) {
-	p.untold, p.told = 0, now
+func (p *debouncer) out(now time.Time) {
+	p.unreported, p.reported = 0, now
 	p.tell()
 }
 
-// look is the timer's.
-func (p *pace) look() {
+// check is the timer's.
+func (p *debouncer) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -114,7 +114,7 @@ func (p *pace) look() {
 		p.timer.Reset(p.patience())
 		return
 	}
-	if p.untold > 0 {
+	if p.unreported > 0 {
 		p.out(now)
 	}
 	if p.armed = p.moved; p.moved {
