@@ -99,7 +99,7 @@ func (b *builder) connection(ref model.Ref, o model.BGPPeer, p *Peer) {
 	if v, ok := b.word(ref, a, AnnotationGracefulRestart, "On", "Off"); ok {
 		p.NoRestart = v == "Off"
 	}
-	n, ok := b.number(ref, a, AnnotationMultihop, 1, 255)
+	n, ok := b.number(ref, a, AnnotationMultihop, 255)
 	switch {
 	case !ok:
 	case !p.External() || o.TTLSecurity > 0:
@@ -148,7 +148,7 @@ func (b *builder) timers(ref model.Ref, a map[string]string, p *Peer) {
 		p.HoldTime = d.Round(time.Second)
 		p.Keepalive = p.HoldTime / 3
 	}
-	if n, ok := b.number(ref, a, AnnotationPrefixLimit, 1, 1<<31-1); ok {
+	if n, ok := b.number(ref, a, AnnotationPrefixLimit, 1<<31-1); ok {
 		p.PrefixLimit = n
 	}
 	d, ok := b.duration(ref, a, AnnotationBFD, 10*time.Millisecond, time.Minute)
@@ -156,7 +156,7 @@ func (b *builder) timers(ref model.Ref, a map[string]string, p *Peer) {
 		return
 	}
 	p.BFD = &BFD{Interval: d, Multiplier: 3}
-	if n, ok := b.number(ref, a, AnnotationBFDMultiplier, 1, 255); ok {
+	if n, ok := b.number(ref, a, AnnotationBFDMultiplier, 255); ok {
 		p.BFD.Multiplier = n
 	}
 }
@@ -209,7 +209,7 @@ func (b *builder) maxPaths() int {
 			b.badAnnotation(ref, AnnotationOriginCheck, v, "want Off, Warn or Enforce")
 		}
 	}
-	if n, ok := b.number(ref, b.defaults.Annotations, AnnotationMaxPaths, 1, 64); ok {
+	if n, ok := b.number(ref, b.defaults.Annotations, AnnotationMaxPaths, 64); ok {
 		return n
 	}
 	return DefaultMaxPaths
@@ -228,14 +228,15 @@ func (b *builder) duration(ref model.Ref, a map[string]string, key string, least
 	return d, true
 }
 
-func (b *builder) number(ref model.Ref, a map[string]string, key string, least, most int) (int, bool) {
+// number reads a number from 1 to most.
+func (b *builder) number(ref model.Ref, a map[string]string, key string, most int) (int, bool) {
 	v, ok := a[key]
 	if !ok {
 		return 0, false
 	}
 	n, err := strconv.Atoi(v)
-	if err != nil || n < least || n > most {
-		b.badAnnotation(ref, key, v, "want a number of "+strconv.Itoa(least)+" to "+strconv.Itoa(most))
+	if err != nil || n < 1 || n > most {
+		b.badAnnotation(ref, key, v, "want a number of 1 to "+strconv.Itoa(most))
 		return 0, false
 	}
 	return n, true

@@ -15,7 +15,7 @@ const preflightAgain = 5 * time.Minute
 // stands: what breaks it is a problem of the node, what may is logged once.
 func (a *agent) preflight(ctx context.Context, ready func()) error {
 	ready()
-	for first := true; ; first = false {
+	for first := true; ctx.Err() == nil; first = false {
 		var problems []model.Problem
 		for _, f := range a.view().Findings() {
 			switch {
@@ -31,8 +31,6 @@ func (a *agent) preflight(ctx context.Context, ready func()) error {
 			return nil
 		}
 		pause(ctx, preflightAgain)
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }

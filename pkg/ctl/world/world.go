@@ -100,9 +100,7 @@ func read(ctx context.Context, client *api.Client, l kube.List) ([]map[string]an
 		}
 	} else {
 		_, err = client.EachPage(ctx, l.Path, api.Select{Fields: l.Fields, Labels: l.Labels}, func(page []api.Object) {
-			for _, o := range page {
-				out = append(out, o)
-			}
+			out = append(out, page...)
 		})
 	}
 	switch {
