@@ -14,8 +14,14 @@ import (
 )
 
 // silentPeriod is how long an established peer that sends no End-of-RIB marker
-// (RFC 4724 section 2; not every speaker does) is given to send its table.
+// (RFC 4724 section 2; not every speaker does) has to send nothing until its table
+// counts as complete.
 const silentPeriod = 3 * time.Second
+
+// overtakePeriod is how long a peer that sent its End-of-RIB has to send nothing:
+// GoBGP tells of the marker and of best paths by two streams, and the first may
+// overtake the second on a busy node.
+const overtakePeriod = 300 * time.Millisecond
 
 // watchAfter is how long a session stands before BFD begins to watch it. FRR
 // makes its BFD session anew, with another discriminator, in the moment when a
@@ -50,6 +56,7 @@ type session struct {
 	ending    failure                // of the session that stands, as the log has it
 	refused   bool                   // while it was opened, with a reason yet to be found out
 	ended     map[packet.Family]bool // families whose End-of-RIB was seen
+	lastPath  time.Time              // until the first exchange is over
 	wentDown  bool
 	cameUp    bool
 	watched   bool      // by BFD, if it is to be
@@ -141,6 +148,20 @@ func (s *sessions) endOfRIB(p *apiutil.Path) {
 	defer s.mu.Unlock()
 	if v, ok := s.peers[p.PeerAddress]; ok && v.ended != nil {
 		v.ended[p.Family] = true
+	}
+}
+
+// paths notes that peers still send, until the first exchange is over.
+func (s *sessions) paths(ps []*apiutil.Path, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
+		return
+	}
+	for _, p := range ps {
+		if v, ok := s.peers[p.PeerAddress]; ok {
+			v.lastPath = now
+		}
 	}
 }
 
@@ -244,10 +265,10 @@ func (v *session) complete(now time.Time) bool {
 	}
 	for _, f := range v.config.Families {
 		if !v.ended[family(f)] {
-			return now.Sub(v.since) >= silentPeriod
+			return now.Sub(v.since) >= silentPeriod && now.Sub(v.lastPath) >= silentPeriod
 		}
 	}
-	return true
+	return now.Sub(v.lastPath) >= overtakePeriod
 }
 
 func family(f bgp.Family) packet.Family {

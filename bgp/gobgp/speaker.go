@@ -224,7 +224,7 @@ func (s *Speaker) relist() {
 	if s.server == nil {
 		return
 	}
-	if err := s.server.watchRIB(s.rib); err != nil {
+	if err := s.server.watchRIB(s.rib, s.sessions); err != nil {
 		s.log.Error("rib could not be listed again", "error", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 // watch subscribes to the RIB and to the sessions.
 func (s *server) watch(rib *learned, sessions *sessions) error {
-	if err := s.watchRIB(rib); err != nil {
+	if err := s.watchRIB(rib, sessions); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -35,7 +35,7 @@ func (s *server) watch(rib *learned, sessions *sessions) error {
 // then lists the table: what changes in between is in the events, which are
 // applied after the list. GoBGP's own "current" snapshot is not used, since it
 // reads the table without its locks.
-func (s *server) watchRIB(rib *learned) error {
+func (s *server) watchRIB(rib *learned, sessions *sessions) error {
 	if s.ribCancel != nil {
 		s.ribCancel()
 	}
@@ -43,7 +43,10 @@ func (s *server) watchRIB(rib *learned) error {
 	s.ribCancel = cancel
 	sub := rib.subscribe()
 	err := s.bgp.WatchEvent(ctx, gobgp.WatchEventMessageCallbacks{
-		OnBestPath: func(ps []*apiutil.Path, _ time.Time) { sub.paths(ps) },
+		OnBestPath: func(ps []*apiutil.Path, _ time.Time) {
+			sub.paths(ps)
+			sessions.paths(ps, time.Now())
+		},
 	}, gobgp.WatchBestPath(false))
 	if err != nil {
 		cancel()
