@@ -73,6 +73,9 @@ func (t *Tool) runPolicyDenied(ctx context.Context, args []string, o deniedOptio
 	if err != nil {
 		return err
 	}
+	if len(agents) == 0 {
+		return errNoAgents
+	}
 	v := &ipamview.Survey{Pods: map[netip.Addr]ipamview.Pod{}}
 	if err := s.pods(ctx, v); err != nil {
 		return err
@@ -87,7 +90,8 @@ func (t *Tool) runPolicyDenied(ctx context.Context, args []string, o deniedOptio
 			return nil, err
 		}
 		var out []nodeview.Denied
-		return out, a.Get(ctx, s.client, "/show/denied", &out)
+		err = a.Get(ctx, s.client, "/show/denied", &out)
+		return out, err
 	})
 	list, errs := []denied{}, []error(nil)
 	for _, a := range answers {

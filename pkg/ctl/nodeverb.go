@@ -72,7 +72,7 @@ func (t *Tool) runNodeStatus(ctx context.Context, nodes []string, live bool) err
 		}
 	}
 	if len(nodes) == 0 {
-		return fmt.Errorf("no agent runs in namespace %s; is Muslin installed? (kubectl apply -k manifests/)", agentview.Namespace)
+		return errNoAgents
 	}
 	stored := map[string]api.Object{}
 	if !live {
@@ -318,3 +318,5 @@ func (t *Tool) runNodeShow(ctx context.Context, node string, parts []string, for
 	}
 	return nil
 }
+
+var errNoAgents = errors.New("no agent runs in namespace " + agentview.Namespace + "; is Muslin installed? (kubectl apply -k manifests/)")
