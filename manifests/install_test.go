@@ -108,7 +108,7 @@ func TestPermissions(t *testing.T) {
 		{controller, "patch", "nodes/status", nil, false},
 		{controller, "watch", "blockaffinities.projectcalico.org", nil, true},
 		{controller, "delete", "ipamblocks.projectcalico.org", nil, true},
-		{controller, "create", "ipamblocks.projectcalico.org", nil, false},
+		{controller, "create", "ipamblocks.projectcalico.org", nil, true},
 		{controller, "get", "secrets", []string{"-n", "kube-system"}, false},
 	} {
 		t.Run(c.who+" "+c.verb+" "+c.what, func(t *testing.T) {

@@ -296,7 +296,7 @@ func tell(lw *cache.ListWatch, answer func(error)) {
 
 // Run watches until ctx ends, and returns nil then.
 func (c *Cluster) Run(ctx context.Context) error {
-	ctx = klog.NewContext(ctx, logr.FromSlogHandler(discard{c.log.Handler()}))
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(levelFilter{c.log.Handler()}))
 	var wg sync.WaitGroup
 	for _, s := range slices.Concat(c.sources, c.aside) {
 		wg.Go(func() { s.run(ctx) })

@@ -28,7 +28,8 @@ type silence struct {
 }
 
 // received notes how a request went, and logs the first that fails and that none does
-// any more. A watch that is only too old is no failure: a list follows it.
+// any more. A watch that is only too old is no failure: a list follows it; nor is the answer of a server that
+// does not stream lists (Invalid), which is asked for a plain one next.
 func (s *silence) received(f *feed, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +37,7 @@ func (s *silence) received(f *feed, err error) {
 		return // requested no more
 	}
 	silent := len(s.refused) > 0
-	if err == nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
+	if err == nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {
 		delete(s.refused, f)
 	} else {
 		s.refused[f] = err
@@ -77,13 +78,13 @@ func (s *silence) problems(node model.NodeName) []model.Problem {
 	}}
 }
 
-// discard is a log that has at Debug what client-go says, at Error and once for each
+// levelFilter is a log that has at Debug what client-go says, at Error and once for each
 // resource and try, of requests that fail: silence tells that.
-type discard struct{ slog.Handler }
+type levelFilter struct{ slog.Handler }
 
 const failedToWatch = "Failed to watch"
 
-func (q discard) Handle(ctx context.Context, r slog.Record) error {
+func (q levelFilter) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == failedToWatch {
 		r.Level = slog.LevelDebug
 		if !q.Enabled(ctx, r.Level) {
@@ -93,8 +94,8 @@ func (q discard) Handle(ctx context.Context, r slog.Record) error {
 	return q.Handler.Handle(ctx, r)
 }
 
-func (q discard) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return discard{q.Handler.WithAttrs(attrs)}
+func (q levelFilter) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return levelFilter{q.Handler.WithAttrs(attrs)}
 }
 
-func (q discard) WithGroup(name string) slog.Handler { return discard{q.Handler.WithGroup(name)} }
+func (q levelFilter) WithGroup(name string) slog.Handler { return levelFilter{q.Handler.WithGroup(name)} }
