@@ -301,8 +301,12 @@ func missing(namespace, want string, state map[string]string, events map[string]
 
 // TestServices plays all cases at once on one server, and begins each step with a
 // new controller, which finds everything as its predecessor left it and changes
-// nothing of what it did.
+// nothing of what it did. The server is its own: a case that fails leaves pools and
+// addresses that other tests would meet.
 func TestServices(t *testing.T) {
+	shared := server
+	server = kubetest.Start(t)
+	defer func() { server = shared }()
 	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
 	var objects, gone strings.Builder
 	for n, c := range lbCases {
