@@ -98,4 +98,6 @@ func (q levelFilter) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return levelFilter{q.Handler.WithAttrs(attrs)}
 }
 
-func (q levelFilter) WithGroup(name string) slog.Handler { return levelFilter{q.Handler.WithGroup(name)} }
+func (q levelFilter) WithGroup(name string) slog.Handler {
+	return levelFilter{q.Handler.WithGroup(name)}
+}
