@@ -1,6 +1,8 @@
 package gobgp
 
 import (
+	"log/slog"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -33,6 +35,43 @@ func TestFirstTableIsComplete(t *testing.T) {
 		c.v.config.Families = []bgp.Family{bgp.IPv4}
 		if got := c.v.complete(now); got != c.want {
 			t.Errorf("%s: complete %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// A peer whose table has not come is waited for as long as its restart may take, from the
+// beginning or from when it left; who waits longer than exchangeWait for it does no
+// harm by ending.
+func TestFirstTableOfOneWhoRestarts(t *testing.T) {
+	const restart = 2 * time.Minute
+	begun := time.Now()
+	at := func(d time.Duration) time.Time { return begun.Add(d) }
+	up := &session{state: packet.BGP_FSM_ESTABLISHED, ended: map[packet.Family]bool{packet.RF_IPv4_UC: true}}
+	for _, c := range []struct {
+		name    string
+		peer    session
+		noGR    bool
+		over    time.Duration // when the exchange is
+		harmful time.Duration // until when
+	}{
+		{"never came", session{}, false, restart, exchangeWait},
+		{"left again", session{left: at(5 * time.Second)}, false, restart + 5*time.Second, exchangeWait},
+		{"left before the exchange began", session{left: at(-time.Second)}, false, restart, exchangeWait},
+		{"no graceful restart", session{}, true, exchangeWait, exchangeWait},
+		{"has sent it", *up, false, 0, 0},
+	} {
+		s := newSessions(slog.New(slog.DiscardHandler), func() {})
+		c.peer.config = bgp.Peer{Families: []bgp.Family{bgp.IPv4}, RestartTime: restart, NoRestart: c.noGR}
+		s.peers[netip.MustParseAddr("10.0.0.1")] = up
+		s.peers[netip.MustParseAddr("10.0.0.2")] = &c.peer
+		s.start(begun)
+		for d := time.Duration(0); d <= c.over+time.Second; d += time.Second {
+			if s.tick(at(d)); s.isConverged() != (d >= c.over) {
+				t.Errorf("%s: after %s it is over: %v", c.name, d, s.isConverged())
+			}
+			if got := s.awaited(at(d)) != ""; got != (d < c.harmful) {
+				t.Errorf("%s: after %s something is awaited: %v", c.name, d, got)
+			}
 		}
 	}
 }

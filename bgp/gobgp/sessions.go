@@ -23,6 +23,9 @@ const silentPeriod = 3 * time.Second
 // overtake the second on a busy node.
 const overtakePeriod = 300 * time.Millisecond
 
+// exchangeWait is how long a peer that does not come counts as one that may.
+const exchangeWait = 10 * time.Second
+
 // watchAfter is how long a session stands before BFD begins to watch it. FRR
 // makes its BFD session anew, with another discriminator, in the moment when a
 // session comes up with a peer of a listen range; GoBGP, once it has heard the
@@ -40,8 +43,7 @@ type sessions struct {
 	mu        sync.Mutex
 	peers     map[netip.Addr]*session
 	holds     map[netip.Addr]time.Time // peers whose routes are held, and until when
-	bound     time.Duration
-	deadline  time.Time // zero until the first configuration is applied
+	begun     time.Time                // zero until the first configuration is applied
 	converged chan struct{}
 	done      bool
 }
@@ -50,6 +52,7 @@ type session struct {
 	config    bgp.Peer
 	state     packet.FSMState
 	since     time.Time
+	left      time.Time // when the last session ended
 	flaps     int
 	failed    failure // the last one
 	failedAt  time.Time
@@ -63,9 +66,9 @@ type session struct {
 	requested time.Time // when last looked at for its prefix limit
 }
 
-func newSessions(log *slog.Logger, notify func(), bound time.Duration) *sessions {
+func newSessions(log *slog.Logger, notify func()) *sessions {
 	return &sessions{
-		log: log, notify: notify, bound: bound, attend: make(chan struct{}, 1),
+		log: log, notify: notify, attend: make(chan struct{}, 1),
 		peers: map[netip.Addr]*session{}, holds: map[netip.Addr]time.Time{}, converged: make(chan struct{}),
 	}
 }
@@ -105,8 +108,8 @@ func (s *sessions) restarted() {
 func (s *sessions) start(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.deadline.IsZero() {
-		s.deadline = now.Add(s.bound)
+	if s.begun.IsZero() {
+		s.begun = now
 	}
 }
 
@@ -133,6 +136,7 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 		v.flaps++
 		v.wentDown = true
 		v.fails(v.whyLost(e.Peer.State), now)
+		v.left = now
 		s.log.Warn("bgp session lost", "peer", v.config.Address, "as", v.config.ASN, "kind", v.config.Kind, "reason", v.failed.text)
 		wake(s.attend)
 	case v.state == packet.BGP_FSM_IDLE:
@@ -232,17 +236,17 @@ func (s *sessions) isConverged() bool {
 func (s *sessions) tick(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.done || s.deadline.IsZero() {
+	if s.done || s.begun.IsZero() {
 		return
 	}
-	if now.Before(s.deadline) {
-		for _, v := range s.peers {
-			if !v.complete(now) {
-				return
-			}
+	missing := s.missing(now)
+	for _, a := range missing {
+		if now.Before(s.peers[a].due(s.begun)) {
+			return
 		}
-	} else {
-		s.log.Warn("not every peer has sent its table, going on without", "missing", s.missing(now))
+	}
+	if len(missing) > 0 {
+		s.log.Warn("not every peer has sent its table, going on without", "missing", missing)
 	}
 	s.done = true
 	close(s.converged)
@@ -256,7 +260,21 @@ func (s *sessions) missing(now time.Time) []netip.Addr {
 			out = append(out, a)
 		}
 	}
+	slices.SortFunc(out, netip.Addr.Compare)
 	return out
+}
+
+// due is until when a peer's first table is waited for. A peer may be restarting, as all
+// are while a new version is rolled out and its image pulled: the kernel alone has its
+// routes then.
+func (v *session) due(begun time.Time) time.Time {
+	if v.left.After(begun) {
+		begun = v.left
+	}
+	if v.config.NoRestart {
+		return begun.Add(exchangeWait)
+	}
+	return begun.Add(max(exchangeWait, v.config.RestartTime))
 }
 
 func (v *session) complete(now time.Time) bool {

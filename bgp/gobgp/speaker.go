@@ -14,12 +14,11 @@ import (
 )
 
 const (
-	defaultDeferral    = 5 * time.Second
-	maxDeferral        = 10 * time.Second
-	defaultConvergence = 10 * time.Second
-	auditInterval      = 5 * time.Minute
-	limitPause         = 5 * time.Minute // how long a peer that broke its prefix limit stays down
-	tickInterval       = 500 * time.Millisecond
+	defaultDeferral = 5 * time.Second
+	maxDeferral     = 10 * time.Second
+	auditInterval   = 5 * time.Minute
+	limitPause      = 5 * time.Minute // how long a peer that broke its prefix limit stays down
+	tickInterval    = 500 * time.Millisecond
 )
 
 // Options are what a speaker must know before its first configuration.
@@ -32,9 +31,6 @@ type Options struct {
 	// Deferral bounds how long a restarting speaker holds its updates back:
 	// 1 s to 10 s, whole seconds. Default 5 s.
 	Deferral time.Duration
-	// Convergence bounds how long Converged waits for peers that do not come
-	// up or do not say that they are done. Default 10 s.
-	Convergence time.Duration
 }
 
 // Speaker is an embedded BGP speaker. Its methods may be called from any
@@ -69,15 +65,12 @@ func New(o Options) *Speaker {
 		o.Deferral = defaultDeferral
 	}
 	o.Deferral = min(max(o.Deferral.Round(time.Second), time.Second), maxDeferral)
-	if o.Convergence <= 0 {
-		o.Convergence = defaultConvergence
-	}
 	s := &Speaker{
 		log: o.Logger, opts: o,
 		ops: make(chan op), changed: make(chan struct{}, 1), current: &bgp.Config{},
 	}
 	s.rib = newLearned(s.notify)
-	s.sessions = newSessions(o.Logger, s.notify, o.Convergence)
+	s.sessions = newSessions(o.Logger, s.notify)
 	return s
 }
 
@@ -141,10 +134,10 @@ func (s *Speaker) notify() {
 	}
 }
 
-// Converged is closed once the first configuration has been applied and every
-// peer in it has sent its whole table, or Options.Convergence has passed.
-// Nothing learned before that is complete: until then no route that an earlier
-// process installed may be removed.
+// Converged is closed once the first configuration has been applied and every peer in
+// it has sent its whole table, or its restart time has passed: it may be restarting, too.
+// Nothing learned before that is complete: until then no route that an earlier process
+// installed may be removed.
 func (s *Speaker) Converged() <-chan struct{} { return s.sessions.converged }
 
 // apply brings the server from the configuration in force to cfg.

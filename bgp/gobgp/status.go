@@ -50,6 +50,51 @@ func (s *Speaker) Routes() int { return s.rib.size() }
 // It costs next to nothing.
 func (s *Speaker) Established() (up, configured int) { return s.sessions.count() }
 
+// Awaited says what is missing until this speaker may end without harm, in words, and
+// nothing once tables were exchanged both ways with the peers that there are: those that
+// do not come within 10 s count no more, unless it is all of them.
+//
+// A restarting speaker holds its table back (RFC 4724 section 4.1). One that ends before
+// it was sent loses the routes that its peers still keep: they delete stale ones at the
+// second restart in a row (section 4.2).
+func (s *Speaker) Awaited(ctx context.Context) string {
+	if text := s.sessions.awaited(time.Now()); text != "" {
+		return text
+	}
+	s.mu.Lock()
+	srv := s.server
+	s.mu.Unlock()
+	if srv == nil {
+		return "the speaker has not started yet"
+	}
+	text := ""
+	err := srv.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+		if p.GetGracefulRestart().GetLocalRestarting() && p.GetState().GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED {
+			text = p.GetState().GetNeighborAddress() + " was not sent this node's table yet"
+		}
+	})
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// awaited says what of the peers' tables is missing.
+func (s *sessions) awaited(now time.Time) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	missing := s.missing(now)
+	switch {
+	case s.begun.IsZero():
+		return "there is no configuration yet"
+	case len(s.peers) > 0 && s.established() == 0:
+		return "no session is established yet"
+	case !s.done && len(missing) > 0 && now.Sub(s.begun) < exchangeWait:
+		return missing[0].String() + " has not sent its table yet"
+	}
+	return ""
+}
+
 type peerDetail struct {
 	peer *api.Peer
 	bfd  string
@@ -92,12 +137,16 @@ func (s *Speaker) details() map[netip.Addr]peerDetail {
 func (s *sessions) count() (up, configured int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.established(), len(s.peers)
+}
+
+func (s *sessions) established() (up int) {
 	for _, v := range s.peers {
 		if v.state == packet.BGP_FSM_ESTABLISHED {
 			up++
 		}
 	}
-	return up, len(s.peers)
+	return up
 }
 
 func (l *learned) size() int {

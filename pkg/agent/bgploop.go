@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -106,7 +107,7 @@ func (s *bgpLoop) loops(ctx context.Context, speaker *gobgp.Speaker) {
 	receive := sync.OnceFunc(func() {
 		close(s.ready)
 		start(func() task.Next { return s.receive(speaker) }, speaker.Changed())
-		start(func() task.Next { return s.pass(speaker) })
+		start(func() task.Next { return s.pass(ctx, speaker) })
 		start(func() task.Next { return s.review(speaker) })
 	})
 	s.repeat(ctx, func(ctx context.Context) task.Next {
@@ -172,23 +173,21 @@ func (s *bgpLoop) noteDrain(snap model.Snapshot) {
 	}
 }
 
-// pass opens the gate once a first session is established, or when there is none to
-// wait for. It does not close again: a lost session is no reason to take the
-// node out of service.
-func (s *bgpLoop) pass(speaker *gobgp.Speaker) (next task.Next) {
+// pass opens the gate once tables were exchanged with the peers that there are: the next
+// node of a rollout may restart only then. It does not close again: a lost session is no
+// reason to take the node out of service.
+func (s *bgpLoop) pass(ctx context.Context, speaker *gobgp.Speaker) (next task.Next) {
+	if len(s.gates.waiting(gateBGP)) == 0 {
+		return next
+	}
 	get(&s.in.rib, &next.Changed)
 	get(&s.applied, &next.Changed)
-	failure := get(&s.failure, &next.Changed)
-	up, configured := speaker.Established()
-	switch {
-	case failure != "":
-		s.gates.waitFirst(gateBGP, failure)
-	case up > 0 || configured == 0:
-		s.gates.pass(gateBGP)
-	default:
-		s.gates.waitFirst(gateBGP, "no session is established yet")
+	awaited := cmp.Or(get(&s.failure, &next.Changed), speaker.Awaited(ctx))
+	s.gates.wait(gateBGP, awaited)
+	if awaited != "" {
+		return next.Within(500 * time.Millisecond)
 	}
-	return next
+	return task.Next{}
 }
 
 // announced reports whether anybody else announces a block, or a part of it, now.

@@ -240,6 +240,12 @@ func (m *member) pipe(near net.Conn) {
 
 func (m *member) startAgent() {
 	m.f.t.Helper()
+	m.launchAgent()
+	m.awaitReady()
+}
+
+func (m *member) launchAgent() {
+	m.f.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		m.f.t.Fatal(err)
@@ -255,7 +261,6 @@ func (m *member) startAgent() {
 	if err := m.agent.Start(); err != nil {
 		m.f.t.Fatal(err)
 	}
-	m.awaitReady()
 }
 
 // kill ends the agent as a crash does.

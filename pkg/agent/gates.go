@@ -17,7 +17,7 @@ type gates struct {
 const (
 	gateCluster = "cluster-data"  // every source of cluster data has listed once
 	gateKernel  = "data-plane"    // the desired state is in the kernel
-	gateBGP     = "bgp-sessions"  // the first sessions are established, where there are any
+	gateBGP     = "bgp-sessions"  // tables were exchanged with the peers, where there are any
 	gateSocket  = "cni-socket"    // CNI requests are answered
 	gateConfig  = "cni-installed" // the CNI configuration is on the node
 )
