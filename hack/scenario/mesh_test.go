@@ -10,15 +10,23 @@ import (
 	"time"
 )
 
-// TestMeshOfSixty: sixty agents find each other, then change from the mesh to
+// TestMeshAndReflectors: two dozen agents find each other, then change from the mesh to
 // two route reflectors and back while a pod pings another across racks.
-func TestMeshOfSixty(t *testing.T) {
+func TestMeshAndReflectors(t *testing.T) {
+	t.Parallel() // mostly waits; beside other labs
+	meshAndReflectors(t, lightTopology, "d6")
+}
+
+// lightTopology is of 24 nodes; make soak does the same with 60.
+const lightTopology = "../lab/topologies/light.yaml"
+
+func meshAndReflectors(t *testing.T, topology, last string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	c := lightCluster(t, ctx, "mmesh", "../lab/topologies/many-light.yaml")
+	c := lightCluster(t, ctx, "mmesh", topology)
 	c.converge(t, ctx, "in full mesh")
 
-	ping := c.pingAcross(t, ctx, "a1", "d15")
+	ping := c.pingAcross(t, ctx, "a1", last)
 	c.useReflectors(t, ctx, "a1", "b1")
 	c.useMesh(t, ctx, "a1", "b1")
 	result := ping()
@@ -28,12 +36,17 @@ func TestMeshOfSixty(t *testing.T) {
 	}
 }
 
-// TestSixtyWithReflectors: the same sixty, which find two route reflectors and no
-// mesh from their start on.
-func TestSixtyWithReflectors(t *testing.T) {
+// TestReflectorsFromTheStart: agents that find two route reflectors and no mesh from
+// their start on.
+func TestReflectorsFromTheStart(t *testing.T) {
+	t.Parallel() // mostly waits; beside other labs
+	reflectorsFromTheStart(t, lightTopology)
+}
+
+func reflectorsFromTheStart(t *testing.T, topology string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	c := lightCluster(t, ctx, "mmesh", "../lab/topologies/many-light.yaml")
+	c := lightCluster(t, ctx, "mreflect", topology)
 	reflectors := []string{"a1", "b1"}
 	c.makeReflectors(t, ctx, reflectors...)
 	c.setMesh(t, ctx, false)
