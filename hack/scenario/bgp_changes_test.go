@@ -3,6 +3,7 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -12,8 +13,7 @@ import (
 	"time"
 )
 
-// changes is how many changes of policy are made one after another.
-const changes = 200
+var changes = flag.Int("changes", 40, "how many changes of policy TestTwoRoutersARack makes, one after another")
 
 // change is one of them, and what both routers must then see: the block with
 // just this community, or no block.
@@ -68,7 +68,7 @@ func (r *redundant) manyChanges(t *testing.T, ctx context.Context) {
 	r.await(t, ctx, "sessions", func() error { return v.settled(ctx) })
 	before := v.history(t, ctx)
 	var took []time.Duration
-	for i := range changes {
+	for i := range *changes {
 		c := policyChange(i, v.block)
 		r.kubectl(t, ctx, "", "patch", c.kind+".projectcalico.org", c.name, "--type=merge", "-p", c.patch)
 		began := time.Now()
@@ -85,8 +85,8 @@ func (r *redundant) manyChanges(t *testing.T, ctx context.Context) {
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	t.Logf("%d changes, from kubectl's end to what both routers show: median %s, 99th percentile %s, longest %s", changes,
-		took[changes/2].Round(time.Millisecond), took[changes*99/100].Round(time.Millisecond), took[changes-1].Round(time.Millisecond))
+	t.Logf("%d changes, from kubectl's end to what both routers show: median %s, 99th percentile %s, longest %s", len(took),
+		took[len(took)/2].Round(time.Millisecond), took[len(took)*99/100].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
 	if after := v.history(t, ctx); after != before {
 		t.Errorf("sessions before:\n%s\nafter:\n%s", before, after)
 	}

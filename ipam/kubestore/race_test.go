@@ -14,7 +14,7 @@ import (
 // TestRace has 32 nodes fight for a /22 on a real API server, with random
 // faults between any two calls, crashes of the allocators, and a restart of
 // the API server in the middle.
-func TestRace(t *testing.T) { race(t, 10_000) }
+func TestRace(t *testing.T) { race(t, 3_000) }
 
 func race(t *testing.T, pairs int) {
 	wipe(t)
