@@ -174,6 +174,7 @@ func (c *Cluster) eventually(ctx context.Context, bound time.Duration, check fun
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	for {
+		began := time.Now()
 		err := check()
 		if err == nil {
 			return nil
@@ -181,7 +182,7 @@ func (c *Cluster) eventually(ctx context.Context, bound time.Duration, check fun
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("not within %s: %w", bound, err)
-		case <-time.After(300 * time.Millisecond):
+		case <-time.After(min(max(200*time.Millisecond, 4*time.Since(began)), 3*time.Second)): // most of the time is left to what is waited for
 		}
 	}
 }

@@ -21,6 +21,8 @@ type Pod struct {
 	Name string
 	Node string
 	IP   netip.Addr
+
+	netns string // on the node; Matrix knows it
 }
 
 // Deploy makes a Deployment of n echo pods, spread over the nodes, and waits
@@ -120,7 +122,11 @@ func (c *Cluster) Matrix(ctx context.Context, pods []Pod) ([]Try, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	machines := append(c.FullNodes(), c.Topology().Outside.Name)
-	if err := c.serve(ctx, machines); err != nil {
+	err := c.serve(ctx, machines)
+	if err != nil {
+		return nil, err
+	}
+	if pods, err = c.withNamespaces(ctx, pods); err != nil {
 		return nil, err
 	}
 	var all []attempt
@@ -222,9 +228,36 @@ func (c *Cluster) serve(ctx context.Context, machines []string) error {
 	return nil
 }
 
+// withNamespaces finds the pods' network namespaces on their nodes: to dial from there
+// costs a tenth of what kubectl exec does.
+func (c *Cluster) withNamespaces(ctx context.Context, pods []Pod) ([]Pod, error) {
+	found := map[string]string{} // node and address → namespace
+	for _, node := range c.FullNodes() {
+		out, err := c.Exec(ctx, node, "sh", "-c", `for n in $(ls /run/netns); do ip -n $n -o addr | sed "s/^/$n /"; done; true`)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(out)) {
+			// NAMESPACE 2: eth0 inet 10.244.0.1/32 …
+			if f := strings.Fields(line); len(f) > 4 {
+				address, _, _ := strings.Cut(f[4], "/")
+				found[node+" "+address] = f[0]
+			}
+		}
+	}
+	pods = slices.Clone(pods)
+	for i, p := range pods {
+		pods[i].netns = found[p.Node+" "+p.IP.String()]
+	}
+	return pods, nil
+}
+
 func (c *Cluster) dialFromPod(ctx context.Context, p Pod, to netip.Addr) (netip.Addr, error) {
-	out, err := c.Kubectl(ctx, "", "exec", p.Name, "--", "probe", "dial", netip.AddrPortFrom(to, echoPort).String())
-	return seenSource(out, err)
+	target := netip.AddrPortFrom(to, echoPort).String()
+	if p.netns == "" {
+		return seenSource(c.Kubectl(ctx, "", "exec", p.Name, "--", "probe", "dial", target))
+	}
+	return seenSource(c.Exec(ctx, p.Node, "ip", "netns", "exec", p.netns, "probe", "dial", target))
 }
 
 func (c *Cluster) dialFromMachine(ctx context.Context, machine string, to netip.Addr) (netip.Addr, error) {
