@@ -419,6 +419,31 @@ func (s story) podNetns(t *testing.T, ctx context.Context, p Pod) string {
 	return strings.TrimSpace(string(out))
 }
 
+// shortHold has the sessions of a node with the others begin anew with a hold time that
+// is worth waiting for.
+func (s story) shortHold(t *testing.T, ctx context.Context, node string) {
+	t.Helper()
+	const short = `apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default, annotations: {muslin.io/hold-time: 15s}}
+spec: {asNumber: 64512}
+`
+	s.kubectlOK(t, ctx, short, "apply", "-f", "-")
+	t.Cleanup(func() { s.kubectlOK(t, ctx, short, "delete", "-f", "-") })
+	pid := s.agentPID(t, ctx, node)
+	if _, err := s.Exec(ctx, node, "kill", "-9", pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.eventually(ctx, 2*time.Minute, func() error {
+		if now, err := s.findAgent(ctx, node); err != nil || now == pid {
+			return fmt.Errorf("agent not back: %s: %w", now, err)
+		}
+		return s.sessionsUp(ctx, node)
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // powerCut: a node loses power; its blocks leave the others' tables. Power is
 // back: the blocks return, and so do its pods.
 func (s story) powerCut(t *testing.T, ctx context.Context) {
@@ -445,6 +470,7 @@ func (s story) powerCut(t *testing.T, ctx context.Context) {
 	if err := has(); err != nil {
 		t.Fatal(err)
 	}
+	s.shortHold(t, ctx, victim)
 	if err := s.PowerOff(ctx, victim); err != nil {
 		t.Fatal(err)
 	}
