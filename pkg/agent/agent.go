@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -86,14 +88,24 @@ func Run(ctx context.Context, cfg Config) error {
 	a.gates = newGates(gateCluster, gateKernel, gateBGP, gateSocket, gateConfig)
 	a.own, a.pulses = newNodeProblems(a.log), newPulses(a.log)
 	a.metrics = newMetrics(a.registry, a.reading)
-	if err := a.build(); err != nil {
+	if err := a.connect(); err != nil {
+		return err
+	}
+	lacking, err := a.checkCapabilities()
+	if err != nil {
+		return err
+	}
+	g := task.Group{Logger: cfg.Logger}
+	if err := a.build(); lacking && errors.Is(err, fs.ErrPermission) {
+		g.Add(a.powerless(err)...)
+		return g.Run(ctx)
+	} else if err != nil {
 		return err
 	}
 	defer a.close()
-	g := task.Group{Logger: cfg.Logger}
 	g.Add(a.tasks()...)
 	a.log.Info("agent starting", "node", cfg.Node, "version", cfg.Version, "gobgp", gobgp.Release())
-	err := g.Run(ctx)
+	err = g.Run(ctx)
 	a.log.Info("agent stopped; routes stay")
 	return err
 }
@@ -170,8 +182,8 @@ func (a *agent) httpServer() *httpServer {
 	}
 }
 
-// build opens what the rooms need. Nothing runs yet.
-func (a *agent) build() (err error) {
+// connect opens what speaks with the API server. Nothing runs yet.
+func (a *agent) connect() (err error) {
 	rest, err := kube.LoadConfig(a.cfg.Kubeconfig)
 	if err != nil {
 		return err
@@ -192,6 +204,11 @@ func (a *agent) build() (err error) {
 		return err
 	}
 	a.alloc = ipam.NewAllocator(a.cfg.Node, store)
+	return nil
+}
+
+// build opens what the rooms need of the kernel. Nothing runs yet.
+func (a *agent) build() (err error) {
 	if a.links, err = link.New(link.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open link watcher: %w", err)
 	}

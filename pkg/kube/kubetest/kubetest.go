@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +49,8 @@ type Server struct {
 	more []string // flags beside those of every server
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
+
+	nodes atomic.Int32 // how many were made
 }
 
 // Start runs a server, with more flags of kube-apiserver if given, until the test
@@ -273,30 +276,39 @@ func (s *Server) ConfigAs(user string, groups ...string) *rest.Config {
 
 // Dial connects from inside the server's namespace. A socket belongs for ever to
 // the namespace it was made in.
-func (s *Server) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (s *Server) Dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	err = inNetns(s.Netns, func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	return conn, err
+}
+
+// inNetns calls f on a thread that is in a named network namespace.
+func inNetns(name string, f func() error) error {
 	runtime.LockOSThread()
 	home, err := netns.Get()
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("open own netns: %w", err)
+		return fmt.Errorf("open own netns: %w", err)
 	}
 	defer func() { _ = home.Close() }()
-	there, err := netns.GetFromName(s.Netns)
+	there, err := netns.GetFromName(name)
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("open netns %s: %w", s.Netns, err)
+		return fmt.Errorf("open netns %s: %w", name, err)
 	}
 	defer func() { _ = there.Close() }()
 	if err := netns.Set(there); err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("enter netns %s: %w", s.Netns, err)
+		return fmt.Errorf("enter netns %s: %w", name, err)
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+	err = f()
 	if back := netns.Set(home); back != nil {
-		return nil, errors.Join(err, fmt.Errorf("leave netns: %w", back)) // the thread is spoilt: it stays locked
+		return errors.Join(err, fmt.Errorf("leave netns: %w", back)) // the thread is spoilt: it stays locked
 	}
 	runtime.UnlockOSThread()
-	return conn, err
+	return err
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.Dir, name) }
