@@ -55,6 +55,11 @@ const (
 	// to 64, on a BGPConfiguration. Default 16.
 	AnnotationMaxPaths = "muslin.io/max-paths"
 
+	// AnnotationCordoned on the BGPConfiguration "default" says what becomes of service
+	// addresses on a node that is cordoned (spec.unschedulable): "Announce" (default), or
+	// "LastResort", announced with GRACEFUL_SHUTDOWN (RFC 8326).
+	AnnotationCordoned = "muslin.io/cordoned-nodes"
+
 	annotationPrefix = "muslin.io/"
 )
 
@@ -66,7 +71,7 @@ var (
 	}
 	configAnnotations = []string{
 		AnnotationHoldTime, AnnotationBFD, AnnotationBFDMultiplier,
-		AnnotationPrefixLimit, AnnotationMaxPaths, AnnotationOriginCheck,
+		AnnotationPrefixLimit, AnnotationMaxPaths, AnnotationOriginCheck, AnnotationCordoned,
 	}
 )
 

@@ -92,6 +92,7 @@ const (
 	PathBlock    PathKind = "block"    // a confirmed IPAM block of this node
 	PathBorrowed PathKind = "borrowed" // an address in use here out of another node's block
 	PathService  PathKind = "service"  // a service address or a range of them
+	PathSelected PathKind = "selected" // a service address or an aggregate that only peers with a filter of Services hear of
 )
 
 // Path is a prefix this node originates. Communities are the business of the

@@ -73,16 +73,17 @@ type builder struct {
 	interfaces bool
 	// unnumbered are the peers with a link-local address.
 	unnumbered []netip.Addr
-	pods       []netip.Addr  // of this node, that speak BGP
-	inMesh     []netip.Addr  // see meshNodes
-	nodesTell  []Rule        // see nodeRules
-	nodeHosts  []PrefixRange // see nodeAddresses
+	pods       []netip.Addr          // of this node, that speak BGP
+	inMesh     []netip.Addr          // see meshNodes
+	nodesTell  []Rule                // see nodeRules
+	nodeHosts  []PrefixRange         // see nodeAddresses
+	ending     map[netip.Prefix]bool // own paths that are the last resort
 	policies   []Policy
 	problems   []model.Problem
 }
 
 func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
-	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}}
+	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}, ending: map[netip.Prefix]bool{}}
 	found := false
 	for _, n := range snap.Nodes {
 		if n.Name == self {

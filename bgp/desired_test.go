@@ -344,6 +344,47 @@ var scenarios = []scenario{
 		services(t, s)
 		s.BGP[0].ServiceLBAggregation = "Disabled"
 	}},
+	{"services-internal-local", "n1", func(_ *testing.T, s *model.Snapshot) {
+		noMesh(s)
+		s.BGP[0].ServiceClusterIPs = []netip.Prefix{prefix("10.96.0.0/12")}
+		s.BGP[0].ServiceExternalIPs = []netip.Prefix{prefix("192.0.2.0/24")}
+		here, last := model.Endpoints{Here: true, Anywhere: true}, model.Endpoints{LastHere: true, LastAnywhere: true}
+		s.Services = []model.Service{
+			{Name: "here", InternalLocal: true, ClusterIPs: addrs("10.96.0.1"), ExternalIPs: addrs("192.0.2.1"), IPv4: here},
+			{Name: "elsewhere", InternalLocal: true, ClusterIPs: addrs("10.96.0.2"), IPv4: model.Endpoints{Anywhere: true}},
+			{Name: "ends", InternalLocal: true, ClusterIPs: addrs("10.96.0.3"), IPv4: last},
+			{Name: "both", InternalLocal: true, LocalTraffic: true, ClusterIPs: addrs("10.96.0.4"), ExternalIPs: addrs("192.0.2.4"), IPv4: here},
+			{Name: "neither", ClusterIPs: addrs("10.96.0.5"), IPv4: here},
+		}
+	}},
+	{"services-cordoned", "n1", func(t *testing.T, s *model.Snapshot) {
+		services(t, s)
+		s.BGP[0].Annotations = map[string]string{bgp.AnnotationCordoned: "LastResort"}
+		s.Nodes[0].Unschedulable = true
+	}},
+	{"services-cordoned-default", "n1", func(t *testing.T, s *model.Snapshot) {
+		services(t, s)
+		s.BGP[0].Annotations = map[string]string{bgp.AnnotationCordoned: "Withdraw"}
+		s.Nodes[0].Unschedulable = true
+	}},
+	{"services-selected", "n1", selectedServices},
+	{"services-selected-excluded", "n1", func(t *testing.T, s *model.Snapshot) {
+		selectedServices(t, s)
+		s.Nodes[0].ExcludeFromExternalLB = true
+	}},
+	{"services-selected-cordoned", "n1", func(t *testing.T, s *model.Snapshot) {
+		selectedServices(t, s)
+		s.BGP[0].Annotations = map[string]string{bgp.AnnotationCordoned: "LastResort"}
+		s.Nodes[0].Unschedulable = true
+	}},
+	{"services-selected-reflector", "n1", func(t *testing.T, s *model.Snapshot) {
+		selectedServices(t, s)
+		s.Nodes[0].RouteReflectorClusterID = "1.0.0.1"
+	}},
+	{"services-selected-drained", "n1", func(t *testing.T, s *model.Snapshot) {
+		selectedServices(t, s)
+		s.Nodes[0].Annotations = map[string]string{bgp.AnnotationDrain: bgp.DrainShutdown}
+	}},
 	{"services-excluded", "n1", func(t *testing.T, s *model.Snapshot) {
 		services(t, s)
 		s.Nodes[0].ExcludeFromExternalLB = true
@@ -416,6 +457,49 @@ func services(_ *testing.T, s *model.Snapshot) {
 			ClusterIPs: []netip.Addr{addr("10.96.0.3")}, LoadBalancerIPs: []netip.Addr{addr("172.20.0.3")}},
 		{Name: "single", Type: "ClusterIP", ClusterIPs: []netip.Addr{addr("10.96.0.4")}, ExternalIPs: []netip.Addr{addr("198.51.100.7"), addr("192.0.2.9")}},
 		{Name: "not-ready", Type: "LoadBalancer", LoadBalancerIPs: []netip.Addr{addr("172.20.0.5")}},
+	}
+}
+
+// selectedServices: the router "inner" hears of Services of tier gold one by one, with a
+// community and a LOCAL_PREF, of those of tier tin in aggregates, and of no other address
+// of a Service; "outer" hears of ranges, as if there were no such filter.
+func selectedServices(t *testing.T, s *model.Snapshot) {
+	noMesh(s)
+	s.Nodes[0] = dual(s.Nodes[0])
+	s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix("172.20.0.0/16"), prefix("fd72::/64")}
+	s.BGP[0].ServiceClusterIPs = []netip.Prefix{prefix("10.96.0.0/12")}
+	s.Peers = []model.BGPPeer{
+		{Name: "inner", PeerIP: addr("10.0.1.253"), ASN: 64512, Filters: []string{"gold", "tin", "rest"}},
+		tor(func(p *model.BGPPeer) { p.Name = "outer" }),
+	}
+	loadBalancers := model.FilterRule{CIDR: prefix("172.20.0.0/16"), MatchOperator: "In", Accept: true}
+	six := model.FilterRule{Accept: true}
+	gold := loadBalancers
+	gold.Operations = []model.FilterOperation{{AddCommunity: "65000:80"}, {AddCommunity: "64512:1:2"}, {SetPriority: ptr(512)}}
+	s.Filters = []model.BGPFilter{
+		{Name: "gold", Services: sel(t, "tier == 'gold'"), ExportV4: []model.FilterRule{
+			{CIDR: prefix("172.20.0.9/32"), MatchOperator: "Equal"}, gold}},
+		{Name: "tin", Services: sel(t, "tier == 'tin' && projectcalico.org/namespace != 'kube-system'"), AggregationLength: 28, AggregationLengthV6: 16,
+			ExportV4: []model.FilterRule{loadBalancers}, ExportV6: []model.FilterRule{six}},
+		{Name: "rest", ExportV4: []model.FilterRule{{CIDR: prefix("172.20.0.0/16"), MatchOperator: "In"}, {CIDR: prefix("10.96.0.0/12"), MatchOperator: "In"}}},
+		{Name: "unused", Services: sel(t, "all()"), ExportV4: []model.FilterRule{{Accept: true}}},
+	}
+	anywhere, here := model.Endpoints{Anywhere: true}, model.Endpoints{Here: true, Anywhere: true}
+	labels := func(tier string) map[string]string {
+		return map[string]string{"tier": tier, "projectcalico.org/namespace": "default"}
+	}
+	s.Services = []model.Service{
+		{Name: "gold", Labels: labels("gold"), ClusterIPs: addrs("10.96.0.1"), LoadBalancerIPs: addrs("172.20.0.1"), IPv4: anywhere},
+		{Name: "gold-local", Labels: labels("gold"), LocalTraffic: true, LoadBalancerIPs: addrs("172.20.0.2"), IPv4: here},
+		{Name: "gold-local-elsewhere", Labels: labels("gold"), LocalTraffic: true, LoadBalancerIPs: addrs("172.20.0.3"), IPv4: anywhere},
+		{Name: "gold-ends", Labels: labels("gold"), LocalTraffic: true, LoadBalancerIPs: addrs("172.20.0.4"), IPv4: model.Endpoints{LastHere: true, LastAnywhere: true}},
+		{Name: "gold-nowhere", Labels: labels("gold"), LoadBalancerIPs: addrs("172.20.0.5")},
+		{Name: "gold-refused", Labels: labels("gold"), LoadBalancerIPs: addrs("172.20.0.9"), IPv4: anywhere},
+		{Name: "gold-outside", Labels: labels("gold"), LoadBalancerIPs: addrs("198.51.100.1"), IPv4: anywhere},
+		{Name: "tin", Labels: labels("tin"), LoadBalancerIPs: addrs("172.20.1.1", "fd72::1"), IPv4: anywhere, IPv6: anywhere},
+		{Name: "tin-too", Labels: labels("tin"), LoadBalancerIPs: addrs("172.20.1.2"), IPv4: anywhere},
+		{Name: "tin-far", Labels: labels("tin"), LoadBalancerIPs: addrs("172.20.1.99"), IPv4: anywhere},
+		{Name: "plain", LoadBalancerIPs: addrs("172.20.1.3"), IPv4: anywhere},
 	}
 }
 

@@ -44,6 +44,13 @@ func (b *builder) drain() string {
 	return DrainStep(b.node)
 }
 
+// cordonedLast reports whether the service addresses of this node are the last resort
+// because it is cordoned.
+func (b *builder) cordonedLast() bool {
+	v, _ := b.word(model.Ref{Kind: "BGPConfiguration", Name: "default"}, b.defaults.Annotations, AnnotationCordoned, "Announce", "LastResort")
+	return v == "LastResort" && b.node.Unschedulable
+}
+
 // drained marks what a session announces while the node is shut down: all that
 // brings traffic to this node. That is everything the node puts its own address
 // into as next hop; what it reflects to iBGP peers leads past it and stays as it

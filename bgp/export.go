@@ -90,6 +90,7 @@ func (b *builder) exportRules(p Peer, o model.BGPPeer, own []Path) []Rule {
 	if r := b.poolRanges(func(q model.Pool) bool { return q.DisableBGPExport }); len(r) > 0 {
 		out = append(out, Rule{From: "disableBGPExport", Match: Match{Prefixes: r}, Action: Reject})
 	}
+	out = append(out, selectedElsewhere(own)...)
 	out = append(out, b.advertisements()...)
 	out = append(out, Rule{From: ownRule, Match: Match{Source: SourceLocal}, Action: Accept})
 	if r := insideOwnBlocks(own); len(r) > 0 {
@@ -235,21 +236,26 @@ func (b *builder) orphans() (inside, outside []netip.Prefix) {
 // passOnServices: a reflector passes service addresses of the nodes on, so that its
 // clients and the world beyond it reach them.
 func (b *builder) passOnServices(p Peer, o model.BGPPeer) []Rule {
-	if !isReflector(b.node) {
-		return nil
-	}
-	var ranges []PrefixRange
+	m, reflects := b.nodesServices(p, o)
 	for _, q := range append(slices.Clone(b.defaults.ServiceLoadBalancers), b.defaults.ServiceExternalIPs...) {
-		ranges = append(ranges, Inside(q.Masked()))
+		m.Prefixes = append(m.Prefixes, Inside(q.Masked()))
 	}
-	m := Match{Prefixes: ranges}
-	if p.Outside() && !p.ReflectorClient && !b.reExportAll(o) {
-		m.NextHops = b.addresses(func(model.Node) bool { return true })
-	}
-	if len(ranges) == 0 {
+	if !reflects || len(m.Prefixes) == 0 {
 		return nil
 	}
 	return []Rule{{From: "services, as reflector", Match: m, Action: Accept}}
+}
+
+// nodesServices matches the service addresses of other nodes that a reflector passes
+// on to a peer; false: it passes none on.
+func (b *builder) nodesServices(p Peer, o model.BGPPeer) (m Match, reflects bool) {
+	if !isReflector(b.node) {
+		return m, false
+	}
+	if p.Outside() && !p.ReflectorClient && !b.reExportAll(o) {
+		m.NextHops = b.addresses(func(model.Node) bool { return true })
+	}
+	return m, true
 }
 
 // meshNodes are the addresses of the other nodes of the mesh, which each session

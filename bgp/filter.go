@@ -24,6 +24,9 @@ func (b *builder) filterRules(p Peer, o model.BGPPeer, d Direction) []Rule {
 			b.problem(peerRef(o), fmt.Sprintf("spec.filters[%d]", i), "FilterMissing", "there is no BGPFilter %s; the peer goes without it", name)
 			continue
 		}
+		if f.Services != nil && d == Import {
+			continue // it is about what this node announces
+		}
 		for _, l := range filterLists(f, d) {
 			for j, r := range l.rules {
 				field := fmt.Sprintf("%s[%d]", l.field, j)
@@ -31,6 +34,9 @@ func (b *builder) filterRules(p Peer, o model.BGPPeer, d Direction) []Rule {
 				if err != nil {
 					b.problem(model.Ref{Kind: "BGPFilter", Name: name}, "spec."+field, "InvalidRule", "%s; the rule is left out", err)
 					continue
+				}
+				if f.Services != nil {
+					rules = b.ofServices(rules, f, p, o)
 				}
 				for k := range rules {
 					rules[k].From = fromFilter + name + " " + field

@@ -32,14 +32,18 @@ func (b *builder) paths() []Path {
 			add(p, PathBorrowed)
 		}
 	}
-	services, ending := b.services()
-	for _, p := range services {
-		add(p, PathService)
-	}
-	for _, p := range ending {
-		before := len(out)
-		if add(p, PathService); len(out) > before { // nobody else serves it here
-			out[before].LocalPref, out[before].LastResort = 0, true
+	cordoned := b.cordonedLast()
+	for _, list := range []struct {
+		kind PathKind
+		of   func() (out, ending []netip.Prefix)
+	}{{PathService, b.services}, {PathSelected, b.selected}} {
+		services, ending := list.of()
+		for i, p := range append(services, ending...) {
+			before := len(out)
+			if add(p, list.kind); len(out) > before && (cordoned || i >= len(services)) {
+				out[before].LocalPref, out[before].LastResort = 0, true
+				b.ending[p] = true
+			}
 		}
 	}
 	slices.SortFunc(out, func(x, y Path) int { return x.Prefix.Compare(y.Prefix) })

@@ -23,8 +23,9 @@ func (b *builder) serviceRanges() []netip.Prefix {
 //   - whole ranges, from every node that is not excluded from external load
 //     balancers; a range of one address is no range, and load balancer ranges
 //     only while serviceLoadBalancerAggregation is Enabled;
-//   - single addresses of services with externalTrafficPolicy Local, from nodes
-//     with a ready endpoint of theirs; where none is left anywhere, from nodes with
+//   - single addresses of services with externalTrafficPolicy Local, and cluster IPs
+//     of those with internalTrafficPolicy Local, from nodes with a ready endpoint of
+//     theirs; where none is left anywhere, from nodes with
 //     one that terminates and still serves, as ending;
 //   - of the other services, those addresses that are configured as a range of
 //     one, and load balancer addresses while aggregation is Disabled, if the
@@ -42,9 +43,9 @@ func (b *builder) services() (out, ending []netip.Prefix) {
 		out = append(out, ranges(d.ServiceLoadBalancers)...)
 	}
 	for _, s := range b.snap.Services {
+		here, last := b.localAddresses(s)
+		out, ending = append(out, here...), append(ending, last...)
 		if s.LocalTraffic {
-			out = append(out, b.addressesOf(s, func(e model.Endpoints) bool { return e.Here })...)
-			ending = append(ending, b.addressesOf(s, func(e model.Endpoints) bool { return e.LastHere && !e.Anywhere })...)
 			continue
 		}
 		out = append(out, within(s.ExternalIPs, d.ServiceExternalIPs, func(h netip.Prefix) bool { return slices.Contains(d.ServiceExternalIPs, h) })...)
@@ -56,10 +57,24 @@ func (b *builder) services() (out, ending []netip.Prefix) {
 	return out, ending
 }
 
-// addressesOf are the addresses of a service that may be announced, of families
-// whose endpoints are as wanted.
-func (b *builder) addressesOf(s model.Service, wanted func(model.Endpoints) bool) []netip.Prefix {
-	served := func(h netip.Prefix) bool { return wanted(endpoints(s, h)) }
+// isLocal reports whether a node sends packets to an address of a service to endpoints
+// of its own alone. To a cluster IP that is also by internalTrafficPolicy, wherever the
+// packets come from.
+func isLocal(s model.Service, h netip.Prefix) bool {
+	return s.LocalTraffic || s.InternalLocal && slices.Contains(s.ClusterIPs, h.Addr())
+}
+
+// localAddresses are those addresses for which isLocal holds: with a ready endpoint
+// here; and, ending, with one that terminates while none is ready anywhere.
+func (b *builder) localAddresses(s model.Service) (here, ending []netip.Prefix) {
+	here = b.addressesOf(s, func(h netip.Prefix, e model.Endpoints) bool { return isLocal(s, h) && e.Here })
+	ending = b.addressesOf(s, func(h netip.Prefix, e model.Endpoints) bool { return isLocal(s, h) && e.LastHere && !e.Anywhere })
+	return here, ending
+}
+
+// addressesOf are the addresses of a service that may be announced and are wanted.
+func (b *builder) addressesOf(s model.Service, wanted func(netip.Prefix, model.Endpoints) bool) []netip.Prefix {
+	served := func(h netip.Prefix) bool { return wanted(h, endpoints(s, h)) }
 	return slices.Concat(within(s.ClusterIPs, b.defaults.ServiceClusterIPs, served), within(s.ExternalIPs, b.defaults.ServiceExternalIPs, served),
 		within(s.LoadBalancerIPs, b.defaults.ServiceLoadBalancers, served))
 }

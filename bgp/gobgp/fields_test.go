@@ -7,6 +7,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/selector"
 )
 
 // field is one field with one value, judged by a BIRD on the other side.
@@ -44,6 +45,26 @@ func filter(export bool, r model.FilterRule) func(*model.Snapshot, *model.BGPPee
 
 func peer(f func(*model.BGPPeer)) func(*model.Snapshot, *model.BGPPeer) {
 	return func(_ *model.Snapshot, p *model.BGPPeer) { f(p) }
+}
+
+// byLabel gives the peer filters by Service: gold ones one by one, tin ones in
+// aggregates, no others.
+func byLabel(s *model.Snapshot, p *model.BGPPeer) {
+	in := model.FilterRule{CIDR: pfx("172.20.0.0/16"), MatchOperator: "In"}
+	accept, marked := in, in
+	accept.Accept, marked.Accept = true, true
+	marked.Operations = []model.FilterOperation{{AddCommunity: "65000:80"}, {AddCommunity: "64512:1:2"}, {SetPriority: one(512)}}
+	s.BGP[0].ServiceLoadBalancers = prefixes("172.20.0.0/16")
+	s.Filters = []model.BGPFilter{
+		{Name: "gold", Services: selector.Equal("tier", "gold"), ExportV4: []model.FilterRule{marked}},
+		{Name: "tin", Services: selector.Equal("tier", "tin"), AggregationLength: 28, ExportV4: []model.FilterRule{accept}},
+		{Name: "rest", ExportV4: []model.FilterRule{in}},
+	}
+	p.Filters = []string{"gold", "tin", "rest"}
+	for tier, a := range map[string]string{"gold": "172.20.0.1", "tin": "172.20.1.1", "lead": "172.20.2.1"} {
+		s.Services = append(s.Services, model.Service{Name: tier, Labels: map[string]string{"tier": tier},
+			LoadBalancerIPs: []netip.Addr{netip.MustParseAddr(a)}, IPv4: model.Endpoints{Anywhere: true}})
+	}
 }
 
 const (
@@ -155,6 +176,19 @@ var fields = []field{
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
 		s.Services = []model.Service{{Name: "x", LocalTraffic: true, IPv4: model.Endpoints{LastHere: true, LastAnywhere: true}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.3.4")}}}
 	}, at: []string{"10.96.0.0/12", "10.96.3.4/32", "BGP.community: (65535,0)"}},
+	{name: "services-by-label", change: byLabel, at: []string{own, "172.20.0.1/32", "BGP.community: (65000,80)", "BGP.large_community: (64512, 1, 2)", "172.20.1.0/28"},
+		not: []string{"172.20.0.0/16", "172.20.1.1/32", "172.20.2.1/32"}},
+	{name: "services-by-label-internal", as: 64512, change: byLabel, at: []string{"172.20.0.1/32", "BGP.local_pref: 2147483135"}},
+	{name: "services-by-label-for-another", change: func(s *model.Snapshot, p *model.BGPPeer) {
+		byLabel(s, p)
+		p.Filters = nil
+		s.Peers = append(s.Peers, model.BGPPeer{Name: "other", PeerIP: netip.MustParseAddr("10.9.0.99"), ASN: 65001, Filters: []string{"gold", "tin", "rest"}})
+	}, at: []string{own, "172.20.0.0/16"}, not: []string{"172.20.0.1/32", "172.20.1.0/28"}},
+	{name: "cordoned", change: func(s *model.Snapshot, p *model.BGPPeer) {
+		byLabel(s, p)
+		s.Nodes[0].Unschedulable = true
+		s.BGP[0].Annotations = map[string]string{"muslin.io/cordoned-nodes": "LastResort"}
+	}, at: []string{"172.20.0.1/32", "BGP.community: (65535,0) (65000,80)"}},
 	{name: "no-install-of-services", static: "route 10.96.7.7/32 blackhole; route 10.244.50.0/26 blackhole;", change: func(s *model.Snapshot, _ *model.BGPPeer) {
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
 	}, learned: []string{"10.244.50.0/26"}, refused: []string{"10.96.7.7/32"}},

@@ -47,6 +47,9 @@ func places(s *model.Snapshot) (selectors map[string]*model.Selector, passwords 
 			passwords[at] = p.Password
 		}
 	}
+	for i := range s.Filters {
+		selectors["BGPFilter "+s.Filters[i].Name+" services"] = &s.Filters[i].Services
+	}
 	for i := range s.BGP {
 		if p := s.BGP[i].MeshPassword; p != nil {
 			passwords["BGPConfiguration "+s.BGP[i].Name] = p
@@ -86,6 +89,7 @@ func encodeState(s model.Snapshot, node model.NodeName, now time.Time) (text []b
 // withoutSelectors leaves alone what s shares.
 func withoutSelectors(s model.Snapshot) model.Snapshot {
 	s.Pools, s.Peers = append([]model.Pool(nil), s.Pools...), append([]model.BGPPeer(nil), s.Peers...)
+	s.Filters = append([]model.BGPFilter(nil), s.Filters...)
 	selectors, _ := places(&s)
 	for _, p := range selectors {
 		*p = nil

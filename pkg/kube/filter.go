@@ -4,10 +4,24 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strconv"
+	"strings"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
+)
+
+// Annotations of a BGPFilter.
+const (
+	// AnnotationServiceSelector makes the filter's export rules about the addresses of
+	// the Services that this selector has, in Calico's syntax, by their labels,
+	// projectcalico.org/name and projectcalico.org/namespace.
+	AnnotationServiceSelector = "muslin.io/service-selector"
+	// AnnotationAggregation and AnnotationAggregationV6 are the length of the prefix that
+	// is announced in place of such an address: 1 to 32, 1 to 128.
+	AnnotationAggregation   = "muslin.io/aggregation-length"
+	AnnotationAggregationV6 = "muslin.io/aggregation-length-v6"
 )
 
 // interfacePattern is what the CRD allows.
@@ -20,13 +34,74 @@ func readFilter(obj any) reading[model.BGPFilter] {
 	r := newReader("BGPFilter", &o.ObjectMeta)
 	var spec v3.BGPFilterSpec
 	r.spec(o, &spec)
-	return finish(r, model.BGPFilter{
+	out := model.BGPFilter{
 		Name:     o.Name,
 		ExportV4: r.rules("spec.exportV4", spec.ExportV4, netip.Addr.Is4),
 		ImportV4: r.rules("spec.importV4", spec.ImportV4, netip.Addr.Is4),
 		ExportV6: r.rules("spec.exportV6", spec.ExportV6, netip.Addr.Is6),
 		ImportV6: r.rules("spec.importV6", spec.ImportV6, netip.Addr.Is6),
-	})
+	}
+	r.byService(ours(o.Annotations), &out)
+	return finish(r, out)
+}
+
+// byService reads the annotations of a filter, and holds one that selects Services to
+// what a node knows of their addresses before it announces them.
+func (r *reader) byService(annotations map[string]string, out *model.BGPFilter) {
+	for _, key := range sortedKeys(annotations) {
+		field, text := "metadata.annotations["+key+"]", annotations[key]
+		switch {
+		case key == AnnotationServiceSelector && strings.TrimSpace(text) == "":
+			r.fail(field, "is empty: want a selector; all() selects all Services")
+		case key == AnnotationServiceSelector:
+			out.Services = r.selector(field, text)
+		case key == AnnotationAggregation:
+			out.AggregationLength = r.length(field, text, 32)
+		case key == AnnotationAggregationV6:
+			out.AggregationLengthV6 = r.length(field, text, 128)
+		case strings.HasPrefix(key, "muslin.io/"):
+			r.warn(field, "no such annotation of a BGPFilter; known are %s, %s, %s", AnnotationServiceSelector, AnnotationAggregation, AnnotationAggregationV6)
+		}
+	}
+	_, by := annotations[AnnotationServiceSelector]
+	switch {
+	case !by && out.AggregationLength+out.AggregationLengthV6 > 0:
+		r.fail("metadata.annotations["+AnnotationServiceSelector+"]", "is missing: an aggregation length is for the Services that it selects")
+	case by && len(out.ImportV4)+len(out.ImportV6) > 0:
+		r.fail("spec.import"+map[bool]string{true: "V4", false: "V6"}[len(out.ImportV4) > 0], "a filter with %s is about what nodes announce: put import rules into one without", AnnotationServiceSelector)
+	case by:
+		r.ofServices("spec.exportV4", out.ExportV4)
+		r.ofServices("spec.exportV6", out.ExportV6)
+	}
+}
+
+func (r *reader) ofServices(field string, rules []model.FilterRule) {
+	for i := range rules {
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{
+			{"source", rules[i].Source != ""},
+			{"interface", rules[i].Interface != ""},
+			{"communities", len(rules[i].Communities) > 0},
+			{"asPathPrefix", len(rules[i].ASPathPrefix) > 0},
+			{"priority", rules[i].Priority != nil},
+		} {
+			if f.set {
+				r.fail(fmt.Sprintf("%s[%d].%s", field, i, f.name), "cannot be asked of the address of a Service; leave it out, or take %s away", AnnotationServiceSelector)
+			}
+		}
+	}
+}
+
+// length reads the length of a prefix.
+func (r *reader) length(field, text string, most int) int {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		r.fail(field, "%q is not a prefix length of 1 to %d", text, most)
+		return 0
+	}
+	return n
 }
 
 func (r *reader) rules(field string, rules []v3.BGPFilterRule, family func(netip.Addr) bool) []model.FilterRule {

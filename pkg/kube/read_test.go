@@ -21,6 +21,16 @@ func obj(name, spec string) *object {
 	return &object{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: json.RawMessage(spec)}
 }
 
+// annotatedFilter is a BGPFilter with pairs of annotations.
+func annotatedFilter(spec string, annotations ...string) *object {
+	o := obj("f", spec)
+	o.Annotations = map[string]string{}
+	for i := 0; i < len(annotations); i += 2 {
+		o.Annotations[annotations[i]] = annotations[i+1]
+	}
+	return o
+}
+
 // outcome is what a translation says of an object: good or not, and why.
 func outcome[T any](r reading[T]) string {
 	lines := []string{fmt.Sprint(r.ok)}
@@ -67,6 +77,15 @@ func TestBadStoredObjects(t *testing.T) {
 		{"filter: interface", outcome(readFilter(obj("f", `{"exportV4": [{"action": "Reject", "interface": "eth 0"}]}`))), "false\nBGPFilter f: spec.exportV4[0].interface: \"eth 0\" is not the name of an interface"},
 		{"filter: operations on Reject", outcome(readFilter(obj("f", `{"exportV4": [{"action": "Reject", "operations": [{"setPriority": {"value": 5}}]}]}`))), "false\nBGPFilter f: spec.exportV4[0].operations: are for action Accept only"},
 		{"filter: two operations in one", outcome(readFilter(obj("f", `{"exportV4": [{"action": "Accept", "operations": [{"setPriority": {"value": 5}, "addCommunity": {"value": "1:2"}}]}]}`))), "false\nBGPFilter f: spec.exportV4[0].operations[0]: set exactly one of"},
+		{"filter: by no Service", outcome(readFilter(annotatedFilter(`{}`, AnnotationServiceSelector, " "))), "false\nBGPFilter f: metadata.annotations[muslin.io/service-selector]: is empty"},
+		{"filter: by a bad selector", outcome(readFilter(annotatedFilter(`{}`, AnnotationServiceSelector, "a =="))), "false\nBGPFilter f: metadata.annotations[muslin.io/service-selector]: \"a ==\" is not a selector"},
+		{"filter: aggregation", outcome(readFilter(annotatedFilter(`{}`, AnnotationServiceSelector, "all()", AnnotationAggregation, "33"))), "false\nBGPFilter f: metadata.annotations[muslin.io/aggregation-length]: \"33\" is not a prefix length of 1 to 32"},
+		{"filter: IPv6 aggregation", outcome(readFilter(annotatedFilter(`{}`, AnnotationServiceSelector, "all()", AnnotationAggregationV6, "/64"))), "false\nBGPFilter f: metadata.annotations[muslin.io/aggregation-length-v6]: \"/64\" is not a prefix length of 1 to 128"},
+		{"filter: aggregation of everything", outcome(readFilter(annotatedFilter(`{}`, AnnotationAggregation, "24"))), "false\nBGPFilter f: metadata.annotations[muslin.io/service-selector]: is missing"},
+		{"filter: import by Service", outcome(readFilter(annotatedFilter(`{"importV6": [{"action": "Reject"}]}`, AnnotationServiceSelector, "all()"))), "false\nBGPFilter f: spec.importV6: a filter with muslin.io/service-selector is about what nodes announce"},
+		{"filter: interface of a Service", outcome(readFilter(annotatedFilter(`{"exportV4": [{"action": "Accept"}, {"action": "Reject", "interface": "eth0", "source": "RemotePeers"}]}`, AnnotationServiceSelector, "all()"))), "false\nBGPFilter f: spec.exportV4[1].source: cannot be asked of the address of a Service"},
+		{"filter: by Service", outcome(readFilter(annotatedFilter(`{"exportV4": [{"action": "Accept", "peerType": "eBGP"}]}`, AnnotationServiceSelector, "a == 'b'", AnnotationAggregation, "24", AnnotationAggregationV6, "64"))), "true"},
+		{"filter: another annotation", outcome(readFilter(annotatedFilter(`{}`, "muslin.io/services", "all()"))), "true\nBGPFilter f: metadata.annotations[muslin.io/services]: no such annotation of a BGPFilter"},
 		{"filter: operator without CIDR", outcome(readFilter(obj("f", `{"exportV4": [{"matchOperator": "In", "action": "Accept"}]}`))), "false\nBGPFilter f: spec.exportV4[0].matchOperator: cidr and matchOperator go together"},
 		{"felix: address", outcome(readFelix(obj("default", `{"natOutgoingAddress": "x"}`))), "false\nFelixConfiguration default: spec.natOutgoingAddress: \"x\" is not an IP address"},
 		{"affinity: CIDR", outcome(readAffinity(obj("a", `{"state": "confirmed", "node": "n", "cidr": "x"}`))), "false\nBlockAffinity a: spec.cidr: \"x\" is not a CIDR"},

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"maps"
 	"net/netip"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -91,7 +92,7 @@ func either(a, b model.Endpoints) model.Endpoints {
 func readService(obj any) reading[model.Service] {
 	o := obj.(*corev1.Service)
 	out := model.Service{
-		Namespace: o.Namespace, Name: o.Name, Type: string(o.Spec.Type), Annotations: ours(o.Annotations),
+		Namespace: o.Namespace, Name: o.Name, Type: string(o.Spec.Type), Annotations: ours(o.Annotations), Labels: serviceLabels(o),
 		LocalTraffic:  o.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		InternalLocal: o.Spec.InternalTrafficPolicy != nil && *o.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 	}
@@ -105,6 +106,14 @@ func readService(obj any) reading[model.Service] {
 		out.LoadBalancerIPs = append(out.LoadBalancerIPs, addresses([]string{ingress.IP})...)
 	}
 	return reading[model.Service]{value: out, ok: o.Spec.Type != corev1.ServiceTypeExternalName && len(out.ClusterIPs) > 0}
+}
+
+// serviceLabels are what a selector of Services sees.
+func serviceLabels(o *corev1.Service) map[string]string {
+	out := map[string]string{}
+	maps.Copy(out, o.Labels)
+	out[model.LabelNamespace], out[model.LabelOwnName] = o.Namespace, o.Name
+	return shared(out)
 }
 
 // addresses reads those texts that are addresses; "None" and host names are
@@ -140,7 +149,7 @@ func readSlice(node model.NodeName) func(any) reading[sliceReadiness] {
 
 func stripService(obj any) (any, error) {
 	if s, ok := obj.(*corev1.Service); ok {
-		s.ManagedFields, s.OwnerReferences, s.Labels = nil, nil, nil
+		s.ManagedFields, s.OwnerReferences = nil, nil
 		s.Annotations = ours(s.Annotations)
 		s.Spec.Ports, s.Spec.Selector = nil, nil
 	}

@@ -14,7 +14,7 @@ import (
 
 const someServices = `apiVersion: v1
 kind: Service
-metadata: {name: web, namespace: default, annotations: {other.example/x: foreign}}
+metadata: {name: web, namespace: default, labels: {tier: gold}, annotations: {other.example/x: foreign}}
 spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}], externalIPs: [203.0.113.7], clusterIP: 10.96.0.77}
 ---
 apiVersion: v1
@@ -67,6 +67,7 @@ func TestServicesAreWatchedWhenAskedFor(t *testing.T) {
 		ClusterIPs:      addrs("10.96.0.77"),
 		ExternalIPs:     addrs("203.0.113.7"),
 		LoadBalancerIPs: addrs("198.51.100.9"),
+		Labels:          map[string]string{"tier": "gold", model.LabelOwnName: "web", model.LabelNamespace: "default"},
 	}
 	if d := cmp.Diff(want, got, comparers); d != "" {
 		t.Errorf("service (-want +got):\n%s", d)

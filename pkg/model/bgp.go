@@ -98,6 +98,13 @@ func WorkloadLabels(namespace string, labels map[string]string) map[string]strin
 type BGPFilter struct {
 	Name                                   string
 	ExportV4, ImportV4, ExportV6, ImportV6 []FilterRule
+
+	// Services narrows the export rules to the addresses of the Services that it
+	// selects, by their labels and those that Service.Labels adds; nil: to nothing.
+	Services Selector
+	// AggregationLength is the length of the prefix that is announced in place of an
+	// address that a rule accepts, 1 to 32 and, in IPv6, 1 to 128; 0: the address itself.
+	AggregationLength, AggregationLengthV6 int
 }
 
 // FilterRule is one rule of a BGPFilter; zero fields match everything.

@@ -158,6 +158,8 @@ type Service struct {
 	InternalLocal   bool   // internalTrafficPolicy: Local
 	IPv4, IPv6      Endpoints
 	Annotations     map[string]string
+	// Labels are the Service's own, projectcalico.org/name and projectcalico.org/namespace.
+	Labels map[string]string
 }
 
 // Endpoints say where a service is served in one address family.

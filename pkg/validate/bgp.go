@@ -3,6 +3,7 @@ package validate
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ func BGP(s model.Snapshot) []model.Problem {
 		out = append(out, configuration(&s.BGP[i], s.Nodes)...)
 	}
 	for i := range s.Filters {
-		out = append(out, filter(&s.Filters[i])...)
+		out = append(out, filter(&s.Filters[i], s)...)
 	}
 	for i := range s.Peers {
 		out = append(out, peer(&s.Peers[i], s)...)
@@ -76,13 +77,43 @@ func (n *notes) password(field string, ref *model.PasswordRef, who string) {
 	}
 }
 
-func filter(f *model.BGPFilter) []model.Problem {
+func filter(f *model.BGPFilter, s model.Snapshot) []model.Problem {
 	n := &notes{object: model.Ref{Kind: "BGPFilter", Name: f.Name}}
 	n.rules("spec.exportV4", f.ExportV4)
 	n.rules("spec.importV4", f.ImportV4)
 	n.rules("spec.exportV6", f.ExportV6)
 	n.rules("spec.importV6", f.ImportV6)
+	if f.Services != nil {
+		n.byService(f, s)
+	}
 	return n.problems
+}
+
+// byService tells of what a filter asks of Services and cannot have: nothing beyond the
+// ranges of BGPConfiguration "default" is announced.
+func (n *notes) byService(f *model.BGPFilter, s model.Snapshot) {
+	var ranges []netip.Prefix
+	for i := range s.BGP {
+		if c := &s.BGP[i]; c.Name == "default" {
+			ranges = slices.Concat(c.ServiceClusterIPs, c.ServiceExternalIPs, c.ServiceLoadBalancers)
+		}
+	}
+	if len(ranges) == 0 {
+		n.add("metadata.annotations[muslin.io/service-selector]", ReasonNotHonoured,
+			"BGPConfiguration default names no serviceLoadBalancerIPs, serviceExternalIPs or serviceClusterIPs: no Service is announced")
+		return
+	}
+	for _, l := range []struct {
+		key  string
+		bits int
+		four bool
+	}{{"muslin.io/aggregation-length", f.AggregationLength, true}, {"muslin.io/aggregation-length-v6", f.AggregationLengthV6, false}} {
+		holds := func(p netip.Prefix) bool { return p.Addr().Is4() == l.four && p.Bits() <= l.bits }
+		if l.bits > 0 && !slices.ContainsFunc(ranges, holds) {
+			n.add("metadata.annotations["+l.key+"]", ReasonNotHonoured,
+				"/%d reaches beyond every range of service addresses in BGPConfiguration default; addresses are announced one by one", l.bits)
+		}
+	}
 }
 
 func (n *notes) rules(field string, rules []model.FilterRule) {

@@ -72,6 +72,10 @@ func sel(t *testing.T, text string) model.Selector {
 
 func TestBGP(t *testing.T) {
 	yes, ten, twenty := true, 10, 20
+	all, err := selector.Parse("all()")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tor := netip.MustParseAddr("192.0.2.1")
 	for name, c := range map[string]struct {
 		s    model.Snapshot
@@ -105,6 +109,19 @@ func TestBGP(t *testing.T) {
 			`BGPFilter f: spec.exportV4[0].operations[0].addCommunity: "1:2:3:4" is not a community: want aa:nn of two 16-bit numbers or aa:nn:mm of three 32-bit numbers`,
 			`BGPFilter f: spec.exportV4[0].prefixLength: min 20 is greater than max 10: the rule matches nothing`,
 			`BGPFilter f: spec.importV6[1]: is never reached: rule 0 matches every route`,
+		}},
+		"filter by Service": {model.Snapshot{
+			BGP:     []model.BGPConfiguration{{Name: "default", ServiceLoadBalancers: []netip.Prefix{netip.MustParsePrefix("172.20.0.0/16")}}},
+			Filters: []model.BGPFilter{{Name: "f", Services: all, AggregationLength: 16, AggregationLengthV6: 48}, {Name: "g", Services: all, AggregationLength: 15}},
+		}, []string{
+			`BGPFilter f: metadata.annotations[muslin.io/aggregation-length-v6]: /48 reaches beyond every range of service addresses in BGPConfiguration default; addresses are announced one by one`,
+			`BGPFilter g: metadata.annotations[muslin.io/aggregation-length]: /15 reaches beyond every range of service addresses in BGPConfiguration default; addresses are announced one by one`,
+		}},
+		"filter of no Service": {model.Snapshot{
+			BGP:     []model.BGPConfiguration{{Name: "default"}},
+			Filters: []model.BGPFilter{{Name: "f", Services: all}},
+		}, []string{
+			`BGPFilter f: metadata.annotations[muslin.io/service-selector]: BGPConfiguration default names no serviceLoadBalancerIPs, serviceExternalIPs or serviceClusterIPs: no Service is announced`,
 		}},
 		"peer": {model.Snapshot{
 			Nodes: []model.Node{{Name: "n1"}},
