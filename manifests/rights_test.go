@@ -222,6 +222,10 @@ items:
   kind: GlobalNetworkSet
   metadata: {name: some}
   spec: {nets: [192.0.2.0/24]}
+- apiVersion: projectcalico.org/v3
+  kind: HostEndpoint
+  metadata: {name: some}
+  spec: {node: n9, interfaceName: eth0}
 - apiVersion: networking.k8s.io/v1
   kind: NetworkPolicy
   metadata: {name: some, namespace: default}

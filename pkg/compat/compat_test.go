@@ -163,7 +163,7 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 		{`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "annotations": {"cni.projectcalico.org/ipv4pools": "[\"p\"]", "cni.projectcalico.org/hwAddr": "02:00:00:00:00:01"}}}`,
 			[]string{`Namespace a: metadata.annotations[cni.projectcalico.org/hwAddr]: has no effect in Muslin: it is read on pods alone`}},
 		{`{"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"}, "spec": {"node": "n"}}`,
-			[]string{`HostEndpoint h: no object of this kind has an effect in Muslin: rules for nodes themselves are the host's firewall's`}},
+			[]string{`HostEndpoint h: no object of this kind has an effect in Muslin: it is kept and looked at, and nothing enforces it yet`}},
 		{`{"apiVersion": "operator.tigera.io/v1", "kind": "ManagementCluster", "metadata": {"name": "m"}}`, []string{`ManagementCluster m: is of a kind that Muslin does not know`}},
 		{`{"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "c"}, "spec":
 			{"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}],

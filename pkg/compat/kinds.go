@@ -94,7 +94,7 @@ var kinds = append([]Kind{
 		allowedSourcePrefixes floatingIPs podIP podIPs containerID`))},
 	{Group: "", Name: "Service", Annotations: each(effect, prefixed("projectcalico.org/", "ipv4pools ipv6pools loadBalancerIPs"))},
 
-	{Group: calicoGroup, Name: "HostEndpoint", Why: "rules for nodes themselves are the host's firewall's"},
+	{Group: calicoGroup, Name: "HostEndpoint", Why: "it is kept and looked at, and nothing enforces it yet"},
 	{Group: calicoGroup, Name: "Profile", Why: "namespaces and service accounts are read themselves"},
 	{Group: calicoGroup, Name: "StagedNetworkPolicy", Why: staged},
 	{Group: calicoGroup, Name: "StagedGlobalNetworkPolicy", Why: staged},

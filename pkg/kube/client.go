@@ -40,6 +40,7 @@ var resources = map[string]string{
 	"Tier":                         "tiers",
 	"NetworkSet":                   "networksets",
 	"GlobalNetworkSet":             "globalnetworksets",
+	"HostEndpoint":                 "hostendpoints",
 
 	"StagedNetworkPolicy":           "stagednetworkpolicies",
 	"StagedGlobalNetworkPolicy":     "stagedglobalnetworkpolicies",

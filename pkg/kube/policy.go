@@ -22,6 +22,7 @@ type policies struct {
 	of       []*table[knownPolicy] // one of each kind of policy
 	tiers    *table[model.Tier]
 	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
+	hosts    *table[model.HostEndpoint]
 	pods     *table[model.PolicyPod]
 	accounts *table[map[string]string]
 	slices   *table[served]
@@ -67,6 +68,7 @@ func (p *policies) init(c *Cluster, peers bool) {
 	for _, kind := range []string{"NetworkSet", "GlobalNetworkSet"} {
 		p.sets = append(p.sets, policyTable(c, c.kind(kind), stripObject, readNetworkSet(kind)))
 	}
+	p.hosts = policyTable(c, c.kind(model.KindHostEndpoint), stripObject, readHostEndpoint)
 	c.aside = append(c.aside, p.always...)
 	if !peers {
 		p.announced = c.noteChange // there is no more to a policy than its object
@@ -306,7 +308,7 @@ func (p *policies) reported() []Reported {
 		return nil
 	}
 	out := slices.Concat(metas(model.KindPolicy, p.of[1]), metas(model.KindGlobalPolicy, p.of[2]), metas(model.KindClusterPolicy, p.of[3]), metas("Tier", p.tiers),
-		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]))
+		metas("NetworkSet", p.sets[0]), metas("GlobalNetworkSet", p.sets[1]), metas(model.KindHostEndpoint, p.hosts))
 	for _, kind := range sortedKeys(p.staged) {
 		out = append(out, metas(kind, p.staged[kind])...)
 	}
@@ -316,7 +318,7 @@ func (p *policies) reported() []Reported {
 // build puts all tables but that of pods together. The caller holds mu.
 func (p *policies) build(c *Cluster) model.PolicyView {
 	v := model.PolicyView{
-		Revision: p.revision, Tiers: p.tiers.values(),
+		Revision: p.revision, Tiers: p.tiers.values(), HostEndpoints: p.hosts.values(),
 		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
 		ServiceAccounts: map[string]map[string]string{},
 	}
@@ -397,6 +399,12 @@ func readNetworkSet(kind string) func(any) reading[model.NetworkSet] {
 		value, problems, ok := netpol.NetworkSet(refOf(kind, o), o.Labels, o.Spec)
 		return reading[model.NetworkSet]{value: value, ok: ok, problems: problems}
 	}
+}
+
+func readHostEndpoint(obj any) reading[model.HostEndpoint] {
+	o := obj.(*object)
+	value, problems, ok := netpol.HostEndpoint(o.Name, o.Labels, o.Spec)
+	return reading[model.HostEndpoint]{value: value, ok: ok, problems: problems}
 }
 
 func stripServed(obj any) (any, error) {

@@ -159,12 +159,16 @@ func TestPolicyCRDsRefuse(t *testing.T) {
 		v3("Tier", "kube-admin", `{order: 5, defaultAction: Pass}`):                  "tier kube-admin has",
 		v3("Tier", "a.b", `{}`):                                                      "DNS label",
 		v3("GlobalNetworkSet", "bad", `{nets: ["`+strings.Repeat("1", 44)+`"]}`):     "may not be more than 43",
+		v3("HostEndpoint", "bad", `{interfaceName: eth0}`):                           "node is required",
+		v3("HostEndpoint", "bad", `{node: n1}`):                                      "interfaceName or expectedIPs is required",
+		v3("HostEndpoint", "bad", `{node: n1, interfaceName: "eth*"}`):               "should match",
 	} {
 		if out, err := server.Kubectl(object, "create", "--dry-run=server", "-f", "-"); err == nil || !strings.Contains(out, want) {
 			t.Errorf("%s\nwant %q, got %s", object, want, out)
 		}
 	}
-	for _, object := range []string{v3("Tier", "kube-admin", `{order: 1000, defaultAction: Pass}`), v3("Tier", "kube-baseline", `{defaultAction: Pass}`), v3("GlobalNetworkPolicy", "ok", `{}`)} {
+	for _, object := range []string{v3("Tier", "kube-admin", `{order: 1000, defaultAction: Pass}`), v3("Tier", "kube-baseline", `{defaultAction: Pass}`), v3("GlobalNetworkPolicy", "ok", `{}`),
+		v3("HostEndpoint", "ok", `{node: n1, expectedIPs: [192.0.2.1], ports: [{name: web, protocol: TCP, port: 80}, {name: x, protocol: 89, port: 1}]}`)} {
 		if out, err := server.Kubectl(object, "create", "--dry-run=server", "-f", "-"); err != nil {
 			t.Errorf("%s\n%s", object, out)
 		}

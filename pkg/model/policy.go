@@ -23,6 +23,7 @@ type PolicyView struct {
 	// Namespaces and ServiceAccounts ("namespace/name") have the labels of each.
 	Namespaces, ServiceAccounts map[string]map[string]string
 	NetworkSets                 []NetworkSet
+	HostEndpoints               []HostEndpoint // of all nodes
 	// Services ("namespace/name") are those that policies name, with what serves
 	// them, ready or not; sorted.
 	Services map[string][]ServiceEndpoint

@@ -156,10 +156,7 @@ func known() []string {
 
 // elsewhere are Calico's kinds that Muslin has no use for.
 var elsewhere = map[string]string{
-	"hostendpoint": noHosts, "hep": noHosts,
 	"profile": "profiles are namespaces and service accounts: kubectl get namespaces, kubectl get serviceaccounts -A",
 	"pod":     "pods are kubectl's: kubectl get pods -o wide; muslinctl explain POD follows one through the network",
 	"service": "services are kubectl's: kubectl get services",
 }
-
-const noHosts = "rules for nodes themselves are the host's firewall's"

@@ -63,6 +63,15 @@ var table = []*Kind{
 		Columns: []Column{name}, Wide: []Column{name, netsOf},
 	},
 	{
+		Name: "HostEndpoint", Plural: "hostendpoints", Aliases: []string{"hep", "heps"},
+		Type:    reflect.TypeFor[v3.HostEndpoint](),
+		Columns: []Column{name, field("NODE", "spec.node", "")},
+		Wide: []Column{
+			name, field("NODE", "spec.node", ""), field("INTERFACE", "spec.interfaceName", ""), field("IPS", "spec.expectedIPs", ""),
+			field("PROFILES", "spec.profiles", ""),
+		},
+	},
+	{
 		Name: "IPAMBlock", Plural: "ipamblocks", Aliases: []string{"block", "blocks"}, ReadOnly: true,
 		Type:    reflect.TypeFor[v3.IPAMBlock](),
 		Columns: []Column{name, field("CIDR", "spec.cidr", ""), field("AFFINITY", "spec.affinity", "")},

@@ -86,15 +86,23 @@ func (r *ruleReader) protocol(field string, p *numorstring.Protocol) uint8 {
 	if p == nil {
 		return 0
 	}
-	if p.Type == numorstring.NumOrStringNum && p.NumVal > 0 {
-		return p.NumVal
+	n, ok := protocolNumber(p)
+	if !ok {
+		r.fail(field, noProtocol, p.String())
 	}
-	// Calico takes the names in any case.
-	if n, ok := protocolNumbers[numorstring.ProtocolFromString(p.StrVal).StrVal]; ok && p.Type == numorstring.NumOrStringString {
-		return n
+	return n
+}
+
+// noProtocol says what is wrong with one.
+const noProtocol = "%q is no protocol: want TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or 1 to 255"
+
+// protocolNumber reads a protocol; Calico takes the names in any case.
+func protocolNumber(p *numorstring.Protocol) (n uint8, ok bool) {
+	if p.Type == numorstring.NumOrStringNum {
+		return p.NumVal, p.NumVal > 0
 	}
-	r.fail(field, "%q is no protocol: want TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or 1 to 255", p.String())
-	return 0
+	n, ok = protocolNumbers[numorstring.ProtocolFromString(p.StrVal).StrVal]
+	return n, ok
 }
 
 // versionOfICMP: the names ICMP and ICMPv6 are of one IP version each; the

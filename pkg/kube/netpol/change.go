@@ -55,7 +55,7 @@ func Speaks(apiVersion, kind string) bool {
 	case apiVersion != groupCalico && apiVersion != groupCalicoOld:
 		return false
 	}
-	return slices.Contains([]string{model.KindPolicy, model.KindGlobalPolicy, "Tier", "NetworkSet", "GlobalNetworkSet"}, kind) || staged[kind] != ""
+	return slices.Contains([]string{model.KindPolicy, model.KindGlobalPolicy, "Tier", "NetworkSet", "GlobalNetworkSet", model.KindHostEndpoint}, kind) || staged[kind] != ""
 }
 
 // Namespaced reports whether objects of a kind that Speaks knows are in namespaces.
@@ -87,6 +87,12 @@ func Change(view model.PolicyView, o Object) (model.PolicyView, []model.Problem)
 		value, problems, ok := NetworkSet(ref, o.Labels, o.Spec)
 		if ok {
 			view.NetworkSets = put(view.NetworkSets, value, func(s model.NetworkSet) bool { return s.Object == ref })
+		}
+		return view, problems
+	case model.KindHostEndpoint:
+		value, problems, ok := HostEndpoint(o.Name, o.Labels, o.Spec)
+		if ok {
+			view.HostEndpoints = put(view.HostEndpoints, value, func(e model.HostEndpoint) bool { return e.Object == ref })
 		}
 		return view, problems
 	}

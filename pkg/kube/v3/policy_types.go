@@ -124,3 +124,19 @@ type StagedKubernetesNetworkPolicy struct {
 	Spec              calico.StagedKubernetesNetworkPolicySpec `json:"spec,omitempty"`
 	Status            ConditionsStatus                         `json:"status,omitempty"`
 }
+
+// HostEndpoint is an interface of a node, or all that are not pods', for policies to
+// select.
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,path=hostendpoints
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.spec.node`
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interfaceName`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type HostEndpoint struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              calico.HostEndpointSpec `json:"spec,omitempty"`
+	Status            ConditionsStatus        `json:"status,omitempty"`
+}
