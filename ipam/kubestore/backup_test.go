@@ -19,13 +19,17 @@ import (
 // again that the backup does not have. The restored data have revisions that clients
 // have seen for other data, or, bumped, revisions beyond all of these.
 func TestEtcdFromABackup(t *testing.T) {
+	t.Parallel()
 	for name, restore := range map[string]func(backup, data string) error{
 		"copied": func(backup, data string) error { return os.CopyFS(data, os.DirFS(backup)) },
 		"bumped": func(backup, data string) error {
 			return kubelab.RestoreEtcd(t.Context(), kubetest.Root(), backup, data)
 		},
 	} {
-		t.Run(name, func(t *testing.T) { etcdFromABackup(t, restore) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			etcdFromABackup(t, restore)
+		})
 	}
 }
 
