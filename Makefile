@@ -9,12 +9,16 @@ PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-sta
 PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
 MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
-FUZZTIME      ?= 50000x
+FUZZTIME      ?= 20000x
 SOAK_FUZZTIME ?= 10m
-# How many packages are tested at once, and how many stories of hack/scenario are played, each on a lab of its own: they
-# mostly wait.
+# How many packages are tested at once, how many tests of one that may run beside each other, and how many stories of
+# hack/scenario are played, each on a lab of its own: they mostly wait.
 AT_ONCE       ?= 3
+PARALLEL      ?= 6
 STORIES       ?= 5
+# The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
+LONG          := bgp/gobgp pkg/kube manifests pkg/agent pkg/controller hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
+                 hack/manifests
 # How long TestChaos makes faults in make soak, and what it draws them from; 0: the clock. make test plays a few minutes of
 # one seed.
 CHAOS         ?= 1h
@@ -94,12 +98,13 @@ lab-down: ## remove the lab and everything it made
 
 .PHONY: test
 test: deps third-party lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
-	$(GO_PATCHED) test -count=1 -timeout 30m -p $(AT_ONCE) $$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE))")
+	$(GO_PATCHED) test -count=1 -timeout 30m -p $(AT_ONCE) -parallel $(PARALLEL) $(addprefix ./,$(LONG)) \
+		$$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE) $(addprefix ./,$(LONG)))")
 	$(MAKE) --no-print-directory -j2 test-release test-stories
 
 .PHONY: test-release
 test-release: ## the tests of bgp/gobgp with GoBGP's release
-	$(GO) test -count=1 -timeout 30m -skip '$(PATCHED_ONLY)' ./bgp/gobgp
+	$(GO) test -count=1 -timeout 30m -parallel $(PARALLEL) -skip '$(PATCHED_ONLY)' ./bgp/gobgp
 
 .PHONY: test-stories
 test-stories: deps third-party ## the stories of hack/scenario, each on a cluster of its own
@@ -107,10 +112,9 @@ test-stories: deps third-party ## the stories of hack/scenario, each on a cluste
 
 .PHONY: cover
 cover: ## coverage of the pure rooms, at least 85 % each
-	@for p in $(PURE); do [ -d $$p ] || continue; \
-		c=$$($(GO) test -count=1 -cover $$p | tee /dev/stderr | sed -nE 's/.*coverage: ([0-9]+)\.[0-9]+%.*/\1/p'); \
-		[ "$${c:-0}" -ge $(MIN_COVER) ] || { echo "$$p: coverage $$c % is below $(MIN_COVER) %"; exit 1; }; \
-	done 2>&1
+	@$(GO) test -count=1 -cover $(PURE) | tee /dev/stderr | awk -v min=$(MIN_COVER) -v want=$(words $(PURE)) \
+		'/^ok/ && match($$0, /coverage: [0-9]+/) { n++; if (substr($$0, RSTART+10, RLENGTH-10)+0 < min) { print $$2 ": coverage is below " min " %"; bad = 1 } } \
+		END { if (n != want) print n+0 " of " want " packages passed"; exit bad || n != want }'
 
 .PHONY: fuzz
 fuzz: third-party ## every quick fuzzer looks for new inputs, FUZZTIME each; one that fails is kept in testdata/fuzz
