@@ -75,6 +75,7 @@ func (n *crowdedNode) status() (s agent.Status) {
 // next hop, tunnel and rules follow without a restart. What a person annotates
 // stays, and a word is said when the node has no such address.
 func TestNodeIsRenumbered(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, neighbour, 1)
 	n.internalIP("beside", "10.1.0.77")
 	n.startAgent()
@@ -138,6 +139,7 @@ func TestNodeIsRenumbered(t *testing.T) {
 // TestNodeAddressOfAnInterface has the cluster choose the address by Calico's
 // method, and a method that cannot be read change nothing.
 func TestNodeAddressOfAnInterface(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, "", 1)
 	n.startAgent()
 	t.Cleanup(n.kill)

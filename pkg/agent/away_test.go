@@ -17,6 +17,7 @@ var ofBlock = regexp.MustCompile(`"CIDR":"10\.77\.[0-9.]+/26"`)
 // only way there; it says so, and goes over once it has reached the server. One
 // with a broken file waits, and says so, too.
 func TestRestartWithoutTheAPIServer(t *testing.T) {
+	t.Parallel()
 	const routes = 20
 	n := newRoutedNode(t, "", routes)
 	n.startAgent()

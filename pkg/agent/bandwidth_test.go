@@ -36,6 +36,7 @@ func (e inNode) ExecPlugin(_ context.Context, path string, stdin []byte, environ
 // configuration: what the pod's annotations ask for is on its link, in both
 // directions, and gone with the pod.
 func TestBandwidthIsLimited(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, "", 1)
 	n.startAgent()
 	t.Cleanup(n.kill)

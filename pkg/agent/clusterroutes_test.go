@@ -31,6 +31,7 @@ spec: {nodeToNodeMeshEnabled: false}
 // behind a router, whose agents speak BGP with nobody: what flannel does with its
 // VXLAN and host-gw backends.
 func TestClusterRoutesWithoutBGP(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, withoutBGP)
 	f.onlyVXLAN()
 	a, b := f.join("a", 1, 1), f.join("b", 1, 2)

@@ -45,6 +45,7 @@ func (n *crowdedNode) received() string {
 // whole agent: both have a route and may be used as source, the one inside a
 // pool is announced, and so it is after the agent was killed. IPAM has no trace.
 func TestGivenAddresses(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, "", 1)
 	n.startAgent()
 	t.Cleanup(n.kill)

@@ -17,6 +17,7 @@ protocol bgp holder { local as 65999; neighbor 10.1.0.99 as 65998; ipv4 { import
 // TestPortsOfAnotherDaemon has BIRD on the node before the agent: the node is not
 // ready, and says which ports and what to change; it is ready once BIRD is gone.
 func TestPortsOfAnotherDaemon(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, "", 1)
 	n.server.MustKubectl(t, "", "annotate", "bgppeers.projectcalico.org", "tor", "muslin.io/bfd=300ms")
 	conf := filepath.Join(n.server.Dir, "holder.conf")

@@ -346,6 +346,7 @@ var ofTheKernel = regexp.MustCompile(` (NOARP|STALE|REACHABLE|DELAY|PROBE|FAILED
 // it again. A route that nobody announces any more shows when the new process
 // prunes; it is the only thing that goes, by the word of netlink itself.
 func TestRestartDeletesNothingAlive(t *testing.T) {
+	t.Parallel()
 	n := newCrowdedNode(t)
 	const stale, marker = "10.99.0.0/26", "192.0.2.1"
 	routes, rules := n.ours(), n.inside("nft", "list", "table", "inet", "muslin")

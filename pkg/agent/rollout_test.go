@@ -28,6 +28,7 @@ spec: {datastoreReady: true}
 // before is ready, and then two at once of which one is slow, delete no route and lose no
 // packet. While an agent waits for a peer's table, the kernel alone has its routes.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, dualStackMesh)
 	nodes := []*member{f.join("a", 1, 1), f.join("b", 1, 2), f.join("c", 1, 3)}
 	a, b, c := nodes[0], nodes[1], nodes[2]

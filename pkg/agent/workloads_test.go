@@ -88,6 +88,7 @@ func (n *crowdedNode) inPod(pod *os.File, name string, args ...string) *exec.Cmd
 // it must not announce is nowhere, and the pod beside it reaches no port of the
 // node.
 func TestPeeringWithPods(t *testing.T) {
+	t.Parallel()
 	n := newRoutedNode(t, "---\n"+speakingObjects, 1, "fd01::1")
 	patch := func(kind, name, spec string) {
 		t.Helper()
