@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ type Config struct {
 	Metrics   metricsserver.Settings // where others than the node's own get /metrics
 	Version   string
 	Logger    *slog.Logger
+
+	patience time.Duration // with another agent of the node; 0: alonePatience
 }
 
 // CNIConfig says where the node keeps CNI's files. With an empty ConfDir the
@@ -79,8 +82,13 @@ type agent struct {
 }
 
 // Run runs the agent of a node until ctx ends. It returns nil then, and leaves
-// the kernel as it is.
+// the kernel as it is. It refuses to run beside another agent of the node.
 func Run(ctx context.Context, cfg Config) error {
+	release, err := cfg.alone(ctx, cmp.Or(cfg.patience, alonePatience))
+	if err != nil {
+		return err
+	}
+	defer release()
 	a := &agent{cfg: cfg, log: cfg.Logger, registry: prometheus.NewRegistry(), ipam: problemList{log: cfg.Logger}}
 	a.started = time.Now()
 	a.origin = newOrigin(a.log)

@@ -133,19 +133,20 @@ func (n *Node) StartAgent(command ...string) {
 	cmd.Env = append(os.Environ(), "NODE_NAME="+n.Name, "KUBECONFIG="+n.File("kubeconfig"), "MUSLIN_PROC_SYS=/proc/sys",
 		"MUSLIN_CNI_CONF=none", "MUSLIN_SOCKET="+n.File("agent.sock"), "MUSLIN_STATE="+n.File("state"))
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // of what wraps it, too
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	n.agent, n.ended = cmd, ended
-	n.t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	n.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-ended })
 }
 
 // Signal sends a signal to the agent.
 func (n *Node) Signal(s syscall.Signal) {
 	n.t.Helper()
-	if err := n.agent.Process.Signal(s); err != nil {
+	if err := syscall.Kill(-n.agent.Process.Pid, s); err != nil && !n.Ended() {
 		n.t.Fatal(err)
 	}
 }
