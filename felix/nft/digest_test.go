@@ -28,8 +28,9 @@ func mustCompile(t *testing.T, rules felix.Ruleset) *program {
 func TestDigestIsOverWhatIsWritten(t *testing.T) {
 	rules := rulesets()["all"]
 	before, after := mustCompile(t, rules), mustCompile(t, rules)
-	for i, c := range after.Chains {
-		if c.Digest() != before.Chains[i].Digest() {
+	for c := range after.Chains.All() {
+		was, _ := before.Chains.Get(c)
+		if c.Digest() != was.Digest() {
 			t.Fatalf("chain %s is another one each time", c.Name)
 		}
 		if c.Name != chainFromPod {
@@ -40,7 +41,7 @@ func TestDigestIsOverWhatIsWritten(t *testing.T) {
 		if err := c.Sign(); err != nil {
 			t.Fatal(err)
 		}
-		if c.Digest() == before.Chains[i].Digest() {
+		if c.Digest() == was.Digest() {
 			t.Error("a verdict makes no difference")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,31 +100,30 @@ func apply(t *testing.T, r *Reconciler, rules felix.Ruleset) {
 	}
 }
 
-// list shows the table less the chain that only the reconciler writes.
+// list shows the table less the chain that only the reconciler writes, in order of the
+// names of what is in it.
 func list(ns *nstest.NS) string {
-	text := ns.Run("nft", "-nn", "list", "table", "inet", felix.TableName)
-	before, rest, found := strings.Cut(text, "\tchain generation {")
-	if !found {
-		return text
+	text := strings.TrimSuffix(ns.Run("nft", "-nn", "list", "table", "inet", felix.TableName), "}\n")
+	head, rest, _ := strings.Cut(text, "\n")
+	parts := strings.Split(rest, "\n\n")
+	for i := range parts {
+		parts[i] = strings.TrimSuffix(parts[i], "\n")
 	}
-	_, after, _ := strings.Cut(rest, "\t}\n")
-	if !strings.HasSuffix(before, "{\n") {
-		before = strings.TrimSuffix(before, "\n")
-	}
-	return before + after
+	parts = slices.DeleteFunc(parts, func(p string) bool { return strings.HasPrefix(p, "\tchain generation {") })
+	slices.Sort(parts)
+	return head + "\n" + strings.Join(parts, "\n\n") + "\n}\n"
 }
 
-// expressions are what the rules are made of, one a line: nft's listing of rules
-// does not show all of it. The chain that only the reconciler writes is left out.
-func expressions(ns *nstest.NS) []string {
-	var out []string
-	ofOurs := false
+// expressions are what the rules are made of, one a line, by their chains: nft's listing
+// of rules does not show all of it. The chain that only the reconciler writes is left out.
+func expressions(ns *nstest.NS) map[string][]string {
+	out, chain := map[string][]string{}, ""
 	for _, line := range strings.Split(ns.Run("nft", "--debug=netlink", "list", "table", "inet", felix.TableName), "\n") {
-		if rule := "inet " + felix.TableName + " "; strings.HasPrefix(line, rule) {
-			ofOurs = strings.HasPrefix(line, rule+"generation")
+		if rule, ok := strings.CutPrefix(line, "inet "+felix.TableName+" "); ok {
+			chain, _, _ = strings.Cut(rule, " ")
 		}
-		if strings.HasPrefix(line, "  [ ") && !ofOurs {
-			out = append(out, line)
+		if strings.HasPrefix(line, "  [ ") && chain != "generation" {
+			out[chain] = append(out[chain], line)
 		}
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 // them on this node, and two policies to a namespace.
 func town(pods int) Input {
 	in := Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{}}}
+	var list []*model.PolicyPod
 	for i := range pods {
 		ns := fmt.Sprint("ns", i/20)
 		in.View.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns, "team": fmt.Sprint("t", i/20%10)}
@@ -27,7 +28,7 @@ func town(pods int) Input {
 			p.Node = "here"
 			in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: ns, Pod: p.Name, HostInterface: fmt.Sprint("cali", i), Addresses: p.Addresses})
 		}
-		in.View.Pods = append(in.View.Pods, p)
+		list = append(list, &p)
 		if i%20 == 0 {
 			own := selector.Equal(model.LabelNamespace, ns)
 			in.View.Policies = append(in.View.Policies,
@@ -44,6 +45,7 @@ func town(pods int) Input {
 				})
 		}
 	}
+	in.View.Pods = model.SortedOf(list)
 	return in
 }
 
@@ -63,12 +65,12 @@ func BenchmarkEngine(b *testing.B) {
 	for _, pods := range []int{1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint(pods), func(b *testing.B) {
 			in, e := town(pods), new(Engine)
-			slices.SortFunc(in.View.Pods, func(a, b model.PolicyPod) int { return keyOf(&a).compare(keyOf(&b)) })
 			in.View.Revision = 1
 			e.Compile(in)
 			with, without := in, in
-			i := slices.IndexFunc(in.View.Pods, func(p model.PolicyPod) bool { return p.Node == "there" && p.Labels["app"] == "app1" })
-			without.View.Pods = slices.Delete(slices.Clone(in.View.Pods), i, i+1)
+			all := slices.Collect(in.View.Pods.All())
+			i := slices.IndexFunc(all, func(p *model.PolicyPod) bool { return p.Node == "there" && p.Labels["app"] == "app1" })
+			without.View.Pods = in.View.Pods.With(nil, all[i:i+1])
 			for n := 0; b.Loop(); n++ {
 				if n%2 == 0 {
 					e.Compile(without)

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"cmp"
+	"maps"
+	"reflect"
 	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -25,14 +27,13 @@ type Input struct {
 func Compile(in Input) (Program, []model.Problem) { return new(Engine).Compile(in) }
 
 // Engine is Compile with a memory: what it gives is the same, and takes work in
-// proportion to the pods and endpoints that changed since the last call, beside one
-// look at each. What did not change of a Program is shared with the last one: a
-// Set that is equal has the same members in memory. The zero value remembers
-// nothing. It is for one goroutine.
+// proportion to what changed since the last call. What did not change of a Program is
+// shared with the last one: a Set that is equal is the same in memory, and so are
+// Endpoints and Chains as long as only pods of other nodes come and go. The zero value
+// remembers nothing. It is for one goroutine.
 type Engine struct {
 	world    *world
 	revision uint64
-	self     model.NodeName
 }
 
 // Compile is the function of that name. What View.Revision stands for is looked at
@@ -41,14 +42,15 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 	if !in.View.Synced || !in.EndpointsSynced {
 		return Program{}, nil
 	}
-	if e.world == nil || in.View.Revision == 0 || in.View.Revision != e.revision || in.Self != e.self {
-		before := e.world
-		e.world, e.revision, e.self = newWorld(in), in.View.Revision, in.Self
-		if before != nil {
-			e.world.before = before.sets()
-			defer func() { e.world.before = nil }()
-		}
+	switch {
+	case e.world == nil:
+		e.world = newWorld(in, model.Sorted[*Set]{})
+	case e.world.self != in.Self || in.View.Revision == 0:
+		e.world = newWorld(in, e.world.last.Sets)
+	case in.View.Revision != e.revision:
+		e.world = e.world.renewed(in)
 	}
+	e.revision = in.View.Revision
 	return e.world.compile(in)
 }
 
@@ -68,23 +70,46 @@ type world struct {
 	lists     map[string]ChainID  // by the policies of a chain, see listKey
 	chains    map[ChainID]Chain
 	sources   map[SetID]*source
-	held      map[SetID]*held // members of those that the last Program had
-	before    map[SetID]Set   // those of another world
+	held      map[SetID]*held    // those that the last Program had
+	named     []*held            // of these, ports of pods that no selector chooses
+	noted     []*held            // of these, those with changes
+	before    model.Sorted[*Set] // of another world
+
+	last     Program // if not stale
+	stale    bool    // endpoints, or what they get, changed
+	reported []model.Problem
 }
 
-func newWorld(in Input) *world {
-	w := &world{
-		self: in.Self, view: in.View, pods: newPods(),
-		requested: map[model.Selector]*choice{}, choices: map[string]*choice{}, evaluated: map[*group]Endpoint{},
-		lists: map[string]ChainID{}, chains: map[ChainID]Chain{}, sources: map[SetID]*source{}, held: map[SetID]*held{},
+func newWorld(in Input, before model.Sorted[*Set]) *world {
+	w := &world{self: in.Self, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, before: before}
+	w.read(in.View)
+	return w
+}
+
+// renewed is the world of another revision. Where the labels that pods inherit are the
+// same, and what sets are made of beside pods, it keeps pods and sets.
+func (w *world) renewed(in Input) *world {
+	same := reflect.DeepEqual(w.view.Namespaces, in.View.Namespaces) && reflect.DeepEqual(w.view.ServiceAccounts, in.View.ServiceAccounts) &&
+		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.Services, in.View.Services)
+	if !same {
+		return newWorld(in, w.last.Sets)
 	}
-	w.view.Pods = nil
-	if len(in.View.Policies) > 0 {
+	w.read(in.View)
+	return w
+}
+
+// read takes over all of a view but its pods.
+func (w *world) read(view model.PolicyView) {
+	w.view, w.stale, w.tiers, w.netsets, w.problems = view, true, nil, nil, nil
+	w.view.Pods = model.Sorted[*model.PolicyPod]{}
+	w.requested, w.evaluated = map[model.Selector]*choice{}, map[*group]Endpoint{}
+	w.lists, w.chains, w.sources = map[string]ChainID{}, map[ChainID]Chain{}, map[SetID]*source{}
+	if len(view.Policies) > 0 {
 		w.tiers = w.sortTiers()
 		w.findNetworkSets()
 	}
-	for i := range in.View.Policies {
-		p := &in.View.Policies[i]
+	for i := range view.Policies {
+		p := &view.Policies[i]
 		for j := range p.IngressRules {
 			w.oneFamily(p.Object, "spec.ingress", &p.IngressRules[j])
 		}
@@ -92,67 +117,79 @@ func newWorld(in Input) *world {
 			w.oneFamily(p.Object, "spec.egress", &p.EgressRules[j])
 		}
 	}
-	return w
-}
-
-// sets gives the sets of the last Program.
-func (w *world) sets() map[SetID]Set {
-	out := make(map[SetID]Set, len(w.held))
-	for id, h := range w.held {
-		out[id] = h.Set
-	}
-	return out
 }
 
 func (w *world) compile(in Input) (Program, []model.Problem) {
-	out := Program{
-		Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints)),
-		Chains: map[ChainID]Chain{}, Sets: map[SetID]Set{},
-	}
 	if len(w.view.Policies) == 0 {
+		out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints)), Chains: map[ChainID]Chain{}}
 		for _, e := range in.Endpoints {
 			out.Endpoints[e.HostInterface] = Endpoint{}
 		}
 		return out, nil
 	}
 	w.update(in.View.Pods, in.Endpoints)
-	for _, e := range in.Endpoints {
+	changed := w.settle()
+	if w.stale {
+		w.last = w.build(in.Endpoints)
+	} else if len(changed) > 0 {
+		w.last.Sets = w.last.Sets.With(changed, nil)
+	}
+	if w.stale || w.disputed {
+		w.reported = w.report()
+	}
+	w.stale, w.disputed = false, false
+	return w.last, w.reported
+}
+
+// report gives all problems, in order.
+func (w *world) report() []model.Problem {
+	out := slices.Concat(w.problems, w.claimedTwice())
+	slices.SortFunc(out, func(a, b model.Problem) int {
+		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(out)
+}
+
+// build makes a Program anew, of chains and sets that are kept.
+func (w *world) build(ends []model.Endpoint) Program {
+	out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(ends)), Chains: map[ChainID]Chain{}}
+	for _, e := range ends {
 		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
 			out.Endpoints[e.HostInterface] = w.endpoint(p.group)
 		} else {
 			out.Unknown = true
 		}
 	}
+	sets := map[SetID]*Set{}
 	for _, e := range out.Endpoints {
-		w.follow(&out, e.Ingress)
-		w.follow(&out, e.Egress)
+		w.follow(&out, sets, e.Ingress)
+		w.follow(&out, sets, e.Egress)
 	}
-	for id := range w.held {
-		if _, used := out.Sets[id]; !used {
-			delete(w.held, id)
+	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+	w.before = model.Sorted[*Set]{}
+	for id, h := range w.held {
+		if sets[id] == nil {
+			w.release(h)
 		}
 	}
-	problems := slices.Concat(w.problems, w.claimedTwice())
-	slices.SortFunc(problems, func(a, b model.Problem) int {
-		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
-	})
-	return out, slices.Compact(problems)
+	w.forgetChoices()
+	return out
 }
 
 // follow adds a chain with those that it leads to, and their sets. A tier without
 // a Pass hides those behind it.
-func (w *world) follow(out *Program, id ChainID) {
+func (w *world) follow(out *Program, sets map[SetID]*Set, id ChainID) {
 	if _, done := out.Chains[id]; done || id == "" {
 		return
 	}
 	chain := w.chains[id]
 	out.Chains[id] = chain
 	for _, r := range chain.Rules {
-		w.follow(out, r.Next)
+		w.follow(out, sets, r.Next)
 		for _, ids := range [][]SetID{r.Source.In, r.Source.NotIn, r.Destination.In, r.Destination.NotIn} {
 			for _, set := range ids {
-				if _, done := out.Sets[set]; !done {
-					out.Sets[set] = w.hold(set)
+				if sets[set] == nil {
+					sets[set] = w.hold(set)
 				}
 			}
 		}

@@ -54,7 +54,7 @@ func (p Program) matches(r *Rule, k *Packet) bool {
 }
 
 func (p Program) matchesSide(s *Side, at AddrPort) bool {
-	in := func(id SetID) bool { return p.Sets[id].has(at) }
+	in := func(id SetID) bool { return p.Set(id).has(at) }
 	has := func(r PortRange) bool { return r.First <= at.Port && at.Port <= r.Last }
 	return !slices.ContainsFunc(s.In, func(id SetID) bool { return !in(id) }) && !slices.ContainsFunc(s.NotIn, in) &&
 		(len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, has)) && !slices.ContainsFunc(s.NotPorts, has)
@@ -62,9 +62,14 @@ func (p Program) matchesSide(s *Side, at AddrPort) bool {
 
 // has asks a set of its kind: for the address, or for all of at.
 func (s Set) has(at AddrPort) bool {
-	return slices.Contains(s.Addresses, at.Addr) || slices.Contains(s.Ports, at) || slices.ContainsFunc(s.Nets, func(r Range) bool {
-		return r.First.Is4() == at.Addr.Is4() && r.First.Compare(at.Addr) <= 0 && at.Addr.Compare(r.Last) <= 0
-	})
+	_, address := s.Addresses.Get(at.Addr)
+	_, port := s.Ports.Get(at)
+	for r := range s.Nets.All() {
+		if r.First.Is4() == at.Addr.Is4() && r.First.Compare(at.Addr) <= 0 && at.Addr.Compare(r.Last) <= 0 {
+			return true
+		}
+	}
+	return address || port
 }
 
 // Selecting gives the policies that select a pod, in any direction, in the order
@@ -75,7 +80,7 @@ func Selecting(in Input, namespace, name string) []model.Policy {
 
 // Selections is Selecting for many pods.
 func Selections(in Input) func(namespace, name string) []model.Policy {
-	w := newWorld(in)
+	w := newWorld(in, model.Sorted[*Set]{})
 	w.update(in.View.Pods, in.Endpoints)
 	return func(namespace, name string) []model.Policy {
 		pod := w.byKey[podKey{namespace, name}]

@@ -84,7 +84,7 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 		decode(t, doc, &o)
 		netpol.StripPod(&o)
 		p := netpol.Pod(&o)
-		v.Pods = append(v.Pods, p)
+		v.Pods = v.Pods.With([]*model.PolicyPod{p}, nil)
 		if p.Node == in.Self && !p.HostNetwork {
 			in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: "cali-" + p.Name, Addresses: p.Addresses})
 		}

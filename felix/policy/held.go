@@ -3,64 +3,69 @@ package policy
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // held is a set of the last Program, and what has changed since.
 type held struct {
-	Set
-	source *source
-	addrs  delta[netip.Addr]
-	ports  delta[AddrPort]
+	*Set
+	source    *source
+	addresses delta[netip.Addr]
+	ports     delta[AddrPort]
 }
 
 // hold gives a set with its members, and keeps them right from then on.
-func (w *world) hold(id SetID) Set {
+func (w *world) hold(id SetID) *Set {
 	if h := w.held[id]; h != nil {
 		return h.Set
 	}
 	s := w.sources[id]
-	h := &held{Set: Set{ID: id, Kind: s.kind, Name: s.name, Nets: s.nets}, source: s}
+	h := &held{Set: &Set{ID: id, Kind: s.kind, Name: s.name, Nets: model.SortedOf(s.nets)}, source: s}
 	w.held[id] = h
-	groups := w.groupsOf(s)
-	for _, g := range groups {
+	switch {
+	case s.of != nil:
+		s.of.held = append(s.of.held, h)
+	case s.kind == Ports && s.service == nil:
+		w.named = append(w.named, h)
+	}
+	var addrs []netip.Addr
+	var ports []AddrPort
+	for _, g := range w.groupsOf(s) {
 		for p := range g.pods {
-			if s.has(p) {
-				for a := range p.addrs {
-					h.add(p, a)
+			for _, a := range p.addrs {
+				switch {
+				case !s.has(p):
+				case s.kind == Addresses:
+					addrs = append(addrs, a)
+				default:
+					ports = append(ports, s.named(p, a)...)
 				}
 			}
 		}
 	}
 	for _, e := range s.service {
-		if h.Kind == Addresses {
-			h.Addresses = append(h.Addresses, e.Addr)
+		if s.kind == Addresses {
+			addrs = append(addrs, e.Addr)
 		} else if e.Protocol != 0 {
-			h.Ports = append(h.Ports, AddrPort(e))
+			ports = append(ports, AddrPort(e))
 		}
 	}
-	slices.SortFunc(h.Addresses, netip.Addr.Compare)
-	slices.SortFunc(h.Ports, AddrPort.Compare)
-	h.Addresses, h.Ports = slices.Compact(h.Addresses), slices.Compact(h.Ports)
-	old := w.before[id]
-	h.Addresses, h.Ports, h.Nets = shared(old.Addresses, h.Addresses), shared(old.Ports, h.Ports), shared(old.Nets, h.Nets)
+	h.Addresses, h.Ports = model.SortedOf(addrs), model.SortedOf(ports)
+	if old, found := w.before.Get(h.Set); found && old.Name == h.Name && old.Addresses.Equal(h.Addresses) && old.Ports.Equal(h.Ports) && old.Nets.Equal(h.Nets) {
+		h.Set = old
+	}
 	return h.Set
 }
 
-// shared gives the old list if it is equal.
-func shared[T comparable](old, list []T) []T {
-	if len(list) > 0 && slices.Equal(old, list) {
-		return old
+// release ends what hold began.
+func (w *world) release(h *held) {
+	delete(w.held, h.ID)
+	is := func(o *held) bool { return o == h }
+	if of := h.source.of; of != nil {
+		of.held = slices.DeleteFunc(of.held, is)
 	}
-	return list
-}
-
-// add puts a member into a set that is new and not sorted yet.
-func (h *held) add(p *pod, a netip.Addr) {
-	if h.Kind == Addresses {
-		h.Addresses = append(h.Addresses, a)
-	} else {
-		h.Ports = append(h.Ports, h.source.named(p, a)...)
-	}
+	w.named = slices.DeleteFunc(w.named, is)
 }
 
 // groupsOf gives the groups whose pods may be in a set.
@@ -83,85 +88,69 @@ func (w *world) groupsOf(s *source) []*group {
 // contribute notes that an address becomes a pod's own, or no longer is, in all
 // sets that have the pod.
 func (w *world) contribute(p *pod, a netip.Addr, own bool) {
-	for _, h := range w.held {
-		switch {
-		case !h.source.has(p):
-		case h.Kind == Addresses:
-			h.addrs.note(a, own)
-		default:
-			for _, port := range h.source.named(p, a) {
-				h.ports.note(port, own)
-			}
+	if p.group == nil {
+		return
+	}
+	for c := range p.group.choices {
+		for _, h := range c.held {
+			w.note(h, p, a, own)
+		}
+	}
+	for _, h := range w.named {
+		if h.source.has(p) {
+			w.note(h, p, a, own)
 		}
 	}
 }
 
-// settle makes the members of sets what was noted.
-func (w *world) settle() {
-	for _, h := range w.held {
-		h.Addresses = h.addrs.applied(h.Addresses, netip.Addr.Compare)
-		h.Ports = h.ports.applied(h.Ports, AddrPort.Compare)
+func (w *world) note(h *held, p *pod, a netip.Addr, own bool) {
+	if h.addresses == nil {
+		h.addresses, h.ports = delta[netip.Addr]{}, delta[AddrPort]{}
+		w.noted = append(w.noted, h)
 	}
+	if h.Kind == Addresses {
+		h.addresses[a] = own
+		return
+	}
+	for _, port := range h.source.named(p, a) {
+		h.ports[port] = own
+	}
+}
+
+// settle makes the members of sets what was noted, and gives those that are others now.
+func (w *world) settle() []*Set {
+	var changed []*Set
+	for _, h := range w.noted {
+		next := *h.Set
+		addresses, ports := h.addresses.apply(&next.Addresses), h.ports.apply(&next.Ports)
+		if h.addresses, h.ports = nil, nil; addresses || ports {
+			h.Set = &next
+			changed = append(changed, h.Set)
+		}
+	}
+	w.noted = nil
+	return changed
 }
 
 // delta is whether members are in a set or not, as noted last.
-type delta[T comparable] map[T]bool
+type delta[T interface {
+	comparable
+	Compare(T) int
+}] map[T]bool
 
-func (d *delta[T]) note(member T, in bool) {
-	if *d == nil {
-		*d = delta[T]{}
-	}
-	(*d)[member] = in
-}
-
-// applied gives a sorted list with what was noted, and forgets that. A list that
-// stays equal stays the same in memory.
-func (d *delta[T]) applied(list []T, compare func(a, b T) int) []T {
-	if len(*d) > manyChanges {
-		return d.merged(list, compare)
-	}
-	out, own := list, false
-	for member, in := range *d {
-		i, found := slices.BinarySearchFunc(out, member, compare)
-		if found == in {
-			continue
-		}
-		if !own {
-			out, own = slices.Clone(out), true
-		}
-		if in {
-			out = slices.Insert(out, i, member)
-		} else {
-			out = slices.Delete(out, i, i+1)
+// apply changes a list to what was noted, and reports whether it was another.
+func (d delta[T]) apply(list *model.Sorted[T]) bool {
+	var put, drop []T
+	for member, in := range d {
+		if _, found := list.Get(member); in && !found {
+			put = append(put, member)
+		} else if found && !in {
+			drop = append(drop, member)
 		}
 	}
-	if *d = nil; len(out) == 0 {
-		return nil
+	if len(put)+len(drop) == 0 {
+		return false
 	}
-	return out
-}
-
-// manyChanges is from how many changes on sorting anew is less work than moving
-// members for each.
-const manyChanges = 64
-
-func (d *delta[T]) merged(list []T, compare func(a, b T) int) []T {
-	changes := *d
-	*d = nil
-	var out []T
-	for _, member := range list {
-		if in, noted := changes[member]; !noted || in {
-			out = append(out, member)
-			delete(changes, member)
-		}
-	}
-	for member, in := range changes {
-		if in {
-			out = append(out, member)
-		}
-	}
-	if slices.SortFunc(out, compare); slices.Equal(out, list) {
-		return list
-	}
-	return out
+	*list = list.With(put, drop)
+	return true
 }

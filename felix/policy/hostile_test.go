@@ -31,7 +31,7 @@ func FuzzHostileSpecs(f *testing.F) {
 			spec = json
 		}
 		in := policy.Input{EndpointsSynced: true, Endpoints: []model.Endpoint{{Namespace: "n", Pod: "p", HostInterface: "cali1"}}}
-		in.View = model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"n": nil}, Pods: []model.PolicyPod{{Namespace: "n", Name: "p"}}}
+		in.View = model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"n": nil}, Pods: model.SortedOf([]*model.PolicyPod{{Namespace: "n", Name: "p"}})}
 		for _, ref := range []model.Ref{{Kind: model.KindPolicy, Namespace: "n", Name: "a"}, {Kind: model.KindGlobalPolicy, Name: "b"}} {
 			if p, _, ok := netpol.Calico(ref, spec); ok {
 				in.View.Policies = append(in.View.Policies, p)

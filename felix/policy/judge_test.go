@@ -206,10 +206,8 @@ func (j evaluate) declares(a netip.Addr, name string, protocol uint8, port uint1
 }
 
 func (j evaluate) pod(namespace, name string) *model.PolicyPod {
-	for i, p := range j.in.View.Pods {
-		if p.Namespace == namespace && p.Name == name && !p.HostNetwork {
-			return &j.in.View.Pods[i]
-		}
+	if p, found := j.in.View.Pods.Get(&model.PolicyPod{Namespace: namespace, Name: name}); found && !p.HostNetwork {
+		return p
 	}
 	return nil
 }
@@ -237,8 +235,7 @@ func (j evaluate) owner(a netip.Addr) *model.PolicyPod {
 			here = p
 		}
 	}
-	for i := range j.in.View.Pods {
-		p := &j.in.View.Pods[i]
+	for p := range j.in.View.Pods.All() {
 		if p.HostNetwork || p.Finished || attached[p] || p.Node == j.in.Self || !slices.Contains(p.Addresses, a) {
 			continue
 		}

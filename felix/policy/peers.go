@@ -10,9 +10,10 @@ import (
 
 // group is pods that have the same labels: no selector tells them apart.
 type group struct {
-	key    string
-	labels map[string]string
-	pods   map[*pod]bool
+	key     string
+	labels  map[string]string
+	pods    map[*pod]bool
+	choices map[*choice]bool // that select it
 }
 
 // netset is a network set with the labels it is selected by.
@@ -26,10 +27,10 @@ func (w *world) join(p *pod) {
 	if _, known := w.view.Namespaces[p.Namespace]; !known {
 		return
 	}
-	key := groupKey(&p.PolicyPod)
+	key := groupKey(p.PolicyPod)
 	g := w.groups[key]
 	if g == nil {
-		g = &group{key: key, labels: w.podLabels(&p.PolicyPod), pods: map[*pod]bool{}}
+		g = &group{key: key, labels: w.podLabels(p.PolicyPod), pods: map[*pod]bool{}, choices: map[*choice]bool{}}
 		w.groups[key] = g
 		ns := w.byNamespace[p.Namespace]
 		if ns == nil {
@@ -58,7 +59,7 @@ func (w *world) leave(p *pod) {
 	delete(w.groups, g.key)
 	delete(w.byNamespace[p.Namespace], g)
 	delete(w.evaluated, g)
-	for _, c := range w.choices {
+	for c := range g.choices {
 		delete(c.groups, g)
 	}
 }

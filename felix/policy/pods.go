@@ -7,49 +7,34 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 type podKey struct{ namespace, name string }
 
-// compare orders keys as "namespace/name" sorts.
-func (k podKey) compare(o podKey) int {
-	n := min(len(k.namespace), len(o.namespace))
-	if c := strings.Compare(k.namespace[:n], o.namespace[:n]); c != 0 {
-		return c
-	}
-	switch {
-	case len(k.namespace) > n:
-		return cmp.Compare(k.namespace[n], '/')
-	case len(o.namespace) > n:
-		return cmp.Compare('/', o.namespace[n])
-	}
-	return strings.Compare(k.name, o.name)
-}
-
 func keyOf(p *model.PolicyPod) podKey { return podKey{p.Namespace, p.Name} }
 
 // pod is what has that name: a pod of the API, endpoints of this node, or both.
 type pod struct {
-	model.PolicyPod // of the last view, if known
-	known           bool
-	group           *group // nil: the pod or its namespace is not known
-	ends            []model.Endpoint
-	claims          []netip.Addr // what it says its addresses are
-	addrs           map[netip.Addr]bool
+	*model.PolicyPod // of the last view, if known; else a name
+	known            bool
+	group            *group // nil: the pod or its namespace is not known
+	ends             []model.Endpoint
+	claims           []netip.Addr // what it says its addresses are
+	addrs            []netip.Addr // those of them that are its own
 }
 
 // pods are the pods of the last view, and whose each address is.
 type pods struct {
-	last        []model.PolicyPod
+	listed      model.Sorted[*model.PolicyPod]
 	lastEnds    []model.Endpoint
 	byKey       map[podKey]*pod
 	groups      map[string]*group
 	byNamespace map[string]map[*group]bool
 	claimants   map[netip.Addr][]*pod
 	contested   map[netip.Addr]bool
+	disputed    bool // who claims what is another question than when it was reported
 }
 
 func newPods() pods {
@@ -68,7 +53,7 @@ type change struct {
 
 // update takes over pods and endpoints, and puts the members of sets that are
 // held right.
-func (w *world) update(list []model.PolicyPod, ends []model.Endpoint) {
+func (w *world) update(list model.Sorted[*model.PolicyPod], ends []model.Endpoint) {
 	changes := map[podKey]*change{}
 	at := func(k podKey) *change {
 		if changes[k] == nil {
@@ -102,44 +87,20 @@ func (w *world) update(list []model.PolicyPod, ends []model.Endpoint) {
 		}
 	}
 	w.own(dirty)
-	w.settle()
 }
 
-// diffPods compares two lists that are sorted by name. Pods in the host's network
+// diffPods looks at what is not shared with the last view. Pods in the host's network
 // are none here.
-func (w *world) diffPods(list []model.PolicyPod, at func(podKey) *change) {
-	compare := func(a, b model.PolicyPod) int { return keyOf(&a).compare(keyOf(&b)) }
-	if !slices.IsSortedFunc(list, compare) {
-		list = slices.Clone(list)
-		slices.SortStableFunc(list, compare)
-	}
-	old, now := w.last, list
-	for len(old) > 0 || len(now) > 0 {
-		var c int
+func (w *world) diffPods(list model.Sorted[*model.PolicyPod], at func(podKey) *change) {
+	for was, is := range list.Since(w.listed) {
 		switch {
-		case len(old) == 0:
-			c = 1
-		case len(now) == 0:
-			c = -1
-		default:
-			c = keyOf(&old[0]).compare(keyOf(&now[0]))
+		case is == nil:
+			at(keyOf(*was)).podGone = true
+		case was == nil || !samePod(*was, *is):
+			at(keyOf(*is)).set(*is)
 		}
-		switch {
-		case c < 0:
-			at(keyOf(&old[0])).podGone = true
-			old = old[1:]
-			continue
-		case c == 0:
-			if !samePod(&old[0], &now[0]) {
-				at(keyOf(&now[0])).set(&now[0])
-			}
-			old = old[1:]
-		default:
-			at(keyOf(&now[0])).set(&now[0])
-		}
-		now = now[1:]
 	}
-	w.last = list
+	w.listed = list
 }
 
 func (c *change) set(p *model.PolicyPod) {
@@ -151,12 +112,15 @@ func (c *change) set(p *model.PolicyPod) {
 
 // samePod is quick where two lists share what did not change.
 func samePod(a, b *model.PolicyPod) bool {
-	return a.Node == b.Node && a.ServiceAccount == b.ServiceAccount && a.Created.Equal(b.Created) &&
+	return a == b || a.Node == b.Node && a.ServiceAccount == b.ServiceAccount && a.Created.Equal(b.Created) &&
 		a.HostNetwork == b.HostNetwork && a.Finished == b.Finished && slices.Equal(a.Addresses, b.Addresses) &&
 		slices.Equal(a.Ports, b.Ports) && (reflect.ValueOf(a.Labels).Pointer() == reflect.ValueOf(b.Labels).Pointer() || maps.Equal(a.Labels, b.Labels))
 }
 
 func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
+	if len(ends) == len(w.lastEnds) && (len(ends) == 0 || &ends[0] == &w.lastEnds[0]) {
+		return
+	}
 	of := func(list []model.Endpoint) map[podKey][]model.Endpoint {
 		out := map[podKey][]model.Endpoint{}
 		for _, e := range list {
@@ -177,17 +141,17 @@ func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
 			at(k).ends = &[]model.Endpoint{}
 		}
 	}
-	w.lastEnds = slices.Clone(ends)
+	w.lastEnds, w.stale = ends, true
 }
 
 // apply makes one name what it is now.
 func (w *world) apply(k podKey, c *change) {
 	p := w.byKey[k]
 	if p == nil {
-		p = &pod{addrs: map[netip.Addr]bool{}}
-		p.Namespace, p.Name = k.namespace, k.name
+		p = &pod{PolicyPod: &model.PolicyPod{Namespace: k.namespace, Name: k.name}}
 		w.byKey[k] = p
 	}
+	w.stale = w.stale || len(p.ends) > 0
 	for _, a := range p.claims {
 		w.claimants[a] = slices.DeleteFunc(w.claimants[a], func(o *pod) bool { return o == p })
 		if len(w.claimants[a]) == 0 {
@@ -200,9 +164,9 @@ func (w *world) apply(k podKey, c *change) {
 	if c.podGone || c.pod != nil {
 		w.leave(p)
 		p.known = c.pod != nil
-		p.PolicyPod = model.PolicyPod{Namespace: k.namespace, Name: k.name}
+		p.PolicyPod = &model.PolicyPod{Namespace: k.namespace, Name: k.name}
 		if p.known {
-			p.PolicyPod = *c.pod
+			p.PolicyPod = c.pod
 			w.join(p)
 		}
 	}
@@ -268,8 +232,8 @@ func (w *world) winner(a netip.Addr) *pod {
 func (w *world) disown(addrs map[netip.Addr]bool) {
 	for a := range addrs {
 		for _, p := range w.claimants[a] {
-			if p.addrs[a] {
-				delete(p.addrs, a)
+			if i := slices.Index(p.addrs, a); i >= 0 {
+				p.addrs = slices.Delete(p.addrs, i, i+1)
 				w.contribute(p, a, false)
 			}
 		}
@@ -279,6 +243,7 @@ func (w *world) disown(addrs map[netip.Addr]bool) {
 // own gives addresses to those that win them, and puts them into sets.
 func (w *world) own(addrs map[netip.Addr]bool) {
 	for a := range addrs {
+		w.disputed = w.disputed || w.contested[a] || len(w.claimants[a]) > 1
 		delete(w.contested, a)
 		p := w.winner(a)
 		if p == nil {
@@ -287,7 +252,7 @@ func (w *world) own(addrs map[netip.Addr]bool) {
 		if len(w.claimants[a]) > 1 {
 			w.contested[a] = true
 		}
-		p.addrs[a] = true
+		p.addrs = append(p.addrs, a)
 		w.contribute(p, a, true)
 	}
 }

@@ -29,7 +29,15 @@ type Program struct {
 	Unknown   bool
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
 	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others
-	Sets      map[SetID]Set       // those that rules name, no others; may be empty
+	Sets      model.Sorted[*Set]  // those that rules name, no others; may be empty
+}
+
+// Set gives a set, the zero value if there is none of that name.
+func (p Program) Set(id SetID) Set {
+	if s, found := p.Sets.Get(&Set{ID: id}); found {
+		return *s
+	}
+	return Set{}
 }
 
 // Evaluates reports whether any packet is judged: without a policy that concerns a pod
@@ -138,19 +146,21 @@ const (
 	Ports                        // address, protocol, port: a hash of the three
 )
 
-// Set has members of both IP versions: IPv4 first, sorted, each once. Only
-// the slice of its kind is set.
+// Set has members of both IP versions, IPv4 first. Only those of its kind are set.
 type Set struct {
 	ID   SetID
 	Kind SetKind
 	Name string // what it stands for, for people: a selector, a list of CIDRs
 
-	Addresses []netip.Addr
+	Addresses model.Sorted[netip.Addr]
 	// Nets are disjoint and do not touch: neither ends where another begins. A
 	// range may reach to the last address of its IP version.
-	Nets  []Range
-	Ports []AddrPort
+	Nets  model.Sorted[Range]
+	Ports model.Sorted[AddrPort]
 }
+
+// Compare orders by ID.
+func (s *Set) Compare(o *Set) int { return cmp.Compare(s.ID, o.ID) }
 
 // Range is the addresses First to Last, both included, of one IP version.
 type Range struct {

@@ -23,7 +23,8 @@ type choice struct {
 	sel       model.Selector
 	namespace string // that everything it selects is in; empty: no one
 	groups    map[*group]bool
-	nets      bool // a network set is among them
+	held      []*held // sets of addresses and ports of the pods it selects
+	nets      bool    // a network set is among them
 }
 
 // choose evaluates a selector once for each group that can match.
@@ -55,7 +56,27 @@ func (w *world) choose(s model.Selector) *choice {
 // consider adds a group if it is selected.
 func (c *choice) consider(g *group) {
 	if (c.namespace == "" || c.namespace == g.labels[model.LabelNamespace]) && c.sel.Matches(g.labels) {
-		c.groups[g] = true
+		c.groups[g], g.choices[c] = true, true
+	}
+}
+
+// forgetChoices forgets selectors that no rule has any more.
+func (w *world) forgetChoices() {
+	if len(w.choices) <= len(w.requested) {
+		return // several selectors may read alike, so this is not exact, and need not be
+	}
+	used := map[*choice]bool{}
+	for _, c := range w.requested {
+		used[c] = true
+	}
+	for text, c := range w.choices {
+		if used[c] {
+			continue
+		}
+		delete(w.choices, text)
+		for g := range c.groups {
+			delete(g.choices, c)
+		}
 	}
 }
 

@@ -24,8 +24,8 @@ func (p Program) String() string {
 	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
 		b.WriteString(p.Chains[id].String())
 	}
-	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
-		b.WriteString(p.Sets[id].String())
+	for s := range p.Sets.All() {
+		b.WriteString(s.String())
 	}
 	return b.String()
 }
@@ -166,13 +166,13 @@ func (o Origin) String() string {
 func (s Set) String() string {
 	var b strings.Builder
 	b.WriteString("set " + string(s.ID) + " # " + s.Name + "\n")
-	for _, a := range s.Addresses {
+	for a := range s.Addresses.All() {
 		b.WriteString("  " + a.String() + "\n")
 	}
-	for _, n := range s.Nets {
+	for n := range s.Nets.All() {
 		b.WriteString("  " + n.String() + "\n")
 	}
-	for _, p := range s.Ports {
+	for p := range s.Ports.All() {
 		b.WriteString("  " + p.String() + "\n")
 	}
 	return b.String()

@@ -78,18 +78,19 @@ func checkShape(t *testing.T, p Program) {
 			}
 		}
 	}
-	if len(used) != len(p.Sets) {
-		t.Errorf("%d sets used, %d there", len(used), len(p.Sets))
+	if len(used) != p.Sets.Len() {
+		t.Errorf("%d sets used, %d there", len(used), p.Sets.Len())
 	}
-	for id, s := range p.Sets {
-		if !used[id] || id != s.ID || len(id) > 24 {
-			t.Errorf("set %q: used %v", id, used[id])
+	for s := range p.Sets.All() {
+		if !used[s.ID] || len(s.ID) > 24 {
+			t.Errorf("set %q: used %v", s.ID, used[s.ID])
 		}
-		if !slices.IsSortedFunc(s.Addresses, strictly(netip.Addr.Compare)) || !slices.IsSortedFunc(s.Ports, strictly(AddrPort.Compare)) {
+		if !slices.IsSortedFunc(slices.Collect(s.Addresses.All()), strictly(netip.Addr.Compare)) || !slices.IsSortedFunc(slices.Collect(s.Ports.All()), strictly(AddrPort.Compare)) {
 			t.Errorf("set not sorted: %s", s)
 		}
-		for i, n := range s.Nets {
-			if n.Last.Less(n.First) || i > 0 && s.Nets[i-1].Last.Is4() == n.First.Is4() && !s.Nets[i-1].Last.Next().Less(n.First) {
+		nets := slices.Collect(s.Nets.All())
+		for i, n := range nets {
+			if n.Last.Less(n.First) || i > 0 && nets[i-1].Last.Is4() == n.First.Is4() && !nets[i-1].Last.Next().Less(n.First) {
 				t.Errorf("ranges not disjoint: %s", s)
 			}
 		}
@@ -283,7 +284,8 @@ func randomWorld(r *rand.Rand) Input {
 		}
 	}
 	for i := range 8 {
-		in.View.Pods = append(in.View.Pods, randomPod(fmt.Sprint("pod", i))(r))
+		p := randomPod(fmt.Sprint("pod", i))(r)
+		in.View.Pods = in.View.Pods.With([]*model.PolicyPod{&p}, nil)
 	}
 	for i := range r.IntN(4) {
 		in.View.Nodes = append(in.View.Nodes, model.PolicyNode{
@@ -296,8 +298,7 @@ func randomWorld(r *rand.Rand) Input {
 			Labels: randomLabels(r), Nets: some(r, 4, randomNet),
 		})
 	}
-	for i := range 4 {
-		p := in.View.Pods[i]
+	for i, p := range slices.Collect(in.View.Pods.All())[:4] {
 		in.Endpoints = append(in.Endpoints, model.Endpoint{
 			Namespace: p.Namespace, Pod: one(r, p.Name, p.Name, p.Name, p.Name, "unknown"), HostInterface: fmt.Sprint("cali", i),
 			Addresses: []netip.Addr{randomAddr(r)},

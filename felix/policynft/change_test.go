@@ -12,6 +12,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // received counts what the kernel tells of changes of nftables, by the kind of message.
@@ -49,7 +50,7 @@ func (h *received) since(t *testing.T) string {
 // nets is one pod that gets what comes from some ranges.
 func nets(ranges ...policy.Range) policy.Program {
 	return program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {}, "cali2": {}},
-		[]policy.Set{{ID: "n-0", Kind: policy.Nets, Nets: ranges}},
+		[]policy.Set{{ID: "n-0", Kind: policy.Nets, Nets: model.SortedOf(ranges)}},
 		chain("i-0", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow}))
 }
 
@@ -161,7 +162,7 @@ func TestPortsAreOneRule(t *testing.T) {
 		}
 	}
 	rule.Destination.Ports, rule.Destination.NotPorts = []policy.PortRange{{First: 0, Last: 65535}}, []policy.PortRange{{First: 80, Last: 80}, {First: 400, Last: 65535}}
-	p.Chains["i-0"] = chain("i-0", rule)
+	p.Chains["i-1"], p.Endpoints["cali0"] = chain("i-1", rule), policy.Endpoint{Ingress: "i-1"}
 	n.apply(t, p)
 	for port, want := range map[uint16]bool{80: false, 81: true, 443: false} {
 		if got := reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], port)); got != want {

@@ -28,30 +28,33 @@ const (
 	toPod   = "to"
 )
 
-// table is a Program in the library's words.
+// table is a Program in the library's words, or a part of it.
 type table struct {
 	*nftw.Table
-	portSets map[string]bool   // by name
-	denials  map[string]Denial // by what their log lines begin with
-	discard  bool              // the kernel cannot log
+	denials map[string]Denial // by what their log lines begin with
+	discard bool              // the kernel cannot log
 }
 
-// compile turns a Program into a table. prefixes are what the names of pods'
-// interfaces begin with. quiet: nothing is logged.
-func compile(p policy.Program, prefixes []string, m *memory, discard bool) (*table, error) {
-	t := &table{nftw.NewTable(TableName), map[string]bool{}, map[string]Denial{}, discard}
-	for _, id := range slices.Sorted(maps.Keys(p.Sets)) {
-		t.Sets = append(t.Sets, m.sets(p.Sets[id], t.Table.Table)...)
+func newTable(discard bool) *table {
+	return &table{nftw.NewTable(TableName), map[string]Denial{}, discard}
+}
+
+// compileChain makes a chain of a Program, with the sets of ports and the chains that end what
+// it denies.
+func compileChain(chain policy.Chain, discard bool) (*table, error) {
+	t := newTable(discard)
+	c := t.Chain(string(chain.ID), nil)
+	for _, r := range chain.Rules {
+		t.rule(c, directionOf(chain.ID), r)
 	}
-	t.dispatch(p.Endpoints, prefixes)
-	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
-		c := t.Chain(string(id), nil)
-		for _, r := range p.Chains[id].Rules {
-			t.rule(c, directionOf(id), r)
-		}
-	}
-	slices.SortFunc(t.Chains, func(a, b *nftw.Chain) int { return strings.Compare(a.Name, b.Name) })
-	return t, t.Finish(generation)
+	return t, t.Sign()
+}
+
+// add adds all that is in another table.
+func (t *table) add(o *table) {
+	t.Sets = t.Sets.With(slices.Collect(o.Sets.All()), nil)
+	t.Chains = t.Chains.With(slices.Collect(o.Chains.All()), nil)
+	maps.Copy(t.denials, o.denials)
 }
 
 // dispatch adds the base chains and the maps from interfaces to chains.
@@ -244,10 +247,7 @@ func (t *table) portSet(ranges []policy.PortRange) string {
 		text = digest(text)
 	}
 	name := "ports-" + text
-	if !t.portSets[name] {
-		t.portSets[name] = true
-		t.Set(name, nftables.TypeInetService, true, elements)
-	}
+	t.Set(name, nftables.TypeInetService, true, elements)
 	return name
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 var worlds = flag.Int("worlds", 40, "random Programs that packets are tried through")
@@ -45,7 +47,7 @@ type node struct {
 	sink  *Sink
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{ns: nstest.New(t)}
 	n.ns.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
@@ -69,9 +71,9 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-func (n *node) apply(t *testing.T, p policy.Program) {
+func (n *node) apply(t testing.TB, p policy.Program) {
 	t.Helper()
-	p.Complete = true
+	p.Complete, p.Endpoints, p.Chains = true, maps.Clone(p.Endpoints), maps.Clone(p.Chains) // the test goes on with its own
 	if err := n.sink.Apply(t.Context(), p, []string{"cali"}); err != nil {
 		t.Fatalf("%v\n%s", err, p)
 	}
@@ -88,7 +90,7 @@ func inside(ns *nstest.NS, f func() error) error {
 }
 
 // serve echoes on every port, TCP and UDP.
-func serve(t *testing.T, ns *nstest.NS) {
+func serve(t testing.TB, ns *nstest.NS) {
 	t.Helper()
 	for _, port := range ports1 {
 		var l net.Listener
@@ -176,12 +178,12 @@ func chain(id policy.ChainID, rules ...policy.Rule) policy.Chain {
 }
 
 func program(endpoints map[string]policy.Endpoint, sets []policy.Set, chains ...policy.Chain) policy.Program {
-	p := policy.Program{Complete: true, Endpoints: endpoints, Chains: map[policy.ChainID]policy.Chain{}, Sets: map[policy.SetID]policy.Set{}}
+	p := policy.Program{Complete: true, Endpoints: endpoints, Chains: map[policy.ChainID]policy.Chain{}}
 	for _, c := range chains {
 		p.Chains[c.ID] = c
 	}
 	for _, s := range sets {
-		p.Sets[s.ID] = s
+		p.Sets = p.Sets.With([]*policy.Set{&s}, nil)
 	}
 	return p
 }
@@ -255,7 +257,8 @@ func (n *node) random(r *rand.Rand) policy.Program {
 	for _, h := range n.hosts {
 		all = append(all, h.addrs[:]...)
 	}
-	some := func() (out []netip.Addr) {
+	some := func() []netip.Addr {
+		var out []netip.Addr
 		for _, a := range all {
 			if r.IntN(2) == 0 {
 				out = append(out, a)
@@ -264,18 +267,18 @@ func (n *node) random(r *rand.Rand) policy.Program {
 		return out
 	}
 	sets := []policy.Set{
-		{ID: "a-0", Kind: policy.Addresses, Addresses: some()}, {ID: "a-1", Kind: policy.Addresses, Addresses: some()},
+		{ID: "a-0", Kind: policy.Addresses, Addresses: model.SortedOf(some())}, {ID: "a-1", Kind: policy.Addresses, Addresses: model.SortedOf(some())},
 		{ID: "n-0", Kind: policy.Nets}, {ID: "n-1", Kind: policy.Nets}, {ID: "p-0", Kind: policy.Ports},
 	}
 	for _, a := range some() {
-		sets[2].Nets = append(sets[2].Nets, policy.Range{First: a.Prev(), Last: a.Next()})
-		sets[4].Ports = append(sets[4].Ports, policy.AddrPort{Addr: a, Protocol: []uint8{tcp, udp}[r.IntN(2)], Port: ports1[r.IntN(len(ports1))]})
+		sets[2].Nets = sets[2].Nets.With([]policy.Range{{First: a.Prev(), Last: a.Next()}}, nil)
+		sets[4].Ports = sets[4].Ports.With([]policy.AddrPort{{Addr: a, Protocol: []uint8{tcp, udp}[r.IntN(2)], Port: ports1[r.IntN(len(ports1))]}}, nil)
 	}
 	zero, six := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-	sets[3].Nets = []policy.Range{
+	sets[3].Nets = model.SortedOf([]policy.Range{
 		{First: []netip.Addr{zero, n.hosts[1].addrs[0]}[r.IntN(2)], Last: netip.MustParseAddr("255.255.255.255")},
 		{First: six, Last: n.hosts[r.IntN(4)].addrs[1]},
-	}
+	})
 	side := func(destination bool) (s policy.Side) {
 		pick := func(list []policy.SetID) []policy.SetID {
 			id := sets[r.IntN(len(sets))].ID

@@ -50,7 +50,6 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 	if !p.Evaluates() {
 		return s.Writer.Apply(ctx, nil, true)
 	}
-	s.memory.turn()
 	err := s.write(ctx, p, prefixes)
 	if errors.Is(err, unix.ENOENT) && !s.discard {
 		// What the kernel has not is most likely its modules that log.
@@ -65,7 +64,7 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 }
 
 func (s *Sink) write(ctx context.Context, p policy.Program, prefixes []string) error {
-	want, err := compile(p, prefixes, &s.memory, s.discard)
+	want, err := s.memory.compile(p, prefixes, s.discard)
 	if err != nil {
 		return fmt.Errorf("compile table inet %s: %w", TableName, err)
 	}

@@ -12,12 +12,13 @@ import (
 
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // closed has cali0 get nothing but what a set of peers sends to TCP port 80.
 func closed(peers ...netip.Addr) policy.Program {
 	return program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {}, "cali2": {}},
-		[]policy.Set{{ID: "a-peers", Kind: policy.Addresses, Addresses: peers}},
+		[]policy.Set{{ID: "a-peers", Kind: policy.Addresses, Addresses: model.SortedOf(peers)}},
 		chain("i-0", policy.Rule{
 			Protocol: tcp, Source: policy.Side{In: []policy.SetID{"a-peers"}},
 			Destination: policy.Side{Ports: []policy.PortRange{{First: 80, Last: 80}}}, Verdict: policy.Allow,
@@ -171,7 +172,7 @@ func TestInProportion(t *testing.T) {
 	p.Endpoints["cali2"] = policy.Endpoint{Egress: "i-1"}
 	n.apply(t, p)
 	wrote("a group more", n.sink, 1, 1, 6)
-	p.Sets["n-0"] = policy.Set{ID: "n-0", Kind: policy.Nets, Nets: []policy.Range{{First: netip.IPv4Unspecified(), Last: netip.MustParseAddr("255.255.255.255")}}}
+	p.Sets = p.Sets.With([]*policy.Set{{ID: "n-0", Kind: policy.Nets, Nets: model.SortedOf([]policy.Range{{First: netip.IPv4Unspecified(), Last: netip.MustParseAddr("255.255.255.255")}})}}, nil)
 	p.Chains["i-2"] = chain("i-2", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow})
 	delete(p.Chains, "i-1")
 	p.Endpoints["cali2"] = policy.Endpoint{Egress: "i-2"}
@@ -221,14 +222,20 @@ func TestInProportion(t *testing.T) {
 // TestManyMembers reads back ten thousand members of each kind.
 func TestManyMembers(t *testing.T) {
 	n := newNode(t)
-	sets := []policy.Set{{ID: "a-0", Kind: policy.Addresses}, {ID: "n-0", Kind: policy.Nets}, {ID: "p-0", Kind: policy.Ports}}
+	var addrs []netip.Addr
+	var nets []policy.Range
+	var ports []policy.AddrPort
 	for _, a := range []netip.Addr{netip.MustParseAddr("10.8.0.0"), netip.MustParseAddr("fd08::")} {
 		for range 10000 {
-			sets[0].Addresses = append(sets[0].Addresses, a)
-			sets[1].Nets = append(sets[1].Nets, policy.Range{First: a, Last: a})
-			sets[2].Ports = append(sets[2].Ports, policy.AddrPort{Addr: a, Protocol: tcp, Port: 80})
+			addrs = append(addrs, a)
+			nets = append(nets, policy.Range{First: a, Last: a})
+			ports = append(ports, policy.AddrPort{Addr: a, Protocol: tcp, Port: 80})
 			a = a.Next().Next()
 		}
+	}
+	sets := []policy.Set{
+		{ID: "a-0", Kind: policy.Addresses, Addresses: model.SortedOf(addrs)}, {ID: "n-0", Kind: policy.Nets, Nets: model.SortedOf(nets)},
+		{ID: "p-0", Kind: policy.Ports, Ports: model.SortedOf(ports)},
 	}
 	var rules []policy.Rule
 	for _, s := range sets {

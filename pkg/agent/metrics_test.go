@@ -168,7 +168,10 @@ func TestPolicyMetrics(t *testing.T) {
 	}
 	p.last.Store(&policy.Program{
 		Complete: true, Endpoints: map[string]policy.Endpoint{"a": {}, "b": {}}, Chains: map[policy.ChainID]policy.Chain{"i-1": {}},
-		Sets: map[policy.SetID]policy.Set{"a-1": {Addresses: make([]netip.Addr, 3)}, "n-1": {Nets: make([]policy.Range, 2)}, "p-1": {Ports: make([]policy.AddrPort, 1)}},
+		Sets: model.SortedOf([]*policy.Set{
+			{ID: "a-1", Addresses: model.SortedOf([]netip.Addr{{}, netip.IPv4Unspecified(), netip.IPv6Unspecified()})},
+			{ID: "n-1", Nets: model.SortedOf([]policy.Range{{}, {Last: netip.IPv4Unspecified()}})}, {ID: "p-1", Ports: model.SortedOf([]policy.AddrPort{{}})},
+		}),
 	})
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(statusCollector{func() reading {

@@ -142,9 +142,9 @@ func (p *policyLoop) size() PolicySize {
 	if last == nil {
 		return PolicySize{}
 	}
-	out := PolicySize{Chains: len(last.Chains), Endpoints: len(last.Endpoints), Sets: len(last.Sets)}
-	for _, s := range last.Sets {
-		out.Members += len(s.Addresses) + len(s.Nets) + len(s.Ports)
+	out := PolicySize{Chains: len(last.Chains), Endpoints: len(last.Endpoints), Sets: last.Sets.Len()}
+	for s := range last.Sets.All() {
+		out.Members += s.Addresses.Len() + s.Nets.Len() + s.Ports.Len()
 	}
 	return out
 }

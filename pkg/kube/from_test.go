@@ -185,10 +185,10 @@ func TestPolicyAll(t *testing.T) {
 			}
 		}
 	}
-	if v := view(false); !v.Synced || len(v.Pods)+len(v.ServiceAccounts)+len(v.Services) > 0 {
+	if v := view(false); !v.Synced || v.Pods.Len()+len(v.ServiceAccounts)+len(v.Services) > 0 {
 		t.Errorf("without: %+v", v)
 	}
-	if v := view(true); !v.Synced || len(v.Pods) != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services["default/lone"]) != 1 {
+	if v := view(true); !v.Synced || v.Pods.Len() != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services["default/lone"]) != 1 {
 		t.Errorf("with: %+v", v)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -23,7 +24,7 @@ type policies struct {
 	tiers    *table[model.Tier]
 	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
 	hosts    *table[model.HostEndpoint]
-	pods     *table[model.PolicyPod]
+	pods     *table[*model.PolicyPod]
 	accounts *table[map[string]string]
 	slices   *table[served]
 	staged   map[string]*table[struct{}] // by kind; only without peers: nothing enforces them
@@ -35,9 +36,10 @@ type policies struct {
 	needPods    *demand // nil without peers
 	needAccount *demand
 	needSlices  *demand
-	view        *model.PolicyView // nil: has to be built
-	revision    uint64            // of all in it but pods
-	rest        *model.PolicyView // that revision of it; nil: has to be built
+	view        *model.PolicyView              // nil: has to be built
+	revision    uint64                         // of all in it but pods
+	rest        *model.PolicyView              // that revision of it; nil: has to be built
+	list        model.Sorted[*model.PolicyPod] // the pods, as the last view had them
 	changed     chan struct{}
 	announced   func() // of every change, beside changed; nil: nobody
 }
@@ -81,7 +83,7 @@ func (p *policies) init(c *Cluster, peers bool) {
 	}
 	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
 		func(knownPolicy) bool { return true })
-	p.pods.note = p.notePods
+	p.pods.note, p.pods.touched = p.notePods, map[string]bool{}
 	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
 		func(k knownPolicy) bool { return k.accounts })
 	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
@@ -295,11 +297,28 @@ func (c *Cluster) PolicyView() model.PolicyView {
 		v := *p.rest
 		v.Synced = len(p.waiting(c)) == 0
 		if p.pods != nil {
-			v.Pods = p.pods.values()
+			v.Pods = p.podList()
 		}
 		p.view = &v
 	}
 	return *p.view
+}
+
+// podList gives the pods in order, at the cost of those that changed since it was called.
+// The caller holds mu.
+func (p *policies) podList() model.Sorted[*model.PolicyPod] {
+	var put, drop []*model.PolicyPod
+	for key := range p.pods.touched {
+		if r, there := p.pods.rows[key]; there && r.ok {
+			put = append(put, r.value)
+			continue
+		}
+		namespace, name, _ := strings.Cut(key, "/")
+		drop = append(drop, &model.PolicyPod{Namespace: namespace, Name: name})
+	}
+	clear(p.pods.touched)
+	p.list = p.list.With(put, drop)
+	return p.list
 }
 
 // reported gives the objects that get conditions.
@@ -439,6 +458,6 @@ func stripPolicyPod(obj any) (any, error) {
 	return obj, nil
 }
 
-func readPolicyPod(obj any) reading[model.PolicyPod] {
-	return reading[model.PolicyPod]{value: netpol.Pod(obj.(*corev1.Pod)), ok: true}
+func readPolicyPod(obj any) reading[*model.PolicyPod] {
+	return reading[*model.PolicyPod]{value: netpol.Pod(obj.(*corev1.Pod)), ok: true}
 }

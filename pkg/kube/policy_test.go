@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ spec: {nodeName: n2, containers: [{name: c, image: i, ports: [{name: web, contai
 	server.MustKubectl(t, "", "patch", "pod", "there", "--subresource=status", "--type=merge", "-p", `{"status": {"podIPs": [{"ip": "10.244.2.1"}], "podIP": "10.244.2.1"}}`)
 	c := watch(t, kube.Options{Node: "n1", Policy: true})
 	eventually(t, c, func() string {
-		if v := c.PolicyView(); !v.Synced || len(v.Policies)+len(v.Pods) > 0 {
+		if v := c.PolicyView(); !v.Synced || len(v.Policies)+v.Pods.Len() > 0 {
 			return fmt.Sprintf("without a policy: %+v, waiting for %v", v, c.PolicyWaiting())
 		}
 		return ""
@@ -42,27 +43,33 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 		}
 		return ""
 	})
-	if len(v.Pods) != 1 {
-		t.Fatalf("synced with pods %+v", v.Pods)
+	pods := slices.Collect(v.Pods.All())
+	if len(pods) != 1 {
+		t.Fatalf("synced with pods %+v", pods)
 	}
 	want := model.PolicyPod{
-		Namespace: "default", Name: "there", Node: "n2", ServiceAccount: v.Pods[0].ServiceAccount, Labels: map[string]string{"app": "a"},
-		Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.1")}, Ports: []model.NamedPort{{Name: "web", Protocol: 6, Port: 80}}, Created: v.Pods[0].Created,
+		Namespace: "default", Name: "there", Node: "n2", ServiceAccount: pods[0].ServiceAccount, Labels: map[string]string{"app": "a"},
+		Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.1")}, Ports: []model.NamedPort{{Name: "web", Protocol: 6, Port: 80}}, Created: pods[0].Created,
 	}
-	if d := cmp.Diff(want, v.Pods[0], comparers); d != "" || want.Created.IsZero() {
+	if d := cmp.Diff(want, *pods[0], comparers); d != "" || want.Created.IsZero() {
 		t.Errorf("pod (-want +got):\n%s", d)
 	}
 	if got := v.Namespaces["default"]["kubernetes.io/metadata.name"]; got != "default" {
 		t.Errorf("labels of the namespace: %v", v.Namespaces["default"])
 	}
 	server.MustKubectl(t, "", "label", "pod", "there", "app=b", "--overwrite")
-	eventually(t, c, func() string { return strings.TrimPrefix(c.PolicyView().Pods[0].Labels["app"], "b") })
+	eventually(t, c, func() string {
+		for p := range c.PolicyView().Pods.All() {
+			return strings.TrimPrefix(p.Labels["app"], "b")
+		}
+		return "no pod"
+	})
 	if r := c.PolicyView().Revision; r == 0 || r != v.Revision {
 		t.Errorf("revision %d, was %d, and a pod alone has changed", r, v.Revision)
 	}
 	server.MustKubectl(t, policy, "delete", "-f", "-")
 	eventually(t, c, func() string {
-		if v := c.PolicyView(); !v.Synced || len(v.Policies)+len(v.Pods) > 0 {
+		if v := c.PolicyView(); !v.Synced || len(v.Policies)+v.Pods.Len() > 0 {
 			return fmt.Sprintf("the policy is gone: %+v", v)
 		}
 		return ""

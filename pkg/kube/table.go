@@ -50,6 +50,9 @@ type table[T any] struct {
 	synced bool
 	rows   map[string]row[T]
 	keys   []string // of rows, sorted; nil: to be sorted anew
+	// touched has the keys of rows that came, changed and went since somebody cleared it; nil:
+	// nobody asks.
+	touched map[string]bool
 }
 
 var _ cache.TransformingStore = (*table[int])(nil)
@@ -82,6 +85,7 @@ func (t *table[T]) Delete(obj any) error {
 	defer t.mu.Unlock()
 	if _, ok := t.rows[key]; ok {
 		delete(t.rows, key)
+		t.touch(key)
 		if i, found := slices.BinarySearch(t.keys, key); found {
 			t.keys = slices.Delete(t.keys, i, i+1)
 		}
@@ -104,6 +108,9 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	old := t.rows
 	changed := !t.synced || len(old) != len(next)
 	t.rows, t.keys = make(map[string]row[T], len(next)), nil
+	for key := range old {
+		t.touch(key)
+	}
 	for key, r := range next {
 		changed = t.put(key, r, old) || changed
 	}
@@ -116,7 +123,19 @@ func (t *table[T]) Replace(list []any, _ string) error {
 
 // clear makes the table what it was before it was filled. The caller holds mu,
 // and nothing feeds the table any more.
-func (t *table[T]) clear() { t.rows, t.keys, t.synced = map[string]row[T]{}, nil, false }
+func (t *table[T]) clear() {
+	for key := range t.rows {
+		t.touch(key)
+	}
+	t.rows, t.keys, t.synced = map[string]row[T]{}, nil, false
+}
+
+// touch notes that a row is another one now.
+func (t *table[T]) touch(key string) {
+	if t.touched != nil {
+		t.touched[key] = true
+	}
+}
 
 // put stores next under key and reports whether it differs from what old has.
 func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
@@ -129,6 +148,7 @@ func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
 		t.keys = slices.Insert(t.keys, i, key)
 	}
 	t.rows[key] = next
+	t.touch(key)
 	return !existed || !reflect.DeepEqual(have, next)
 }
 

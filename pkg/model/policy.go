@@ -19,7 +19,7 @@ type PolicyView struct {
 	Revision uint64
 	Tiers    []Tier
 	Policies []Policy
-	Pods     []PolicyPod
+	Pods     Sorted[*PolicyPod]
 	// Namespaces and ServiceAccounts ("namespace/name") have the labels of each.
 	Namespaces, ServiceAccounts map[string]map[string]string
 	NetworkSets                 []NetworkSet
@@ -197,6 +197,11 @@ type PolicyPod struct {
 	// Finished pods have no address any more: phase Succeeded or Failed, or the
 	// sandbox is gone while the pod is being deleted.
 	Finished bool
+}
+
+// Compare orders by namespace and name.
+func (p *PolicyPod) Compare(o *PolicyPod) int {
+	return cmp.Or(cmp.Compare(p.Namespace, o.Namespace), cmp.Compare(p.Name, o.Name))
 }
 
 // NamedPort is a port that a container of a pod declares.

@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // kernel is what the kernel has of the table: the digests of its chains and its
@@ -19,8 +21,8 @@ import (
 // of ours, and the table has to be written anew.
 type kernel struct {
 	there  bool
-	chains map[string]string // "": other rules than ours
-	sets   map[string]*Set   // without elements where they are not wanted
+	chains model.Sorted[*Chain] // without a digest where the rules are not those wanted
+	sets   model.Sorted[*Set]   // without elements where they are not wanted
 }
 
 // read asks for what want has, too.
@@ -31,7 +33,7 @@ func (w *Writer) read(want *Table) (kernel, error) {
 		}
 		return kernel{}, err
 	}
-	have := kernel{there: true, sets: map[string]*Set{}}
+	have := kernel{there: true}
 	if want == nil {
 		return have, nil
 	}
@@ -39,25 +41,26 @@ func (w *Writer) read(want *Table) (kernel, error) {
 	if have.chains, err = w.readChains(want); err != nil || !have.shaped(want) {
 		return have, err
 	}
-	list, err := w.conn.GetSets(want.Table)
+	named, err := w.conn.GetSets(want.Table)
 	if err != nil {
 		return kernel{}, err
 	}
-	for _, s := range list {
-		if !s.Anonymous {
-			have.sets[s.Name] = &Set{Set: s}
-		}
-	}
-	for _, s := range want.Sets {
-		if have.sets[s.Name] == nil {
+	var sets []*Set
+	for _, s := range named {
+		if s.Anonymous {
 			continue
 		}
-		elements, err := w.conn.GetSetElements(s.Set)
-		if err != nil {
-			return kernel{}, err
+		is := &Set{Set: s}
+		if wanted, found := want.Sets.Get(is); found {
+			elements, err := w.conn.GetSetElements(wanted.Set)
+			if err != nil {
+				return kernel{}, err
+			}
+			is = &Set{Set: wanted.Set, Elements: list(readable(wanted, elements))}
 		}
-		have.sets[s.Name] = &Set{Set: s.Set, Elements: readable(s, elements)}
+		sets = append(sets, is)
 	}
+	have.sets = model.SortedOf(sets)
 	return have, nil
 }
 
@@ -131,44 +134,42 @@ func inOrder(elements []nftables.SetElement) []nftables.SetElement {
 
 // shaped reports whether the table has the kinds of sets that t has.
 func (k kernel) shaped(t *Table) bool {
-	g := t.Chains[len(t.Chains)-1] // "generation"
-	return k.there && k.chains[g.Name] == g.digest
+	g, _ := k.chains.Get(t.generation)
+	return k.there && g != nil && g.digest == t.generation.digest
 }
 
 func absent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT) }
 
-// readChains gives the digests of the table's chains, as far as they are those of
-// want. A rule cannot be changed, only replaced: one with our mark is ours as it
+// readChains gives the table's chains, with the digests of those that are as in want. A rule cannot be changed, only replaced: one with our mark is ours as it
 // was written. A chain with another hook or policy than wanted makes the whole
 // table another one.
-func (w *Writer) readChains(want *Table) (map[string]string, error) {
+func (w *Writer) readChains(want *Table) (model.Sorted[*Chain], error) {
+	var none model.Sorted[*Chain]
 	all, err := w.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	hooks, out := map[string]*nftables.Chain{}, map[string]string{}
+	var out []*Chain
 	for _, c := range all {
-		if c.Table.Name == w.name {
-			hooks[c.Name], out[c.Name] = c, ""
-		}
-	}
-	for _, c := range want.Chains {
-		h, there := hooks[c.Name]
-		switch {
-		case !there:
+		if c.Table.Name != w.name {
 			continue
-		case !sameHook(h, c.Chain):
-			return nil, nil
 		}
-		rules, err := w.conn.GetRules(want.Table, c.Chain)
-		if err != nil && !absent(err) {
-			return nil, err
+		is := &Chain{Chain: c}
+		if wanted, found := want.Chains.Get(is); found {
+			if !sameHook(c, wanted.Chain) {
+				return none, nil
+			}
+			rules, err := w.conn.GetRules(want.Table, wanted.Chain)
+			if err != nil && !absent(err) {
+				return none, err
+			}
+			if sameRules(rules, wanted.Rules) {
+				is = wanted
+			}
 		}
-		if sameRules(rules, c.Rules) {
-			out[c.Name] = c.digest
-		}
+		out = append(out, is)
 	}
-	return out, nil
+	return model.SortedOf(out), nil
 }
 
 func sameRules(have, want []*nftables.Rule) bool {

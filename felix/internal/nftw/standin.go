@@ -28,10 +28,10 @@ func MasqueradeTo(low, high uint32) *expr.Redir {
 	return &expr.Redir{RegisterProtoMin: low, RegisterProtoMax: high, Flags: randomPort}
 }
 
-// standIns are the expressions of a program that are to be exchanged.
-func (t *Table) standIns() []*expr.Redir {
+// standIns are the expressions of chains that are to be exchanged.
+func standIns(chains []*Chain) []*expr.Redir {
 	var out []*expr.Redir
-	for _, c := range t.Chains {
+	for _, c := range chains {
 		for _, rule := range c.Rules {
 			for _, e := range rule.Exprs {
 				if r, ok := e.(*expr.Redir); ok {

@@ -14,23 +14,44 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// Table is what an nftables table of the family inet is to be.
+// Table is what an nftables table of the family inet is to be. What two of them share
+// is not compared.
 type Table struct {
 	*nftables.Table
-	Sets   []*Set
-	Chains []*Chain
+	Sets       model.Sorted[*Set]
+	Chains     model.Sorted[*Chain]
+	generation *Chain
 }
 
 // Set is a set or a map with its elements.
 type Set struct {
 	*nftables.Set
-	// Elements of an interval set are sorted: a beginning, then its end if it has one.
-	Elements []nftables.SetElement
-
-	elements map[string]nftables.SetElement // by what index calls them; made when first asked for
+	Elements Elements
 }
+
+// Elements are what is in a set.
+type Elements interface {
+	// All gives them as they are written. Those of an interval set are sorted: a beginning,
+	// then its end if it has one.
+	All() []nftables.SetElement
+	// Since gives what to remove from those of before, and what to add. known is false if
+	// these are of another kind: both have to be compared one by one.
+	Since(before Elements) (remove, add []nftables.SetElement, known bool)
+}
+
+// list is Elements that know of no others.
+type list []nftables.SetElement
+
+func (l list) All() []nftables.SetElement { return l }
+
+func (list) Since(Elements) (remove, add []nftables.SetElement, known bool) { return nil, nil, false }
+
+// Compare orders by name.
+func (s *Set) Compare(o *Set) int { return strings.Compare(s.Name, o.Name) }
 
 // Chain is a chain with its rules.
 type Chain struct {
@@ -38,6 +59,9 @@ type Chain struct {
 	Rules  []*nftables.Rule
 	digest string // of the rules
 }
+
+// Compare orders by name.
+func (c *Chain) Compare(o *Chain) int { return strings.Compare(c.Name, o.Name) }
 
 // NewTable makes an empty table.
 func NewTable(name string) *Table {
@@ -56,7 +80,16 @@ func (t *Table) Finish(generation string) error {
 		Exprs:    []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}},
 		UserData: userdata.AppendString(nil, userdata.TypeComment, generation),
 	})
-	for _, c := range t.Chains {
+	t.generation = g
+	return t.Sign()
+}
+
+// Sign marks the rules of chains that are not signed yet: see Chain.Sign.
+func (t *Table) Sign() error {
+	for c := range t.Chains.All() {
+		if c.digest != "" {
+			continue
+		}
 		if err := c.Sign(); err != nil {
 			return fmt.Errorf("chain %s: %w", c.Name, err)
 		}
@@ -67,7 +100,7 @@ func (t *Table) Finish(generation string) error {
 // Schema is a digest of what kinds of sets there are, without their elements.
 func (t *Table) Schema() string {
 	sum := sha256.New()
-	for _, s := range t.Sets {
+	for s := range t.Sets.All() {
 		fmt.Fprintf(sum, "%q %s %s %t %t %t\n", s.Name, s.KeyType.Name, s.DataType.Name, s.IsMap, s.Interval, s.Concatenation)
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:8])
@@ -108,7 +141,7 @@ func (t *Table) Chain(name string, base *nftables.Chain) *Chain {
 	if base != nil {
 		c.Type, c.Hooknum, c.Priority, c.Policy = base.Type, base.Hooknum, base.Priority, base.Policy
 	}
-	t.Chains = append(t.Chains, c)
+	t.Chains = t.Chains.With([]*Chain{c}, nil)
 	return c
 }
 
@@ -131,24 +164,30 @@ func (c *Chain) AddCommented(comment string, words ...[]expr.Any) {
 }
 
 // Set adds a set.
-func (t *Table) Set(name string, key nftables.SetDatatype, interval bool, elements []nftables.SetElement) {
+func (t *Table) Set(name string, key nftables.SetDatatype, interval bool, elements []nftables.SetElement) *Set {
+	s := t.NewSet(name, key, interval, list(elements))
+	t.Sets = t.Sets.With([]*Set{s}, nil)
+	return s
+}
+
+// NewSet makes a set of the table without adding it.
+func (t *Table) NewSet(name string, key nftables.SetDatatype, interval bool, elements Elements) *Set {
 	var order binaryutil.ByteOrder // for nft, which lists names backwards without
 	if key.Name == nftables.TypeIFName.Name {
 		order = binaryutil.NativeEndian
 	}
-	t.Sets = append(t.Sets, &Set{
+	return &Set{
 		Set: &nftables.Set{
 			Table: t.Table, Name: name, KeyType: key, KeyByteOrder: order, Interval: interval,
 			Concatenation: strings.Contains(key.Name, "."),
 		},
 		Elements: elements,
-	})
+	}
 }
 
 // Map adds a map.
 func (t *Table) Map(name string, key, data nftables.SetDatatype, elements []nftables.SetElement) {
-	t.Set(name, key, false, elements)
-	s := t.Sets[len(t.Sets)-1]
+	s := t.Set(name, key, false, elements)
 	s.DataType, s.IsMap = data, true
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,7 +218,8 @@ func (w *Writer) drop(have kernel) error {
 // replace writes the whole table. The deletion and the new table are one
 // transaction: no packet meets neither.
 func (w *Writer) replace(t *Table) error {
-	if err := w.write(t, t.fill); err != nil {
+	chains := slices.Collect(t.Chains.All())
+	if err := w.write(chains, func(c *nftables.Conn) error { return t.fill(c, chains) }); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -229,9 +229,9 @@ func (w *Writer) replace(t *Table) error {
 	return nil
 }
 
-// write makes what fill adds of a table one transaction.
-func (w *Writer) write(t *Table, fill func(*nftables.Conn) error) error {
-	standIns := t.standIns()
+// write makes what fill adds one transaction. chains are those that it adds.
+func (w *Writer) write(chains []*Chain, fill func(*nftables.Conn) error) error {
+	standIns := standIns(chains)
 	if len(standIns) == 0 {
 		if err := fill(w.conn); err != nil {
 			return err
@@ -252,23 +252,23 @@ func (w *Writer) write(t *Table, fill func(*nftables.Conn) error) error {
 
 // fill adds what makes the table anew to a transaction. Maps come last: their
 // elements may lead to chains.
-func (t *Table) fill(c *nftables.Conn) error {
+func (t *Table) fill(c *nftables.Conn, chains []*Chain) error {
 	c.AddTable(t.Table) // so that there is something to delete
 	c.DelTable(t.Table)
 	c.AddTable(t.Table)
-	for _, s := range t.Sets {
-		elements := s.Elements
-		if s.leads() {
-			elements = nil
+	for s := range t.Sets.All() {
+		var elements []nftables.SetElement
+		if !s.leads() {
+			elements = s.Elements.All()
 		}
 		if err := c.AddSet(s.Set, elements); err != nil {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
-	t.fillChains(c, t.Chains)
-	for _, s := range t.Sets {
-		if s.leads() && len(s.Elements) > 0 {
-			if err := c.SetAddElements(s.Set, s.Elements); err != nil {
+	t.fillChains(c, chains)
+	for s := range t.Sets.All() {
+		if s.leads() && len(s.Elements.All()) > 0 {
+			if err := c.SetAddElements(s.Set, s.Elements.All()); err != nil {
 				return fmt.Errorf("map %s: %w", s.Name, err)
 			}
 		}
@@ -289,41 +289,31 @@ func (t *Table) fillChains(c *nftables.Conn, chains []*Chain) {
 	}
 	for _, ch := range chains {
 		for _, rule := range ch.Rules {
-			rule.Table, rule.Chain = t.Table, ch.Chain
-			c.AddRule(rule)
+			r := *rule // the library notes in it where the kernel has put it
+			r.Table, r.Chain = t.Table, ch.Chain
+			c.AddRule(&r)
 		}
 	}
 }
 
 // written is what the kernel has once a table is.
-func (t *Table) written() kernel {
-	k := kernel{there: true, chains: map[string]string{}, sets: map[string]*Set{}}
-	for _, s := range t.Sets {
-		k.sets[s.Name] = s
-	}
-	for _, c := range t.Chains {
-		k.chains[c.Name] = c.digest
-	}
-	return k
-}
+func (t *Table) written() kernel { return kernel{true, t.Chains, t.Sets} }
 
-// index gives the elements by key and value. Those of an interval set are one for each
+// index gives elements by key and value. Those of an interval set are one for each
 // interval, and KeyEnd is where it ends.
-func (s *Set) index() map[string]nftables.SetElement {
-	if s.elements == nil {
-		s.elements = make(map[string]nftables.SetElement, len(s.Elements))
-		for i, e := range s.Elements {
-			if e.IntervalEnd {
-				continue
-			}
-			if s.halves() && i+1 < len(s.Elements) && s.Elements[i+1].IntervalEnd {
-				e.KeyEnd = s.Elements[i+1].Key
-			}
-			k := string(e.Key) + string(e.KeyEnd) + valueOf(e)
-			s.elements[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Val, VerdictData: e.VerdictData}
+func (s *Set) index(elements []nftables.SetElement) map[string]nftables.SetElement {
+	out := make(map[string]nftables.SetElement, len(elements))
+	for i, e := range elements {
+		if e.IntervalEnd {
+			continue
 		}
+		if s.halves() && i+1 < len(elements) && elements[i+1].IntervalEnd {
+			e.KeyEnd = elements[i+1].Key
+		}
+		k := string(e.Key) + string(e.KeyEnd) + valueOf(e)
+		out[k] = nftables.SetElement{Key: e.Key, KeyEnd: e.KeyEnd, Val: e.Val, VerdictData: e.VerdictData}
 	}
-	return s.elements
+	return out
 }
 
 // valueOf is the value of an element as it is compared. Verdicts are read back as
@@ -335,133 +325,136 @@ func valueOf(e nftables.SetElement) string {
 	return string(e.Val)
 }
 
+// since gives what to remove from a set that the kernel has, and what to add.
+func (s *Set) since(have *Set) (remove, add []nftables.SetElement) {
+	if s == have {
+		return nil, nil
+	}
+	if remove, add, known := s.Elements.Since(have.Elements); known {
+		return remove, add
+	}
+	// An element is its key and value, so that none ever changes.
+	same := func(_, _ nftables.SetElement) bool { return true }
+	d := reconcile.Diff(s.index(have.Elements.All()), s.index(s.Elements.All()), same, strings.Compare)
+	return s.written(d.Remove), s.written(d.Add)
+}
+
+// written gives the elements of an index as they are written.
+func (s *Set) written(in []reconcile.Entry[string, nftables.SetElement]) []nftables.SetElement {
+	out := make([]nftables.SetElement, 0, len(in))
+	for _, e := range in {
+		v := e.Value
+		if s.halves() && v.KeyEnd != nil {
+			out = append(out, nftables.SetElement{Key: v.Key}, nftables.SetElement{Key: v.KeyEnd, IntervalEnd: true})
+			continue
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
 // update writes the chains and the elements that differ. All of it is one
 // transaction: no packet misses a rule, nor an element of a map that gets another
 // value.
 func (w *Writer) update(t *Table, have kernel) error {
-	want := t.written()
-	if t.same(have, want) {
-		return nil
-	}
-	chains, elements := 0, 0
-	if err := w.write(t, func(c *nftables.Conn) (err error) {
-		if elements, err = t.newSets(c, have); err != nil {
+	d := t.since(have)
+	if !d.empty() {
+		if err := w.write(d.write, func(c *nftables.Conn) error { return t.change(c, d) }); err != nil {
 			return err
 		}
-		chains = t.changeChains(c, have)
-		n, err := t.changeElements(c, have)
-		elements += n
-		chains += t.dropChains(c, have)
-		t.dropSets(c, have)
-		return err
-	}); err != nil {
-		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.have = want
-	w.stats.Chains += chains
-	w.stats.Elements += elements
+	w.have = t.written()
+	w.stats.Chains += len(d.write) + len(d.goneChains)
+	w.stats.Elements += d.elements
 	return nil
 }
 
-// same reports whether there is nothing to write.
-func (t *Table) same(have, want kernel) bool {
-	if !maps.Equal(have.chains, want.chains) || len(have.sets) != len(want.sets) {
-		return false
-	}
-	return !slices.ContainsFunc(t.Sets, func(s *Set) bool { return have.sets[s.Name] == nil || s.differs(have.sets[s.Name]) })
+// difference is the way from what the kernel has to what is wanted.
+type difference struct {
+	newSets, goneSets []*Set
+	sets              []changedSet
+	write             []*Chain // new ones, and
+	flush             []*Chain // those that have other rules
+	goneChains        []*Chain
+	elements          int // that come and go
 }
 
-// newSets adds the sets that are not there; rules refer to them.
-func (t *Table) newSets(c *nftables.Conn, have kernel) (count int, err error) {
-	for _, s := range t.Sets {
-		if have.sets[s.Name] != nil {
-			continue
-		}
-		if err := c.AddSet(s.Set, s.Elements); err != nil {
-			return count, fmt.Errorf("set %s: %w", s.Name, err)
-		}
-		count += len(s.Elements)
-	}
-	return count, nil
+type changedSet struct {
+	*Set
+	remove, add []nftables.SetElement
 }
 
-// changeChains writes the chains that differ.
-func (t *Table) changeChains(c *nftables.Conn, have kernel) int {
-	var write []*Chain
-	for _, ch := range t.Chains {
-		digest, there := have.chains[ch.Name]
-		if there && digest == ch.digest {
-			continue
-		}
-		if there {
-			c.FlushChain(ch.Chain)
-		}
-		write = append(write, ch)
-	}
-	t.fillChains(c, write)
-	return len(write)
+func (d difference) empty() bool {
+	return len(d.newSets)+len(d.goneSets)+len(d.sets)+len(d.write)+len(d.goneChains) == 0
 }
 
-// dropChains deletes the chains that are not wanted: nothing leads to them any
-// more but one of them to another.
-func (t *Table) dropChains(c *nftables.Conn, have kernel) int {
-	gone := maps.Clone(have.chains)
-	for _, ch := range t.Chains {
-		delete(gone, ch.Name)
+// since compares a table with what the kernel has.
+func (t *Table) since(have kernel) difference {
+	var d difference
+	for was, is := range t.Sets.Since(have.sets) {
+		switch {
+		case is == nil:
+			d.goneSets = append(d.goneSets, *was)
+		case was == nil:
+			d.newSets = append(d.newSets, *is)
+			d.elements += len((*is).Elements.All())
+		default:
+			if remove, add := (*is).since(*was); len(remove)+len(add) > 0 {
+				d.sets = append(d.sets, changedSet{*is, remove, add})
+				d.elements += len(remove) + len(add)
+			}
+		}
 	}
-	names := slices.Sorted(maps.Keys(gone))
-	for _, name := range names {
-		c.FlushChain(&nftables.Chain{Name: name, Table: t.Table})
+	for was, is := range t.Chains.Since(have.chains) {
+		switch {
+		case is == nil:
+			d.goneChains = append(d.goneChains, *was)
+		case was == nil:
+			d.write = append(d.write, *is)
+		case (*was).digest != (*is).digest:
+			d.flush, d.write = append(d.flush, *is), append(d.write, *is)
+		}
 	}
-	for _, name := range names {
-		c.DelChain(&nftables.Chain{Name: name, Table: t.Table})
-	}
-	return len(names)
+	return d
 }
 
-// dropSets deletes the sets that no rule refers to any more.
-func (t *Table) dropSets(c *nftables.Conn, have kernel) {
-	gone := maps.Clone(have.sets)
-	for _, s := range t.Sets {
-		delete(gone, s.Name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(gone)) {
-		c.DelSet(&nftables.Set{Name: name, Table: t.Table})
-	}
-}
-
-// changeElements writes the sets whose elements differ.
-func (t *Table) changeElements(c *nftables.Conn, have kernel) (count int, err error) {
-	for _, s := range t.Sets {
-		old := have.sets[s.Name]
-		if old == nil || !s.differs(old) {
-			continue
-		}
-		d := compare(old.index(), s.index())
-		remove, add := s.written(d.Remove), s.written(d.Add)
-		count += len(remove) + len(add)
-		if len(remove) > 0 {
-			err = errors.Join(err, c.SetDeleteElements(s.Set, remove))
-		}
-		if len(add) > 0 {
-			err = errors.Join(err, c.SetAddElements(s.Set, add))
-		}
-		if err != nil {
-			return count, fmt.Errorf("set %s: %w", s.Name, err)
+// change adds a difference to a transaction: sets before the rules that refer to them,
+// chains before what leads to them, and what is gone last.
+func (t *Table) change(c *nftables.Conn, d difference) error {
+	for _, s := range d.newSets {
+		if err := c.AddSet(s.Set, s.Elements.All()); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
-	return count, nil
-}
-
-// differs compares a set with what the kernel has.
-func (s *Set) differs(have *Set) bool {
-	if s == have {
-		return false
+	for _, ch := range d.flush {
+		c.FlushChain(ch.Chain)
 	}
-	d := compare(have.index(), s.index())
-	return len(d.Add)+len(d.Remove) > 0
+	t.fillChains(c, d.write)
+	for _, s := range d.sets {
+		var errs [2]error
+		if len(s.remove) > 0 {
+			errs[0] = c.SetDeleteElements(s.Set.Set, s.remove)
+		}
+		if len(s.add) > 0 {
+			errs[1] = c.SetAddElements(s.Set.Set, s.add)
+		}
+		if err := errors.Join(errs[:]...); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	// Nothing leads to chains that are gone but one of them to another.
+	for _, ch := range d.goneChains {
+		c.FlushChain(&nftables.Chain{Name: ch.Name, Table: t.Table})
+	}
+	for _, ch := range d.goneChains {
+		c.DelChain(&nftables.Chain{Name: ch.Name, Table: t.Table})
+	}
+	for _, s := range d.goneSets {
+		c.DelSet(&nftables.Set{Name: s.Name, Table: t.Table})
+	}
+	return nil
 }
 
 // refresh reads the table when what we know of it is not to be believed.
@@ -502,25 +495,4 @@ func Remove(table, netns string) (bool, error) {
 		err = fmt.Errorf("delete table inet %s: %w", table, err)
 	}
 	return err == nil, errors.Join(err, w.Close())
-}
-
-// compare compares two lots of elements: an element is its key and value, so that
-// none ever changes.
-func compare(have, want map[string]nftables.SetElement) reconcile.Delta[string, nftables.SetElement] {
-	same := func(_, _ nftables.SetElement) bool { return true }
-	return reconcile.Diff(have, want, same, strings.Compare)
-}
-
-// written gives the elements of an index as they are written.
-func (s *Set) written(in []reconcile.Entry[string, nftables.SetElement]) []nftables.SetElement {
-	out := make([]nftables.SetElement, 0, len(in))
-	for _, e := range in {
-		v := e.Value
-		if s.halves() && v.KeyEnd != nil {
-			out = append(out, nftables.SetElement{Key: v.Key}, nftables.SetElement{Key: v.KeyEnd, IntervalEnd: true})
-			continue
-		}
-		out = append(out, v)
-	}
-	return out
 }

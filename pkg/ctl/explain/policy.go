@@ -199,8 +199,8 @@ func (j *Evaluation) ports() []uint16 {
 			add(r.Destination.NotPorts)
 		}
 	}
-	for _, s := range j.program.Sets {
-		for _, p := range s.Ports {
+	for s := range j.program.Sets.All() {
+		for p := range s.Ports.All() {
 			if p.Addr == j.To.Addr {
 				add([]policy.PortRange{{First: p.Port, Last: p.Port}})
 			}

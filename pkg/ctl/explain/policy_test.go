@@ -24,7 +24,7 @@ func view(policies ...model.Policy) model.PolicyView {
 	v := model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"default": nil}, Policies: policies,
 		Tiers: []model.Tier{{Name: "security", Order: 5, Pass: true}}}
 	for _, e := range []End{client, web} {
-		v.Pods = append(v.Pods, model.PolicyPod{Namespace: e.Pod.Namespace, Name: e.Pod.Name, Node: e.Pod.Node, Labels: map[string]string{"app": e.Pod.Name}, Addresses: []netip.Addr{e.Addr}})
+		v.Pods = v.Pods.With([]*model.PolicyPod{{Namespace: e.Pod.Namespace, Name: e.Pod.Name, Node: e.Pod.Node, Labels: map[string]string{"app": e.Pod.Name}, Addresses: []netip.Addr{e.Addr}}}, nil)
 	}
 	return v
 }

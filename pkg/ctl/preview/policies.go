@@ -106,8 +106,8 @@ func sameSets(before, after policy.Program, id policy.ChainID) bool {
 			return false
 		}
 		for _, set := range slices.Concat(r.Source.In, r.Source.NotIn, r.Destination.In, r.Destination.NotIn) {
-			a, b := before.Sets[set], after.Sets[set]
-			if !slices.Equal(a.Addresses, b.Addresses) || !slices.Equal(a.Nets, b.Nets) || !slices.Equal(a.Ports, b.Ports) {
+			a, b := before.Set(set), after.Set(set)
+			if !a.Addresses.Equal(b.Addresses) || !a.Nets.Equal(b.Nets) || !a.Ports.Equal(b.Ports) {
 				return false
 			}
 		}
@@ -126,13 +126,13 @@ type judgement struct {
 
 func evaluate(view model.PolicyView, nodes []model.Node) judgement {
 	j := judgement{byAddr: map[netip.Addr]model.PolicyPod{}, own: map[netip.Addr]model.NodeName{}}
-	for _, p := range view.Pods {
+	for p := range view.Pods.All() {
 		if p.HostNetwork || p.Finished {
 			continue
 		}
 		j.ends = append(j.ends, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: p.Namespace + "/" + p.Name, Addresses: p.Addresses})
 		for _, a := range p.Addresses {
-			j.byAddr[a] = p
+			j.byAddr[a] = *p
 		}
 	}
 	for _, n := range nodes {

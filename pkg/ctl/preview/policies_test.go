@@ -14,14 +14,14 @@ import (
 
 // shop is a cluster with pods web and db, and one in the host's network.
 func shop() model.PolicyView {
-	pod := func(name, addr string) model.PolicyPod {
-		return model.PolicyPod{Namespace: "shop", Name: name, Node: "n1", Labels: map[string]string{"app": name}, Addresses: []netip.Addr{netip.MustParseAddr(addr)}}
+	pod := func(name, addr string) *model.PolicyPod {
+		return &model.PolicyPod{Namespace: "shop", Name: name, Node: "n1", Labels: map[string]string{"app": name}, Addresses: []netip.Addr{netip.MustParseAddr(addr)}}
 	}
 	host := pod("agent", "192.0.2.1")
 	host.HostNetwork = true
 	return model.PolicyView{
 		Synced: true, Namespaces: map[string]map[string]string{"shop": {}},
-		Pods: []model.PolicyPod{host, pod("db", "10.0.0.2"), pod("web", "10.0.0.1")},
+		Pods: model.SortedOf([]*model.PolicyPod{host, pod("db", "10.0.0.2"), pod("web", "10.0.0.1")}),
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 const annotationPodIP = "cni.projectcalico.org/podIP"
 
 // Pod translates a pod.
-func Pod(o *corev1.Pod) model.PolicyPod {
-	out := model.PolicyPod{
+func Pod(o *corev1.Pod) *model.PolicyPod {
+	out := &model.PolicyPod{
 		Namespace: o.Namespace, Name: o.Name, Node: model.NodeName(o.Spec.NodeName),
 		ServiceAccount: o.Spec.ServiceAccountName, Labels: o.Labels, Created: o.CreationTimestamp.Time,
 		HostNetwork: o.Spec.HostNetwork, Finished: finished(o),

@@ -1,0 +1,214 @@
+package policynft
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/felix/internal/nstest"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/selector"
+)
+
+const (
+	benchPods   = 40  // of the node
+	benchRounds = 300 // of one change and its opposite
+)
+
+// BenchmarkPodEvent is a pod that comes and goes elsewhere, from the view to the element
+// in the kernel, beside the bare write of one element to a set of as many. A node has 40
+// pods, with a policy that lets in all of the members.
+func BenchmarkPodEvent(b *testing.B) {
+	for _, members := range []int{100, 1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint("members=", members), func(b *testing.B) {
+			in := crowd(members, 1)
+			view, one := in.View.Pods, slices.Collect(in.View.Pods.All())[members/2:members/2+1]
+			event := func(n int) policy.Input {
+				in.View.Pods = view
+				if n%2 == 0 {
+					in.View.Pods = view.With(nil, one)
+				}
+				return in
+			}
+			beside(b, members, event)
+		})
+	}
+}
+
+// BenchmarkPolicyEvent is a policy of many that changes: the others are of namespaces that
+// have no pod here. One chain is written.
+func BenchmarkPolicyEvent(b *testing.B) {
+	for _, policies := range []int{50, 500, 5_000} {
+		b.Run(fmt.Sprint("policies=", policies), func(b *testing.B) {
+			in := crowd(1_000, policies)
+			all := in.View.Policies
+			event := func(n int) policy.Input {
+				in.View.Policies = slices.Clone(all)
+				in.View.Policies[0].IngressRules = []model.PolicyRule{all[0].IngressRules[0]}
+				in.View.Policies[0].IngressRules[0].Destination.Ports = []model.PolicyPort{{First: uint16(80 + n%2), Last: uint16(80 + n%2)}}
+				in.View.Revision++
+				return in
+			}
+			beside(b, 1_000, event)
+		})
+	}
+}
+
+// crowd is a cluster with so many pods elsewhere, and 40 here that get what those send,
+// by the first of so many policies. Each of the others is of a namespace of its own.
+func crowd(members, policies int) policy.Input {
+	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Revision: 1, Namespaces: map[string]map[string]string{}}}
+	pod := func(name string, node model.NodeName, app string, addr [4]byte) *model.PolicyPod {
+		return &model.PolicyPod{Namespace: "ns0", Name: name, Node: node, Labels: map[string]string{"app": app}, Addresses: []netip.Addr{netip.AddrFrom4(addr)}}
+	}
+	var list []*model.PolicyPod
+	for i := range members {
+		list = append(list, pod(fmt.Sprintf("a%06d", i), "there", "client", [4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	for i := range benchPods {
+		p := pod(fmt.Sprintf("b%06d", i), "here", fmt.Sprint("server", i%8), [4]byte{11, 0, 0, byte(i)})
+		list = append(list, p)
+		in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: fmt.Sprint("cali", i), Addresses: p.Addresses})
+	}
+	in.View.Pods = model.SortedOf(list)
+	for i := range policies {
+		ns := fmt.Sprint("ns", i)
+		own := selector.Equal(model.LabelNamespace, ns)
+		in.View.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns}
+		in.View.Policies = append(in.View.Policies, model.Policy{
+			Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "web"}, Tier: model.DefaultTier, Order: model.KubernetesPolicyOrder,
+			Selector: own, Ingress: true,
+			IngressRules: []model.PolicyRule{{
+				Action: model.PolicyAllow, Protocol: tcp, Source: model.PolicyPeer{Selector: selector.And(own, selector.Equal("app", "client"))},
+				Destination: model.PolicyPeer{Ports: []model.PolicyPort{{First: 80, Last: 80}}},
+			}},
+		})
+	}
+	return in
+}
+
+// beside measures events, and the bare write of one element between them: medians, and
+// what all took of the processor.
+func beside(b *testing.B, members int, event func(n int) policy.Input) {
+	ns := nstest.New(b)
+	sink, err := New(Options{NetNS: ns.Path, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = sink.Close() })
+	bare, engine := newBare(b, ns, members), new(policy.Engine)
+	step := func(in policy.Input) {
+		program, _ := engine.Compile(in)
+		if err := sink.Apply(b.Context(), program, []string{"cali"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	step(event(1))
+	step(event(0))
+	var ours, theirs cost
+	for b.Loop() {
+		for n := range benchRounds {
+			in := event(n + 1)
+			ours.of(func() { step(in) })
+			theirs.of(func() { bare.toggle(b, n%2 == 0) })
+		}
+	}
+	b.ReportMetric(ours.median()/theirs.median(), "x-bare")
+	b.ReportMetric(ours.cpu/theirs.cpu, "x-bare-cpu")
+	b.ReportMetric(ours.median(), "ns/event")
+	b.ReportMetric(ours.allocated/float64(len(ours.took)), "B/event")
+	b.ReportMetric(0, "ns/op")
+}
+
+// bare is one set in a table of its own.
+type bare struct {
+	conn *nftables.Conn
+	set  *nftables.Set
+}
+
+func newBare(b *testing.B, ns *nstest.NS, members int) *bare {
+	b.Helper()
+	in, err := nl.Open(ns.Path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(in.Close)
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(in.FD()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.CloseLasting() })
+	t := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "bare"})
+	set := &nftables.Set{Table: t, Name: "s", KeyType: nftables.TypeIPAddr}
+	if err := conn.AddSet(set, nil); err != nil {
+		b.Fatal(err)
+	}
+	for part := range slices.Chunk(addresses(members), 1000) {
+		if err := conn.SetAddElements(set, part); err != nil {
+			b.Fatal(err)
+		}
+		if err := conn.Flush(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return &bare{conn, set}
+}
+
+func addresses(n int) []nftables.SetElement {
+	out := make([]nftables.SetElement, n)
+	for i := range out {
+		out[i].Key = []byte{10, byte(i >> 16), byte(i >> 8), byte(i)}
+	}
+	return out
+}
+
+func (x *bare) toggle(b *testing.B, add bool) {
+	change := x.conn.SetDeleteElements
+	if add {
+		change = x.conn.SetAddElements
+	}
+	if err := change(x.set, []nftables.SetElement{{Key: []byte{9, 9, 9, 9}}}); err != nil {
+		b.Fatal(err)
+	}
+	if err := x.conn.Flush(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// cost is what some calls took.
+type cost struct {
+	took           []float64 // each, in ns
+	cpu, allocated float64   // all, in ns of the processor, in bytes
+}
+
+func (c *cost) of(f func()) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start, cpu := time.Now(), processor()
+	f()
+	c.took = append(c.took, float64(time.Since(start)))
+	c.cpu += processor() - cpu
+	runtime.ReadMemStats(&after)
+	c.allocated += float64(after.TotalAlloc - before.TotalAlloc)
+}
+
+func (c *cost) median() float64 {
+	slices.Sort(c.took)
+	return c.took[len(c.took)/2]
+}
+
+// processor is what the process has used of it, in user and system, in ns.
+func processor() float64 {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return float64(u.Utime.Nano() + u.Stime.Nano())
+}
