@@ -49,7 +49,7 @@ func (b *builder) accepted(f model.BGPFilter, hosts []netip.Prefix) []netip.Pref
 	var out []netip.Prefix
 	for _, h := range hosts {
 		if accepts(f, h) {
-			out = append(out, b.told(f, h))
+			out = append(out, b.announcedAs(f, h))
 		}
 	}
 	return out
@@ -69,9 +69,9 @@ func accepts(f model.BGPFilter, h netip.Prefix) bool {
 	return i >= 0 && rules[i].Accept
 }
 
-// told is what a peer with the filter hears of an address: it, or the aggregate that
+// announcedAs is what a peer with the filter hears of an address: it, or the aggregate that
 // it lies in. An aggregate never reaches beyond the range that the address is in.
-func (b *builder) told(f model.BGPFilter, h netip.Prefix) netip.Prefix {
+func (b *builder) announcedAs(f model.BGPFilter, h netip.Prefix) netip.Prefix {
 	bits := f.AggregationLength
 	if FamilyOf(h.Addr()) == IPv6 {
 		bits = f.AggregationLengthV6
@@ -92,7 +92,7 @@ func (b *builder) told(f model.BGPFilter, h netip.Prefix) netip.Prefix {
 func (b *builder) ofServices(rules []Rule, f model.BGPFilter, p Peer, o model.BGPPeer) []Rule {
 	var out []Rule
 	for _, r := range rules {
-		told, hidden, ending := b.prefixesOf(r, f)
+		announced, hidden, ending := b.prefixesOf(r, f)
 		if r.Match.NotPrefixes = false; r.Action == Reject {
 			out = append(out, onPrefixes(r, hidden)...)
 			continue
@@ -100,10 +100,10 @@ func (b *builder) ofServices(rules []Rule, f model.BGPFilter, p Peer, o model.BG
 		r.Match.Source = SourceLocal
 		last := r
 		last.Set.LocalPref = nil // it has the least
-		out = append(append(out, onPrefixes(r, told)...), onPrefixes(last, ending)...)
+		out = append(append(out, onPrefixes(r, announced)...), onPrefixes(last, ending)...)
 		if m, reflects := b.nodesServices(p, o); reflects {
 			r.Match.Source, r.Match.NextHops = SourcePeers, m.NextHops
-			out = append(out, onPrefixes(r, append(told, ending...))...)
+			out = append(out, onPrefixes(r, append(announced, ending...))...)
 		}
 		out = append(out, onPrefixes(Rule{Match: Match{Family: r.Match.Family}, Action: Reject}, hidden)...)
 	}
@@ -112,7 +112,7 @@ func (b *builder) ofServices(rules []Rule, f model.BGPFilter, p Peer, o model.BG
 
 // prefixesOf divides what a rule is about: what is told of where it accepts, of which
 // some is ending, and the addresses that are not told of, or not by themselves.
-func (b *builder) prefixesOf(r Rule, f model.BGPFilter) (told, hidden, ending []PrefixRange) {
+func (b *builder) prefixesOf(r Rule, f model.BGPFilter) (announced, hidden, ending []PrefixRange) {
 	for _, s := range b.snap.Services {
 		if !f.Services.Matches(s.Labels) {
 			continue
@@ -120,18 +120,18 @@ func (b *builder) prefixesOf(r Rule, f model.BGPFilter) (told, hidden, ending []
 		for _, h := range b.addressesOf(s, func(h netip.Prefix, _ model.Endpoints) bool {
 			return r.Match.matches(Route{Prefix: h, Local: true, Partial: true})
 		}) {
-			t := b.told(f, h)
+			t := b.announcedAs(f, h)
 			if t != h || r.Action == Reject {
 				hidden = append(hidden, Exactly(h))
 			}
 			if b.ending[t] {
 				ending = append(ending, Exactly(t))
 			} else {
-				told = append(told, Exactly(t))
+				announced = append(announced, Exactly(t))
 			}
 		}
 	}
-	return told, hidden, ending
+	return announced, hidden, ending
 }
 
 // onPrefixes narrows a rule to some prefixes; to none it is no rule.
