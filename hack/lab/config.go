@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,8 +28,8 @@ const (
 
 func (l *Lab) imageDir() string { return filepath.Join(l.dir, "images") }
 
-// dualStack tells whether the lab has IPv6 beside IPv4.
-func (l *Lab) dualStack() bool { return l.topology.Core.V6.IsValid() }
+// hasIPv6 tells whether the lab has IPv6, alone or beside IPv4.
+func (l *Lab) hasIPv6() bool { return l.topology.Core.V6.IsValid() }
 
 // writeConfiguration writes the state directory: certificates, and the disk
 // and spec of every machine.
@@ -92,9 +93,8 @@ func (l *Lab) hostsFile() content {
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, machine := range l.topology.Machines() {
 		address := l.topology.links(machine)[0].address
-		fmt.Fprintf(&b, "%s %s\n", address.V4, machine)
-		if address.V6.IsValid() {
-			fmt.Fprintf(&b, "%s %s\n", address.V6, machine)
+		for _, a := range address.All() {
+			fmt.Fprintf(&b, "%s %s\n", a, machine)
 		}
 	}
 	return content{"/etc/hosts", b.String()}
@@ -102,7 +102,7 @@ func (l *Lab) hostsFile() content {
 
 // server is the API server's URL, as all machines use it.
 func (l *Lab) server() string {
-	return fmt.Sprintf("https://%s:6443", l.topology.ControlPlane.Address.V4)
+	return "https://" + netip.AddrPortFrom(l.topology.ControlPlane.Address.Main(), 6443).String()
 }
 
 // kubeconfig issues a client certificate and returns a kubeconfig that holds

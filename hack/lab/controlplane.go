@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
@@ -97,14 +98,17 @@ func (l *Lab) controlPlaneServices() []boot.Service {
 }
 
 func (l *Lab) apiserverFlags() []string {
-	services := serviceNet4
-	if l.dualStack() {
-		services += "," + serviceNet6
+	var services []string
+	if l.topology.Core.V4.IsValid() {
+		services = append(services, serviceNet4)
+	}
+	if l.hasIPv6() {
+		services = append(services, serviceNet6)
 	}
 	return []string{
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--secure-port=6443", "--bind-address=" + anyAddress(l.dualStack()),
-		"--advertise-address=" + l.topology.ControlPlane.Address.V4.String(),
+		"--secure-port=6443", "--bind-address=" + anyAddress(l.hasIPv6()),
+		"--advertise-address=" + l.topology.ControlPlane.Address.Main().String(),
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt",
 		// Nobody has this name; without it two programs log an error every minute.
@@ -114,15 +118,15 @@ func (l *Lab) apiserverFlags() []string {
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + pkiDir + "/sa.crt", "--service-account-signing-key-file=" + pkiDir + "/sa.key",
-		"--service-cluster-ip-range=" + services,
+		"--service-cluster-ip-range=" + strings.Join(services, ","),
 		"--kubelet-client-certificate=" + pkiDir + "/kubelet-client.crt", "--kubelet-client-key=" + pkiDir + "/kubelet-client.key",
 		"--kubelet-preferred-address-types=InternalIP",
 		"--allow-privileged=true",
 	}
 }
 
-func anyAddress(dualStack bool) string {
-	if dualStack {
+func anyAddress(v6 bool) string {
+	if v6 {
 		return "::"
 	}
 	return "0.0.0.0"

@@ -127,7 +127,10 @@ func configure(handle *netlink.Handle, cable link) error {
 	if err := handle.LinkSetUp(device); err != nil {
 		return err
 	}
-	addresses := []netip.Prefix{netip.PrefixFrom(cable.address.V4, cable.subnet.V4.Bits())}
+	var addresses []netip.Prefix
+	if cable.address.V4.IsValid() {
+		addresses = append(addresses, netip.PrefixFrom(cable.address.V4, cable.subnet.V4.Bits()))
+	}
 	if cable.address.V6.IsValid() {
 		addresses = append(addresses, netip.PrefixFrom(cable.address.V6, cable.subnet.V6.Bits()))
 	}

@@ -61,11 +61,7 @@ func (t *Topology) routes(machine string) []route {
 	case t.ControlPlane.Name:
 		routes := defaultRoutes(t.Router(t.ControlPlane.Via).Core)
 		for _, rack := range t.Racks {
-			via := t.Router(rack.Router).Core
-			routes = append(routes, route{rack.Subnet.V4, via.V4})
-			if rack.Subnet.V6.IsValid() {
-				routes = append(routes, route{rack.Subnet.V6, via.V6})
-			}
+			routes = append(routes, through(t.Router(rack.Router).Core, rack.Subnet)...)
 		}
 		return routes
 	}
@@ -73,9 +69,17 @@ func (t *Topology) routes(machine string) []route {
 }
 
 func defaultRoutes(via Address) []route {
-	routes := []route{{netip.PrefixFrom(netip.IPv4Unspecified(), 0), via.V4}}
+	return through(via, Subnet{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+}
+
+// through has the routes to a subnet in the families that the gateway has.
+func through(via Address, to Subnet) []route {
+	var routes []route
+	if via.V4.IsValid() {
+		routes = append(routes, route{to.V4, via.V4})
+	}
 	if via.V6.IsValid() {
-		routes = append(routes, route{netip.PrefixFrom(netip.IPv6Unspecified(), 0), via.V6})
+		routes = append(routes, route{to.V6, via.V6})
 	}
 	return routes
 }

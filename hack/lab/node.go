@@ -87,9 +87,9 @@ func (l *Lab) makeFullNode(authority *authority, node Node) error {
 func (l *Lab) fullNodeServices(node Node) []boot.Service {
 	kubelab := l.program("kubelab")
 	importAll := `set -e; for archive in "$0"/*.tar; do ctr -n k8s.io images import "$archive"; done`
-	addresses := node.Address.V4.String()
-	if l.dualStack() {
-		addresses += "," + node.Address.V6.String()
+	var addresses []string
+	for _, a := range node.Address.All() {
+		addresses = append(addresses, a.String())
 	}
 	return []boot.Service{
 		{Name: "cni-plugins", Argv: []string{"sh", "-c", "cp /usr/lib/cni/* /opt/cni/bin/"}, Once: true},
@@ -97,7 +97,7 @@ func (l *Lab) fullNodeServices(node Node) []boot.Service {
 		{Name: "images", Argv: []string{"sh", "-c", importAll, l.imageDir()}, Once: true},
 		{Name: "kubelet", Argv: []string{
 			kubelab, "kubelet", "--config=" + kubeDir + "/kubelet.yaml", "--kubeconfig=" + kubeconfigFile,
-			"--hostname-override=" + node.Name, "--node-ip=" + addresses,
+			"--hostname-override=" + node.Name, "--node-ip=" + strings.Join(addresses, ","),
 			"--node-labels=" + joinLabels(nodeLabels(node)), "--v=2",
 		}},
 		{Name: "kube-proxy", Argv: []string{kubelab, "kube-proxy", "--config=" + kubeDir + "/proxy.yaml", "--v=2"}},
@@ -130,6 +130,7 @@ func joinLabels(labels map[string]string) string {
 func (l *Lab) kubeletConfig(node Node) map[string]any {
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+		"address":                  anyAddress(l.hasIPv6()),
 		"failCgroupV1":             false,
 		"cgroupDriver":             "cgroupfs",
 		"cgroupRoot":               "/" + l.netnsName(node.Name),

@@ -59,9 +59,11 @@ func renderRouter(t *Topology, name string) (string, error) {
 	router := t.Router(name)
 	hold := int(t.HoldTime / time.Second)
 	config := routerConfig{
-		Router: router, RouterID: router.Core.V4, NodeAS: t.NodeAS,
+		Router: router, RouterID: routerID(router), NodeAS: t.NodeAS,
 		Hold: hold, Keepalive: max(1, hold/3), BFD: int(t.BFD / time.Millisecond), Racks: t.RacksOf(name),
-		Families: []family{{V6: false, Channel: "ipv4", List: "ip"}},
+	}
+	if t.Core.V4.IsValid() {
+		config.Families = append(config.Families, family{V6: false, Channel: "ipv4", List: "ip"})
 	}
 	if t.Core.V6.IsValid() {
 		config.Families = append(config.Families, family{V6: true, Channel: "ipv6", List: "ipv6"})
@@ -84,6 +86,16 @@ func renderRouter(t *Topology, name string) (string, error) {
 		return "", fmt.Errorf("render configuration of %s: %w", name, err)
 	}
 	return out.String(), nil
+}
+
+// routerID is the router's IPv4 address; without one the end of its IPv6 address, for it
+// is four octets either way (RFC 4271, section 4.2).
+func routerID(r Router) netip.Addr {
+	if r.Core.V4.IsValid() {
+		return r.Core.V4
+	}
+	bytes := r.Core.V6.As16()
+	return netip.AddrFrom4([4]byte(bytes[12:]))
 }
 
 // birdSymbol makes a name that BIRD takes unquoted.
@@ -154,8 +166,13 @@ func (l *Lab) startRouters(ctx context.Context) error {
 			if router.Name == rack.Router || router.Name == rack.Second {
 				continue
 			}
-			if err := l.waitRoute(ctx, router.Name, rack.Subnet.V4); err != nil {
-				return err
+			for _, prefix := range []netip.Prefix{rack.Subnet.V4, rack.Subnet.V6} {
+				if !prefix.IsValid() {
+					continue
+				}
+				if err := l.waitRoute(ctx, router.Name, prefix); err != nil {
+					return err
+				}
 			}
 		}
 	}

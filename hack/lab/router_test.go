@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the goldens anew")
 
 // The goldens are read by the real programs too, as a second authority.
 func TestRouterConfigurations(t *testing.T) {
-	for _, name := range []string{"two-racks", "two-racks-dual", "many-light", "two-routers"} {
+	for _, name := range []string{"two-racks", "two-racks-dual", "two-racks-v6", "many-light", "two-routers"} {
 		topology, err := ReadTopology("topologies/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)

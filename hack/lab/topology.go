@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -51,16 +52,37 @@ type Topology struct {
 	Nodes   []Node
 }
 
-// Subnet is one layer 2 segment: an IPv4 prefix and optionally an IPv6 one.
+// Subnet is one layer 2 segment: an IPv4 prefix, an IPv6 one, or both. The one that is
+// absent is invalid.
 type Subnet struct {
-	V4 netip.Prefix
-	V6 netip.Prefix // invalid when absent
+	V4, V6 netip.Prefix
 }
 
-// Address is a machine's address in a subnet; V6 is invalid when the subnet
-// has no IPv6.
+// Address is a machine's address in a subnet; those of families that the subnet has
+// not are invalid.
 type Address struct {
 	V4, V6 netip.Addr
+}
+
+// All returns the addresses there are, IPv4 first.
+func (a Address) All() []netip.Addr {
+	return slices.DeleteFunc([]netip.Addr{a.V4, a.V6}, func(x netip.Addr) bool { return !x.IsValid() })
+}
+
+// Main is the IPv4 address, where there is none the IPv6 one.
+func (a Address) Main() netip.Addr {
+	if a.V4.IsValid() {
+		return a.V4
+	}
+	return a.V6
+}
+
+// Of returns the address of the other's family.
+func (a Address) Of(other netip.Addr) netip.Addr {
+	if other.Is4() {
+		return a.V4
+	}
+	return a.V6
 }
 
 // Host is a machine in the core subnet that does not route.

@@ -82,7 +82,9 @@ func (p *parser) name(field, name string) {
 func (p *parser) subnet(field, v4, v6 string) Subnet {
 	var subnet Subnet
 	var err error
-	if subnet.V4, err = netip.ParsePrefix(v4); err != nil || !subnet.V4.Addr().Is4() || subnet.V4 != subnet.V4.Masked() || subnet.V4.Bits() > 28 {
+	if subnet.V4, err = netip.ParsePrefix(v4); v4 == "" && v6 != "" {
+		subnet.V4 = netip.Prefix{} // IPv6 alone
+	} else if err != nil || !subnet.V4.Addr().Is4() || subnet.V4 != subnet.V4.Masked() || subnet.V4.Bits() > 28 {
 		p.errorf("%s: subnet %q: want an IPv4 prefix of at most /28, as in 10.1.1.0/24", field, v4)
 		subnet.V4 = netip.Prefix{}
 	}
@@ -98,23 +100,25 @@ func (p *parser) subnet(field, v4, v6 string) Subnet {
 
 // address takes host number host of the subnet for owner.
 func (p *parser) address(owner string, subnet Subnet, host uint32) Address {
-	if !subnet.V4.IsValid() {
-		return Address{} // already reported
+	var address Address
+	if subnet.V4.IsValid() {
+		last := uint32(1)<<(32-subnet.V4.Bits()) - 2
+		if host < 1 || host > last {
+			p.errorf("%s: host number %d: not in 1 to %d of %s", owner, host, last, subnet.V4)
+			return Address{}
+		}
+		bytes := subnet.V4.Addr().As4()
+		binary.BigEndian.PutUint32(bytes[:], binary.BigEndian.Uint32(bytes[:])+host)
+		address.V4 = netip.AddrFrom4(bytes)
 	}
-	last := uint32(1)<<(32-subnet.V4.Bits()) - 2
-	if host < 1 || host > last {
-		p.errorf("%s: host number %d: not in 1 to %d of %s", owner, host, last, subnet.V4)
-		return Address{}
-	}
-	bytes := subnet.V4.Addr().As4()
-	binary.BigEndian.PutUint32(bytes[:], binary.BigEndian.Uint32(bytes[:])+host)
-	address := Address{V4: netip.AddrFrom4(bytes)}
-	if before := p.used[address.V4]; before != "" {
-		p.errorf("%s: address %s: already taken by %s", owner, address.V4, before)
-	}
-	p.used[address.V4] = owner
 	if subnet.V6.IsValid() {
 		address.V6 = v6Host(subnet.V6, host)
+	}
+	if taken := address.Main(); taken.IsValid() { // else it is reported already
+		if before := p.used[taken]; before != "" {
+			p.errorf("%s: address %s: already taken by %s", owner, taken, before)
+		}
+		p.used[taken] = owner
 	}
 	return address
 }
@@ -181,6 +185,9 @@ func (p *parser) rack(t *Topology, raw fileRack) {
 	if rack.Subnet.V6.IsValid() != t.Core.V6.IsValid() {
 		p.errorf("%s: subnet6: racks and core must all have one, or none", owner)
 	}
+	if (raw.Subnet == "") != !t.Core.V4.IsValid() && t.Core.V6.IsValid() {
+		p.errorf("%s: subnet: racks and core must all have one, or none", owner)
+	}
 	rack.Gateway = p.address(owner, rack.Subnet, gatewayHost)
 	if raw.Second != "" {
 		if t.Router(raw.Second).Name == "" || raw.Second == raw.Router {
@@ -221,6 +228,9 @@ func (p *parser) nodes(t *Topology, raw fileNode, next map[string]uint32) {
 	if !ok {
 		p.errorf("node %s: rack %q: no such rack", raw.Name, raw.Rack)
 		return
+	}
+	if raw.Kind == Light && !t.Core.V4.IsValid() {
+		p.errorf("node %s: kind light: needs IPv4, by which the lab sees that it is alive", raw.Name)
 	}
 	if raw.Kind != Full && raw.Kind != Light {
 		p.errorf("node %s: kind %q: want full or light", raw.Name, raw.Kind)

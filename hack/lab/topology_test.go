@@ -44,6 +44,29 @@ func TestTwoRacks(t *testing.T) {
 	}
 }
 
+// TestIPv6Alone: where no subnet has IPv4, no machine has an address of it, nor a route.
+func TestIPv6Alone(t *testing.T) {
+	got, err := ReadTopology("topologies/two-racks-v6.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, _ := got.Node("n3")
+	want := Address{V6: netip.MustParseAddr("fd00:10:1:2::11")}
+	if node.Address != want || node.Address.Main() != want.V6 || len(node.Address.All()) != 1 {
+		t.Errorf("n3 has %+v, want %+v", node.Address, want)
+	}
+	if id := routerID(got.Router("tor2")); id != netip.MustParseAddr("0.0.0.2") {
+		t.Errorf("tor2 has the router ID %s", id)
+	}
+	for _, machine := range got.Machines() {
+		for _, route := range got.routes(machine) {
+			if !route.to.Addr().Is6() || !route.via.Is6() {
+				t.Errorf("%s has the route %s via %s", machine, route.to, route.via)
+			}
+		}
+	}
+}
+
 // Every topology that is shipped must be good.
 func TestShippedTopologies(t *testing.T) {
 	files, err := filepath.Glob("topologies/*.yaml")
@@ -107,6 +130,8 @@ func TestBadTopologies(t *testing.T) {
 		"host bits":          {"10.1.1.0/24", "10.1.1.7/24", `rack r1: subnet "10.1.1.7/24"`},
 		"overlap":            {"10.1.1.0/24", "10.1.0.0/25", "overlaps 10.1.0.0/24 of core"},
 		"half dual stack":    {"subnet: 10.1.1.0/24", "subnet: 10.1.1.0/24, subnet6: 'fd00::/64'", "rack r1: subnet6: racks and core must all have one"},
+		"half IPv6":          {"core: {subnet: 10.1.0.0/24}", "core: {subnet6: 'fd00:1::/64'}", "rack r1: subnet: racks and core must all have one"},
+		"no subnet":          {"core: {subnet: 10.1.0.0/24}", "core: {}", `core: subnet ""`},
 		"address twice":      {"- {name: n1, rack: r1}", "- {name: n1, rack: r1}\n- {name: n2, rack: r1, host: 11}", "10.1.1.11: already taken by node n1"},
 		"name twice":         {"- {name: n1, rack: r1}", "- {name: tor1, rack: r1}", `node tor1: name "tor1": used twice`},
 		"long name":          {"name: n1", "name: much-too-long", `name "much-too-long"`},

@@ -37,6 +37,7 @@ var Overlays = []Overlay{
 	{"vxlan", "VXLAN everywhere: networks that pass UDP alone", []string{seedMap + "data.pools.yaml"}},
 	{"route-reflector", "reflectors instead of a full mesh", []string{seedMap + "data.bgp.yaml"}},
 	{"dual-stack", "IPv4 and IPv6", []string{seedMap + "data.pools.yaml"}},
+	{"ipv6", "IPv6 alone", []string{seedMap + "data.pools.yaml"}},
 	{"monitoring", "metrics for Prometheus on other machines, over TLS, by token", fields(
 		"ClusterRole/muslin-metrics-reader ", "rules.0.nonResourceURLs.0 rules.0.verbs.0",
 		"ClusterRole/muslin-metrics-review ", "rules.0.apiGroups.0 rules.0.resources.0 rules.0.verbs.0 rules.1.apiGroups.0 rules.1.resources.0 rules.1.verbs.0",

@@ -43,14 +43,28 @@ func (c *Cluster) phase(name string, do func() error) error {
 // Install applies the manifests as a user would, and a BGPPeer for each rack's
 // router.
 func (c *Cluster) Install(ctx context.Context) error {
-	if _, err := c.Kubectl(ctx, "", "apply", "-k", filepath.Join(c.Source, "manifests")); err != nil {
+	if _, err := c.Kubectl(ctx, "", "apply", "-k", filepath.Join(c.Source, "manifests", c.overlay())); err != nil {
 		return err
 	}
 	_, err := c.Kubectl(ctx, c.routerPeers(), "apply", "-f", "-")
 	return err
 }
 
-// routerPeers has a BGPPeer a rack: its nodes peer with its router.
+// overlay is that of the families that nodes have.
+func (c *Cluster) overlay() string {
+	switch core := c.Topology().Core; {
+	case !core.V6.IsValid():
+		return ""
+	case !core.V4.IsValid():
+		return "overlays/ipv6"
+	}
+	return "overlays/dual-stack"
+}
+
+// families tells how many address families the lab has.
+func (c *Cluster) families() int { return len(c.Topology().Outside.Address.All()) }
+
+// routerPeers has a BGPPeer a rack and family: its nodes peer with its router.
 func (c *Cluster) routerPeers() string {
 	as := map[string]uint32{}
 	for _, r := range c.Topology().Routers {
@@ -58,11 +72,14 @@ func (c *Cluster) routerPeers() string {
 	}
 	var docs []string
 	for _, r := range c.Topology().Racks {
-		docs = append(docs, fmt.Sprintf(`apiVersion: projectcalico.org/v3
+		for i, gateway := range r.Gateway.All() {
+			name := "rack-" + r.Name + []string{"", "-v6"}[i]
+			docs = append(docs, fmt.Sprintf(`apiVersion: projectcalico.org/v3
 kind: BGPPeer
-metadata: {name: rack-%s}
+metadata: {name: %s}
 spec: {peerIP: %q, asNumber: %d, nodeSelector: "rack == '%s'"}
-`, r.Name, r.Gateway.V4, as[r.Router], r.Name))
+`, name, gateway, as[r.Router], r.Name))
+		}
 	}
 	return strings.Join(docs, "---\n")
 }
@@ -136,7 +153,7 @@ func (c *Cluster) WaitSessions(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if want := len(c.FullNodes()); len(s.Peers) != want { // the others and the router
+			if want := c.families() * len(c.FullNodes()); len(s.Peers) != want { // the others and the router
 				return fmt.Errorf("node %s has %d peers, want %d", n, len(s.Peers), want)
 			}
 			for _, p := range s.Peers {

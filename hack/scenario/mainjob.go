@@ -132,13 +132,17 @@ func (c *Cluster) tables(ctx context.Context, r *Report) error {
 	out, err = c.Kubectl(ctx, "", "-n", Namespace, "get", "pods", "-o", "wide")
 	keep(&r.Agents, out, err)
 	from, to := acrossRacks(c, r.Pods)
-	out, err = c.Kubectl(ctx, "", "exec", from.Name, "--", "probe", "trace", to.IP.String())
-	keep(&r.Trace, append([]byte(fmt.Sprintf("%s on %s → %s on %s\n", from.Name, from.Node, to.Name, to.Node)), out...), err)
+	for _, ip := range to.IPs {
+		out, err = c.Kubectl(ctx, "", "exec", from.Name, "--", "probe", "trace", ip.String())
+		keep(&r.Trace, append([]byte(fmt.Sprintf("%s on %s → %s on %s\n", from.Name, from.Node, to.Name, to.Node)), out...), err)
+	}
 	for _, n := range c.FullNodes() {
 		s, err := c.Agent(ctx, n)
 		keep(&r.Sessions, []byte(sessionLines(s)), err)
-		out, err = c.Exec(ctx, n, "ip", "route", "show", "proto", "109")
-		keep(&r.Routes, append([]byte("# "+n+"\n"), out...), err)
+		for _, family := range c.flags() {
+			out, err = c.Exec(ctx, n, "ip", family, "route", "show", "proto", "109")
+			keep(&r.Routes, append([]byte("# "+n+"\n"), out...), err)
+		}
 		errs = append(errs, c.noTunnels(ctx, n))
 	}
 	for _, router := range c.Topology().Routers {
@@ -151,7 +155,7 @@ func (c *Cluster) tables(ctx context.Context, r *Report) error {
 func sessionLines(s AgentStatus) string {
 	var b strings.Builder
 	for _, p := range s.Peers {
-		fmt.Fprintf(&b, "%-6s %-15s %-10s %s\n", s.Node, p.Address, p.Kind, p.State)
+		fmt.Fprintf(&b, "%-6s %-18s %-10s %s\n", s.Node, p.Address, p.Kind, p.State)
 	}
 	return b.String()
 }
@@ -180,12 +184,25 @@ func (c *Cluster) noTunnels(ctx context.Context, node string) error {
 	return nil
 }
 
+// flags are ip's of the families that the lab has.
+func (c *Cluster) flags() []string {
+	var out []string
+	for _, a := range c.Topology().Outside.Address.All() {
+		out = append(out, map[bool]string{true: "-4", false: "-6"}[a.Is4()])
+	}
+	return out
+}
+
 // routerTable shows a router's own view of what it learned by BGP.
 func (c *Cluster) routerTable(ctx context.Context, r lab.Router) ([]byte, error) {
 	if r.Kind == lab.BIRD {
 		return c.Exec(ctx, r.Name, "birdc", "show", "route", "where", "source = RTS_BGP")
 	}
-	return c.Exec(ctx, r.Name, "vtysh", "-c", "show bgp ipv4 unicast")
+	argv := []string{"vtysh"}
+	for _, family := range c.flags() {
+		argv = append(argv, "-c", "show bgp ipv"+family[1:]+" unicast")
+	}
+	return c.Exec(ctx, r.Name, argv...)
 }
 
 // String is the report as `make lab` prints it.
@@ -231,7 +248,7 @@ func (r *Report) connectivity() string {
 		if sums[k].ok != sums[k].all {
 			verdict = "FAILED"
 		}
-		fmt.Fprintf(&b, "%-30s %3d of %3d  %s\n", k, sums[k].ok, sums[k].all, verdict)
+		fmt.Fprintf(&b, "%-35s %3d of %3d  %s\n", k, sums[k].ok, sums[k].all, verdict)
 	}
 	return b.String()
 }

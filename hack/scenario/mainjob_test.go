@@ -105,8 +105,8 @@ func (s story) reportIsComplete(t *testing.T, _ context.Context) {
 	for _, try := range s.report.Tries {
 		kinds[try.Kind] = true
 	}
-	if len(kinds) != 7 {
-		t.Errorf("the matrix has %d kinds of connections, want 7: %v", len(kinds), kinds)
+	if len(kinds) != 8 {
+		t.Errorf("the matrix has %d kinds of connections, want 8: %v", len(kinds), kinds)
 	}
 	if mb := float64(s.report.Image.Compressed) / 1e6; mb > 35 {
 		t.Errorf("image is %.1f MB compressed, bound is 35", mb)
@@ -320,7 +320,7 @@ func (s story) sessionsUp(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	if len(status.Waiting) > 0 || len(status.Peers) != len(s.FullNodes()) {
+	if len(status.Waiting) > 0 || len(status.Peers) != s.families()*len(s.FullNodes()) {
 		return fmt.Errorf("agent waits for %q, %d peers", status.Waiting, len(status.Peers))
 	}
 	for _, p := range status.Peers {

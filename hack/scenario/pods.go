@@ -21,6 +21,7 @@ type Pod struct {
 	Name string
 	Node string
 	IP   netip.Addr
+	IPs  []netip.Addr // of each family, IP first
 
 	netns string // on the node; Matrix knows it
 }
@@ -78,7 +79,7 @@ func (c *Cluster) Pods(ctx context.Context) ([]Pod, error) {
 			}
 			Spec   struct{ NodeName string }
 			Status struct {
-				PodIP             string
+				PodIPs            []struct{ IP netip.Addr }
 				ContainerStatuses []struct{ Ready bool }
 			}
 		}
@@ -88,11 +89,14 @@ func (c *Cluster) Pods(ctx context.Context) ([]Pod, error) {
 	}
 	var pods []Pod
 	for _, i := range list.Items {
-		ip, err := netip.ParseAddr(i.Status.PodIP)
-		if err != nil || i.Metadata.DeletionTimestamp != nil || len(i.Status.ContainerStatuses) == 0 || !i.Status.ContainerStatuses[0].Ready {
+		if len(i.Status.PodIPs) == 0 || i.Metadata.DeletionTimestamp != nil || len(i.Status.ContainerStatuses) == 0 || !i.Status.ContainerStatuses[0].Ready {
 			continue
 		}
-		pods = append(pods, Pod{Name: i.Metadata.Name, Node: i.Spec.NodeName, IP: ip})
+		p := Pod{Name: i.Metadata.Name, Node: i.Spec.NodeName, IP: i.Status.PodIPs[0].IP}
+		for _, ip := range i.Status.PodIPs {
+			p.IPs = append(p.IPs, ip.IP)
+		}
+		pods = append(pods, p)
 	}
 	slices.SortFunc(pods, func(a, b Pod) int { return strings.Compare(a.Node+a.Name, b.Node+b.Name) })
 	return pods, nil
@@ -129,10 +133,17 @@ func (c *Cluster) Matrix(ctx context.Context, pods []Pod) ([]Try, error) {
 	if pods, err = c.withNamespaces(ctx, pods); err != nil {
 		return nil, err
 	}
+	service, err := c.service(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []attempt
 	for _, p := range pods {
-		all = append(all, c.fromPod(p, pods)...)
-		all = append(all, c.toPod(p)...)
+		for _, ip := range p.IPs {
+			all = append(all, c.fromPod(p, ip, pods)...)
+			all = append(all, c.toPod(p, ip)...)
+			all = append(all, c.toService(p, ip, service)...)
+		}
 	}
 	tries := make([]Try, len(all))
 	var wg sync.WaitGroup
@@ -149,44 +160,121 @@ func (c *Cluster) Matrix(ctx context.Context, pods []Pod) ([]Try, error) {
 	return tries, nil
 }
 
-func (c *Cluster) fromPod(p Pod, pods []Pod) []attempt {
+// fromPod are the ways from one of the addresses of a pod.
+func (c *Cluster) fromPod(p Pod, ip netip.Addr, pods []Pod) []attempt {
 	var out []attempt
 	add := func(kind, to string, addr, want netip.Addr) {
-		out = append(out, attempt{Try{Kind: kind, From: p.Name, To: to, Want: want}, func(ctx context.Context) (netip.Addr, error) {
+		out = append(out, attempt{Try{Kind: kind + inFamily(ip), From: p.Name, To: to, Want: want}, func(ctx context.Context) (netip.Addr, error) {
 			return c.dialFromPod(ctx, p, addr)
 		}})
 	}
 	for _, q := range pods {
-		if q.Name != p.Name {
-			add(c.relation(p, q), q.Name, q.IP, p.IP)
+		if to := q.of(ip); q.Name != p.Name && to.IsValid() {
+			add(c.relation(p, q), q.Name, to, ip)
 		}
 	}
 	for _, n := range c.Topology().Nodes {
 		// A node is outside the pools, so another node sees the masquerade.
-		want := p.IP
+		want := ip
 		if n.Name != p.Node {
-			want = c.nodeAddr(p.Node)
+			want = c.address(p.Node).Of(ip)
 		}
-		add("pod to node", n.Name, n.Address.V4, want)
+		add("pod to node", n.Name, n.Address.Of(ip), want)
 	}
 	outside := c.Topology().Outside
-	add("pod to outside (masqueraded)", outside.Name, outside.Address.V4, c.nodeAddr(p.Node))
+	add("pod to outside (masqueraded)", outside.Name, outside.Address.Of(ip), c.address(p.Node).Of(ip))
 	return out
 }
 
-func (c *Cluster) toPod(p Pod) []attempt {
+func (c *Cluster) toPod(p Pod, ip netip.Addr) []attempt {
 	var out []attempt
 	add := func(kind, machine string, want netip.Addr) {
-		out = append(out, attempt{Try{Kind: kind, From: machine, To: p.Name, Want: want}, func(ctx context.Context) (netip.Addr, error) {
-			return c.dialFromMachine(ctx, machine, p.IP)
+		out = append(out, attempt{Try{Kind: kind + inFamily(ip), From: machine, To: p.Name, Want: want}, func(ctx context.Context) (netip.Addr, error) {
+			return c.dialFromMachine(ctx, machine, ip)
 		}})
 	}
 	for _, n := range c.Topology().Nodes {
-		add("node to pod", n.Name, n.Address.V4)
+		add("node to pod", n.Name, n.Address.Of(ip))
 	}
 	outside := c.Topology().Outside
-	add("outside to pod (no NAT)", outside.Name, outside.Address.V4)
+	add("outside to pod (no NAT)", outside.Name, outside.Address.Of(ip))
 	return out
+}
+
+// toService is the way from an address of a pod to the Service of all pods. A pod that
+// meets itself is masqueraded as its node by kube-proxy.
+func (c *Cluster) toService(p Pod, ip netip.Addr, service []netip.Addr) []attempt {
+	var out []attempt
+	for _, to := range service {
+		if to.Is4() != ip.Is4() {
+			continue
+		}
+		out = append(out, attempt{Try{Kind: "pod to service" + inFamily(ip), From: p.Name, To: to.String(), Want: ip}, func(ctx context.Context) (netip.Addr, error) {
+			from, err := c.dialFromPod(ctx, p, to)
+			if from == c.address(p.Node).Of(ip) {
+				from = ip
+			}
+			return from, err
+		}})
+	}
+	return out
+}
+
+// service makes the Service of the pods, of each family there is, and gives its addresses.
+func (c *Cluster) service(ctx context.Context) ([]netip.Addr, error) {
+	if _, err := c.Kubectl(ctx, fmt.Sprintf(`apiVersion: v1
+kind: Service
+metadata: {name: matrix, namespace: default}
+spec: {ipFamilyPolicy: PreferDualStack, selector: {app: echo}, ports: [{port: %d}]}
+`, echoPort), "apply", "-f", "-"); err != nil {
+		return nil, err
+	}
+	out, err := c.Kubectl(ctx, "", "get", "service", "matrix", "-o", "jsonpath={.spec.clusterIPs[*]}")
+	if err != nil {
+		return nil, err
+	}
+	var all []netip.Addr
+	for _, text := range strings.Fields(string(out)) {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, c.served(ctx, all)
+}
+
+// served waits until kube-proxy has told each node of a Service.
+func (c *Cluster) served(ctx context.Context, service []netip.Addr) error {
+	for _, node := range c.FullNodes() {
+		for _, to := range service {
+			if err := c.eventually(ctx, time.Minute, func() error {
+				_, err := c.dialFromMachine(ctx, node, to)
+				return err
+			}); err != nil {
+				return fmt.Errorf("service %s from %s: %w", to, node, err)
+			}
+		}
+	}
+	return nil
+}
+
+// of is the pod's address of the other's family; invalid when it has none.
+func (p Pod) of(other netip.Addr) netip.Addr {
+	for _, ip := range p.IPs {
+		if ip.Is4() == other.Is4() {
+			return ip
+		}
+	}
+	return netip.Addr{}
+}
+
+// inFamily marks the kinds of connections over IPv6.
+func inFamily(ip netip.Addr) string {
+	if ip.Is6() {
+		return ", IPv6"
+	}
+	return ""
 }
 
 func (c *Cluster) relation(p, q Pod) string {
@@ -205,9 +293,11 @@ func (c *Cluster) rack(node string) string {
 	return n.Rack
 }
 
-func (c *Cluster) nodeAddr(node string) netip.Addr {
+func (c *Cluster) nodeAddr(node string) netip.Addr { return c.address(node).Main() }
+
+func (c *Cluster) address(node string) lab.Address {
 	n, _ := c.Topology().Node(node)
-	return n.Address.V4
+	return n.Address
 }
 
 // serve runs an echo server on machines until ctx ends.

@@ -91,7 +91,7 @@ func status(options *lab.Options) *cobra.Command {
 					power, pid = "on", fmt.Sprint(machine.PID)
 				}
 				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
-					machine.Name, machine.Role, machine.Rack, machine.Address.V4, power, pid, machine.Ready)
+					machine.Name, machine.Role, machine.Rack, machine.Address.Main(), power, pid, machine.Ready)
 			}
 			return table.Flush()
 		},
