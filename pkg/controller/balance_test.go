@@ -307,7 +307,7 @@ func TestServices(t *testing.T) {
 	shared := server
 	server = kubetest.Start(t)
 	defer func() { server = shared }()
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	var objects, gone strings.Builder
 	for n, c := range lbCases {
 		fmt.Fprintf(&objects, "apiVersion: v1\nkind: Namespace\nmetadata: {name: lb%d}\n---\n", n)

@@ -60,7 +60,7 @@ func gone(t *testing.T, s *kubetest.Server, kind, name string) {
 // What nobody has any more is collected from a node that lives; what somebody
 // has, or may have, stays.
 func TestGarbageIsCollected(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	server.MustKubectl(t, nodeObject("gcnode")+v3("IPPool", "gc", "{cidr: 10.80.0.0/24, blockSize: 29}"), "apply", "-f", "-")
 	shortGrace(t, server)
 	t.Cleanup(func() {
@@ -127,7 +127,7 @@ func TestGarbageIsCollected(t *testing.T) {
 
 // A pool that is deleted goes when its last address has gone, not before.
 func TestPoolIsDrained(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("drains")+v3("IPPool", "leaves", "{cidr: 10.81.0.0/24, blockSize: 29}")+v3("IPPool", "unused", "{cidr: 10.82.0.0/24}"), "apply", "-f", "-")
 	t.Cleanup(func() {
@@ -160,7 +160,7 @@ func TestUninstallIsNotStuck(t *testing.T) {
 	shared := server
 	server = own
 	t.Cleanup(func() { server = shared })
-	own.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	own.Install(t)
 	own.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	own.MustKubectl(t, nodeObject("n1")+v3("IPPool", "used", "{cidr: 10.83.0.0/24}"), "apply", "-f", "-")
 	a, stopAgent := allocator(t, "n1", model.Pool{Name: "used", CIDR: netip.MustParsePrefix("10.83.0.0/24"), BlockSize: 26, Allocatable: true})

@@ -135,7 +135,7 @@ func eventsOf(kind string) []string {
 }
 
 func TestController(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	stop, one := measured(t, server, "one")
 
 	// the defaults
@@ -201,7 +201,7 @@ func TestController(t *testing.T) {
 
 // Conditions are written once: a controller at rest writes nothing.
 func TestNoNeedlessWrites(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	server.MustKubectl(t, v3("BGPFilter", "calm", `{exportV4: [{action: Accept}]}`), "apply", "-f", "-")
 	stop := replica(t, "one")
 	shows(t, "Accepted=True", conditionsOf("bgpfilter", "calm")...)

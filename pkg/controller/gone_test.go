@@ -11,7 +11,6 @@ import (
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/kubestore"
-	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -58,7 +57,7 @@ func nodeObject(name string) string {
 // A deleted node gives back its blocks and addresses, also those it borrowed;
 // an address that another node has in its block stays.
 func TestDeletedNodeGivesBack(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("dies")+nodeObject("lives"), "apply", "-f", "-")
 	t.Cleanup(func() {
@@ -104,7 +103,7 @@ func TestDeletedNodeGivesBack(t *testing.T) {
 // A block of a deleted node in which another node has an address stays, without
 // affinity.
 func TestBlockWithABorrowersAddressStays(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("lends")+nodeObject("borrows"), "apply", "-f", "-")
 	t.Cleanup(func() {
@@ -133,7 +132,7 @@ func TestBlockWithABorrowersAddressStays(t *testing.T) {
 // are in the API, though the node's agent lives and the node comes back; other
 // deleted nodes, later ones, give back meanwhile what nobody has.
 func TestDeletedNodeKeepsWhatPodsHave(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	shortGrace(t, server)
 	server.MustKubectl(t, nodeObject("keeps")+nodeObject("marker")+nodeObject("marker2")+nodeObject("lives"), "apply", "-f", "-")
 	t.Cleanup(func() {
@@ -190,7 +189,7 @@ func TestDeletedNodeKeepsWhatPodsHave(t *testing.T) {
 // A fixed address whose pod was deleted by force, and made anew on another node
 // that it waits there for, does not wait for the grace.
 func TestFixedAddressMoves(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	server.MustKubectl(t, v3("KubeControllersConfiguration", "default", `{controllers: {node: {leakGracePeriod: 24h}}}`), "apply", "--server-side", "--force-conflicts", "-f", "-")
 	server.MustKubectl(t, nodeObject("dead")+nodeObject("lives"), "apply", "-f", "-")
 	t.Cleanup(func() {

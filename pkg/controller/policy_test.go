@@ -9,7 +9,7 @@ import (
 // Policies and network sets get conditions, Kubernetes' policies events, and the
 // tiers that always exist have objects.
 func TestPolicyConditions(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	crd := kubetest.Root() + "/pkg/kube/testdata/clusternetworkpolicies.yaml"
 	server.MustKubectl(t, "", "apply", "-f", crd)
 	server.MustKubectl(t, "", "wait", "--for=condition=Established", "-f", crd, "--timeout=60s")

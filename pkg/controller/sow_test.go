@@ -26,7 +26,7 @@ var seedEvents = []string{"-n", "muslin-system", "get", "events", "--field-selec
 func TestSeed(t *testing.T) {
 	t.Parallel()
 	server := kubetest.Start(t) // without pools of other tests
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	server.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.MustKubectl(t, v3("BGPPeer", "tor", `{peerIP: 192.0.2.1, asNumber: 65000}`), "apply", "-f", "-")
 	pool := v3("IPPool", "pods", `{cidr: 10.9.0.0/16, vxlanMode: Always}`)
@@ -79,7 +79,7 @@ func TestSeed(t *testing.T) {
 func TestSeedUnreadable(t *testing.T) {
 	t.Parallel()
 	server := kubetest.Start(t)
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	server.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.MustKubectl(t, seedMap("pools", "kind: [IPPool"), "apply", "-f", "-")
 	replicaOf(t, server, "one")

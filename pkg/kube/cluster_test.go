@@ -23,8 +23,6 @@ import (
 
 var server *kubetest.Server
 
-var manifestsDir = kubetest.Root() + "/manifests"
-
 func TestMain(m *testing.M) {
 	os.Exit(kubetest.Main(m, func(s *kubetest.Server) { server = s }))
 }
@@ -34,7 +32,7 @@ const agentUser = "system:serviceaccount:muslin-system:muslin-agent"
 // watch runs a Cluster with the rights of the agent until the test ends.
 func watch(t *testing.T, o kube.Options) *kube.Cluster {
 	t.Helper()
-	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	server.Install(t)
 	cfg := server.ConfigAs(agentUser)
 	cfg.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {string(o.Node)}}
 	return watchAs(t, cfg, o)
@@ -245,7 +243,7 @@ func TestLastGoodValueStaysInForce(t *testing.T) {
 }
 
 func TestPasswordComesAndChanges(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	server.Install(t)
 	apply(t, v3("BGPPeer", "md5", `{peerIP: 192.0.2.9, asNumber: 1, password: {secretKeyRef: {name: bgp, key: tor}}}`))
 	// As the controller makes it: no other Secret can be read.
 	apply(t, `{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: muslin-passwords, namespace: muslin-system},
@@ -422,6 +420,7 @@ func TestNodeStatus(t *testing.T) {
 // The agent rides out an apiserver that goes and comes back, and sees what
 // changed meanwhile.
 func TestApiserverRestart(t *testing.T) {
+	t.Parallel()
 	own := kubetest.Start(t)
 	own.InstallCRDs(t)
 	c := watchAs(t, own.Config(), kube.Options{Node: "n1"})
@@ -441,6 +440,7 @@ func TestApiserverRestart(t *testing.T) {
 
 // CRDs that are installed after the agent has started are noticed.
 func TestCRDsComeLate(t *testing.T) {
+	t.Parallel()
 	own := kubetest.Start(t)
 	c, err := kube.New(own.Config(), kube.Options{Node: "n1", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {

@@ -121,7 +121,7 @@ func TestNodesOfClusterPolicies(t *testing.T) {
 func TestClusterPolicyConditions(t *testing.T) {
 	installClusterCRD(t, "v1alpha2")
 	apply(t, clusterPolicy("one", `{tier: Admin, priority: 0, subject: {namespaces: {}}}`))
-	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	server.Install(t)
 	c := watchAs(t, server.ConfigAs("system:serviceaccount:muslin-system:muslin-controller"), kube.Options{Policy: true})
 	var found []kube.Reported
 	eventually(t, c, func() string {

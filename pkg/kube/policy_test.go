@@ -147,7 +147,7 @@ ports: [{port: 80}, {name: any}]
 
 // What cannot be meant is refused when it is written.
 func TestPolicyCRDsRefuse(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	server.Install(t)
 	rule := func(text string) string {
 		return v3("GlobalNetworkPolicy", "bad", "{ingress: ["+text+"]}")
 	}

@@ -180,6 +180,7 @@ func addrs(texts ...string) []netip.Addr {
 
 // Whoever uses the blocks has to know when there may be newer ones.
 func TestAllBlocksAreStaleWithoutTheServer(t *testing.T) {
+	t.Parallel()
 	own := kubetest.Start(t)
 	own.InstallCRDs(t)
 	own.MustKubectl(t, v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`), "apply", "-f", "-")

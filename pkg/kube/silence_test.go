@@ -17,6 +17,7 @@ import (
 // CRD was taken away, there is one problem that says since when and why, and one
 // line of the log; when it answers again there is no problem.
 func TestSilentServerIsTold(t *testing.T) {
+	t.Parallel()
 	own := kubetest.Start(t)
 	own.InstallCRDs(t)
 	var log logged

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	manyNodes = 2000
+	manyNodes = 500
 	// nodeLimit is what the agent may hold for one node of the cluster, in
 	// bytes: 5,000 nodes in 20 MB.
 	nodeLimit = 4096
@@ -25,7 +25,7 @@ const (
 
 // What an agent keeps of a large cluster fits beside everything else it holds.
 func TestHeapOfALargeCluster(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", manifestsDir)
+	server.Install(t)
 	client := rawClient(t)
 	var g errgroup.Group
 	g.SetLimit(16)

@@ -13,6 +13,18 @@ func (s *Server) InstallCRDs(t testing.TB) {
 	}
 }
 
+// Install applies all of manifests, at the first call: an apply takes seconds, and
+// what a test changes of them stays changed.
+func (s *Server) Install(t testing.TB) {
+	t.Helper()
+	s.installing.Lock()
+	defer s.installing.Unlock()
+	if !s.installed {
+		s.MustKubectl(t, "", "apply", "-k", filepath.Join(Root(), "manifests"))
+		s.installed = true
+	}
+}
+
 func (s *Server) installCRDs() error {
 	if err := s.run("apply", "--server-side", "-k", filepath.Join(Root(), "manifests", "crds")); err != nil {
 		return err
