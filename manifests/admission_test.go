@@ -267,7 +267,7 @@ func try(t *testing.T, s *kubetest.Server, cfg *rest.Config, method, path string
 
 // The token of a node's agent writes what is that node's, and nothing else.
 func TestAdmission(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	create(t, world...)
 	cfg := server.ConfigOfPod(t, "muslin-system", "muslin-agent", "n1")
 	until(t, "the policies are in force", func() bool {
@@ -298,7 +298,7 @@ func TestAdmission(t *testing.T) {
 // The largest blocks there are can be written, too: the server bounds what an
 // expression may cost.
 func TestAdmissionOfLargeBlocks(t *testing.T) {
-	server.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	server.Install(t)
 	const size = 4096
 	for _, node := range []string{"n1", "n2"} {
 		owners := make([]object, size-1)

@@ -28,9 +28,10 @@ import (
 // that they ask a server for, and each right that the manifests grant is one that
 // they use: without it a request of this test is refused, and it names the right.
 func TestEachRightIsUsed(t *testing.T) {
+	t.Parallel()
 	// A server of old that does not stream lists has them listed.
 	s, requested := kubetest.StartAudited(t, "--feature-gates=WatchList=false")
-	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests")
+	s.Install(t)
 	s.MustKubectl(t, "", "apply", "-f", kubetest.Root()+"/pkg/kube/testdata/clusternetworkpolicies.yaml")
 	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	s.MustKubectl(t, nodes, "apply", "-f", "-")
