@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"cmp"
 	"math"
 	"net/netip"
@@ -120,8 +121,14 @@ type Policy struct {
 // Compare gives the sequence of policies of one tier, as Calico has it: order,
 // then name, namespace and kind.
 func (p *Policy) Compare(o *Policy) int {
-	key := func(r Ref) string { return r.Name + "/" + r.Namespace + "/" + r.Kind }
-	return cmp.Or(cmp.Compare(p.Order, o.Order), cmp.Compare(key(p.Object), key(o.Object)))
+	if c := cmp.Compare(p.Order, o.Order); c != 0 {
+		return c
+	}
+	var x, y [384]byte // the longest name, namespace and kind
+	key := func(to []byte, r Ref) []byte {
+		return append(append(append(append(append(to, r.Name...), '/'), r.Namespace...), '/'), r.Kind...)
+	}
+	return bytes.Compare(key(x[:0], p.Object), key(y[:0], o.Object))
 }
 
 // PolicyAction is what a rule does with a packet.
