@@ -179,10 +179,10 @@ var fields = []field{
 	{name: "services-by-label", change: byLabel, at: []string{own, "172.20.0.1/32", "BGP.community: (65000,80)", "BGP.large_community: (64512, 1, 2)", "172.20.1.0/28"},
 		not: []string{"172.20.0.0/16", "172.20.1.1/32", "172.20.2.1/32"}},
 	{name: "services-by-label-internal", as: 64512, change: byLabel, at: []string{"172.20.0.1/32", "BGP.local_pref: 2147483135"}},
-	{name: "services-by-label-for-another", change: func(s *model.Snapshot, p *model.BGPPeer) {
+	{name: "services-by-label-for-another", bird: "}\nprotocol bgp second {\n  local fd09::2 as 65001; neighbor fd09::1 as 64512; multihop;\n  connect delay time 1; ipv6 { import none; export none; };", change: func(s *model.Snapshot, p *model.BGPPeer) {
 		byLabel(s, p)
 		p.Filters = nil
-		s.Peers = append(s.Peers, model.BGPPeer{Name: "other", PeerIP: netip.MustParseAddr("10.9.0.99"), ASN: 65001, Filters: []string{"gold", "tin", "rest"}})
+		s.Peers = append(s.Peers, model.BGPPeer{Name: "other", PeerIP: netip.MustParseAddr("fd09::2"), ASN: 65001, Filters: []string{"gold", "tin", "rest"}})
 	}, at: []string{own, "172.20.0.0/16"}, not: []string{"172.20.0.1/32", "172.20.1.0/28"}},
 	{name: "cordoned", change: func(s *model.Snapshot, p *model.BGPPeer) {
 		byLabel(s, p)
