@@ -45,6 +45,9 @@ var Overlays = []Overlay{
 		"DaemonSet/muslin-agent ", "spec.template.spec.containers.agent.env.MUSLIN_METRICS_ADDR.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_ADDR.value spec.template.spec.containers.agent.env.MUSLIN_METRICS_AUTHORIZATION.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_AUTHORIZATION.value spec.template.spec.containers.agent.env.MUSLIN_METRICS_TLS.name spec.template.spec.containers.agent.env.MUSLIN_METRICS_TLS.value spec.template.spec.containers.agent.ports.metrics.containerPort spec.template.spec.containers.agent.ports.metrics.name spec.template.spec.containers.agent.ports.metrics.protocol",
 		"Deployment/muslin-controller ", "spec.template.spec.containers.controller.env.MUSLIN_METRICS_ADDR.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_ADDR.value spec.template.spec.containers.controller.env.MUSLIN_METRICS_AUTHORIZATION.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_AUTHORIZATION.value spec.template.spec.containers.controller.env.MUSLIN_METRICS_TLS.name spec.template.spec.containers.controller.env.MUSLIN_METRICS_TLS.value spec.template.spec.containers.controller.ports.metrics.containerPort spec.template.spec.containers.controller.ports.metrics.name spec.template.spec.containers.controller.ports.metrics.protocol",
 	)},
+	{"seccomp", "a seccomp profile of the agent's own; docs/security.md", fields(
+		"DaemonSet/muslin-agent ", "spec.template.spec.containers.agent.securityContext.seccompProfile.localhostProfile spec.template.spec.containers.agent.securityContext.seccompProfile.type",
+	)},
 	{"k3s", "k3s without flannel: its pod CIDR", []string{seedMap + "data.pools.yaml"}},
 	{"microk8s", "MicroK8s: the CNI directories of its snap, its pod CIDR", []string{
 		seedMap + "data.pools.yaml",

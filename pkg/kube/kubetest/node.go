@@ -21,7 +21,7 @@ func Programs(t testing.TB, packages ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	build := exec.Command("go", append([]string{"build", "-o", dir}, packages...)...)
-	build.Dir = Root()
+	build.Dir, build.Env = Root(), append(os.Environ(), "CGO_ENABLED=0") // it runs in containers without libraries
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build.Args, err, out)
 	}
@@ -56,12 +56,14 @@ func (s *Server) NewNode(t testing.TB, name string) *Node {
 		n.must(n.Exec("ip", strings.Fields(words)...))
 	}
 	n.reachServer()
-	config, err := os.ReadFile(s.path("kubeconfig"))
-	if err == nil {
-		err = os.WriteFile(n.File("kubeconfig"), config, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"ca.crt", "kubeconfig"} {
+		text, err := os.ReadFile(s.path(name))
+		if err == nil {
+			err = os.WriteFile(n.File(name), []byte(strings.ReplaceAll(string(text), s.path("ca.crt"), n.File("ca.crt"))), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.MustKubectl(t, fmt.Sprintf("{apiVersion: v1, kind: Node, metadata: {name: %s}}", name), "apply", "-f", "-")
 	s.MustKubectl(t, "", "patch", "node", name, "--subresource=status", "-p",
@@ -130,8 +132,7 @@ func (n *Node) StartAgent(command ...string) {
 	}
 	defer log.Close()
 	cmd := n.Exec(command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), "NODE_NAME="+n.Name, "KUBECONFIG="+n.File("kubeconfig"), "MUSLIN_PROC_SYS=/proc/sys",
-		"MUSLIN_CNI_CONF=none", "MUSLIN_SOCKET="+n.File("agent.sock"), "MUSLIN_STATE="+n.File("state"))
+	cmd.Env = append(os.Environ(), append(n.Env(), "MUSLIN_PROC_SYS=/proc/sys")...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // of what wraps it, too
 	if err := cmd.Start(); err != nil {
@@ -141,6 +142,14 @@ func (n *Node) StartAgent(command ...string) {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	n.agent, n.ended = cmd, ended
 	n.t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); <-ended })
+}
+
+// Env is the environment of the node's agent, less the place of sysctls.
+func (n *Node) Env() []string {
+	return []string{
+		"NODE_NAME=" + n.Name, "KUBECONFIG=" + n.File("kubeconfig"), "MUSLIN_CNI_CONF=none",
+		"MUSLIN_SOCKET=" + n.File("agent.sock"), "MUSLIN_STATE=" + n.File("state"),
+	}
 }
 
 // Signal sends a signal to the agent.
@@ -203,13 +212,13 @@ func (n *Node) CNI(plugin, verb, pod string) (string, error) {
 	return string(out), err
 }
 
-// Await waits until something is so, a minute at most.
+// Await waits until something is so while the agent runs, a minute at most.
 func (n *Node) Await(what string, is func() bool) {
 	n.t.Helper()
 	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
+		if time.Now().After(end) || n.Ended() {
 			log := n.Log()
-			n.t.Fatalf("%s: not after a minute: %s\n%s", n.Name, what, log[max(0, len(log)-4000):])
+			n.t.Fatalf("%s: not after a minute, or the agent has ended: %s\n%s", n.Name, what, log[max(0, len(log)-4000):])
 		}
 	}
 }
