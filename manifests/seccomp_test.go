@@ -2,10 +2,13 @@ package manifests_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
@@ -53,6 +56,21 @@ func container(t *testing.T, n *kubetest.Node, programs string, granted []string
 	t.Cleanup(func() {
 		_ = exec.Command("runc", "--root", n.File("runc"), "delete", "--force", filepath.Base(n.Netns)).Run()
 	})
+}
+
+// filtered says whether the kernel has a filter for the container's process.
+func filtered(t *testing.T, n *kubetest.Node) bool {
+	t.Helper()
+	var state struct{ Pid int }
+	out, err := exec.Command("runc", "--root", n.File("runc"), "state", filepath.Base(n.Netns)).Output()
+	if err == nil {
+		err = json.Unmarshal(out, &state)
+	}
+	status, readErr := os.ReadFile(fmt.Sprintf("/proc/%d/status", state.Pid))
+	if err := errors.Join(err, readErr); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(status), "\nSeccomp:\t2\n")
 }
 
 // profile is a seccomp profile, as runtimes read it.
