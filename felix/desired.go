@@ -159,6 +159,12 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	if _, stated := o.Raw["externalNodesList"]; stated || len(o.ExternalNodes) > 0 {
 		base.ExternalNodes = o.ExternalNodes
 	}
+	if o.FailsafeIn != nil {
+		base.FailsafeIn = o.FailsafeIn
+	}
+	if o.FailsafeOut != nil {
+		base.FailsafeOut = o.FailsafeOut
+	}
 	base.InterfacePrefix = cmp.Or(o.InterfacePrefix, base.InterfacePrefix)
 	base.RouteRefreshSeconds = cmp.Or(o.RouteRefreshSeconds, base.RouteRefreshSeconds)
 	base.IPForwardingDisabled = pick("ipForwarding", base.IPForwardingDisabled, o.IPForwardingDisabled)

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 
@@ -17,6 +18,17 @@ type Input struct {
 	View            model.PolicyView
 	Endpoints       []model.Endpoint // pods attached to this node
 	EndpointsSynced bool             // Endpoints are all there are
+
+	// Of the node itself, for its host endpoints.
+	Interfaces              []Interface
+	FailsafeIn, FailsafeOut []model.FailsafePort // never cut, beside what Muslin needs
+	VXLANPort               uint16               // UDP; 0: 4789
+}
+
+// Interface is one of the node's own, with its addresses.
+type Interface struct {
+	Name      string
+	Addresses []netip.Addr
 }
 
 // Compile decides what the kernel has to know of policy. Equal inputs give equal
@@ -78,6 +90,8 @@ type world struct {
 	last     Program // if not stale
 	stale    bool    // endpoints, or what they get, changed
 	reported []model.Problem
+	ofHosts  []model.Problem
+	host     hostInput // that last was made with
 }
 
 func newWorld(in Input, before model.Sorted[*Set]) *world {
@@ -90,7 +104,7 @@ func newWorld(in Input, before model.Sorted[*Set]) *world {
 // same, and what sets are made of beside pods, it keeps pods and sets.
 func (w *world) renewed(in Input) *world {
 	same := reflect.DeepEqual(w.view.Namespaces, in.View.Namespaces) && reflect.DeepEqual(w.view.ServiceAccounts, in.View.ServiceAccounts) &&
-		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.Services, in.View.Services)
+		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.HostEndpoints, in.View.HostEndpoints) && reflect.DeepEqual(w.view.Services, in.View.Services)
 	if !same {
 		return newWorld(in, w.last.Sets)
 	}
@@ -104,7 +118,7 @@ func (w *world) read(view model.PolicyView) {
 	w.view.Pods = model.Sorted[*model.PolicyPod]{}
 	w.requested, w.evaluated = map[model.Selector]*choice{}, map[*group]Endpoint{}
 	w.lists, w.chains, w.sources = map[string]ChainID{}, map[ChainID]Chain{}, map[SetID]*source{}
-	if len(view.Policies) > 0 {
+	if len(view.Policies) > 0 || len(view.HostEndpoints) > 0 {
 		w.tiers = w.sortTiers()
 		w.findNetworkSets()
 	}
@@ -125,12 +139,19 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 		for _, e := range in.Endpoints {
 			out.Endpoints[e.HostInterface] = Endpoint{}
 		}
-		return out, nil
+		sets := map[SetID]*Set{}
+		problems := w.hosts(in, &out, sets)
+		out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+		w.last = out
+		return out, problems
 	}
 	w.update(in.View.Pods, in.Endpoints)
+	if host := hostOf(in); !reflect.DeepEqual(host, w.host) {
+		w.host, w.stale = host, true
+	}
 	changed := w.settle()
 	if w.stale {
-		w.last = w.build(in.Endpoints)
+		w.last, w.ofHosts = w.build(in)
 	} else if len(changed) > 0 {
 		w.last.Sets = w.last.Sets.With(changed, nil)
 	}
@@ -143,7 +164,7 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 
 // report gives all problems, in order.
 func (w *world) report() []model.Problem {
-	out := slices.Concat(w.problems, w.claimedTwice())
+	out := slices.Concat(w.problems, w.claimedTwice(), w.ofHosts)
 	slices.SortFunc(out, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
 	})
@@ -151,7 +172,8 @@ func (w *world) report() []model.Problem {
 }
 
 // build makes a Program anew, of chains and sets that are kept.
-func (w *world) build(ends []model.Endpoint) Program {
+func (w *world) build(in Input) (Program, []model.Problem) {
+	ends := in.Endpoints
 	out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(ends)), Chains: map[ChainID]Chain{}}
 	for _, e := range ends {
 		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
@@ -165,6 +187,7 @@ func (w *world) build(ends []model.Endpoint) Program {
 		w.follow(&out, sets, e.Ingress)
 		w.follow(&out, sets, e.Egress)
 	}
+	problems := w.hosts(in, &out, sets)
 	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
 	w.before = model.Sorted[*Set]{}
 	for id, h := range w.held {
@@ -173,7 +196,7 @@ func (w *world) build(ends []model.Endpoint) Program {
 		}
 	}
 	w.forgetChoices()
-	return out
+	return out, problems
 }
 
 // follow adds a chain with those that it leads to, and their sets. A tier without

@@ -16,7 +16,7 @@ type Packet struct {
 }
 
 // Decide walks a chain as the kernel does. It gives the rules that matched: those
-// that passed on, and last the one that decided, whose verdict is Allow or Deny.
+// that passed on, and last the one that decided, whose verdict is Allow, Deny or Continue.
 // Log decides nothing and is left out. No rule: the chain is "", and everything is
 // allowed. A chain that does not exist, or that leads to itself, denies.
 func (p Program) Decide(id ChainID, k Packet) []Rule {
@@ -38,8 +38,8 @@ func (p Program) Decide(id ChainID, k Packet) []Rule {
 	return append(path, Rule{Verdict: Deny, Origin: Origin{Index: -1}})
 }
 
-// Allowed reports whether what Decide gives lets a packet through.
-func Allowed(path []Rule) bool { return len(path) == 0 || path[len(path)-1].Verdict == Allow }
+// Allowed reports whether what Decide gives lets a packet through, or on.
+func Allowed(path []Rule) bool { return len(path) == 0 || path[len(path)-1].Verdict != Deny }
 
 func (p Program) matches(r *Rule, k *Packet) bool {
 	family := uint8(6)
@@ -90,7 +90,7 @@ func Selections(in Input) func(namespace, name string) []model.Policy {
 		var out []model.Policy
 		for _, t := range w.tiers {
 			for _, p := range t.policies {
-				if p.selects(pod.group) {
+				if p.selects(pod.group) && !p.HostOnly() {
 					out = append(out, *p.Policy)
 				}
 			}

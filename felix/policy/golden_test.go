@@ -60,6 +60,8 @@ func outcome(t *testing.T, objects string) string {
 	for doc := range bytes.SplitSeq([]byte(objects), []byte("\n---\n")) {
 		problems = append(problems, read(t, doc, &in)...)
 	}
+	in.FailsafeIn, in.FailsafeOut = policy.DefaultFailsafe()
+	in.Interfaces = []policy.Interface{{Name: "eth1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
 	program, more := policy.Compile(in)
 	var b strings.Builder
 	for _, p := range slices.Concat(problems, more) {
@@ -167,6 +169,12 @@ func readCalico(t *testing.T, doc []byte, kind string, v *model.PolicyView) []mo
 		s, problems, ok := netpol.NetworkSet(ref, o.Metadata.Labels, o.Spec)
 		if ok {
 			v.NetworkSets = append(v.NetworkSets, s)
+		}
+		return problems
+	case model.KindHostEndpoint:
+		e, problems, ok := netpol.HostEndpoint(ref.Name, o.Metadata.Labels, o.Spec)
+		if ok {
+			v.HostEndpoints = append(v.HostEndpoints, e)
 		}
 		return problems
 	case "Tier":

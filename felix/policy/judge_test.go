@@ -27,7 +27,7 @@ func (j evaluate) allows(e model.Endpoint, in bool, p Packet) (allowed, known bo
 		return false, false
 	}
 	for _, t := range j.tiers() {
-		verdict, counted := j.tier(t, labels, in, p)
+		verdict, counted := j.tier(t, labels, in, p, func(p model.Policy) bool { return !p.Untracked && !p.PreDNAT })
 		switch {
 		case !counted:
 		case verdict == "":
@@ -65,7 +65,7 @@ func (j evaluate) tiers() []model.Tier {
 
 // tier gives the verdict of a tier, "" for none; counted is false if none of its
 // policies of that direction selects the endpoint.
-func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet) (verdict model.PolicyAction, counted bool) {
+func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet, such func(model.Policy) bool) (verdict model.PolicyAction, counted bool) {
 	policies := slices.Clone(j.in.View.Policies)
 	slices.SortFunc(policies, func(a, b model.Policy) int {
 		name := func(p model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
@@ -76,7 +76,7 @@ func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet
 		if in {
 			decides, rules = policy.Ingress, policy.IngressRules
 		}
-		if policy.Tier != t.Name || !decides || policy.Selector != nil && !policy.Selector.Matches(labels) {
+		if policy.Tier != t.Name || !decides || !such(policy) || policy.Selector != nil && !policy.Selector.Matches(labels) {
 			continue
 		}
 		counted = true
@@ -190,6 +190,12 @@ func (j evaluate) someoneHas(a netip.Addr, such func(map[string]string) bool) bo
 	}
 	for _, s := range j.in.View.NetworkSets {
 		if labels, known := j.labelsOfSet(s); known && contain(s.Nets, a) && such(labels) {
+			return true
+		}
+	}
+	for _, e := range j.in.View.HostEndpoints {
+		labels, _ := j.labelsOfSet(model.NetworkSet{Labels: e.Labels})
+		if slices.Contains(e.Addresses, a) && such(labels) {
 			return true
 		}
 	}

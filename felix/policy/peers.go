@@ -129,7 +129,7 @@ func (w *world) addressesOf(s model.Selector) []Range {
 	return merge(out)
 }
 
-// findNetworkSets gives each set its labels. One with a namespace that is not
+// findNetworkSets gives each set its labels; the addresses of a host endpoint are one. One with a namespace that is not
 // known yet is of no use to selectors of namespaces, and is left out.
 func (w *world) findNetworkSets() {
 	for _, s := range w.view.NetworkSets {
@@ -143,5 +143,14 @@ func (w *world) findNetworkSets() {
 		}
 		addOwn(labels, s.Labels)
 		w.netsets = append(w.netsets, netset{labels, mergePrefixes(s.Nets)})
+	}
+	for _, e := range w.view.HostEndpoints {
+		labels := map[string]string{}
+		addOwn(labels, e.Labels)
+		var ranges []Range
+		for _, a := range e.Addresses {
+			ranges = append(ranges, Range{a, a})
+		}
+		w.netsets = append(w.netsets, netset{labels, merge(ranges)})
 	}
 }

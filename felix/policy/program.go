@@ -28,8 +28,12 @@ type Program struct {
 	// policies: it has to be dropped, even where there is no chain.
 	Unknown   bool
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
-	Chains    map[ChainID]Chain   // those that Endpoints and Pass rules lead to, no others
-	Sets      model.Sorted[*Set]  // those that rules name, no others; may be empty
+	// Hosts are the node's own interfaces that policies judge, by name, or
+	// model.AnyInterface for all others that are neither a pod's nor the loopback. One
+	// that is not among them is open.
+	Hosts  map[string]Host
+	Chains map[ChainID]Chain  // those that Endpoints, Hosts and Pass rules lead to, no others
+	Sets   model.Sorted[*Set] // those that rules name, no others; may be empty
 }
 
 // Set gives a set, the zero value if there is none of that name.
@@ -52,7 +56,9 @@ type Endpoint struct {
 }
 
 // ChainID names a Chain by its content: equal ids, equal chains. It is made of
-// a-z, 0-9 and "-", at most 24 bytes, and begins with "i-" or "e-" for the direction.
+// a-z, 0-9 and "-", at most 24 bytes, and begins with "i-" or "e-" for the direction. "pi-", "ui-" and
+// "ue-" are of host endpoints: before services are resolved, and before connections are
+// known.
 type ChainID string
 
 // Chain is the ordered policies of one tier, in one direction, for all endpoints
@@ -76,6 +82,9 @@ const (
 	Pass
 	// Log writes a line about the packet, limited in rate, and goes on.
 	Log
+	// Continue leaves the packet to the hooks behind: only in chains of host endpoints
+	// before connections are known, or before services are resolved.
+	Continue
 )
 
 // Rule is a match and a verdict. Every criterion that is set has to hold; the

@@ -18,12 +18,13 @@ const (
 func hasPorts(protocol uint8) bool { return protocol == tcp || protocol == udp || protocol == sctp }
 
 // tierChain builds the chain of one tier: its policies' rules, then its end, up to
-// the first that leaves nothing for those behind it.
-func (w *world) tierChain(t tier, d direction, next ChainID) ChainID {
+// the first that leaves nothing for those behind it. undecided is what becomes of a
+// packet that the last tier passes on.
+func (w *world) tierChain(t tier, prefix string, d direction, next ChainID, undecided Rule) ChainID {
 	pass := func(r Rule) Rule {
 		r.Verdict, r.Next = Pass, next
 		if next == "" {
-			r.Verdict = Allow // a pod's namespace allows what no tier decides
+			r.Verdict = undecided.Verdict
 		}
 		return r
 	}
@@ -41,15 +42,7 @@ func (w *world) tierChain(t tier, d direction, next ChainID) ChainID {
 		end = pass(end)
 	}
 	rules = append(rules, end)
-	last := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && r.matchesAll() })
-	chain := Chain{Rules: rules[:last+1]}
-	prefix := "i-"
-	if d == egress {
-		prefix = "e-"
-	}
-	chain.ID = ChainID(prefix + hash(chain.String()))
-	w.chains[chain.ID] = chain
-	return chain.ID
+	return w.keep(prefix, rules)
 }
 
 // matchesAll reports whether no criterion is set.

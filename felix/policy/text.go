@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,6 +22,9 @@ func (p Program) String() string {
 	for _, name := range slices.Sorted(maps.Keys(p.Endpoints)) {
 		b.WriteString("endpoint " + name + " " + p.Endpoints[name].String() + "\n")
 	}
+	for _, name := range p.sortedHosts() {
+		b.WriteString("host " + name + " " + p.Hosts[name].String() + "\n")
+	}
 	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
 		b.WriteString(p.Chains[id].String())
 	}
@@ -39,6 +43,17 @@ func (e Endpoint) String() string {
 		return string(id)
 	}
 	return "ingress " + name(e.Ingress) + " egress " + name(e.Egress)
+}
+
+// String gives "input i-… output e-… forward-in all …".
+func (h Host) String() string {
+	var b strings.Builder
+	for i, name := range []string{"input", "output", "forward-in", "forward-out", "pre-dnat", "untracked-in", "untracked-out"} {
+		if id := h.chains()[i]; id != "" {
+			b.WriteString(" " + name + " " + string(id))
+		}
+	}
+	return cmp.Or(strings.TrimPrefix(b.String(), " "), "all")
 }
 
 // String gives the chain's name and its rules, indented.
@@ -62,6 +77,8 @@ func (v Verdict) String() string {
 		return "pass"
 	case Log:
 		return "log"
+	case Continue:
+		return "continue"
 	}
 	return "verdict " + strconv.Itoa(int(v))
 }

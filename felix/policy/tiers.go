@@ -30,12 +30,8 @@ const (
 	egress
 )
 
-func (p *policy) decides(d direction) bool {
-	if d == ingress {
-		return p.Ingress
-	}
-	return p.Egress
-}
+// decides reports whether a policy is for packets of pods in that direction.
+func (p *policy) decides(d direction) bool { return p.evaluatesAt(normal, d) }
 
 func (p *policy) selects(g *group) bool {
 	if p.Selector == nil {
@@ -125,7 +121,8 @@ func (w *world) chain(selected []tier, d direction) ChainID {
 		key := listKey(counted[i:], d)
 		id, ok := w.lists[key]
 		if !ok {
-			id = w.tierChain(counted[i], d, next)
+			// A pod's namespace allows what no tier decides.
+			id = w.tierChain(counted[i], prefixes[normal][d], d, next, Rule{Verdict: Allow})
 			w.lists[key] = id
 		}
 		next = id

@@ -246,6 +246,7 @@ func randomPolicy(r *rand.Rand) model.Policy {
 	if chance(r, 90) {
 		p.Selector = randomSelector(r)
 	}
+	p.Forward, p.Untracked, p.PreDNAT = chance(r, 30), chance(r, 8), chance(r, 8)
 	return p
 }
 
@@ -304,6 +305,7 @@ func randomWorld(r *rand.Rand) Input {
 			Addresses: []netip.Addr{randomAddr(r)},
 		})
 	}
+	randomHosts(r, &in)
 	return in
 }
 

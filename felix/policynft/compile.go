@@ -45,7 +45,7 @@ func compileChain(chain policy.Chain, discard bool) (*table, error) {
 	t := newTable(discard)
 	c := t.Chain(string(chain.ID), nil)
 	for _, r := range chain.Rules {
-		t.rule(c, directionOf(chain.ID), r)
+		t.rule(c, chain.ID, r)
 	}
 	return t, t.Sign()
 }
@@ -58,7 +58,8 @@ func (t *table) add(o *table) {
 }
 
 // dispatch adds the base chains and the maps from interfaces to chains.
-func (t *table) dispatch(endpoints map[string]policy.Endpoint, prefixes []string) {
+func (t *table) dispatch(p policy.Program, prefixes []string) {
+	endpoints := p.Endpoints
 	var from, to []nftables.SetElement
 	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
 		from = append(from, leadsTo(name, endpoints[name].Egress))
@@ -72,6 +73,8 @@ func (t *table) dispatch(endpoints map[string]policy.Endpoint, prefixes []string
 	for _, c := range []*nftw.Chain{forward, input} {
 		c.Add(nftw.EstablishedOrRelated(), accept)
 	}
+	t.hostsBefore(p.Hosts, prefixes)
+	t.hostsIn(p.Hosts, prefixes, input, forward)
 	for _, prefix := range prefixes {
 		in, out := nftw.FromInterface(prefix), nftw.ToInterface(prefix+"*")
 		forward.Add(in, nftw.Invalid(), nftw.Count(), drop)
@@ -82,6 +85,7 @@ func (t *table) dispatch(endpoints map[string]policy.Endpoint, prefixes []string
 		input.Add(in, nftw.IsICMPv6(), nftw.ICMPTypes(neighborSolicit, neighborAdvert), accept)
 		input.Add(in, nftw.To(expr.VerdictJump, fromPod))
 	}
+	t.hostsOut(p.Hosts, prefixes, forward)
 	t.lookUp(fromPod, egress, expr.MetaKeyIIFNAME)
 	t.lookUp(toPod, ingress, expr.MetaKeyOIFNAME)
 }
@@ -113,8 +117,8 @@ func leadsTo(name string, id policy.ChainID) nftables.SetElement {
 
 // rule adds what a Rule needs: one of nft's for each IP version that it asks
 // addresses of.
-func (t *table) rule(c *nftw.Chain, direction string, r policy.Rule) {
-	verdict := t.verdict(direction, r)
+func (t *table) rule(c *nftw.Chain, id policy.ChainID, r policy.Rule) {
+	verdict := t.verdict(id, r)
 	if verdict == nil {
 		return
 	}
@@ -132,9 +136,12 @@ func (t *table) rule(c *nftw.Chain, direction string, r policy.Rule) {
 func comment(text string) string { return strings.ReplaceAll(text, `"`, "'") }
 
 // verdict is nil where a rule would only log, and the kernel cannot.
-func (t *table) verdict(direction string, r policy.Rule) []expr.Any {
+func (t *table) verdict(id policy.ChainID, r policy.Rule) []expr.Any {
+	direction := directionOf(id)
 	switch r.Verdict {
 	case policy.Allow:
+		return letPass(id)
+	case policy.Continue:
 		return nftw.Verdict(expr.VerdictReturn)
 	case policy.Pass:
 		return nftw.To(expr.VerdictGoto, string(r.Next))

@@ -18,7 +18,7 @@ const (
 )
 
 func directionOf(id policy.ChainID) string {
-	if strings.HasPrefix(string(id), "e-") {
+	if strings.HasPrefix(string(id), "e-") || strings.HasPrefix(string(id), untrackedOutChain) {
 		return egress
 	}
 	return ingress

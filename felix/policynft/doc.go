@@ -19,6 +19,10 @@
 // A rule that denies goes to a chain "deny-…", shared by all that stand for the same rule
 // of a policy, which hands ten packets a second to the nflog group LogGroup, and then to
 // "denied-ingress" or "denied-egress", which count and drop.
+// While the node has host endpoints, "host-…" find the chain of an interface, jumped to from
+// forward and input and from the base chains output (filter), untracked-in and untracked-out
+// (raw) and pre-dnat (mangle). What the last three let pass has the bit AcceptedMark of its
+// mark until input, output or forward.
 // Connections of addresses that change hands are ended, by conntrack's netlink.
 //
 // How does a fresh process recognise this as ours? By the table's name; see

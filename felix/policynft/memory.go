@@ -35,7 +35,7 @@ func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*ta
 		}
 	}
 	m.sets = m.sets.With(put, drop)
-	if t := m.table; t != nil && t.discard == discard && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Chains, p.Chains) {
+	if t := m.table; t != nil && t.discard == discard && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Chains, p.Chains) && same(m.program.Hosts, p.Hosts) {
 		next := *t
 		table := *t.Table
 		table.Sets = t.Sets.With(put, drop)
@@ -70,7 +70,7 @@ func (m *memory) frame(p policy.Program, prefixes []string, discard bool) (*tabl
 		m.chains[id] = compiled
 		t.add(compiled)
 	}
-	t.dispatch(p.Endpoints, prefixes)
+	t.dispatch(p, prefixes)
 	return t, t.Finish(generation)
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -105,15 +104,7 @@ func serve(t testing.TB, ns *nstest.NS) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close(); u.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() { _, _ = io.Copy(c, c); c.Close() }()
-			}
-		}()
+		go echo(l)
 		go func() {
 			b := make([]byte, 64)
 			for {

@@ -84,9 +84,9 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	var next task.Next
 	pods := get(&p.endpoints.set, &next.Changed)
 	p.rev = pods.rev
-	program, problems := p.engine.Compile(policy.Input{
-		Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true,
-	})
+	in := policy.Input{Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true}
+	p.ofHost(&in, &next)
+	program, problems := p.engine.Compile(in)
 	if program.Complete {
 		p.problems.set(problems)
 		p.last.Store(&program)

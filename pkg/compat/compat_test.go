@@ -44,6 +44,7 @@ var specs = map[string][]reflect.Type{
 	"GlobalNetworkPolicy":          {reflect.TypeFor[calico.GlobalNetworkPolicySpec]()},
 	"NetworkSet":                   {reflect.TypeFor[calico.NetworkSetSpec]()},
 	"GlobalNetworkSet":             {reflect.TypeFor[calico.GlobalNetworkSetSpec]()},
+	"HostEndpoint":                 {reflect.TypeFor[calico.HostEndpointSpec]()},
 	"Tier":                         {reflect.TypeFor[calico.TierSpec]()},
 }
 
@@ -148,7 +149,7 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 			{"healthChecks": "Enabled", "etcdV3CompactionPeriod": "10m", "controllers": {"node": {"leakGracePeriod": "5m", "syncLabels": "Enabled",
 			"hostEndpoint": {"autoCreate": "Enabled"}}, "policy": {}, "policyMigration": {"a": "b"}}}}`,
 			[]string{
-				`KubeControllersConfiguration default: spec.controllers.node.hostEndpoint.autoCreate: Enabled has no effect in Muslin: HostEndpoints are not supported`,
+				`KubeControllersConfiguration default: spec.controllers.node.hostEndpoint.autoCreate: Enabled has no effect in Muslin: no HostEndpoint is made by itself: write one for each node`,
 				`KubeControllersConfiguration default: spec.etcdV3CompactionPeriod: 10m has no effect in Muslin: etcd is the API server's`,
 			}},
 		{`{"apiVersion": "projectcalico.org/v3", "kind": "IPAMConfiguration", "metadata": {"name": "default"}, "spec": {"strictAffinity": true, "kubeVirtVMAddressPersistence": "Enabled"}}`,
@@ -162,8 +163,8 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 		{`{"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "a", "name": "s", "annotations": {"projectcalico.org/loadBalancerIPs": "[\"192.0.2.1\"]"}}}`, nil},
 		{`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "annotations": {"cni.projectcalico.org/ipv4pools": "[\"p\"]", "cni.projectcalico.org/hwAddr": "02:00:00:00:00:01"}}}`,
 			[]string{`Namespace a: metadata.annotations[cni.projectcalico.org/hwAddr]: has no effect in Muslin: it is read on pods alone`}},
-		{`{"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"}, "spec": {"node": "n"}}`,
-			[]string{`HostEndpoint h: no object of this kind has an effect in Muslin: it is kept and looked at, and nothing enforces it yet`}},
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": {"name": "h"}, "spec": {"node": "n", "ports": [{"name": "web"}]}}`,
+			[]string{`HostEndpoint h: spec.ports: has no effect in Muslin: rules that name a port do not look at those of host endpoints: write numbers there`}},
 		{`{"apiVersion": "operator.tigera.io/v1", "kind": "ManagementCluster", "metadata": {"name": "m"}}`, []string{`ManagementCluster m: is of a kind that Muslin does not know`}},
 		{`{"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "c"}, "spec":
 			{"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}],

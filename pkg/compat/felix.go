@@ -65,8 +65,8 @@ var felix = join(
 		"logSeveritySys":                    without(logs),
 		"logPrefix":                         without(noLogAction),
 		"logDebugFilenameRegex":             without("set MUSLIN_LOG_LEVEL in the environment of the DaemonSet"),
-		"metadataAddr":                      without(hostEndpoints, "none"),
-		"metadataPort":                      without(hostEndpoints),
+		"metadataAddr":                      without(noMetadata, "none"),
+		"metadataPort":                      without(noMetadata),
 		"policySyncPathPrefix":              without("there is no application layer policy"),
 		"disableConntrackInvalidCheck":      without("where there is policy, packets of pods that belong to no connection are always dropped"),
 		"kubeNodePortRanges":                without("node ports are kube-proxy's"),
@@ -89,7 +89,7 @@ var felix = join(
 		iptablesFilterDenyAction iptablesLockFilePath iptablesLockProbeInterval iptablesLockTimeout iptablesMangleAllowAction
 		iptablesMarkMask iptablesPostWriteCheckInterval iptablesRefreshInterval ipsetsRefreshInterval maxIpsetSize
 		nftablesFilterAllowAction nftablesFilterDenyAction nftablesMangleAllowAction nftablesMarkMask nftablesRefreshInterval`),
-	each(without(hostEndpoints), "failsafeInboundHostPorts failsafeOutboundHostPorts"),
+	each(effect, "failsafeInboundHostPorts failsafeOutboundHostPorts"),
 	each(without("there are no flow logs"), `flowLogsCollectorDebugTrace flowLogsFlushInterval flowLogsGoldmaneServer flowLogsLocalReporter
 		flowLogsPolicyEvaluationMode`),
 	each(without("health and metrics are at MUSLIN_HTTP_ADDR of the DaemonSet"), `healthHost healthPort healthTimeoutOverrides
@@ -109,6 +109,6 @@ const (
 	noReports       = "Muslin reports to nobody"
 	logs            = "the agent logs to its standard error"
 	noLogAction     = "lines of rules with action Log begin with muslin-policy"
-	hostEndpoints   = "HostEndpoints are not supported"
+	noMetadata      = "there is no OpenStack metadata service"
 	qos             = "limit bandwidth by kubernetes.io/ingress-bandwidth and egress-bandwidth; packets and connections are not limited"
 )

@@ -61,9 +61,9 @@ var kinds = append([]Kind{
 		"controllers.node.leakGracePeriod":                        {Effect: true, Default: true},
 		"controllers.node.reconcilerPeriod":                       without("garbage is looked for as often as the cluster's size allows"),
 		"controllers.node.syncLabels":                             without("labels of nodes are always Kubernetes'", "Enabled"),
-		"controllers.node.hostEndpoint.autoCreate":                without(hostEndpoints, "Disabled"),
-		"controllers.node.hostEndpoint.createDefaultHostEndpoint": without(hostEndpoints, "Disabled"),
-		"controllers.node.hostEndpoint.templates":                 without(hostEndpoints),
+		"controllers.node.hostEndpoint.autoCreate":                without(noneByItself, "Disabled"),
+		"controllers.node.hostEndpoint.createDefaultHostEndpoint": without(noneByItself, "Disabled"),
+		"controllers.node.hostEndpoint.templates":                 without(noneByItself),
 		"controllers.policy.reconcilerPeriod":                     without(noCopies),
 		"controllers.workloadEndpoint.reconcilerPeriod":           without(noCopies),
 		"controllers.serviceAccount.reconcilerPeriod":             without(noCopies),
@@ -94,7 +94,6 @@ var kinds = append([]Kind{
 		allowedSourcePrefixes floatingIPs podIP podIPs containerID`))},
 	{Group: "", Name: "Service", Annotations: each(effect, prefixed("projectcalico.org/", "ipv4pools ipv6pools loadBalancerIPs"))},
 
-	{Group: calicoGroup, Name: "HostEndpoint", Why: "it is kept and looked at, and nothing enforces it yet"},
 	{Group: calicoGroup, Name: "Profile", Why: "namespaces and service accounts are read themselves"},
 	{Group: calicoGroup, Name: "StagedNetworkPolicy", Why: staged},
 	{Group: calicoGroup, Name: "StagedGlobalNetworkPolicy", Why: staged},
@@ -121,8 +120,9 @@ func prefixed(prefix, names string) string {
 }
 
 const (
-	cni      = "cni.projectcalico.org/"
-	noCopies = "nothing is copied into a datastore of its own"
-	staged   = "nothing enforces it; muslinctl preview says what the policy would do that it stands for"
-	operator = "there is no operator: kubectl apply -k manifests installs Muslin"
+	cni          = "cni.projectcalico.org/"
+	noCopies     = "nothing is copied into a datastore of its own"
+	staged       = "nothing enforces it; muslinctl preview says what the policy would do that it stands for"
+	noneByItself = "no HostEndpoint is made by itself: write one for each node"
+	operator     = "there is no operator: kubectl apply -k manifests installs Muslin"
 )

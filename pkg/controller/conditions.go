@@ -108,9 +108,6 @@ func accepted(kind string, problems []model.Problem) metav1.Condition {
 		if slices.Contains(netpol.StagedKinds(), kind) {
 			text = "staged: nothing enforces it"
 		}
-		if kind == model.KindHostEndpoint {
-			text = "kept: nothing enforces it yet"
-		}
 		return metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionTrue, Reason: "Accepted", Message: text}
 	}
 	return metav1.Condition{Type: conditionAccepted, Status: metav1.ConditionFalse, Reason: problems[0].Reason, Message: message(problems)}

@@ -53,7 +53,7 @@ spec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{
 	hosts := v3("HostEndpoint", "good", `{node: n1, interfaceName: "*"}`) + v3("HostEndpoint", "typo", `{node: n1, interfaceName: eth0, expectedIPs: [192.0.2]}`)
 	server.MustKubectl(t, hosts, "apply", "-f", "-")
 	t.Cleanup(func() { server.MustKubectl(t, hosts, "delete", "-f", "-") })
-	shows(t, "Accepted=True Accepted kept: nothing enforces it yet", conditionsOf("hostendpoint", "good")...)
+	shows(t, "Accepted=True Accepted in force", conditionsOf("hostendpoint", "good")...)
 	shows(t, "Accepted=False InvalidValue spec.expectedIPs[0]: ", conditionsOf("hostendpoint", "typo")...)
 	server.MustKubectl(t, v3("Tier", "nowhere", `{order: 5}`), "apply", "-f", "-")
 	shows(t, "Accepted=True Accepted in force", conditionsOf("globalnetworkpolicy", "lost")...)

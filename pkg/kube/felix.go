@@ -9,6 +9,7 @@ import (
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
+	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 )
 
 func readFelix(obj any) reading[model.FelixConfiguration] {
@@ -32,6 +33,8 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		ToHost:               r.anyCase("spec.defaultEndpointToHostAction", spec.DefaultEndpointToHostAction, "", "Drop", "Accept", "Return"),
 		ServiceLoops:         r.anyCase("spec.serviceLoopPrevention", spec.ServiceLoopPrevention, "", "Drop", "Reject", "Disabled"),
 	}
+	out.FailsafeIn = r.failsafe("spec.failsafeInboundHostPorts", spec.FailsafeInboundHostPorts)
+	out.FailsafeOut = r.failsafe("spec.failsafeOutboundHostPorts", spec.FailsafeOutboundHostPorts)
 	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
 	out.DeviceRouteSource = r.addr("spec.deviceRouteSourceAddress", spec.DeviceRouteSourceAddress)
 	out.DeviceRouteSourceV6 = r.addr("spec.deviceRouteSourceAddressIPv6", spec.DeviceRouteSourceAddressIPv6)
@@ -63,6 +66,35 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		out.Raw[name] = strings.Trim(string(raw[name]), `"`)
 	}
 	return finish(r, out)
+}
+
+// failsafe reads a list of ports; nil: there is none. What cannot be read is left out:
+// it opens nothing.
+func (r *reader) failsafe(field string, list *[]calico.ProtoPort) []model.FailsafePort {
+	if list == nil {
+		return nil
+	}
+	out := []model.FailsafePort{}
+	for i, p := range *list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		number := map[string]uint8{"": 6, "tcp": 6, "udp": 17, "sctp": 132}[strings.ToLower(p.Protocol)]
+		f := model.FailsafePort{Protocol: number, Port: p.Port}
+		if number == 0 {
+			r.fail(at+".protocol", "%q is not one of TCP, UDP, SCTP", p.Protocol)
+			continue
+		}
+		if p.Port == 0 {
+			r.fail(at+".port", "0 is no port")
+			continue
+		}
+		if p.Net != "" {
+			if f.Net = r.hostOrPrefix(at+".net", p.Net); !f.Net.IsValid() {
+				continue
+			}
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func isFalse(p *bool) bool { return p != nil && !*p }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -18,6 +19,7 @@ func TestEachHonouredFieldHasAnEffect(t *testing.T) {
 	values := map[string]string{
 		"allowIPIPPacketsFromWorkloads": `true`, "allowVXLANPacketsFromWorkloads": `true`, "defaultEndpointToHostAction": `"drop"`,
 		"deviceRouteSourceAddress": `"10.1.0.1"`, "deviceRouteSourceAddressIPv6": `"fd01::1"`, "externalNodesList": `["10.9.0.0/16"]`,
+		"failsafeInboundHostPorts": `[{"port": 22}]`, "failsafeOutboundHostPorts": `[{"port": 22}]`,
 		"floatingIPs": `"Enabled"`, "interfacePrefix": `"tap"`, "ipForwarding": `"Disabled"`, "ipipEnabled": `false`, "ipipMTU": `1400`,
 		"iptablesNATOutgoingInterfaceFilter": `"eth+"`, "ipv4NormalRoutePriority": `500`, "ipv6NormalRoutePriority": `500`,
 		"mtuIfacePattern": `"^bond"`, "natOutgoingAddress": `"10.1.0.1"`, "natOutgoingExclusions": `"IPPoolsAndHostIPs"`,
@@ -35,7 +37,8 @@ func TestEachHonouredFieldHasAnEffect(t *testing.T) {
 			in.Snapshot.Felix = []model.FelixConfiguration{got.value}
 		}
 		s, _ := felix.Desired(in)
-		return s.String()
+		inbound, outbound, _ := felix.Failsafe(in.Snapshot, in.Self)
+		return s.String() + fmt.Sprint(inbound, outbound)
 	}
 	plain := state("")
 	felixKind, _ := compat.Find("projectcalico.org", "FelixConfiguration")
@@ -113,6 +116,28 @@ func TestFelixFieldsWithoutEffectAreNamed(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, stated); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", spec, diff)
+		}
+	}
+}
+
+// TestFailsafePorts: a list that is empty is not one that is absent, and port 0 is not
+// all ports.
+func TestFailsafePorts(t *testing.T) {
+	for spec, want := range map[string][]model.FailsafePort{
+		`{}`:                               nil,
+		`{"failsafeInboundHostPorts": []}`: {},
+		`{"failsafeInboundHostPorts": [{"port": 22}, {"protocol": "UDP", "port": 68, "net": "192.0.2.0/24"}, {"protocol": "sctp", "port": 1, "net": "fd00::1"}]}`: {
+			{Protocol: 6, Port: 22}, {Protocol: 17, Port: 68, Net: netip.MustParsePrefix("192.0.2.0/24")}, {Protocol: 132, Port: 1, Net: netip.MustParsePrefix("fd00::1/128")},
+		},
+	} {
+		got := readFelix(obj("default", spec))
+		if !got.ok || len(got.problems) > 0 || (got.value.FailsafeIn == nil) != (want == nil) || !slices.Equal(got.value.FailsafeIn, want) {
+			t.Errorf("%s: %+v, want %+v: %v", spec, got.value.FailsafeIn, want, got.problems)
+		}
+	}
+	for _, bad := range []string{`{"port": 0}`, `{"protocol": "icmp", "port": 1}`, `{"port": 1, "net": "x"}`} {
+		if got := readFelix(obj("default", `{"failsafeOutboundHostPorts": [`+bad+`]}`)); len(got.problems) != 1 {
+			t.Errorf("%s: %v", bad, got.problems)
 		}
 	}
 }

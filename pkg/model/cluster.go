@@ -178,13 +178,16 @@ type FelixConfiguration struct {
 	IPIPMTU, VXLANMTU, VXLANMTUV6, MTU int
 	// MTUInterfaces is a regular expression for names of the node's links: the
 	// smallest MTU of those is the node's (mtuIfacePattern).
-	MTUInterfaces               string
-	VXLANPort, VXLANVNI         int
-	NATPortMin, NATPortMax      int
-	NATOutgoingAddress          netip.Addr
-	NATExcludeHosts             bool // natOutgoingExclusions: IPPoolsAndHostIPs
-	InterfacePrefix             string
-	RouteRefreshSeconds         int
+	MTUInterfaces          string
+	VXLANPort, VXLANVNI    int
+	NATPortMin, NATPortMax int
+	NATOutgoingAddress     netip.Addr
+	NATExcludeHosts        bool // natOutgoingExclusions: IPPoolsAndHostIPs
+	InterfacePrefix        string
+	RouteRefreshSeconds    int
+	// FailsafeIn and FailsafeOut are what policies of host endpoints never cut
+	// (failsafeInboundHostPorts, failsafeOutboundHostPorts); nil: not set.
+	FailsafeIn, FailsafeOut     []FailsafePort
 	IPForwardingDisabled        bool
 	SpoofingAllowed             bool
 	FloatingIPs                 bool // Enabled

@@ -30,3 +30,10 @@ const (
 	ProfilePrefixOfNamespace = "kns."
 	ProfilePrefixOfAccount   = "ksa."
 )
+
+// FailsafePort is what no policy of a host endpoint may cut (Calico ProtoPort).
+type FailsafePort struct {
+	Protocol uint8
+	Port     uint16       // 0: all of the protocol
+	Net      netip.Prefix // of the other side; the zero value: any
+}

@@ -114,6 +114,10 @@ type Policy struct {
 	// the namespace too.
 	Selector        Selector
 	Ingress, Egress bool // the directions it decides (types)
+	// Forward, Untracked and PreDNAT are for host endpoints (applyOnForward, doNotTrack,
+	// preDNAT): packets that a node forwards are judged, too; packets are judged before
+	// connections are known, or before services are resolved, and are pods' in neither case.
+	Forward, Untracked, PreDNAT bool
 	// IngressRules and EgressRules are looked at in order.
 	IngressRules, EgressRules []PolicyRule
 }
@@ -130,6 +134,10 @@ func (p *Policy) Compare(o *Policy) int {
 	}
 	return bytes.Compare(key(x[:0], p.Object), key(y[:0], o.Object))
 }
+
+// HostOnly reports whether the policy judges no packet of a pod, and none at the hooks
+// that others judge at.
+func (p *Policy) HostOnly() bool { return p.Untracked || p.PreDNAT }
 
 // PolicyAction is what a rule does with a packet.
 type PolicyAction string

@@ -42,11 +42,7 @@ func Calico(ref model.Ref, spec []byte) (p model.Policy, problems []model.Proble
 	p.Selector, ok = r.subject(&s)
 	p.Ingress, p.Egress = r.types(&s)
 	p.IngressRules, p.EgressRules = r.rules("spec.ingress", s.Ingress, false), r.rules("spec.egress", s.Egress, true)
-	if s.DoNotTrack || s.PreDNAT {
-		// Such a policy is for host endpoints, and leaves pods alone.
-		r.report("Unsupported", "spec", "doNotTrack and preDNAT are for host endpoints, which Muslin has none of: the policy has no effect")
-		p.Ingress, p.Egress = false, false
-	}
+	p.Forward, p.Untracked, p.PreDNAT = s.ApplyOnForward, s.DoNotTrack, s.PreDNAT
 	return p, r.problems, ok
 }
 

@@ -42,6 +42,9 @@ func HostEndpoint(name string, labels map[string]string, spec []byte) (e model.H
 			e.Ports = append(e.Ports, model.NamedPort{Name: p.Name, Protocol: number, Port: p.Port})
 		}
 	}
+	if len(v.Ports) > 0 {
+		r.report("Unsupported", "spec.ports", "rules that name a port do not look at those of host endpoints: write numbers there")
+	}
 	for i, p := range v.Profiles {
 		if p != model.ProfileAllow && !strings.HasPrefix(p, model.ProfilePrefixOfNamespace) && !strings.HasPrefix(p, model.ProfilePrefixOfAccount) {
 			r.report("ProfileNotFound", fmt.Sprintf("spec.profiles[%d]", i),

@@ -1,0 +1,280 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// Host is which chains judge the packets of one interface of the node itself, at each
+// of the kernel's hooks. An empty ChainID: everything passes there.
+type Host struct {
+	Input, Output             ChainID // of the node's own packets
+	ForwardIn, ForwardOut     ChainID // of those that it forwards, as they come in and leave
+	PreDNAT                   ChainID // of all that come in, before services are resolved
+	UntrackedIn, UntrackedOut ChainID // of all, before connections are known
+}
+
+// chains gives all of them.
+func (h Host) chains() []ChainID {
+	return []ChainID{h.Input, h.Output, h.ForwardIn, h.ForwardOut, h.PreDNAT, h.UntrackedIn, h.UntrackedOut}
+}
+
+// hook is where in the kernel a chain of a host endpoint judges.
+type hook int
+
+const (
+	normal hook = iota
+	forward
+	preDNAT
+	untracked
+)
+
+// prefixes begin the ids of chains of a hook, for ingress and egress.
+var prefixes = map[hook][2]string{normal: {"i-", "e-"}, forward: {"i-", "e-"}, preDNAT: {"pi-", ""}, untracked: {"ui-", "ue-"}}
+
+// evaluatesAt reports whether a policy is for the packets of a host endpoint at a hook.
+func (p *policy) evaluatesAt(h hook, d direction) bool {
+	directed := p.Ingress
+	if d == egress {
+		directed = p.Egress
+	}
+	switch h {
+	case untracked:
+		return directed && p.Untracked
+	case preDNAT:
+		return directed && p.PreDNAT
+	case forward:
+		return directed && p.Forward && !p.HostOnly()
+	}
+	return directed && !p.HostOnly()
+}
+
+// hostEndpoints gives those of this node by the interface that each stands for; "*" is
+// model.AnyInterface. Where two stand for one the first by name counts.
+func (w *world) hostEndpoints(in Input) (map[string]*model.HostEndpoint, []model.Problem) {
+	out := map[string]*model.HostEndpoint{}
+	var problems []model.Problem
+	list := slices.Clone(in.View.HostEndpoints)
+	slices.SortFunc(list, func(a, b model.HostEndpoint) int { return strings.Compare(a.Object.Name, b.Object.Name) })
+	for i := range list {
+		e := &list[i]
+		if in.Self == "" || e.Node != in.Self {
+			continue
+		}
+		name := e.Interface
+		if name == "" {
+			name = interfaceWith(in.Interfaces, e)
+		}
+		switch before := out[name]; {
+		case name == "":
+			problems = append(problems, model.Problem{Object: e.Object, Field: "spec.expectedIPs", Reason: "InterfaceNotFound",
+				Message: "no interface of node " + string(e.Node) + " has one of these addresses: nothing is enforced"})
+		case before != nil:
+			problems = append(problems, model.Problem{Object: e.Object, Field: "spec.interfaceName", Reason: "Overlap",
+				Message: "interface " + name + " of node " + string(e.Node) + " is that of HostEndpoint " + before.Object.Name + ", which counts"})
+		default:
+			out[name] = e
+		}
+	}
+	return out, problems
+}
+
+func interfaceWith(links []Interface, e *model.HostEndpoint) string {
+	for _, l := range links {
+		for _, a := range e.Addresses {
+			if slices.Contains(l.Addresses, a) {
+				return l.Name
+			}
+		}
+	}
+	return ""
+}
+
+// hosts adds the node's host endpoints to a Program.
+func (w *world) hosts(in Input, out *Program, sets map[SetID]*Set) []model.Problem {
+	ends, problems := w.hostEndpoints(in)
+	if len(ends) == 0 {
+		return problems
+	}
+	out.Hosts = map[string]Host{}
+	for name, e := range ends {
+		b := hostBuilder{world: w, of: e, in: &in, labels: &group{labels: map[string]string{}}}
+		addOwn(b.labels.labels, e.Labels)
+		out.Hosts[name] = Host{
+			Input: b.chain(normal, ingress), Output: b.chain(normal, egress),
+			ForwardIn: b.chain(forward, ingress), ForwardOut: b.chain(forward, egress),
+			PreDNAT:     b.chain(preDNAT, ingress),
+			UntrackedIn: b.chain(untracked, ingress), UntrackedOut: b.chain(untracked, egress),
+		}
+		for _, id := range out.Hosts[name].chains() {
+			w.follow(out, sets, id)
+		}
+	}
+	return problems
+}
+
+// hostBuilder makes the chains of one host endpoint.
+type hostBuilder struct {
+	*world
+	of     *model.HostEndpoint
+	in     *Input
+	labels *group // what selectors see of it
+}
+
+// chain gives the first chain of a hook: what is never cut, then the tiers, then
+// the profiles. Where no policy of a hook selects the endpoint everything passes, but
+// for the node's own packets: those a profile has to allow.
+func (b *hostBuilder) chain(h hook, d direction) ChainID {
+	var counted []tier
+	for _, t := range b.tiers {
+		var list []*policy
+		for _, p := range t.policies {
+			if p.evaluatesAt(h, d) && p.selects(b.labels) {
+				list = append(list, p)
+			}
+		}
+		if len(list) > 0 {
+			counted = append(counted, tier{t.Tier, list})
+		}
+	}
+	last := b.undecided(h)
+	if len(counted) == 0 && last.Verdict != Deny {
+		return ""
+	}
+	var next ChainID
+	for _, t := range slices.Backward(counted) {
+		if h == preDNAT || h == untracked {
+			t.Pass = true // these hooks do not drop what no rule decides
+		}
+		next = b.tierChain(t, prefixes[h][d], d, next, last)
+	}
+	if h == forward {
+		return next
+	}
+	rules := b.failsafe(h, d)
+	if next != "" {
+		last = Rule{Verdict: Pass, Next: next, Origin: Origin{Tier: "failsafe ports", Index: -1}}
+	}
+	return b.keep(prefixes[h][d], append(rules, last))
+}
+
+// undecided is what becomes of what no tier decides.
+func (b *hostBuilder) undecided(h hook) Rule {
+	r := Rule{Verdict: Allow, Origin: Origin{Tier: "profiles", Index: -1}}
+	allows := func(profile string) bool {
+		return profile == model.ProfileAllow || strings.HasPrefix(profile, model.ProfilePrefixOfNamespace)
+	}
+	switch {
+	case h == preDNAT || h == untracked:
+		r.Verdict, r.Origin.Tier = Continue, "tiers"
+	case h == normal && !slices.ContainsFunc(b.of.Profiles, allows):
+		r.Verdict = Deny
+	}
+	return r
+}
+
+// keep adds a chain.
+func (w *world) keep(prefix string, rules []Rule) ChainID {
+	last := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && r.matchesAll() })
+	chain := Chain{Rules: rules[:last+1]}
+	chain.ID = ChainID(prefix + hash(chain.String()))
+	w.chains[chain.ID] = chain
+	return chain.ID
+}
+
+// failsafe gives the rules for what no policy may cut, in the order of ports. Before
+// connections are known the answers are of this kind, too.
+func (b *hostBuilder) failsafe(h hook, d direction) []Rule {
+	verdict := Allow
+	if h != normal {
+		verdict = Continue // on to the hooks behind
+	}
+	origin := Origin{Tier: "failsafe ports", Index: -1}
+	var rules []Rule
+	add := func(p model.FailsafePort, d direction, answer bool) {
+		r := Rule{Protocol: p.Protocol, Verdict: verdict, Origin: origin}
+		port, peer := &r.Destination, &r.Source
+		if answer {
+			port = &r.Source
+		}
+		if d == egress {
+			peer = &r.Destination
+		}
+		if p.Port != 0 {
+			port.Ports = []PortRange{{p.Port, p.Port}}
+		}
+		if p.Net.IsValid() {
+			*peer = peer.in(b.rangeSet(mergePrefixes([]netip.Prefix{p.Net})))
+			if r.Family = 6; is4(p.Net) {
+				r.Family = 4
+			}
+		}
+		rules = append(rules, r)
+	}
+	in, out := slices.Concat(b.in.FailsafeIn, alwaysOpen(b.in.VXLANPort)), slices.Concat(b.in.FailsafeOut, alwaysOpen(b.in.VXLANPort))
+	mine, others := in, out
+	if d == egress {
+		mine, others = out, in
+	}
+	for _, p := range mine {
+		add(p, d, false)
+	}
+	if h == untracked {
+		for _, p := range others {
+			add(p, d, true)
+		}
+	}
+	for _, t := range neighborDiscovery {
+		rules = append(rules, Rule{Family: 6, Protocol: 58, ICMP: ICMP{Set: true, Type: t}, Verdict: verdict, Origin: origin})
+	}
+	return rules
+}
+
+// neighborDiscovery are the types of ICMPv6 without which a link is dead: multicast
+// listeners (RFC 2710, RFC 3810), routers and neighbors (RFC 4861).
+var neighborDiscovery = []uint8{130, 131, 132, 133, 134, 135, 136, 143}
+
+// alwaysOpen is what Muslin itself needs between nodes and routers, in both directions:
+// BGP, BFD (RFC 5881, RFC 5883), VXLAN, and IP in IP.
+func alwaysOpen(vxlan uint16) []model.FailsafePort {
+	return []model.FailsafePort{
+		{Protocol: tcp, Port: 179}, {Protocol: udp, Port: 3784}, {Protocol: udp, Port: 3785}, {Protocol: udp, Port: 4784},
+		{Protocol: udp, Port: cmp.Or(vxlan, defaultVXLANPort)}, {Protocol: ipip},
+	}
+}
+
+const (
+	ipip             = 4
+	defaultVXLANPort = 4789
+)
+
+// DefaultFailsafe gives the ports that are never cut unless a FelixConfiguration has
+// others: those of Calico, of which DHCPv6 is not one.
+func DefaultFailsafe() (in, out []model.FailsafePort) {
+	both := []model.FailsafePort{{Protocol: tcp, Port: 179}}
+	for _, p := range []uint16{2379, 2380, 5473, 6443, 6666, 6667} {
+		both = append(both, model.FailsafePort{Protocol: tcp, Port: p})
+	}
+	in = slices.Concat([]model.FailsafePort{{Protocol: tcp, Port: 22}, {Protocol: udp, Port: 68}, {Protocol: udp, Port: 546}}, both)
+	out = slices.Concat([]model.FailsafePort{{Protocol: udp, Port: 53}, {Protocol: udp, Port: 67}, {Protocol: udp, Port: 547}}, both)
+	return in, out
+}
+
+// sortedHosts gives the interfaces in order.
+func (p Program) sortedHosts() []string { return slices.Sorted(maps.Keys(p.Hosts)) }
+
+// hostInput is what of an Input only host endpoints ask for.
+type hostInput struct {
+	interfaces              []Interface
+	failsafeIn, failsafeOut []model.FailsafePort
+	vxlan                   uint16
+}
+
+func hostOf(in Input) hostInput {
+	return hostInput{in.Interfaces, in.FailsafeIn, in.FailsafeOut, in.VXLANPort}
+}

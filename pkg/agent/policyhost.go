@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"slices"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
+)
+
+// ofHost adds what the node's host endpoints ask for, if there are any: what is never
+// cut, and where one is found by an address, the interfaces. Before the
+// FelixConfigurations are known nothing is decided: it could cut what they keep open.
+func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
+	own := slices.DeleteFunc(slices.Clone(in.View.HostEndpoints), func(e model.HostEndpoint) bool { return e.Node != p.node })
+	if len(own) == 0 {
+		return
+	}
+	s := get(&p.in.cluster, &next.Changed).Snapshot
+	in.EndpointsSynced = in.EndpointsSynced && s.Synced
+	in.FailsafeIn, in.FailsafeOut = policy.DefaultFailsafe()
+	inbound, outbound, vxlan := felix.Failsafe(s, p.node)
+	if inbound != nil {
+		in.FailsafeIn = inbound
+	}
+	if outbound != nil {
+		in.FailsafeOut = outbound
+	}
+	in.VXLANPort = vxlan
+	if !slices.ContainsFunc(own, func(e model.HostEndpoint) bool { return e.Interface == "" }) {
+		return
+	}
+	for _, l := range get(&p.in.host, &next.Changed).Links {
+		link := policy.Interface{Name: l.Name}
+		for _, a := range l.Addresses {
+			link.Addresses = append(link.Addresses, a.Addr())
+		}
+		in.Interfaces = append(in.Interfaces, link)
+	}
+}
