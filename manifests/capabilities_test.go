@@ -93,12 +93,12 @@ func tryWithout(t *testing.T, s *kubetest.Server, n *kubetest.Node, programs str
 	}
 	n.StartAgent("setpriv", "--bounding-set="+bounds, "--inh-caps=-all", "--no-new-privs", filepath.Join(programs, "agent"))
 	if without != "none" {
-		told := "capability " + without + " is missing"
-		n.Await(told, func() bool {
-			return strings.Contains(s.MustKubectl(t, "", "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="MuslinProblem")].message}`), told)
+		named := "capability " + without + " is missing"
+		n.Await(named, func() bool {
+			return strings.Contains(s.MustKubectl(t, "", "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="MuslinProblem")].message}`), named)
 		})
-		if _, status, _ := n.Get("/status"); !strings.Contains(status, told) || !strings.Contains(n.Log(), told) {
-			t.Errorf("not told in its status or log: %s", status)
+		if _, status, _ := n.Get("/status"); !strings.Contains(status, named) || !strings.Contains(n.Log(), named) {
+			t.Errorf("not named in its status or log: %s", status)
 		}
 	}
 	got = tryStarted(n, programs)

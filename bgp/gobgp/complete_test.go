@@ -45,7 +45,7 @@ func TestFirstTableIsComplete(t *testing.T) {
 func TestFirstTableOfOneWhoRestarts(t *testing.T) {
 	const restart = 2 * time.Minute
 	begun := time.Now()
-	at := func(d time.Duration) time.Time { return begun.Add(d) }
+	at := begun.Add
 	up := &session{state: packet.BGP_FSM_ESTABLISHED, ended: map[packet.Family]bool{packet.RF_IPv4_UC: true}}
 	for _, c := range []struct {
 		name    string

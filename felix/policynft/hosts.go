@@ -65,7 +65,7 @@ func (t *table) hostDispatch(name string, hosts map[string]policy.Host, prefixes
 	return true
 }
 
-// hostsBefore adds the hooks at which host endpoints are judged before connections are
+// hostsBefore adds the hooks at which host endpoints are evaluated before connections are
 // known, and before services are resolved.
 func (t *table) hostsBefore(hosts map[string]policy.Host, prefixes []string) {
 	if t.hostDispatch("host-untracked-in", hosts, prefixes, expr.MetaKeyIIFNAME, func(h policy.Host) policy.ChainID { return h.UntrackedIn }) {
@@ -105,14 +105,14 @@ func (t *table) hostsOut(hosts map[string]policy.Host, prefixes []string, forwar
 	if t.hostDispatch("host-forward-out", hosts, prefixes, expr.MetaKeyOIFNAME, func(h policy.Host) policy.ChainID { return h.ForwardOut }) {
 		forward.Add(nftw.To(expr.VerdictJump, "host-forward-out"))
 	}
-	judged := t.hostDispatch("host-output", hosts, prefixes, expr.MetaKeyOIFNAME, func(h policy.Host) policy.ChainID { return h.Output })
-	if !judged && !slices.ContainsFunc(slices.Collect(maps.Values(hosts)), func(h policy.Host) bool { return h.UntrackedOut != "" }) {
+	evaluated := t.hostDispatch("host-output", hosts, prefixes, expr.MetaKeyOIFNAME, func(h policy.Host) policy.ChainID { return h.Output })
+	if !evaluated && !slices.ContainsFunc(slices.Collect(maps.Values(hosts)), func(h policy.Host) bool { return h.UntrackedOut != "" }) {
 		return
 	}
 	output := t.Chain("output", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookOutput, felix.PriorityFilter))
 	output.Add(nftw.EstablishedOrRelated(), nftw.Verdict(expr.VerdictAccept))
 	output.Add(marked(), setMark(0), nftw.Verdict(expr.VerdictAccept))
-	if judged {
+	if evaluated {
 		output.Add(nftw.To(expr.VerdictJump, "host-output"))
 	}
 }

@@ -20,7 +20,7 @@ import (
 func Programs(t testing.TB, packages ...string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	build := exec.Command("go", append([]string{"build", "-o", dir}, packages...)...)
+	build := exec.CommandContext(context.Background(), "go", append([]string{"build", "-o", dir}, packages...)...)
 	build.Dir, build.Env = Root(), append(os.Environ(), "CGO_ENABLED=0") // it runs in containers without libraries
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build.Args, err, out)
@@ -48,8 +48,8 @@ func (s *Server) NewNode(t testing.TB, name string) *Node {
 	t.Helper()
 	host := s.nodes.Add(1)
 	n := &Node{Name: name, Netns: s.Netns + "-" + name, Address: fmt.Sprintf("10.1.0.%d", host), Dir: t.TempDir(), t: t, s: s}
-	n.must(exec.Command("ip", "netns", "add", n.Netns))
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", n.Netns).Run() })
+	n.must(exec.CommandContext(context.Background(), "ip", "netns", "add", n.Netns))
+	t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "ip", "netns", "del", n.Netns).Run() })
 	for _, words := range []string{
 		"link set lo up", "link add eth0 type veth peer name rack", "link set rack up", "addr add " + n.Address + "/24 dev eth0", fmt.Sprintf("addr add fd01::%d/64 dev eth0 nodad", host), "link set eth0 up",
 	} {
@@ -109,7 +109,7 @@ func (n *Node) carry(from net.Conn) {
 
 // Exec is a command inside.
 func (n *Node) Exec(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + n.Netns, "--", name}, args...)...)
+	return exec.CommandContext(context.Background(), "nsenter", append([]string{"--net=/run/netns/" + n.Netns, "--", name}, args...)...)
 }
 
 // File is the path of one of Dir.
@@ -192,8 +192,8 @@ func (n *Node) Pod() (name string) {
 	n.t.Helper()
 	n.pods++
 	name = fmt.Sprintf("%s-%s-%d", n.s.Netns, n.Name, n.pods)
-	n.must(exec.Command("ip", "netns", "add", name))
-	n.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	n.must(exec.CommandContext(context.Background(), "ip", "netns", "add", name))
+	n.t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "ip", "netns", "del", name).Run() })
 	n.s.MustKubectl(n.t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: default}, spec: {nodeName: %s, containers: [{name: c, image: none}]}}`,
 		name, n.Name), "apply", "-f", "-")
 	return name
@@ -201,7 +201,7 @@ func (n *Node) Pod() (name string) {
 
 // CNI runs a plugin for a pod, as the runtime does, and returns what it printed.
 func (n *Node) CNI(plugin, verb, pod string) (string, error) {
-	cmd := exec.Command(plugin)
+	cmd := exec.CommandContext(context.Background(), plugin)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + pod, "CNI_NETNS=/run/netns/" + pod, "CNI_IFNAME=eth0", "CNI_PATH=/",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod + ";K8S_POD_INFRA_CONTAINER_ID=" + pod,
