@@ -31,10 +31,11 @@ const (
 	ReasonHost = "HostInterferes"
 )
 
-// others are the links of other pod networks, by the beginning of their names.
+// others are the links of other pod networks, by the beginning of their names. Muslin's
+// own have an alias.
 var others = map[string]string{
 	"cilium_": "Cilium", "flannel.": "flannel", "cni0": "flannel or a bridge network", "weave": "Weave", "kube-bridge": "kube-router",
-	"vxlan.calico": "Calico", "wireguard.cali": "Calico", "antrea-gw": "Antrea", "ovn-k8s-": "OVN-Kubernetes", "kube-ipvs0": "",
+	"vxlan.calico": "Calico", "vxlan-v6.calico": "Calico", "wireguard.cali": "Calico", "antrea-gw": "Antrea", "ovn-k8s-": "OVN-Kubernetes", "kube-ipvs0": "",
 }
 
 // Findings judges a node before it carries traffic, and while it does: sorted by
@@ -68,7 +69,7 @@ func (v View) leftovers() (out []Finding) {
 	found := map[string][]string{}
 	for _, l := range v.Kernel.Links {
 		for begin, of := range others {
-			if of != "" && strings.HasPrefix(l.Name, begin) {
+			if of != "" && strings.HasPrefix(l.Name, begin) && !strings.HasPrefix(l.Alias, "muslin:") {
 				found[of] = append(found[of], l.Name)
 			}
 		}

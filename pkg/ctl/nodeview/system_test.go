@@ -26,6 +26,8 @@ func TestFindings(t *testing.T) {
 		}, want: []string{"!forwarding net.ipv4.ip_forward is 0 and has to be 1"}},
 		"another network's links": {view: View{Kernel: Kernel{Links: []Link{{Name: "flannel.1"}, {Name: "cilium_net"}, {Name: "cilium_host"}}}},
 			want: []string{"!other network links of Cilium: cilium_host, cilium_net;", "!other network links of flannel: flannel.1;"}},
+		"Calico's tunnel, and Muslin's": {view: View{Kernel: Kernel{Links: []Link{{Name: "vxlan.calico", Alias: "muslin:tunnel"}, {Name: "vxlan-v6.calico"}, {Name: "vxlan.calico"}}}},
+			want: []string{"!other network links of Calico: vxlan-v6.calico, vxlan.calico;"}},
 		"firewalls": {view: View{Kernel: Kernel{Chains: []Chain{
 			{Family: "inet", Table: "firewalld", Name: "filter_FORWARD", Hook: "forward"}, {Family: "ip", Table: "filter", Name: "FORWARD", Hook: "forward", Drops: true},
 		}}}, want: []string{"firewall firewalld filters", "firewall chain FORWARD of table ip filter drops"}},

@@ -65,6 +65,7 @@ type NextHop struct {
 // Link is a network interface.
 type Link struct {
 	Name, Kind string
+	Alias      string
 	MTU        int
 	Up         bool
 }

@@ -59,7 +59,7 @@ func links(k *nodeview.Kernel) (map[int]netlink.Link, error) {
 	for _, l := range list {
 		a := l.Attrs()
 		names[a.Index] = l
-		k.Links = append(k.Links, nodeview.Link{Name: a.Name, Kind: l.Type(), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0})
+		k.Links = append(k.Links, nodeview.Link{Name: a.Name, Kind: l.Type(), Alias: a.Alias, MTU: a.MTU, Up: a.Flags&net.FlagUp != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0})
 	}
 	return names, err
 }
