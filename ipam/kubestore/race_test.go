@@ -13,8 +13,8 @@ import (
 
 // TestRace has 32 nodes fight for a /22 on a real API server, with random
 // faults between any two calls, crashes of the allocators, and a restart of
-// the API server in the middle. That is some 80 assignments a node, 2,000 faults
-// and 40 crashes; TestSoakRace goes on for longer.
+// the API server in the middle: some 80 assignments a node. TestSoakRace goes on
+// for longer.
 func TestRace(t *testing.T) {
 	t.Parallel() // with tests that have servers of their own
 	race(t, 2_500)
