@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -11,7 +12,8 @@ import (
 
 // ofHost adds what the node's host endpoints ask for, if there are any: what is never
 // cut, and where one is found by an address, the interfaces. Before the
-// FelixConfigurations are known nothing is decided: it could cut what they keep open.
+// FelixConfigurations and the ports of BGP are known nothing is decided: it could cut
+// what they keep open.
 func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 	own := slices.DeleteFunc(slices.Clone(in.View.HostEndpoints), func(e model.HostEndpoint) bool { return e.Node != p.node })
 	if len(own) == 0 {
@@ -28,6 +30,11 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 		in.FailsafeOut = outbound
 	}
 	in.VXLANPort = vxlan
+	if c := get(&p.in.config, &next.Changed); c == nil {
+		in.EndpointsSynced = false
+	} else {
+		in.FailsafeIn, in.FailsafeOut = withBGP(*c, in.FailsafeIn, in.FailsafeOut)
+	}
 	if !slices.ContainsFunc(own, func(e model.HostEndpoint) bool { return e.Interface == "" }) {
 		return
 	}
@@ -38,4 +45,17 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 		}
 		in.Interfaces = append(in.Interfaces, link)
 	}
+}
+
+// withBGP adds the ports on which this node and its peers listen, where they are not 179.
+func withBGP(c bgp.Config, in, out []model.FailsafePort) (_, _ []model.FailsafePort) {
+	const tcp = 6
+	in = append(slices.Clone(in), model.FailsafePort{Protocol: tcp, Port: uint16(c.ListenPort)})
+	out = slices.Clone(out)
+	for _, peer := range c.Peers {
+		if p := (model.FailsafePort{Protocol: tcp, Port: uint16(peer.Port)}); !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return in, out
 }
