@@ -59,6 +59,7 @@ type agent struct {
 	registry  *prometheus.Registry
 	scrapes   *metricsserver.Server
 	apiConns  *apiConnections
+	apiServer model.FailsafePort // where it is called
 	cluster   *kube.Cluster
 	alloc     *ipam.Allocator
 	links     *link.Watcher
@@ -197,6 +198,9 @@ func (a *agent) connect() (err error) {
 		return err
 	}
 	if a.apiConns, err = newAPIConnections(rest); err != nil {
+		return err
+	}
+	if a.apiServer, err = apiServerPort(rest.Host); err != nil {
 		return err
 	}
 	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: a.asksForBlocks, Policy: true, Logger: a.log}); err != nil {

@@ -1,7 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/felix"
@@ -34,6 +39,7 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 		in.EndpointsSynced = false
 	} else {
 		in.FailsafeIn, in.FailsafeOut = withBGP(*c, in.FailsafeIn, in.FailsafeOut)
+		in.FailsafeOut = append(in.FailsafeOut, p.apiServer)
 	}
 	if !slices.ContainsFunc(own, func(e model.HostEndpoint) bool { return e.Interface == "" }) {
 		return
@@ -47,9 +53,20 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 	}
 }
 
+// apiServerPort is the port that the agent calls the API server at.
+func apiServerPort(host string) (model.FailsafePort, error) {
+	u, _, err := rest.DefaultServerURL(host, "", schema.GroupVersion{}, true)
+	if err != nil {
+		return model.FailsafePort{}, err
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
+	return model.FailsafePort{Protocol: tcp, Port: uint16(port)}, err
+}
+
+const tcp = 6
+
 // withBGP adds the ports on which this node and its peers listen, where they are not 179.
 func withBGP(c bgp.Config, in, out []model.FailsafePort) (_, _ []model.FailsafePort) {
-	const tcp = 6
 	in = append(slices.Clone(in), model.FailsafePort{Protocol: tcp, Port: uint16(c.ListenPort)})
 	out = slices.Clone(out)
 	for _, peer := range c.Peers {

@@ -22,3 +22,13 @@ func TestBGPIsNeverCut(t *testing.T) {
 		t.Errorf("out: %v, want %v", out, want)
 	}
 }
+
+func TestAPIServerPort(t *testing.T) {
+	for host, want := range map[string]uint16{
+		"https://10.0.0.1": 443, "https://[fd00::1]:7443": 7443, "https://api.example:6443/path": 6443, "10.0.0.1:8443": 8443,
+	} {
+		if got, err := apiServerPort(host); err != nil || got.Port != want || got.Protocol != 6 {
+			t.Errorf("%s: %v, %v, want port %d", host, got, err, want)
+		}
+	}
+}

@@ -26,6 +26,7 @@ type policyLoop struct {
 	cluster   *kube.Cluster
 	endpoints *endpoints
 	sink      *policynft.Sink
+	apiServer model.FailsafePort
 	engine    policy.Engine
 	last      atomic.Pointer[policy.Program]
 	denied    deniedList
@@ -40,7 +41,10 @@ func newPolicyLoop(a *agent) (*policyLoop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables for policy: %w", err)
 	}
-	return &policyLoop{loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, tenure: newTenure(a.endpoints.List())}, nil
+	return &policyLoop{
+		loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, apiServer: a.apiServer,
+		tenure: newTenure(a.endpoints.List()),
+	}, nil
 }
 
 // Ready is closed: nothing waits for policy but each ADD.
