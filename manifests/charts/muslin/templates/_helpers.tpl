@@ -93,6 +93,9 @@ nothing. env is what is added to that of each container. */ -}}
 {{- if eq .name "state" }}{{ $_ := set . "mountPath" $v.stateDir }}{{ end -}}
 {{- end -}}
 {{- end -}}
+{{- with $v.seccompProfile -}}
+{{- $_ := set (first $spec.containers).securityContext "seccompProfile" (dict "type" "Localhost" "localhostProfile" .) -}}
+{{- end -}}
 {{- $_ := set .object.spec "updateStrategy" $v.updateStrategy -}}
 {{- if .root.Values.metrics.enabled -}}
 {{- include "muslin.metrics" (dict "root" .root "object" .object "file" "files/monitoring/agent.yaml" "port" .root.Values.metrics.agentPort) -}}
