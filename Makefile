@@ -11,11 +11,13 @@ MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
 FUZZTIME      ?= 20000x
 SOAK_FUZZTIME ?= 10m
-# How many packages are tested at once, how many tests of one that may run beside each other, and how many stories of
-# hack/scenario are played, each on a lab of its own: they mostly wait.
+# How many packages are tested at once, and how many tests of one that may run beside each other: they mostly wait.
 AT_ONCE       ?= 3
 PARALLEL      ?= 6
-STORIES       ?= 5
+# The stories of hack/scenario that take longest are played from the start, and so many of the others beside them, each on a lab
+# of its own.
+LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice
+STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
 LONG          := bgp/gobgp pkg/kube manifests pkg/agent pkg/controller hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
                  hack/manifests
@@ -108,7 +110,13 @@ test-release: ## the tests of bgp/gobgp with GoBGP's release
 
 .PHONY: test-stories
 test-stories: deps third-party ## the stories of hack/scenario, each on a cluster of its own
-	$(GO_PATCHED) test -count=1 -timeout 60m -parallel $(STORIES) ./hack/scenario
+	@$(MAKE) --no-print-directory -j2 test-long-stories test-other-stories
+
+.PHONY: test-long-stories test-other-stories
+test-long-stories:
+	$(GO_PATCHED) test -count=1 -timeout 60m -parallel 3 -run '^($(LONG_STORIES))$$' ./hack/scenario
+test-other-stories:
+	$(GO_PATCHED) test -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$' ./hack/scenario
 
 .PHONY: cover
 cover: ## coverage of the pure rooms, at least 85 % each
