@@ -156,7 +156,7 @@ func guarded(n int, p *path) policy.Input {
 // nested is the same, rule for rule in the order of the Program, in the layout that Calico
 // 3.30 has: a chain for the pod that takes the marks off and jumps to a chain for each
 // policy, whose rules set a mark that the next rule looks at.
-func nested(p policy.Program, way *path) string {
+func nested(p policy.Program, between *path) string {
 	var sets, policies, pod strings.Builder
 	i := 0
 	for _, c := range p.Chains {
@@ -211,7 +211,7 @@ func nested(p policy.Program, way *path) string {
 			oifname "cali*" counter jump to-workload
 			meta mark and 0x10000 == 0x10000 counter accept
 		}
-	}`, &sets, &policies, &pod, way.to.name, way.from.name, way.from.name, way.to.name)
+	}`, &sets, &policies, &pod, between.to.name, between.from.name, between.from.name, between.to.name)
 }
 
 func median(of []float64) float64 {
