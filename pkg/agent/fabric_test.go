@@ -197,45 +197,15 @@ func (m *member) forwardAPI() {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(m.dir, "kubeconfig"), config, 0o600)
 	}
-	var listener net.Listener
-	if err == nil {
-		err = m.there(func() (err error) {
-			listener, err = new(net.ListenConfig).Listen(m.f.t.Context(), "tcp", "127.0.0.1:6443")
-			return err
-		})
-	}
 	if err != nil {
 		m.f.t.Fatal(err)
 	}
-	m.f.t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go m.pipe(near)
-		}
-	}()
+	m.f.server.ReachFrom(m.f.t, m.netns)
 	m.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 			err = m.there(func() (err error) { conn, err = new(net.Dialer).DialContext(ctx, network, addr); return err })
 			return conn, err
 		}}}
-}
-
-func (m *member) pipe(near net.Conn) {
-	defer near.Close()
-	far, err := m.f.server.Dial(context.Background(), "tcp", "127.0.0.1:6443")
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	go func() {
-		_, _ = io.Copy(far, near)
-		_ = far.Close()
-	}()
-	_, _ = io.Copy(near, far)
 }
 
 func (m *member) startAgent() {

@@ -55,7 +55,7 @@ func (s *Server) NewNode(t testing.TB, name string) *Node {
 	} {
 		n.must(n.Exec("ip", strings.Fields(words)...))
 	}
-	n.reachServer()
+	s.ReachFrom(t, n.Netns)
 	for _, name := range []string{"ca.crt", "kubeconfig"} {
 		text, err := os.ReadFile(s.path(name))
 		if err == nil {
@@ -69,42 +69,6 @@ func (s *Server) NewNode(t testing.TB, name string) *Node {
 	s.MustKubectl(t, "", "patch", "node", name, "--subresource=status", "-p",
 		fmt.Sprintf(`{"status":{"addresses":[{"type":"InternalIP","address":%q},{"type":"InternalIP","address":"fd01::%d"}]}}`, n.Address, host))
 	return n
-}
-
-// reachServer has connections to the server's address carried to it.
-func (n *Node) reachServer() {
-	n.t.Helper()
-	var l net.Listener
-	if err := inNetns(n.Netns, func() (err error) {
-		l, err = new(net.ListenConfig).Listen(n.t.Context(), "tcp", address)
-		return err
-	}); err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go n.carry(from)
-		}
-	}()
-}
-
-func (n *Node) carry(from net.Conn) {
-	defer from.Close()
-	to, err := n.s.Dial(n.t.Context(), "tcp", address)
-	if err != nil {
-		return
-	}
-	defer to.Close()
-	go func() {
-		_, _ = io.Copy(to, from)
-		_ = to.Close()
-	}()
-	_, _ = io.Copy(from, to)
 }
 
 // Exec is a command inside.
