@@ -136,15 +136,25 @@ func TestWhyLost(t *testing.T) {
 	})
 	t.Run("prefixes-at-the-peer", func(t *testing.T) {
 		t.Parallel()
-		n := bgptest.New(t)
-		a, b := n.Host(1), n.Host(2)
-		b.StartBIRD(fmt.Sprintf(`protocol bgp node { local %s as 65001; neighbor %s as 64512; multihop; connect delay time 1; connect retry time 1;
-  error wait time 1, 2; ipv4 { import all; export all; import limit 1 action disable; }; }
-`, b.V4, a.V4))
-		s := startSpeaker(t, a, "")
-		s.apply(desired(t, withPeer(clusterOf(a), b.V4, 65001)))
+		s, bird, snap := sessionWithLimit(t, 2)
+		s.established(snap.Peers[0].PeerIP.String())
+		bgptest.Eventually(t, "the first table", bgptest.Contains(func() string { return bird.Ask("show", "route") }, "10.244.1.0/26", "10.244.9.9/32"))
+		snap.Borrowed = append(snap.Borrowed, prefixes("10.244.9.10/32")...)
+		s.apply(desired(t, snap))
 		bgptest.Eventually(t, "limit", func() string {
 			return says(s, "notification-received", "cease, maximum number of prefixes reached")
+		})
+	})
+	// The peer has closed while this node is still writing its first table.
+	t.Run("prefixes-at-the-peer-at-once", func(t *testing.T) {
+		t.Parallel()
+		s, _, _ := sessionWithLimit(t, 1)
+		bgptest.Eventually(t, "limit", func() string {
+			bad := says(s, "notification-received", "cease, maximum number of prefixes reached")
+			if bad != "" && !patched("0013") {
+				return says(s, "connection-refused", "connection refused")
+			}
+			return bad
 		})
 	})
 	t.Run("hold-timer", func(t *testing.T) {
@@ -206,4 +216,18 @@ func sessionWithBIRD(t *testing.T, hold string) (*process, *bgptest.BIRD, *bgpte
 	s.apply(desired(t, snap))
 	s.established(b.V4)
 	return s, bird, b
+}
+
+// sessionWithLimit has BIRD end the session for good with more than limit prefixes.
+func sessionWithLimit(t *testing.T, limit int) (*process, *bgptest.BIRD, model.Snapshot) {
+	t.Helper()
+	n := bgptest.New(t)
+	a, b := n.Host(1), n.Host(2)
+	bird := b.StartBIRD(fmt.Sprintf(`protocol bgp node { local %s as 65001; neighbor %s as 64512; multihop; connect delay time 1; connect retry time 1;
+  error wait time 1, 2; ipv4 { import all; export all; import limit %d action disable; }; }
+`, b.V4, a.V4, limit))
+	s := startSpeaker(t, a, "")
+	snap := withPeer(clusterOf(a), b.V4, 65001)
+	s.apply(desired(t, snap))
+	return s, bird, snap
 }
