@@ -1,4 +1,4 @@
-// Command conformance runs Kubernetes' own end to end suite on a lab: it is what
+// Command conformance runs the suites of others on network policy on a lab: it is what
 // `make conformance` runs.
 package main
 
@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/muslin-net/muslin/hack/conformance"
@@ -30,7 +32,14 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
 	flag.StringVar(&o.Focus, "focus", "Netpol", "regular expression on the names of the cases to run")
 	flag.StringVar(&o.Skip, "skip", "Feature:SCTPConnectivity", "regular expression on the names of the cases to leave out")
+	names := flag.String("suites", strings.Join(conformance.Suites(), ","), "suites to run, in this order")
 	flag.Parse()
+	for name := range strings.SplitSeq(*names, ",") {
+		if !slices.Contains(conformance.Suites(), name) {
+			return fmt.Errorf("no suite %q: there are %s", name, strings.Join(conformance.Suites(), " and "))
+		}
+		o.Suites = append(o.Suites, name)
+	}
 	var err error
 	if o.Source, err = os.Getwd(); err != nil {
 		return err
