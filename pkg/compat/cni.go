@@ -16,7 +16,7 @@ var plugin = Kind{Fields: join(
 	map[string]Field{
 		"feature_control.floating_ips": without("say floatingIPs: Enabled in FelixConfiguration default"),
 		"policy.type":                  without("what is enforced does not depend on it", "k8s"),
-		"datastore_type":               without("the datastore is Kubernetes'", "kubernetes"),
+		"datastore_type":               without(notEtcd, "kubernetes"),
 		"nodename":                     without(agentsNode),
 		"nodename_file":                without(agentsNode),
 		"nodename_file_optional":       without(agentsNode),
@@ -33,7 +33,7 @@ var plugin = Kind{Fields: join(
 		"subnet":                       without("it belongs below ipam"),
 	},
 	each(without("the agent logs, not the plugin"), "log_file_path log_file_max_size log_file_max_age log_file_max_count"),
-	each(without("the datastore is Kubernetes'"), `etcd_endpoints etcd_authority etcd_scheme etcd_key_file etcd_cert_file etcd_ca_cert_file
+	each(without(notEtcd), `etcd_endpoints etcd_authority etcd_scheme etcd_key_file etcd_cert_file etcd_ca_cert_file
 		etcd_discovery_srv`),
 )}
 

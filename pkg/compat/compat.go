@@ -54,6 +54,9 @@ func Find(group, kind string) (Kind, bool) {
 	if group == "crd.projectcalico.org" || group == "operator.tigera.io" && kind == "IPPool" {
 		group = calicoGroup
 	}
+	if group == calicoGroup && kind == "IPAMConfig" { // as the datastore calls it
+		kind = "IPAMConfiguration"
+	}
 	i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Group == group && k.Name == kind })
 	if i < 0 {
 		return Kind{}, false

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 	networking "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/muslin-net/muslin/pkg/compat"
@@ -94,7 +95,8 @@ func TestEveryFieldIsInTheTable(t *testing.T) {
 	}
 }
 
-// paths gives the fields of a type by path: as deep as the table has entries.
+// paths gives the fields of a type by path, down to those that hold no others; what
+// is below an entry without effect is told with it.
 func paths(of reflect.Type, prefix string, table map[string]compat.Field) []string {
 	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
 		of = of.Elem()
@@ -103,16 +105,26 @@ func paths(of reflect.Type, prefix string, table map[string]compat.Field) []stri
 	for i := range of.NumField() {
 		f := of.Field(i)
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		switch path := prefix + name; {
+		path := prefix + name
+		entry, ok := table[path]
+		switch {
 		case name == "" && strings.Contains(options, "inline"), name == "" && f.Anonymous:
 			out = append(out, paths(f.Type, prefix, table)...)
-		case slices.ContainsFunc(slices.Collect(maps.Keys(table)), func(p string) bool { return strings.HasPrefix(p, path+".") }):
-			out = append(out, paths(f.Type, path+".", table)...)
-		default:
+		case ok && !entry.Effect, isLeaf(f.Type):
 			out = append(out, path)
+		default:
+			out = append(out, paths(f.Type, path+".", table)...)
 		}
 	}
 	return out
+}
+
+// isLeaf: a value, a map, a selector of labels, or what reads its own text.
+func isLeaf(of reflect.Type) bool {
+	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
+		of = of.Elem()
+	}
+	return of.Kind() != reflect.Struct || of == reflect.TypeFor[metav1.LabelSelector]() || reflect.PointerTo(of).Implements(reflect.TypeFor[json.Unmarshaler]())
 }
 
 // TestEveryKindIsInTheTable: of those that Calico's API registers.
@@ -173,6 +185,23 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 		{`{"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": "AdminNetworkPolicy", "metadata": {"name": "a"}}`,
 			[]string{`AdminNetworkPolicy a: no object of this kind has an effect in Muslin: it is of an older version of the API: write a ClusterNetworkPolicy`}},
 		{`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 1}}`, nil},
+		// Deep inside what is honoured.
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "BGPFilter", "metadata": {"name": "f"}, "spec":
+			{"exportV4": [{"action": "Accept"}, {"action": "Accept", "cidr": "10.0.0.0/8", "prefixLength": {"min": 8, "most": 9}, "operations": [{"setLocalPreference": {"value": 5}}]}]}}`,
+			[]string{
+				`BGPFilter f: spec.exportV4[1].operations[0].setLocalPreference: is no field that Muslin knows: it has no effect`,
+				`BGPFilter f: spec.exportV4[1].prefixLength.most: is no field that Muslin knows: it has no effect`,
+			}},
+		{`{"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy", "metadata": {"namespace": "a", "name": "p"}, "spec":
+			{"ingress": [{"action": "Allow", "metadata": {"annotations": {"a": "b"}}, "source": {"selector": "all()", "netz": ["10.0.0.0/8"]}, "icmp": {"type": 8}}]}}`,
+			[]string{
+				`NetworkPolicy a/p: spec.ingress[0].metadata.annotations: has no effect in Muslin: rules of the kernel bear no comments`,
+				`NetworkPolicy a/p: spec.ingress[0].source.netz[0]: is no field that Muslin knows: it has no effect`,
+			}},
+		{`{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "a", "name": "p"}, "spec": {"podSelector": {"matchLabels": {"a": "b"}},
+			"ingress": [{"from": [{"podSelector": {}}, {"serviceSelector": {"matchLabels": {"a": "b"}}}], "ports": [{"port": "web"}]}]}}`,
+			[]string{`NetworkPolicy a/p: spec.ingress[0].from[1].serviceSelector: is no field that Muslin knows: it has no effect`}},
+		{`{"apiVersion": "crd.projectcalico.org/v1", "kind": "IPAMConfig", "metadata": {"name": "default"}, "spec": {"strictAffinity": true, "autoAllocateBlocks": true}}`, nil},
 	} {
 		var o map[string]any
 		if err := json.Unmarshal([]byte(c.object), &o); err != nil {
@@ -181,6 +210,56 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 		problems, _ := compat.Object(o)
 		// An unknown kind of controller is of a newer API: it is told as well.
 		problems = slices.DeleteFunc(problems, func(p model.Problem) bool { return strings.Contains(p.Field, "policyMigration") })
+		if d := cmp.Diff(c.want, texts(problems)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.object, d)
+		}
+	}
+}
+
+// TestCalicosManifests: the objects of calico.yaml and canal.yaml that are no API of
+// the network: each key and variable that says something, and no other.
+func TestCalicosManifests(t *testing.T) {
+	for _, c := range []struct {
+		object string
+		want   []string
+	}{
+		{`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "kube-system", "name": "calico-config"},
+			"data": {"typha_service_name": "none", "calico_backend": "bird", "veth_mtu": "0"}}`, nil},
+		{`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "kube-system", "name": "other"}, "data": {"veth_mtu": "1400"}}`, nil},
+		{`{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "kube-system", "name": "canal-config"},
+			"data": {"typha_service_name": "calico-typha", "masquerade": "true", "veth_mtu": "1450", "of_tomorrow": "x"}}`,
+			[]string{
+				"ConfigMap kube-system/canal-config: data[masquerade]: true has no effect in Muslin: say natOutgoing in an IPPool",
+				"ConfigMap kube-system/canal-config: data[of_tomorrow]: is no field that Muslin knows: it has no effect",
+				"ConfigMap kube-system/canal-config: data[typha_service_name]: calico-typha has no effect in Muslin: there is no Typha: agents watch the API server",
+				"ConfigMap kube-system/canal-config: data[veth_mtu]: 1450 has no effect in Muslin: say mtu in the CNI configuration, or mtuIfacePattern in FelixConfiguration default",
+			}},
+		{`{"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"namespace": "kube-system", "name": "calico-node"}, "spec": {"template": {"spec": {
+			"initContainers": [{"name": "install-cni", "image": "quay.io/calico/cni:v3", "env": [
+				{"name": "CNI_NETWORK_CONFIG", "valueFrom": {"configMapKeyRef": {"name": "calico-config", "key": "cni_network_config"}}}, {"name": "SLEEP", "value": "false"}]}],
+			"containers": [{"name": "other", "image": "nginx", "env": [{"name": "FELIX_VXLANMTU", "value": "1"}]},
+				{"name": "calico-node", "image": "quay.io/calico/node:v3", "env": [
+				{"name": "DATASTORE_TYPE", "value": "kubernetes"},
+				{"name": "NODENAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+				{"name": "CLUSTER_TYPE", "value": "k8s,bgp"}, {"name": "IP", "value": "autodetect"}, {"name": "IP_AUTODETECTION_METHOD", "value": "interface=eth0"},
+				{"name": "CALICO_IPV4POOL_IPIP", "value": "Always"}, {"name": "FELIX_VXLANMTU", "valueFrom": {"configMapKeyRef": {"name": "calico-config", "key": "veth_mtu"}}},
+				{"name": "FELIX_IPINIPMTU", "valueFrom": {"configMapKeyRef": {"name": "mine", "key": "mtu"}}},
+				{"name": "FELIX_HEALTHENABLED", "value": "true"}, {"name": "FELIX_IPV6SUPPORT", "value": "false"}, {"name": "FELIX_OFTOMORROW", "value": "1"}]}]}}}}`,
+			[]string{
+				"DaemonSet kube-system/calico-node: spec.template.spec.initContainers[install-cni].image: quay.io/calico/cni:v3 is Calico's own program: take it away when Muslin has its place",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].image: quay.io/calico/node:v3 is Calico's own program: take it away when Muslin has its place",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].env[IP_AUTODETECTION_METHOD]: interface=eth0 has no effect in Muslin: say it by the annotation muslin.io/ip-autodetection-method or projectcalico.org/IPv4Address",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].env[CALICO_IPV4POOL_IPIP]: Always has no effect in Muslin: say it in an IPPool, or let the ConfigMap muslin-seed have one",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].env[FELIX_IPINIPMTU]: its value has no effect in Muslin: say ipipMTU in FelixConfiguration default",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].env[FELIX_IPV6SUPPORT]: false has no effect in Muslin: both address families are always on",
+				"DaemonSet kube-system/calico-node: spec.template.spec.containers[calico-node].env[FELIX_OFTOMORROW]: 1 has no effect in Muslin: it is no setting that Muslin knows",
+			}},
+	} {
+		var o map[string]any
+		if err := json.Unmarshal([]byte(c.object), &o); err != nil {
+			t.Fatal(err)
+		}
+		problems, _ := compat.Object(o)
 		if d := cmp.Diff(c.want, texts(problems)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", c.object, d)
 		}
@@ -244,7 +323,8 @@ func TestDocs(t *testing.T) {
 	_, section, _ := strings.Cut(string(text), "\n## FelixConfiguration\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	felix, _ := compat.Find("projectcalico.org", "FelixConfiguration")
-	for name, f := range felix.Fields {
+	for path, f := range felix.Fields {
+		name, _, _ := strings.Cut(path, ".")
 		if has := strings.Contains(section, fmt.Sprintf("`%s`", name)); has != f.Effect {
 			t.Errorf("FelixConfiguration %s has an effect: %t; is in docs/configuration.md: %t", name, f.Effect, has)
 		}

@@ -6,7 +6,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-var effect = Field{Effect: true}
+var (
+	effect    = Field{Effect: true}
+	onDefault = Field{Effect: true, Default: true} // of the object named default
+)
 
 func without(why string, same ...string) Field { return Field{Why: why, Same: same} }
 
@@ -89,7 +92,7 @@ var felix = join(
 		iptablesFilterDenyAction iptablesLockFilePath iptablesLockProbeInterval iptablesLockTimeout iptablesMangleAllowAction
 		iptablesMarkMask iptablesPostWriteCheckInterval iptablesRefreshInterval ipsetsRefreshInterval maxIpsetSize
 		nftablesFilterAllowAction nftablesFilterDenyAction nftablesMangleAllowAction nftablesMarkMask nftablesRefreshInterval`),
-	each(effect, "failsafeInboundHostPorts failsafeOutboundHostPorts"),
+	below("failsafeInboundHostPorts failsafeOutboundHostPorts", each(effect, "net port protocol")),
 	each(without("there are no flow logs"), `flowLogsCollectorDebugTrace flowLogsFlushInterval flowLogsGoldmaneServer flowLogsLocalReporter
 		flowLogsPolicyEvaluationMode`),
 	each(without("health and metrics are at MUSLIN_HTTP_ADDR of the DaemonSet"), `healthHost healthPort healthTimeoutOverrides

@@ -16,6 +16,17 @@ func each(f Field, names string) map[string]Field {
 	return out
 }
 
+// below gives the fields below each of roots, as of one type.
+func below(roots string, fields map[string]Field) map[string]Field {
+	out := map[string]Field{}
+	for _, root := range strings.Fields(roots) {
+		for name, f := range fields {
+			out[root+"."+name] = f
+		}
+	}
+	return out
+}
+
 func join(parts ...map[string]Field) map[string]Field {
 	out := map[string]Field{}
 	for _, p := range parts {
@@ -28,20 +39,22 @@ func join(parts ...map[string]Field) map[string]Field {
 var kinds = append([]Kind{
 	{Group: calicoGroup, Name: "FelixConfiguration", Fields: felix},
 	{Group: calicoGroup, Name: "BGPConfiguration", Fields: join(
-		each(effect, "communities listenPort logSeverityScreen prefixAdvertisements"),
-		each(Field{Effect: true, Default: true}, `asNumber nodeToNodeMeshEnabled nodeMeshPassword nodeMeshMaxRestartTime serviceClusterIPs
-			serviceExternalIPs serviceLoadBalancerIPs ipv4NormalRoutePriority ipv6NormalRoutePriority
-			localWorkloadPeeringIPV4 localWorkloadPeeringIPV6`),
+		each(effect, "communities.name communities.value listenPort logSeverityScreen prefixAdvertisements.cidr prefixAdvertisements.communities"),
+		each(onDefault, `asNumber nodeToNodeMeshEnabled nodeMeshMaxRestartTime serviceClusterIPs.cidr serviceExternalIPs.cidr
+			serviceLoadBalancerIPs.cidr ipv4NormalRoutePriority ipv6NormalRoutePriority localWorkloadPeeringIPV4 localWorkloadPeeringIPV6`),
+		password("nodeMeshPassword", onDefault),
 		map[string]Field{
 			"bindMode":                       {Effect: true, Default: true, Same: []string{"None"}},
 			"serviceLoadBalancerAggregation": {Effect: true, Default: true, Same: []string{"Enabled"}},
 			"ignoredInterfaces":              without("no prefix of an interface is announced"),
 			"programClusterRoutes":           without(byOneHand, "Enabled", "EnabledNoEncapOnly", "Disabled"),
 		})},
-	{Group: calicoGroup, Name: "BGPPeer", Fields: each(effect, `asNumber filters keepOriginalNextHop keepaliveTime localASNumber localWorkloadSelector
-		maxRestartTime nextHopMode node nodeSelector numAllowedLocalASNumbers password peerIP peerSelector reachableBy reversePeering
-		sourceAddress ttlSecurity`)},
-	{Group: calicoGroup, Name: "BGPFilter", Fields: each(effect, "exportV4 importV4 exportV6 importV6")},
+	{Group: calicoGroup, Name: "BGPPeer", Fields: join(password("password", effect),
+		each(effect, `asNumber filters keepOriginalNextHop keepaliveTime localASNumber localWorkloadSelector maxRestartTime nextHopMode node
+			nodeSelector numAllowedLocalASNumbers peerIP peerSelector reachableBy reversePeering sourceAddress ttlSecurity`))},
+	{Group: calicoGroup, Name: "BGPFilter", Fields: below("exportV4 importV4 exportV6 importV6", each(effect, `action asPathPrefix cidr
+		communities.values interface matchOperator operations.addCommunity.value operations.prependASPath.prefix operations.setPriority.value
+		peerType prefixLength.max prefixLength.min priority source`))},
 	{Group: calicoGroup, Name: "IPPool", Fields: join(
 		each(effect, `cidr blockSize natOutgoing disabled disableBGPExport nodeSelector namespaceSelector assignmentMode ipipMode vxlanMode
 			allowedUses`),
@@ -51,11 +64,11 @@ var kinds = append([]Kind{
 		})},
 	{Group: calicoGroup, Name: "IPReservation", Fields: each(effect, "reservedCIDRs")},
 	{Group: calicoGroup, Name: "IPAMConfiguration", Fields: join(
-		each(Field{Effect: true, Default: true}, "strictAffinity autoAllocateBlocks maxBlocksPerHost ipCooldownSeconds"),
+		each(onDefault, "strictAffinity autoAllocateBlocks maxBlocksPerHost ipCooldownSeconds"),
 		map[string]Field{"kubeVirtVMAddressPersistence": without("a machine that starts anew gets another address; ask for one by the annotation cni.projectcalico.org/ipAddrs", "Disabled")})},
 	{Group: calicoGroup, Name: "ClusterInformation", Fields: join(
-		each(Field{Effect: true, Default: true}, "datastoreReady"),
-		each(Field{Effect: true}, "clusterGUID clusterType calicoVersion variant"), // read by tools
+		each(onDefault, "datastoreReady"),
+		each(effect, "clusterGUID clusterType calicoVersion variant"), // read by tools
 	)},
 	{Group: calicoGroup, Name: "KubeControllersConfiguration", Fields: map[string]Field{
 		"controllers.node.leakGracePeriod":                        {Effect: true, Default: true},
@@ -107,6 +120,12 @@ var kinds = append([]Kind{
 	{Group: "operator.tigera.io", Name: "TigeraStatus", Why: operator},
 	{Group: "operator.tigera.io", Name: "ImageSet", Why: operator},
 }, policy...)
+
+// password is a reference to a Secret.
+func password(root string, f Field) map[string]Field {
+	return below(root+".secretKeyRef", join(each(f, "key name"),
+		map[string]Field{"optional": without("a session whose password is missing stays down", "false")}))
+}
 
 // bookkeeping are annotations that Calico's tools leave on objects.
 var bookkeeping = map[string]bool{"projectcalico.org/metadata": true, "projectcalico.org/kube-labels": true, "projectcalico.org/labels": true, "projectcalico.org/annotations": true}

@@ -31,6 +31,13 @@ func Markdown() string {
 		table(&w, "Annotations of a "+k.Name, "annotation", k.Annotations)
 	}
 	table(&w, "CNI configuration", "key of the plugin", plugin.Fields)
+	table(&w, "ConfigMaps calico-config and canal-config", "key", configKeys)
+	table(&w, "Environment of Calico's programs", "variable", variables)
+	w.WriteString("\nOther variables that begin with `FELIX_` are the fields of FelixConfiguration of the same name: say those. ")
+	for _, prefix := range slices.Sorted(maps.Keys(variablePrefixes)) {
+		fmt.Fprintf(&w, "`%s…`: %s. ", prefix, variablePrefixes[prefix])
+	}
+	w.WriteString("\n")
 	return w.String()
 }
 
@@ -61,6 +68,7 @@ func table(w *strings.Builder, title, what string, fields map[string]Field) {
 }
 
 func quoted(list []string) string {
+	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == byReference })
 	if len(list) == 0 {
 		return ""
 	}

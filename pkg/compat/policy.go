@@ -2,10 +2,13 @@ package compat
 
 // policy are the kinds of policy.
 var policy = []Kind{
-	{Group: "networking.k8s.io", Name: "NetworkPolicy", Fields: each(effect, "podSelector ingress egress policyTypes")},
-	{Group: policyGroup, Name: "ClusterNetworkPolicy", Fields: join(
-		each(effect, `tier priority subject ingress egress.name egress.action egress.protocols
-			egress.to.namespaces egress.to.pods egress.to.nodes egress.to.networks`),
+	{Group: "networking.k8s.io", Name: "NetworkPolicy", Fields: join(each(effect, "podSelector policyTypes"),
+		below("ingress egress", each(effect, "ports.port ports.endPort ports.protocol")),
+		below("ingress.from egress.to", each(effect, "podSelector namespaceSelector ipBlock.cidr ipBlock.except")))},
+	{Group: policyGroup, Name: "ClusterNetworkPolicy", Fields: join(each(effect, "tier priority egress.to.nodes egress.to.networks"),
+		below("subject ingress.from egress.to", each(effect, "namespaces pods.namespaceSelector pods.podSelector")),
+		below("ingress egress", each(effect, "name action protocols.destinationNamedPort")),
+		below("ingress.protocols egress.protocols", below("tcp udp sctp", below("destinationPort", each(effect, "number range.start range.end")))),
 		map[string]Field{"egress.to.domainNames": without("nothing follows the addresses of names, and the rule is closed: name networks")})},
 	{Group: policyGroup, Name: "AdminNetworkPolicy", Why: older},
 	{Group: policyGroup, Name: "BaselineAdminNetworkPolicy", Why: older},
@@ -22,16 +25,14 @@ var policy = []Kind{
 }
 
 // rules are the fields of ingress and egress rules.
-var rules = func() map[string]Field {
-	out := map[string]Field{}
-	for _, direction := range []string{"ingress.", "egress."} {
-		for _, f := range []string{"action", "ipVersion", "protocol", "icmp", "notProtocol", "notICMP", "source", "destination", "metadata"} {
-			out[direction+f] = effect
-		}
-		out[direction+"http"] = without("there is no application layer policy")
-	}
-	return out
-}()
+var rules = below("ingress egress", join(
+	each(effect, "action ipVersion protocol notProtocol icmp.type icmp.code notICMP.type notICMP.code"),
+	below("source destination", each(effect, `nets notNets selector notSelector namespaceSelector ports notPorts serviceAccounts.names
+		serviceAccounts.selector services.name services.namespace`)),
+	map[string]Field{
+		"http":                 without("there is no application layer policy"),
+		"metadata.annotations": without("rules of the kernel bear no comments"),
+	}))
 
 const (
 	policyGroup = "policy.networking.k8s.io"
