@@ -16,6 +16,7 @@ func (c *builder) podLinks() []PodLink {
 		}
 		p := PodLink{Device: l.Name, Link: l.Index, Addresses: e.Addresses, MAC: e.MAC, MTU: e.MTU}
 		p.Peering = c.peering(e.Addresses)
+		p.AnySource = c.config.SpoofingAllowed && len(e.SourcePrefixes) > 0 || c.speaks(e.Addresses)
 		if slices.ContainsFunc(e.Addresses, netip.Addr.Is6) {
 			p.Gateway = PodGateway6
 		}

@@ -2,6 +2,7 @@ package felix
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (c *builder) sourceCheck(routes []Route) SourceCheck {
 		if !c.isPods(e.HostInterface) {
 			continue
 		}
-		p := PodSource{Interface: e.HostInterface}
+		p := PodSource{Interface: e.HostInterface, Local: linkLocalOf(e.MAC)}
 		for _, a := range e.Addresses {
 			p.Sources = append(p.Sources, hostPrefix(a))
 		}
@@ -41,6 +42,15 @@ func (c *builder) sourceCheck(routes []Route) SourceCheck {
 	}
 	slices.SortFunc(s.Pods, func(a, b PodSource) int { return strings.Compare(a.Interface, b.Interface) })
 	return s
+}
+
+// linkLocalOf is the address that the kernel makes of an Ethernet address.
+func linkLocalOf(mac string) netip.Addr {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 
 // services guards the service ranges that BGP announces (FelixConfiguration

@@ -156,10 +156,17 @@ type SourceCheck struct {
 	NoIPIP, NoVXLAN bool
 }
 
+// LinkLocalRate is how many packets a second the pods of a node may send it together
+// from IPv6 link-local addresses that are not made of their hardware addresses, as
+// virtual machines in pods do. Beyond 512 entries in the table of neighbours
+// (gc_thresh2) the kernel takes back what is older than five seconds.
+const LinkLocalRate = 20
+
 // PodSource is a pod interface with the source prefixes it may use.
 type PodSource struct {
 	Interface string
 	Sources   []netip.Prefix // sorted
+	Local     netip.Addr     // IPv6, made of its hardware address (RFC 4291 appendix A); invalid without one
 	Speaks    bool           // BGP with the node
 }
 
@@ -210,8 +217,12 @@ type PodLink struct {
 	// Peering are the node's addresses of BGP sessions with the pod, sorted. Many
 	// links may have the same ones.
 	Peering []netip.Addr
-	MAC     string // the pod's
-	MTU     int    // bytes; 0: State.MTU.Pod, as it changes
+	// AnySource says that the pod may send from where no route leads back to it:
+	// its link has no reverse path filtering (rp_filter), all others have it
+	// strict.
+	AnySource bool
+	MAC       string // the pod's
+	MTU       int    // bytes; 0: State.MTU.Pod, as it changes
 }
 
 // AdvertisedLink is a link on which the node sends router advertisements.

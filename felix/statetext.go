@@ -100,6 +100,9 @@ func (p PodLink) String() string {
 	if len(p.Addresses) > 0 && p.MAC != "" {
 		b.WriteString(" lladdr " + p.MAC)
 	}
+	if p.AnySource {
+		b.WriteString(" rp_filter 0")
+	}
 	if p.MTU > 0 {
 		fmt.Fprintf(&b, " mtu %d", p.MTU)
 	}
@@ -291,12 +294,16 @@ func (s SourceCheck) sets(b *strings.Builder) {
 		writeSet(b, "pod-source"+suffix, kind, "", one)
 		writeSet(b, "pod-source-net"+suffix, kind, "interval", net)
 	}
-	var speakers []string
+	var speakers, local []string
 	for _, p := range s.Pods {
+		if p.Local.IsValid() {
+			local = append(local, `"`+p.Interface+`" . `+p.Local.String())
+		}
 		if p.Speaks {
 			speakers = append(speakers, `"`+p.Interface+`"`)
 		}
 	}
+	writeSet(b, "pod-local6", "ifname . ipv6_addr", "", local)
 	writeSet(b, "pod-speakers", "ifname", "", speakers)
 }
 
@@ -304,7 +311,10 @@ func (s SourceCheck) sets(b *strings.Builder) {
 // connection tracking, for every packet: a connection that is known says nothing
 // about who sends. A pod is no router to anybody: advertisements and redirects,
 // which for IPv6 count from link-local addresses alone (RFC 4861 sections 6.1.2
-// and 8.1), end here.
+// and 8.1), end here. Link-local sources are the pods' own choice, and the node
+// notes each that asks in its table of neighbours, which is one for the whole
+// machine: hence a rate, but for the one that the kernel of each pod makes, so that
+// many may start at once.
 func (r Ruleset) fromPod(b *strings.Builder) {
 	s := r.SourceCheck
 	if s.Prefix == "" {
@@ -329,7 +339,8 @@ func (r Ruleset) fromPod(b *strings.Builder) {
 		"\t\ticmpv6 type nd-router-advert counter drop\n" +
 		"\t\ticmpv6 type nd-redirect counter drop\n" +
 		"\t\tip6 saddr :: accept\n" +
-		"\t\tip6 saddr fe80::/10 accept\n" +
+		"\t\tiifname . ip6 saddr @pod-local6 accept\n" +
+		fmt.Sprintf("\t\tip6 saddr fe80::/10 limit rate %d/second burst %[1]d packets accept\n", LinkLocalRate) +
 		"\t\tiifname . ip saddr @pod-source-net4 accept\n" +
 		"\t\tiifname . ip6 saddr @pod-source-net6 accept\n" +
 		"\t\tcounter drop\n\t}\n")

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -103,8 +104,7 @@ func (a *attacker) dropped(t *testing.T, words string) (n int) {
 
 // state is what no pod may change of the node: routes, addresses and whose
 // hardware address is whose. A link-local address that is made of its hardware
-// address comes and goes with who speaks. Who asks by ARP in another's name has the kernel note
-// that for the attacker's own link, over which nothing of the other's goes.
+// address comes and goes with who speaks.
 func (a *attacker) state() []string {
 	var out []string
 	for _, ask := range []string{"-4 -o route show table all", "-6 -o route show table all", "-o addr", "-o neigh", "-6 -o neigh"} {
@@ -112,7 +112,7 @@ func (a *attacker) state() []string {
 			if _, rest, ok := strings.Cut(line, " lladdr "); ok {
 				line = line[:len(line)-len(rest)] + strings.Fields(rest)[0] // less the states, which go round
 			}
-			if to := strings.Fields(line); len(to) > 4 && to[3] == "lladdr" && (itself(to[0], to[4]) || to[2] == a.link && to[0] != a.own.String() && strings.Contains(to[0], ".")) {
+			if to := strings.Fields(line); len(to) > 4 && to[3] == "lladdr" && itself(to[0], to[4]) {
 				continue
 			}
 			out = append(out, strings.TrimSpace(line))
@@ -282,5 +282,40 @@ func (a *attacker) suffer(t *testing.T, x attack) {
 	eventually(t, x.name+" is counted by the rule with "+x.rule, func() bool { return a.dropped(t, x.rule) > dropped })
 	if diff := cmp.Diff(before, a.state()); diff != "" {
 		t.Errorf("%s: the node is another one (-before +after):\n%s", x.name, diff)
+	}
+}
+
+// TestManyNames has a pod ask in many names, each of which the node would note in
+// its table of neighbours, which is full at 1,024 for all links of the machine.
+func TestManyNames(t *testing.T) {
+	t.Parallel()
+	const names = 600
+	a := newAttacker(t, true)
+	var frames [][]byte
+	for i := range names {
+		last := []byte{byte(i >> 8), byte(i)}
+		other, _ := netip.AddrFromSlice(append([]byte{10, 77}, last...))
+		local, _ := netip.AddrFromSlice(slices.Concat([]byte{0xfe, 0x80}, make([]byte, 12), last))
+		frames = append(frames,
+			a.to(gatewayMAC, unix.ETH_P_ARP, arp(1, a.mac, other, a.IPv4.Addr())),
+			a.to(gatewayMAC, unix.ETH_P_ARP, arp(1, a.mac, other, pod.Gateway4)),
+			a.to(gatewayMAC, unix.ETH_P_IPV6, icmp6(local, felix.PodGateway6, 135,
+				slices.Concat(make([]byte, 4), felix.PodGateway6.AsSlice(), option(1, a.mac))...)))
+	}
+	dropped, began := a.dropped(t, "\t\tcounter"), time.Now()
+	sendFrames(t, a.pod, "eth0", append(frames, a.marker())...)
+	eventually(t, "the flood is dropped", func() bool { return a.dropped(t, "\t\tcounter") > dropped })
+	if n := strings.Count(a.ns.IP("-4 neigh show dev "+a.link), "\n"); n != 1 {
+		t.Errorf("%d neighbours by ARP, want the pod alone", n)
+	}
+	// Pods that start are not held up by it, however many do.
+	sendFrames(t, a.pod, "eth0", a.to(gatewayMAC, unix.ETH_P_IPV6, icmp6(a.local, felix.PodGateway6, 135,
+		slices.Concat(make([]byte, 4), felix.PodGateway6.AsSlice(), option(1, a.mac))...)))
+	eventually(t, "who asks by the address of his hardware address is known", func() bool {
+		return strings.Contains(a.ns.IP("-6 neigh show dev "+a.link), a.local.String())
+	})
+	n := strings.Count(a.ns.IP("-6 neigh show dev "+a.link), "\n")
+	if most := felix.LinkLocalRate*(2+int(time.Since(began).Seconds())) + 2; n > most { // the burst, what came since, the pod's own
+		t.Errorf("%d neighbours of IPv6, want at most %d", n, most)
 	}
 }

@@ -79,12 +79,16 @@ func (p *program) podSets(s felix.SourceCheck) {
 		p.Set("pod-source"+suffix, key, false, one)
 		p.Set("pod-source-net"+suffix, key, true, net)
 	}
-	var speakers []nftables.SetElement
+	var speakers, local []nftables.SetElement
 	for _, pod := range s.Pods {
+		if pod.Local.IsValid() {
+			local = append(local, nftables.SetElement{Key: podKey(pod.Interface, pod.Local)})
+		}
 		if pod.Speaks {
 			speakers = append(speakers, nftables.SetElement{Key: nftw.InterfaceName(pod.Interface)})
 		}
 	}
+	p.Set("pod-local6", nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr), false, local)
 	p.Set("pod-speakers", nftables.TypeIFName, false, speakers)
 }
 
@@ -155,7 +159,8 @@ func (p *program) fromPod(r felix.Ruleset) {
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRouterAdvert), nftw.Count(), drop)
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRedirect), nftw.Count(), drop)
 	c.Add(nftw.IsIPv6(), nftw.Source(false), nftw.Equal(make([]byte, 16)), accept)
-	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), accept)
+	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-local6"), accept)
+	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), seldom(felix.LinkLocalRate), accept)
 	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source-net4"), accept)
 	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source-net6"), accept)
 	c.Add(nftw.Count(), drop)

@@ -40,6 +40,11 @@ func linkLocal() []expr.Any {
 		nftw.Equal(value)...)
 }
 
+// seldom matches so many packets a second.
+func seldom(rate int) []expr.Any {
+	return []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(rate)}}
+}
+
 // isPort matches a destination port.
 func isPort(p felix.Port) []expr.Any {
 	proto := byte(unix.IPPROTO_UDP)

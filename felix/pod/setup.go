@@ -40,8 +40,9 @@ func (p *Plugger) setHost(s Spec, index int) error {
 		return nl.AppendAttr(nl.LinkHeader(b, index, 0, 0), unix.IFLA_IFALIAS, []byte(alias))
 	})
 	// proxy_arp answers a pod that has lost its neighbour entry; redirects
-	// would tell a pod that talks to itself through a service not to.
-	r.Settings(index, map[uint16]uint32{nl.ConfForwarding: 1, nl.ConfProxyARP: 1, nl.ConfSendRedirects: 0, nl.ConfAcceptRedirects: 0})
+	// would tell a pod that talks to itself through a service not to. Reverse path
+	// filtering is strict for ARP too: nobody is noted who asks in another's name.
+	r.Settings(index, map[uint16]uint32{nl.ConfForwarding: 1, nl.ConfProxyARP: 1, nl.ConfSendRedirects: 0, nl.ConfAcceptRedirects: 0, nl.ConfRPFilter: 1})
 	r.NoProxyDelay(index)
 	if v6 {
 		r.NoAutoLinkLocal(index)

@@ -9,8 +9,8 @@
 // What is as it should be is not touched.
 //
 // Kernel footprint: the state, MTU, address fe80::ecee:eeff:feee:eeee, other host
-// addresses (/32, /128), neighbour entries and accept_ra and accept_redirects of
-// IPv6 of the links that felix.State.Pods names, and the MTU of their other ends. A pod's namespace is looked for below Options.Namespaces by
+// addresses (/32, /128), neighbour entries, rp_filter of IPv4, and accept_ra and
+// accept_redirects of IPv6 of the links that felix.State.Pods names, and the MTU of their other ends. A pod's namespace is looked for below Options.Namespaces by
 // the number that the kernel knows it by; one that is not found keeps the MTU
 // of both ends.
 //

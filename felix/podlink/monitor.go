@@ -42,7 +42,10 @@ func (r *Reconciler) event(m nl.Message) {
 	if len(m.Data) < unix.SizeofIfAddrmsg {
 		return
 	}
-	index := int(nl.Uint32(m.Data[4:])) // in the same place of every kind
+	index := int(nl.Uint32(m.Data[4:])) // in the same place of every kind but this
+	if m.Type == unix.RTM_NEWNETCONF {
+		index, _ = settings(m)
+	}
 	r.mu.Lock()
 	p, ours := r.known[index]
 	lost := ours && losesSomething(m, p)
@@ -69,8 +72,28 @@ func losesSomething(m nl.Message, p felix.PodLink) bool {
 		return a == p.Gateway || slices.Contains(p.Peering, a)
 	case unix.RTM_DELNEIGH:
 		return true
+	case unix.RTM_NEWNETCONF: // whoever sets what links of others have, as systemd does
+		_, filter := settings(m)
+		return filter >= 0 && filter != int(reversePath(p))
 	}
 	return false
+}
+
+// settings reads the interface index and the rp_filter, -1 when it tells of none,
+// of a message on IPv4 settings.
+func settings(m nl.Message) (index, filter int) {
+	const sizeofNetconf, ifindex, rpFilter = 4, 1, 3 // struct netconfmsg, NETCONFA_*
+	filter = -1
+	nl.Attrs(m.Data[sizeofNetconf:], func(kind uint16, data []byte) {
+		switch {
+		case len(data) < 4:
+		case kind == ifindex:
+			index = int(int32(nl.Uint32(data)))
+		case kind == rpFilter:
+			filter = int(nl.Uint32(data))
+		}
+	})
+	return index, filter
 }
 
 // sizeOf is the MTU that a message tells of, 0 when it tells of none.

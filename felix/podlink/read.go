@@ -13,15 +13,16 @@ import (
 // link is what the kernel says of the node's end of a pod's link. The zero
 // value has nothing.
 type link struct {
-	up         bool
-	mtu        int // bytes
-	peer       int // index of the other end, in its namespace
-	nsid       int32
-	elsewhere  bool                  // nsid is valid
-	listens    bool                  // to router advertisements or redirects
-	addresses  map[netip.Addr]int    // prefix lengths, bits
-	learned    []netip.Prefix        // addresses made of router advertisements
-	neighbours map[netip.Addr]string // permanent ones: hardware address
+	up          bool
+	mtu         int // bytes
+	peer        int // index of the other end, in its namespace
+	nsid        int32
+	elsewhere   bool                  // nsid is valid
+	reversePath uint32                // rp_filter
+	listens     bool                  // to router advertisements or redirects
+	addresses   map[netip.Addr]int    // prefix lengths, bits
+	learned     []netip.Prefix        // addresses made of router advertisements
+	neighbours  map[netip.Addr]string // permanent ones: hardware address
 }
 
 // read asks for all links with their addresses and neighbours, in three dumps.
@@ -37,7 +38,7 @@ func (r *Reconciler) read() (map[int]link, error) {
 			case unix.IFLA_LINK_NETNSID:
 				have.nsid, have.elsewhere = int32(nl.Uint32(data)), true
 			case unix.IFLA_AF_SPEC:
-				have.listens = listens(data)
+				have.listens, have.reversePath = listens(data), filters(data)
 			}
 		})
 		out[l.Index] = have
@@ -93,4 +94,19 @@ func listens(spec []byte) (yes bool) {
 		})
 	})
 	return yes
+}
+
+// filters reads IFLA_AF_SPEC: the link's rp_filter of IPv4.
+func filters(spec []byte) (value uint32) {
+	nl.Attrs(spec, func(family uint16, data []byte) {
+		if family != unix.AF_INET {
+			return
+		}
+		nl.Attrs(data, func(kind uint16, conf []byte) {
+			if kind == unix.IFLA_INET_CONF && len(conf) >= 4*nl.ConfRPFilter {
+				value = nl.Uint32(conf[4*(nl.ConfRPFilter-1):]) // they count from 1
+			}
+		})
+	})
+	return value
 }

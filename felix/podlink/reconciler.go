@@ -81,7 +81,7 @@ func New(o Options) (*Reconciler, error) {
 		ns.Close()
 		return nil, err
 	}
-	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
 	if err != nil {
 		r.conn.Close()
 		ns.Close()
@@ -125,7 +125,8 @@ func (r *Reconciler) Apply(ctx context.Context, s felix.State) error {
 	known := make(map[int]felix.PodLink, len(s.Pods))
 	for _, p := range s.Pods {
 		known[p.Link] = p
-		all = all || !slices.Equal(p.Peering, r.known[p.Link].Peering)
+		old := r.known[p.Link]
+		all = all || !slices.Equal(p.Peering, old.Peering) || p.AnySource != old.AnySource
 	}
 	all = all || s.Prune != r.prune
 	r.known, r.prune = known, s.Prune
@@ -175,6 +176,9 @@ func (r *Reconciler) restore(p felix.PodLink, have link, prune bool) error {
 	if p.Gateway.IsValid() && have.addresses[p.Gateway] == 0 {
 		q.Address(p.Link, p.Gateway)
 	}
+	if want := reversePath(p); have.reversePath != want {
+		q.Settings(p.Link, map[uint16]uint32{nl.ConfRPFilter: want})
+	}
 	for _, a := range p.Peering {
 		if have.addresses[a] == 0 {
 			q.Peering(p.Link, a)
@@ -212,6 +216,16 @@ func (r *Reconciler) restore(p felix.PodLink, have link, prune bool) error {
 	}
 	r.log.Info("pod link restored", "device", p.Device)
 	return nil
+}
+
+// reversePath is the link's rp_filter. A strict one keeps a pod from filling the
+// node's table of neighbours by ARP in the names of others: the kernel notes none
+// whom no route leads to by that link.
+func reversePath(p felix.PodLink) uint32 {
+	if p.AnySource {
+		return 0
+	}
+	return 1
 }
 
 func (r *Reconciler) again() {

@@ -245,3 +245,38 @@ func TestAdvertisedToTheNode(t *testing.T) {
 		t.Error("the gateway's address is gone, too")
 	}
 }
+
+// Reverse path filtering is strict, but for a pod that may send from anywhere, and
+// stays so when somebody sets what all links have.
+func TestReversePath(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Ready()
+	const key = "net.ipv4.conf." + device + ".rp_filter"
+	check := func(want string) {
+		t.Helper()
+		l.apply(t, r, 0)
+		if got := strings.TrimSpace(l.node.Run("sysctl", "-n", key)); got != want {
+			t.Errorf("rp_filter is %s, want %s", got, want)
+		}
+	}
+	check("1")
+	l.node.Run("sysctl", "-qw", key+"=2")
+	select {
+	case <-r.Changed():
+	case <-time.After(time.Minute):
+		t.Fatal("no hint")
+	}
+	check("1")
+	l.link.AnySource = true
+	check("0")
+	l.link.AnySource = false
+	check("1")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
