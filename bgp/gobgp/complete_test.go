@@ -1,14 +1,19 @@
 package gobgp
 
 import (
+	"encoding/hex"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/bgp/internal/bgptest"
 )
 
 // A peer's first table is complete when its End-of-RIB has come and no path is on its
@@ -74,4 +79,56 @@ func TestFirstTableOfOneWhoRestarts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A peer that ends its session by a NOTIFICATION in the middle of its first table is
+// waited for like one that restarts: what it told is no table, and what it kept is in
+// the kernel alone.
+func TestNotificationInTheFirstTable(t *testing.T) {
+	t.Parallel()
+	n := bgptest.New(t)
+	a, b := n.Host(1), n.Host(66)
+	s := startSpeaker(t, a, "restarting")
+	s.apply(desired(t, withPeer(clusterOf(a), b.V4, 65666)))
+	says := func(messages ...string) {
+		b.Start("env", hostileEnv+"=send "+strings.Join(messages, " "), os.Args[0])
+	}
+	part := update(t, externalDefaults, tried)
+	for _, c := range []struct {
+		name          string
+		code, subcode byte
+	}{
+		{"Cease, administrative reset", packet.BGP_ERROR_CEASE, packet.BGP_ERROR_SUB_ADMINISTRATIVE_RESET},
+		{"Cease, out of resources", packet.BGP_ERROR_CEASE, packet.BGP_ERROR_SUB_OUT_OF_RESOURCES},
+		{"hold timer expired", packet.BGP_ERROR_HOLD_TIMER_EXPIRED, 0},
+	} {
+		end := hex.EncodeToString(frame(packet.BGP_MSG_NOTIFICATION, []byte{c.code, c.subcode}))
+		flaps := s.state().Peers[0].Flaps
+		says(part, end)
+		bgptest.Eventually(t, c.name+" has ended a session", func() string {
+			if now := s.state().Peers[0].Flaps; now <= flaps {
+				return s.peers()
+			}
+			return ""
+		})
+		if s.state().Converged {
+			t.Fatalf("%s: the first exchange counts as over", c.name)
+		}
+	}
+	const ends, ends6 = "00000000", "00000006" + "800f03000201"
+	all := []string{part, update(t, externalDefaults, marker)}
+	for _, text := range []string{ends, ends6} {
+		m, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, hex.EncodeToString(frame(packet.BGP_MSG_UPDATE, m)))
+	}
+	says(all...)
+	bgptest.Eventually(t, "the exchange is over with the whole table", func() string {
+		if got := s.state(); !got.Converged || len(got.Learned) != 2 {
+			return fmt.Sprintf("over: %v, learned: %v", got.Converged, got.Learned)
+		}
+		return ""
+	})
 }
