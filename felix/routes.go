@@ -183,7 +183,7 @@ var neverRouted = []netip.Prefix{
 func (c *builder) special(r *resolver, blocks *prefixSet) sweep {
 	all := slices.Clone(neverRouted)
 	for _, set := range []*prefixSet{&r.connected, blocks} {
-		for p := range set.members {
+		for p := range set.table.All() {
 			all = append(all, p)
 		}
 	}
