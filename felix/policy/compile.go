@@ -14,8 +14,11 @@ import (
 type Input struct {
 	// Self is this node: a pod of it that has no endpoint here has no address, whatever
 	// the API says. Empty: no node in particular.
-	Self            model.NodeName
-	View            model.PolicyView
+	Self model.NodeName
+	View model.PolicyView
+	// Known are the Needs whose pods View.Pods has, beside the pods of Self. A rule that
+	// needs others is one that cannot be read: it allows nothing. nil: View.Pods are all.
+	Known           map[Need]bool
 	Endpoints       []model.Endpoint // pods attached to this node
 	EndpointsSynced bool             // Endpoints are all there are
 
@@ -59,7 +62,7 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 		e.world = newWorld(in, model.Sorted[*Set]{})
 	case e.world.self != in.Self || in.View.Revision == 0:
 		e.world = newWorld(in, e.world.last.Sets)
-	case in.View.Revision != e.revision:
+	case in.View.Revision != e.revision || !sameKnown(e.world.known, in.Known):
 		e.world = e.world.renewed(in)
 	}
 	e.revision = in.View.Revision
@@ -70,6 +73,7 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 // answered once. All but its pods stays as it is.
 type world struct {
 	self     model.NodeName
+	known    map[Need]bool
 	view     model.PolicyView // without Pods
 	tiers    []tier
 	netsets  []netset
@@ -81,6 +85,7 @@ type world struct {
 	evaluated map[*group]Endpoint // what the endpoints of a group get
 	lists     map[string]ChainID  // by the policies of a chain, see listKey
 	chains    map[ChainID]Chain
+	needs     map[ChainID]map[Need]bool // of the policies of a chain
 	sources   map[SetID]*source
 	held      map[SetID]*held    // those that the last Program had
 	named     []*held            // of these, ports of pods that no selector chooses
@@ -95,7 +100,7 @@ type world struct {
 }
 
 func newWorld(in Input, before model.Sorted[*Set]) *world {
-	w := &world{self: in.Self, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, before: before}
+	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, before: before}
 	w.read(in.View)
 	return w
 }
@@ -108,6 +113,7 @@ func (w *world) renewed(in Input) *world {
 	if !same {
 		return newWorld(in, w.last.Sets)
 	}
+	w.known = in.Known
 	w.read(in.View)
 	return w
 }
@@ -118,6 +124,7 @@ func (w *world) read(view model.PolicyView) {
 	w.view.Pods = model.Sorted[*model.PolicyPod]{}
 	w.requested, w.evaluated = map[model.Selector]*choice{}, map[*group]Endpoint{}
 	w.lists, w.chains, w.sources = map[string]ChainID{}, map[ChainID]Chain{}, map[SetID]*source{}
+	w.needs = map[ChainID]map[Need]bool{}
 	if len(view.Policies) > 0 || len(view.HostEndpoints) > 0 {
 		w.tiers = w.sortTiers()
 		w.findNetworkSets()
@@ -189,6 +196,7 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 	}
 	problems := w.hosts(in, &out, sets)
 	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+	out.Needs = w.needsOf(out.Chains)
 	w.before = model.Sorted[*Set]{}
 	for id, h := range w.held {
 		if sets[id] == nil {

@@ -76,23 +76,9 @@ func groupKey(p *model.PolicyPod) string {
 // longestAccount is how long the name of a service account may be to be a label.
 const longestAccount = 62
 
-// podLabels gives what selectors see of a pod: its labels, where it is, and what
-// it inherits.
+// podLabels gives what selectors see of a pod.
 func (w *world) podLabels(p *model.PolicyPod) map[string]string {
-	out := map[string]string{}
-	w.inherit(out, p.Namespace)
-	for k, v := range w.view.ServiceAccounts[p.Namespace+"/"+p.ServiceAccount] {
-		out[model.LabelPrefixOfAccount+k] = v
-	}
-	if p.ServiceAccount != "" {
-		out[model.LabelPrefixOfAccount+model.LabelOwnName] = p.ServiceAccount
-	}
-	addOwn(out, p.Labels)
-	out[model.LabelNamespace], out[model.LabelOrchestrator] = p.Namespace, model.OrchestratorKubernetes
-	if n := len(p.ServiceAccount); n > 0 && n <= longestAccount {
-		out[model.LabelServiceAccount] = p.ServiceAccount
-	}
-	return out
+	return Labels(p, w.view.Namespaces[p.Namespace], w.view.ServiceAccounts[p.Namespace+"/"+p.ServiceAccount])
 }
 
 // addOwn adds the labels that an object has itself, but for those that say what it
@@ -108,11 +94,11 @@ func addOwn(out, labels map[string]string) {
 	}
 }
 
-func (w *world) inherit(out map[string]string, namespace string) {
-	for k, v := range w.view.Namespaces[namespace] {
+func inherit(out map[string]string, name string, namespace map[string]string) {
+	for k, v := range namespace {
 		out[model.LabelPrefixOfNamespace+k] = v
 	}
-	out[model.LabelPrefixOfNamespace+model.LabelOwnName] = namespace
+	out[model.LabelPrefixOfNamespace+model.LabelOwnName] = name
 }
 
 // addressesOf gives the addresses of the nodes that s selects.
@@ -138,7 +124,7 @@ func (w *world) findNetworkSets() {
 			if _, known := w.view.Namespaces[ns]; !known {
 				continue
 			}
-			w.inherit(labels, ns)
+			inherit(labels, ns, w.view.Namespaces[ns])
 			labels[model.LabelNamespace] = ns
 		}
 		addOwn(labels, s.Labels)

@@ -34,6 +34,8 @@ type Program struct {
 	Hosts  map[string]Host
 	Chains map[ChainID]Chain  // those that Endpoints, Hosts and Pass rules lead to, no others
 	Sets   model.Sorted[*Set] // those that rules name, no others; may be empty
+	// Needs are what the policies of Chains ask of pods of all nodes, sorted.
+	Needs []Need
 }
 
 // Set gives a set, the zero value if there is none of that name.

@@ -42,7 +42,11 @@ func (w *world) tierChain(t tier, prefix string, d direction, next ChainID, unde
 		end = pass(end)
 	}
 	rules = append(rules, end)
-	return w.keep(prefix, rules)
+	id := w.keep(prefix, rules)
+	for _, p := range t.policies {
+		w.need(id, p.needs[d])
+	}
+	return id
 }
 
 // matchesAll reports whether no criterion is set.
@@ -63,7 +67,9 @@ func (w *world) policyRules(p *policy, d direction) []Rule {
 		rules = p.EgressRules
 	}
 	for i := range rules {
-		for _, r := range w.rule(&rules[i], d) {
+		needs := needsOf(&rules[i], d)
+		p.needs[d] = append(p.needs[d], needs...)
+		for _, r := range w.rule(&rules[i], d, w.knows(needs)) {
 			r.Origin = Origin{Tier: p.Tier, Policy: p.Object, Index: rules[i].Index}
 			p.rules[d] = append(p.rules[d], r)
 		}
@@ -72,12 +78,12 @@ func (w *world) policyRules(p *policy, d direction) []Rule {
 	return p.rules[d]
 }
 
-// rule gives the Rules that together match what r does.
-func (w *world) rule(r *model.PolicyRule, d direction) []Rule {
+// rule gives the Rules that together match what r does; known is whether what it needs is.
+func (w *world) rule(r *model.PolicyRule, d direction, known bool) []Rule {
 	verdict := map[model.PolicyAction]Verdict{
 		model.PolicyAllow: Allow, model.PolicyDeny: Deny, model.PolicyPass: Pass, model.PolicyLog: Log,
 	}[r.Action]
-	if r.Unreadable || verdict == 0 || !makesSense(r) {
+	if r.Unreadable || !known || verdict == 0 || !makesSense(r) {
 		if verdict == Allow || verdict == Log {
 			return nil
 		}

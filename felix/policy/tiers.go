@@ -19,6 +19,7 @@ type policy struct {
 	*model.Policy
 	number int // unique; in the order of evaluation
 	rules  [2][]Rule
+	needs  [2][]Need
 	built  [2]bool
 }
 
