@@ -99,8 +99,8 @@ func (l *Lab) fullNodeServices(node Node) []boot.Service {
 			kubelab, "kubelet", "--config=" + kubeDir + "/kubelet.yaml", "--kubeconfig=" + kubeconfigFile,
 			"--hostname-override=" + node.Name, "--node-ip=" + strings.Join(addresses, ","),
 			"--node-labels=" + joinLabels(nodeLabels(node)), "--v=2",
-		}},
-		{Name: "kube-proxy", Argv: []string{kubelab, "kube-proxy", "--config=" + kubeDir + "/proxy.yaml", "--v=2"}},
+		}, Env: seldomCollected},
+		{Name: "kube-proxy", Argv: []string{kubelab, "kube-proxy", "--config=" + kubeDir + "/proxy.yaml", "--v=2"}, Env: seldomCollected},
 	}
 }
 
