@@ -80,7 +80,7 @@ func (x *node) meddle(b breakage, want string) time.Duration {
 	}
 	var have string
 	var took time.Duration
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		now := time.Now()
 		if have = x.snapshot(); have == want {
 			return max(took, now.Sub(begin))

@@ -268,8 +268,8 @@ func ready(t *testing.T, what string, ch <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(time.Minute):
-		t.Fatalf("%s is not ready after a minute", what)
+	case <-time.After(3 * time.Minute):
+		t.Fatalf("%s is not ready after three minutes", what)
 	}
 }
 
@@ -443,9 +443,9 @@ func assignAll(t *testing.T, s *kubetest.Server, cfg *rest.Config, node model.No
 
 func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not after a minute: %s", what)
+			t.Fatalf("not after three minutes: %s", what)
 		}
 	}
 }

@@ -158,7 +158,7 @@ func (v *victim) enter(t *testing.T) net.Conn {
 // takes its routes with it a moment later.
 func (v *victim) check(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		bad := v.wrong()
 		if bad == "" {
 			return

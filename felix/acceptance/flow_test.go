@@ -190,7 +190,7 @@ func (fs flows) advance(t *testing.T, packets uint64) {
 // settle waits until everything sent so far is back or has had ample time.
 func (fs flows) settle() {
 	marks := fs.counts()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(interval) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(interval) {
 		waiting := 0
 		for i, f := range fs {
 			waiting += len(f.lost(marks[i]))

@@ -84,7 +84,7 @@ func TestIPIPDeviceIsRepaired(t *testing.T) {
 		ns.IP(spoil)
 		select {
 		case <-r.Changed():
-		case <-time.After(time.Minute):
+		case <-time.After(3 * time.Minute):
 			t.Fatalf("no hint after ip %s", spoil)
 		}
 		apply(t, r, device("10.65.1.1"))

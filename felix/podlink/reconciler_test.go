@@ -106,7 +106,7 @@ func TestWhatALinkLosesIsPutBack(t *testing.T) {
 		l.node.IP(spoil)
 		select {
 		case <-r.Changed():
-		case <-time.After(time.Minute):
+		case <-time.After(3 * time.Minute):
 			t.Fatalf("no hint after ip %s", spoil)
 		}
 		l.apply(t, r, 0)

@@ -94,7 +94,7 @@ func etcdFromABackup(t *testing.T, restore func(backup, data string) error) {
 		}
 		return n
 	}
-	for end := time.Now().Add(time.Minute); stored() < len(live); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); stored() < len(live); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d of %d live addresses are stored; %v", stored(), len(live), a.Problems())
 		}

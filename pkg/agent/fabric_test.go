@@ -113,7 +113,7 @@ func (f *fabric) open() {
 // await waits without a hurry.
 func (f *fabric) await(what string, wrong func() string) {
 	f.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		is := wrong()
 		if is == "" {
 			return

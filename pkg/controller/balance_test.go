@@ -350,7 +350,7 @@ func TestServices(t *testing.T) {
 func settled(t *testing.T, step int) {
 	t.Helper()
 	wrong := map[int]string{}
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		state, _ := services(t)
 		events := reported(t)
 		wrong = map[int]string{}

@@ -48,7 +48,7 @@ func assignTo(t *testing.T, a *ipam.Allocator, handle, pod string) netip.Addr {
 func gone(t *testing.T, s *kubetest.Server, kind, name string) {
 	t.Helper()
 	var out string
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		out, _ = s.Kubectl("", "get", kind, name)
 		if strings.Contains(out, "NotFound") || strings.Contains(out, "not found") {
 			return
@@ -105,7 +105,7 @@ func TestGarbageIsCollected(t *testing.T) {
 	for _, name := range append(lost, "spare0", "spare1", "spare2", "orphan") {
 		gone(t, server, "ipamhandle", "net."+name)
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		blocks := strings.Fields(server.MustKubectl(t, "", "get", "ipamblocks,blockaffinities", "-o", "name"))
 		if len(blocks) == 2 {
 			break

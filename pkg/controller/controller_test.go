@@ -118,7 +118,7 @@ func shows(t *testing.T, want string, args ...string) {
 func showsOn(t *testing.T, server *kubetest.Server, want string, args ...string) {
 	t.Helper()
 	var out string
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if out, _ = server.Kubectl("", args...); strings.Contains(out, want) {
 			return
 		}

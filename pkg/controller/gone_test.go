@@ -35,8 +35,8 @@ func allocator(t *testing.T, node model.NodeName, pool model.Pool) (a *ipam.Allo
 	t.Cleanup(stop)
 	select {
 	case <-a.Ready():
-	case <-time.After(time.Minute):
-		t.Fatal("the allocator is not ready after a minute")
+	case <-time.After(3 * time.Minute):
+		t.Fatal("the allocator is not ready after three minutes")
 	}
 	return a, stop
 }
@@ -86,7 +86,7 @@ func TestDeletedNodeGivesBack(t *testing.T) {
 	gone := func() string {
 		return server.MustKubectl(t, "", "get", "ipamblocks,blockaffinities,ipamhandles", "-o", "name")
 	}
-	for end := time.Now().Add(time.Minute); strings.Contains(gone(), "dies") || strings.Contains(gone(), "net.d"); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); strings.Contains(gone(), "dies") || strings.Contains(gone(), "net.d"); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("left behind:\n%s", gone())
 		}

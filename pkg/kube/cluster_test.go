@@ -59,8 +59,8 @@ func watchAs(t *testing.T, cfg *rest.Config, o kube.Options) *kube.Cluster {
 	})
 	select {
 	case <-c.Ready():
-	case <-time.After(time.Minute):
-		t.Fatalf("not synced after a minute; waiting for %v", c.Waiting())
+	case <-time.After(3 * time.Minute):
+		t.Fatalf("not synced after three minutes; waiting for %v", c.Waiting())
 	}
 	return c
 }
@@ -68,7 +68,7 @@ func watchAs(t *testing.T, cfg *rest.Config, o kube.Options) *kube.Cluster {
 // eventually waits until f gives "" and fails with what it gave last.
 func eventually(t *testing.T, c *kube.Cluster, f func() string) {
 	t.Helper()
-	for end := time.After(30 * time.Second); ; {
+	for end := time.After(2 * time.Minute); ; {
 		last := f()
 		if last == "" {
 			return
@@ -456,7 +456,7 @@ func TestCRDsComeLate(t *testing.T) {
 	own.InstallCRDs(t)
 	select {
 	case <-c.Ready():
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("still waiting for %v", c.Waiting())
 	}
 }

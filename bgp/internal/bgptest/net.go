@@ -145,7 +145,7 @@ func (h *Host) Write(name, content string) string {
 func Eventually(t testing.TB, what string, check func() string) {
 	t.Helper()
 	var last string
-	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if last = check(); last == "" {
 			return
 		}

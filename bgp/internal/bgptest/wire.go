@@ -119,7 +119,7 @@ func Speak(t testing.TB, c net.Conn, as uint16, id string) *Wire {
 		if err != nil {
 			t.Fatalf("session of %s with %s: %v", id, c.RemoteAddr(), err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("session of %s with %s is not established after a minute", id, c.RemoteAddr())
 	}
 	return w

@@ -152,7 +152,7 @@ func TestStreamIsCountedAtBothEnds(t *testing.T) {
 		var streamed sent
 		stopSink := start(t, n.command("b", "sink", "-port", "9009"), &counted)
 		// the socket is there once the kernel lists it
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			out, err := exec.Command("ip", "netns", "exec", n.prefix+"b", "ss", "-lunH").Output()
 			if err == nil && strings.Contains(string(out), ":9009") {
 				break
@@ -202,7 +202,7 @@ func start(t *testing.T, command *exec.Cmd, result any) (stop func()) {
 // dial tries for a while: the server has just been started.
 func (n network) dial(t *testing.T, args ...string) string {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		out, err := n.command("a", args...).CombinedOutput()
 		if err == nil {
 			return strings.TrimSpace(string(out))

@@ -232,15 +232,15 @@ func listenRaw(t *testing.T, path, text string) {
 
 func TestCallAnswersPings(t *testing.T) {
 	socket, _ := serve(t, func(ctx context.Context, _ string, _ *cnirpc.Request) (*cnirpc.Response, error) {
-		// Two keepalive rounds: without an answer grpc-go closes the
+		// A keepalive round: without an answer grpc-go closes the
 		// connection and the handler's context ends first.
 		select {
-		case <-time.After(2500 * time.Millisecond):
+		case <-time.After(4500 * time.Millisecond):
 			return &cnirpc.Response{Result: []byte("alive")}, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	}, grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second, Timeout: 200 * time.Millisecond}))
+	}, grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second, Timeout: 3 * time.Second}))
 	got, err := client.Call(socket, 0, client.Del, client.Request{})
 	if err != nil || string(got) != "alive" {
 		t.Errorf("result %q, error %v", got, err)

@@ -179,7 +179,7 @@ func (n *Node) CNI(plugin, verb, pod string) (string, error) {
 // Await waits until something is so while the agent runs, a minute at most.
 func (n *Node) Await(what string, is func() bool) {
 	n.t.Helper()
-	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) || n.Ended() {
 			log := n.Log()
 			n.t.Fatalf("%s: not after a minute, or the agent has ended: %s\n%s", n.Name, what, log[max(0, len(log)-4000):])
