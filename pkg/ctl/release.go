@@ -44,7 +44,7 @@ all of them hold is released, and only while it is as it was then.`,
 	f := c.Flags()
 	f.StringArrayVar(&o.ips, "ip", nil, "an address; may be given several times")
 	f.StringArrayVar(&o.reports, "from-report", nil, "a report of ipam check; may be given several times")
-	f.BoolVar(&o.force, "force", false, "release an address that a pod has, too")
+	f.BoolVar(&o.force, "force", false, "release an address that a pod or a Service has, too")
 	return c
 }
 
@@ -53,8 +53,8 @@ func (t *Tool) runRelease(ctx context.Context, o releaseOptions) error {
 	if err != nil {
 		return err
 	}
-	now := &ipamview.Survey{Pods: map[netip.Addr]ipamview.Pod{}}
-	if err := s.pods(ctx, now); err != nil {
+	now := &ipamview.Survey{Pods: map[netip.Addr]ipamview.Pod{}, Services: map[netip.Addr]string{}}
+	if err := errors.Join(s.pods(ctx, now), s.services(ctx, now)); err != nil {
 		return err
 	}
 	list, err := t.releases(ctx, s, o)
@@ -66,6 +66,10 @@ func (t *Tool) runRelease(ctx context.Context, o releaseOptions) error {
 	for _, r := range list {
 		if p, used := now.Pods[r.Addr]; used && !o.force {
 			failed = append(failed, fmt.Errorf("%s is used by pod %s/%s; --force releases it all the same", r.Addr, p.Namespace, p.Name))
+			continue
+		}
+		if service := now.Services[r.Addr]; service != "" && !o.force {
+			failed = append(failed, fmt.Errorf("%s is in the status of Service %s; --force releases it all the same", r.Addr, service))
 			continue
 		}
 		freed, err := s.release(ctx, r)

@@ -87,9 +87,10 @@ func (s *surveyor) all(ctx context.Context) (*ipamview.Survey, error) {
 		return nil, err
 	}
 	out.Handles, out.Nodes, out.Pods = map[string]ipam.Handle{}, map[model.NodeName]ipamview.Node{}, map[netip.Addr]ipamview.Pod{}
-	s.tell("affinities, handles, nodes, pods")
+	out.Services = map[netip.Addr]string{}
+	s.tell("affinities, handles, nodes, pods, services")
 	defer s.tell("")
-	return out, errors.Join(s.affinities(ctx, out), s.handles(ctx, out), s.nodes(ctx, out), s.pods(ctx, out))
+	return out, errors.Join(s.affinities(ctx, out), s.handles(ctx, out), s.nodes(ctx, out), s.pods(ctx, out), s.services(ctx, out))
 }
 
 func (s *surveyor) pools(ctx context.Context, out *ipamview.Survey) error {
@@ -173,6 +174,22 @@ func (s *surveyor) pods(ctx context.Context, out *ipamview.Survey) error {
 			}
 			for _, a := range kind.PodIPs(o) {
 				out.Pods[a] = ipamview.Pod{Namespace: kind.Text(o, "metadata.namespace", ""), Name: kind.Text(o, "metadata.name", ""), Node: kind.Text(o, "spec.nodeName", "")}
+			}
+		}
+	})
+	return err
+}
+
+func (s *surveyor) services(ctx context.Context, out *ipamview.Survey) error {
+	_, err := s.client.EachPage(ctx, "/api/v1/services", api.Select{}, func(page []api.Object) {
+		for _, o := range page {
+			ingress, _ := kind.At(o, "status.loadBalancer.ingress").([]any)
+			for _, x := range ingress {
+				i, _ := x.(map[string]any)
+				text, _ := i["ip"].(string)
+				if a, err := netip.ParseAddr(text); err == nil {
+					out.Services[a.Unmap()] = kind.Text(o, "metadata.namespace", "") + "/" + kind.Text(o, "metadata.name", "")
+				}
 			}
 		}
 	})

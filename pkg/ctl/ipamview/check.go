@@ -77,6 +77,8 @@ func (s *Survey) leak(t Taken) string {
 		case p.Namespace != t.Namespace || p.Name != t.Pod:
 			return fmt.Sprintf("%s belongs to pod %s/%s, and is used by pod %s/%s", t.Addr, t.Namespace, t.Pod, p.Namespace, p.Name)
 		}
+	case t.Service != "" && s.Services[t.Addr] == "": // one that shares it has it as well
+		return fmt.Sprintf("%s belongs to Service %s/%s, which does not exist or does not have it; the controller takes it back, is it running?", t.Addr, t.Namespace, t.Service)
 	case strings.HasSuffix(t.Type, "TunnelAddress") && !nodeExists:
 		return fmt.Sprintf("%s is a tunnel address of node %s, which does not exist", t.Addr, t.Node)
 	case strings.HasSuffix(t.Type, "TunnelAddress") && !slices.Contains(node.Tunnels, t.Addr):
@@ -85,7 +87,7 @@ func (s *Survey) leak(t Taken) string {
 	return ""
 }
 
-// missing finds pods whose address nobody has assigned.
+// missing finds pods and Services whose address nobody has assigned.
 func (s *Survey) missing() []Finding {
 	taken := make(map[netip.Addr]bool, len(s.Taken))
 	for i := range s.Taken {
@@ -96,6 +98,12 @@ func (s *Survey) missing() []Finding {
 		if pool, in := s.PoolOf(a); in && !taken[a] {
 			out = append(out, Finding{Class: Unallocated, Object: a.String(), Text: fmt.Sprintf(
 				"%s of IPPool %s is used by pod %s/%s and not assigned to it: somebody else may get it; delete the pod", a, pool.Name, p.Namespace, p.Name)})
+		}
+	}
+	for a, service := range s.Services {
+		if pool, in := s.PoolOf(a); in && !taken[a] {
+			out = append(out, Finding{Class: Unallocated, Object: a.String(), Text: fmt.Sprintf(
+				"%s of IPPool %s is in the status of Service %s and not assigned to it: somebody else may get it; the controller assigns it, is it running?", a, pool.Name, service)})
 		}
 	}
 	return out

@@ -49,6 +49,15 @@ func TestEachContradictionIsFound(t *testing.T) {
 	tunnel := func(b *ipam.Block) {
 		b.Assign(1, ipam.Attribute{Handle: "tunnel", Owner: map[string]string{"node": "n1", "type": "vxlanTunnelAddress"}}, nil)
 	}
+	service := func(b *ipam.Block) {
+		b.Assign(1, ipam.Attribute{Handle: "lb-x", Owner: map[string]string{"namespace": "shop", "service": "front", "type": "LoadBalancer"}}, nil)
+	}
+	front := func(address string) func(*Survey) {
+		return func(s *Survey) {
+			s.Handles[ipam.HandleName("lb-x")] = ipam.Handle{ID: "lb-x"}
+			s.Services = map[netip.Addr]string{netip.MustParseAddr(address): "shop/front"}
+		}
+	}
 	for _, c := range []struct {
 		name   string
 		block  func(*ipam.Block)
@@ -82,6 +91,14 @@ func TestEachContradictionIsFound(t *testing.T) {
 		{"a claim that is pending", nil, func(s *Survey) {
 			s.Affinities = append(s.Affinities, ipam.Affinity{Node: "n2", CIDR: cidr, State: model.BlockPending, Type: "host"})
 		}, ""},
+		{"an address of a Service", service, front("10.244.1.1"), ""},
+		{"an address of a Service that another one shares", service, func(s *Survey) {
+			front("10.244.1.1")(s)
+			s.Services[netip.MustParseAddr("10.244.1.1")] = "shop/other"
+		}, ""},
+		{"an address of a Service that is gone", service, func(s *Survey) { front("10.244.1.1")(s); s.Services = nil }, "LeakedAddress belongs to Service shop/front, which does not exist"},
+		{"an address in a Service's status that is nobody's", nil, front("10.244.1.9"), "AddressNotAllocated 10.244.1.9 of IPPool pool is in the status of Service shop/front"},
+		{"a Service with an address of another network", nil, func(s *Survey) { s.Services = map[netip.Addr]string{netip.MustParseAddr("192.0.2.7"): "shop/front"} }, ""},
 		{"a handle without an address", nil, func(s *Survey) { s.Handles["old"] = ipam.Handle{ID: "old"} }, "LeakedHandle handle old has no address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

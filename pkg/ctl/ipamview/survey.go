@@ -19,9 +19,10 @@ type Survey struct {
 	Affinities []ipam.Affinity
 	Handles    map[string]ipam.Handle
 	Nodes      map[model.NodeName]Node
-	Pods       map[netip.Addr]Pod // that run, not on the host's network
-	Invalid    []string           // breaches inside blocks
-	Taken      []Taken            // sorted by address
+	Pods       map[netip.Addr]Pod    // that run, not on the host's network
+	Services   map[netip.Addr]string // namespace/name of one that has it in its status, of type LoadBalancer
+	Invalid    []string              // breaches inside blocks
+	Taken      []Taken               // sorted by address
 }
 
 // Pool is a pool by name.
@@ -46,6 +47,7 @@ type Taken struct {
 	BlockNode                  model.NodeName
 	Handle                     string
 	Node, Namespace, Pod, Type string
+	Service                    string // in Namespace, whose LoadBalancer address it is
 	Sequence                   uint64
 }
 
@@ -70,6 +72,7 @@ func (s *Survey) AddBlock(b *ipam.Block, now time.Time) {
 		s.Taken = append(s.Taken, Taken{
 			Addr: a.Addr, Block: b.CIDR(), BlockNode: b.Node(), Handle: a.Handle, Sequence: a.Sequence,
 			Node: a.Owner["node"], Namespace: a.Owner["namespace"], Pod: a.Owner["pod"], Type: a.Owner["type"],
+			Service: a.Owner["service"],
 		})
 	}
 }

@@ -59,12 +59,18 @@ func (t Taken) kind() string {
 	if t.Pod != "" {
 		return "pod"
 	}
+	if t.Service != "" {
+		return "service"
+	}
 	return "unknown"
 }
 
 func (t Taken) owner() string {
 	if t.Pod != "" {
 		return t.Namespace + "/" + t.Pod
+	}
+	if t.Service != "" {
+		return t.Namespace + "/" + t.Service
 	}
 	if t.Handle != "" {
 		return t.Handle
