@@ -31,7 +31,7 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, fib FIB) (Config, []mod
 	}
 	c := Config{
 		ASN:        b.asn,
-		RouterID:   b.routerID(),
+		RouterID:   routerID(b.node),
 		ListenPort: b.listenPort(self),
 		Listen:     b.listenAddresses(),
 		MaxPaths:   b.maxPaths(),
@@ -54,6 +54,7 @@ func DesiredOn(snap model.Snapshot, self model.NodeName, fib FIB) (Config, []mod
 	}
 	c.Policies = b.policyList()
 	b.confusable(c.Peers)
+	b.sameRouterID()
 	slices.SortFunc(b.problems, compareProblems)
 	return c, slices.CompactFunc(b.problems, func(x, y model.Problem) bool { return compareProblems(x, y) == 0 })
 }

@@ -18,12 +18,25 @@ func (b *builder) asnOf(n model.Node) model.ASN {
 	return model.DefaultASN
 }
 
-// routerID is the node's IPv4 address, else a number made of its name.
-func (b *builder) routerID() netip.Addr {
-	if a := b.node.IPv4.Addr(); a.IsValid() {
+// routerID is a node's IPv4 address, else a number made of its name.
+func routerID(n model.Node) netip.Addr {
+	if a := n.IPv4.Addr(); a.IsValid() {
 		return a
 	}
-	return hashedRouterID(b.node.Name)
+	return hashedRouterID(n.Name)
+}
+
+// sameRouterID tells of nodes with this one's router ID: a session between them is
+// refused, and a reflector takes the routes of one for the other's, come back (RFC 4271
+// section 6.2, RFC 4456 section 8).
+func (b *builder) sameRouterID() {
+	own := routerID(b.node)
+	for _, n := range b.snap.Nodes {
+		if n.Name != b.node.Name && routerID(n) == own {
+			b.problem(model.Ref{Kind: "Node", Name: string(b.node.Name)}, "", "RouterIDConflict",
+				"router ID %s is node %s's, too, and they do not hear each other's routes: give the one without an IPv4 address one, or another name", own, n.Name)
+		}
+	}
 }
 
 // hashedRouterID takes the first four octets of the SHA-256 of the name, as
