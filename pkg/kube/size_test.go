@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -85,7 +86,9 @@ func largeNode(i int) []byte {
 	return body
 }
 
-func rawClient(t *testing.T) *rest.RESTClient {
+func rawClient(t testing.TB) *rest.RESTClient { return rawClientOf(t, server) }
+
+func rawClientOf(t testing.TB, server *kubetest.Server) *rest.RESTClient {
 	t.Helper()
 	cfg := server.Config()
 	cfg.GroupVersion, cfg.APIPath = &schema.GroupVersion{Version: "v1"}, "/api"
