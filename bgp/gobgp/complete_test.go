@@ -22,7 +22,7 @@ import (
 func TestFirstTableIsComplete(t *testing.T) {
 	now := time.Now()
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	ended := map[packet.Family]bool{packet.RF_IPv4_UC: true}
+	ended, ended6 := map[packet.Family]bool{packet.RF_IPv4_UC: true}, map[packet.Family]bool{packet.RF_IPv6_UC: true}
 	for _, c := range []struct {
 		name string
 		v    session
@@ -36,10 +36,34 @@ func TestFirstTableIsComplete(t *testing.T) {
 		{"no marker, silent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(silentPeriod)}, true},
 		{"no marker, still sends", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(time.Minute), lastPath: ago(time.Second)}, false},
 		{"no marker, has sent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(time.Minute), lastPath: ago(silentPeriod)}, true},
+		{"marker promised, silent for long", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(time.Minute), promised: ended}, false},
+		{"marker promised, has sent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(time.Minute), lastPath: ago(silentPeriod), promised: ended}, false},
+		{"marker promised of another family, silent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(silentPeriod), promised: ended6}, true},
 	} {
 		c.v.config.Families = []bgp.Family{bgp.IPv4}
 		if got := c.v.complete(now); got != c.want {
 			t.Errorf("%s: complete %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+// What a peer promises by its capabilities.
+func TestMarkersThatWillCome(t *testing.T) {
+	restart := packet.NewCapGracefulRestart(false, false, 0, nil) // keeps nothing, and says when it is done
+	v4, v6 := packet.NewCapMultiProtocol(packet.RF_IPv4_UC), packet.NewCapMultiProtocol(packet.RF_IPv6_UC)
+	for _, c := range []struct {
+		name         string
+		capabilities []packet.ParameterCapabilityInterface
+		v4, v6       bool
+	}{
+		{"none", nil, false, false},
+		{"no graceful restart", []packet.ParameterCapabilityInterface{v4, v6}, false, false},
+		{"graceful restart alone", []packet.ParameterCapabilityInterface{restart}, true, false},
+		{"both families", []packet.ParameterCapabilityInterface{restart, v4, v6}, true, true},
+		{"IPv6 alone", []packet.ParameterCapabilityInterface{v6, restart}, false, true},
+	} {
+		if got := promisedBy(c.capabilities); got[packet.RF_IPv4_UC] != c.v4 || got[packet.RF_IPv6_UC] != c.v6 {
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 }

@@ -13,9 +13,10 @@ import (
 	"github.com/muslin-net/muslin/bgp"
 )
 
-// silentPeriod is how long an established peer that sends no End-of-RIB marker
-// (RFC 4724 section 2; not every speaker does) has to send nothing until its table
-// counts as complete.
+// silentPeriod is how long an established peer that does not say that it sends
+// End-of-RIB markers (RFC 4724 section 2) has to send nothing until its table counts as
+// complete. One that says so may be silent for long: it restarts itself, and holds its
+// table back until it has the others'.
 const silentPeriod = 3 * time.Second
 
 // overtakePeriod is how long a peer that sent its End-of-RIB has to send nothing:
@@ -59,6 +60,7 @@ type session struct {
 	ending    failure                // of the session that stands, as the log has it
 	refused   bool                   // while it was opened, with a reason yet to be found out
 	ended     map[packet.Family]bool // families whose End-of-RIB was seen
+	promised  map[packet.Family]bool // families whose End-of-RIB will come
 	lastPath  time.Time              // until the first exchange is over
 	wentDown  bool
 	cameUp    bool
@@ -127,7 +129,7 @@ func (s *sessions) event(e *apiutil.WatchEventMessage_PeerEvent, now time.Time) 
 	v.state, v.since, v.watched = e.Peer.State.SessionState, now, false
 	switch {
 	case v.state == packet.BGP_FSM_ESTABLISHED:
-		v.ended = map[packet.Family]bool{}
+		v.ended, v.promised = map[packet.Family]bool{}, promisedBy(e.Peer.State.RemoteCap)
 		v.cameUp = true
 		v.recovers()
 		wake(s.attend)
@@ -281,12 +283,42 @@ func (v *session) complete(now time.Time) bool {
 	if v.state != packet.BGP_FSM_ESTABLISHED {
 		return false
 	}
+	marked := true
 	for _, f := range v.config.Families {
-		if !v.ended[family(f)] {
-			return now.Sub(v.since) >= silentPeriod && now.Sub(v.lastPath) >= silentPeriod
+		switch f := family(f); {
+		case v.ended[f]:
+		case v.promised[f] && !v.config.NoRestart:
+			return false
+		default:
+			marked = false
 		}
 	}
-	return now.Sub(v.lastPath) >= overtakePeriod
+	if marked {
+		return now.Sub(v.lastPath) >= overtakePeriod
+	}
+	return now.Sub(v.since) >= silentPeriod && now.Sub(v.lastPath) >= silentPeriod
+}
+
+// promisedBy are the families of which a peer with these capabilities will send an
+// End-of-RIB: those that it speaks, if it advertises graceful restart, whether or not it
+// keeps forwarding state of them (RFC 4724 section 3).
+func promisedBy(capabilities []packet.ParameterCapabilityInterface) map[packet.Family]bool {
+	out, restarts := map[packet.Family]bool{}, false
+	for _, c := range capabilities {
+		switch c := c.(type) {
+		case *packet.CapMultiProtocol:
+			out[c.CapValue] = true
+		case *packet.CapGracefulRestart:
+			restarts = true
+		}
+	}
+	switch {
+	case !restarts:
+		return nil
+	case len(out) == 0: // RFC 4271 alone
+		out[packet.RF_IPv4_UC] = true
+	}
+	return out
 }
 
 func family(f bgp.Family) packet.Family {

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,6 +57,74 @@ func TestRollout(t *testing.T) {
 		}
 	}
 	lostNothing(t, streams...)
+}
+
+const reflected = dualStackMesh + `---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {nodeToNodeMeshEnabled: false}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: reflectors}
+spec: {nodeSelector: all(), peerSelector: has(reflector)}
+`
+
+// TestRolloutOfReflectors: both route reflectors of a cluster restart at the same time,
+// or one with a client, and nobody deletes a route or loses a packet. A client that
+// restarts with both of its reflectors, which hold back what they know, waits for them.
+// (The other clients are told then of routes without its own, for RFC 4724 has nobody
+// wait for who restarts.)
+func TestRolloutOfReflectors(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, reflected)
+	var nodes []*member
+	for i, name := range []string{"r1", "r2", "a", "b"} {
+		m := f.join(name, 1, i+1)
+		nodes = append(nodes, m)
+		if m.name[0] == 'r' {
+			f.server.MustKubectl(t, "", "annotate", "node", name, "projectcalico.org/RouteReflectorClusterID=224.0.0.1")
+			f.server.MustKubectl(t, "", "label", "node", name, "reflector=")
+		}
+	}
+	r1, r2, a, b := nodes[0], nodes[1], nodes[2], nodes[3]
+	streams := [][]*stream{a.ping(b), b.ping(r1), r2.ping(a)}
+	var kernels []*kernelLog
+	for _, m := range nodes {
+		f.await(m.name+" has learned of all others", func() string {
+			if text := m.routes(); strings.Count(text, "\n") < len(nodes)-2 {
+				return text
+			}
+			return ""
+		})
+		m.awaitReady()
+		kernels = append(kernels, m.watchRoutes())
+	}
+	ofClient := kernels[2]
+	together := func(some ...*member) {
+		for _, m := range some {
+			m.kill()
+		}
+		for _, m := range some {
+			m.launchAgent()
+		}
+		for _, m := range nodes {
+			m.awaitReady()
+		}
+	}
+	together(r1, r2)
+	together(r1, a)
+	lostNothing(t, streams...)
+	for _, k := range slices.Delete(kernels, 2, 3) {
+		if gone := k.deleted(); len(gone) > 0 {
+			t.Errorf("%s deleted routes:\n%s", k.node, strings.Join(gone, "\n"))
+		}
+	}
+	together(r1, r2, a)
+	if gone := ofClient.deleted(); len(gone) > 0 {
+		t.Errorf("%s deleted routes:\n%s", ofClient.node, strings.Join(gone, "\n"))
+	}
 }
 
 // kernelLog is what happens to a node's routes.
