@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/loadbalancer"
+	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
@@ -191,7 +192,8 @@ func (b *balancer) release(ctx context.Context, r loadbalancer.Release, cooldown
 	return nil
 }
 
-// tell records an event for each Service whose problems are others than they were.
+// tell records an event for each Service whose problems, annotations without effect among
+// them, are others than they were.
 func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []model.Problem) error {
 	byService := map[model.Ref][]model.Problem{}
 	for _, p := range problems {
@@ -201,7 +203,7 @@ func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []m
 	var errs []error
 	for i := range in.Services {
 		ref := in.Services[i].Ref()
-		list := byService[ref]
+		list := append(byService[ref], compat.Annotations("", ref, in.Services[i].Annotations)...)
 		if len(list) == 0 {
 			continue
 		}

@@ -59,6 +59,10 @@ var lbCases = []lbCase{
 		{"-service/a", "b=10.20.#.1"},
 		{svc("c", "", p80), "b=10.20.#.1 c=10.20.#.2"}, // what was released is given last
 	}},
+	{"an annotation that is of other kinds", "", []lbStep{
+		{svc("a", `cni.projectcalico.org/ipv4pools: '["p#"]'`, p80), "a=10.20.#.0 a!Unsupported"},
+		{strings.Replace(svc("b", `cni.projectcalico.org/floatingIPs: '["192.0.2.1"]'`, p80), "LoadBalancer, allocateLoadBalancerNodePorts: false", "ClusterIP", 1), "a=10.20.#.0 a!Unsupported b= b!Unsupported"},
+	}},
 	{"classes", "", []lbStep{
 		{svc("a", "", p80+", loadBalancerClass: calico") + svc("b", "", p80+", loadBalancerClass: example.com/other"), "a=10.20.#.0 b="},
 		{svc("c", "", p80+", loadBalancerClass: muslin.io/load-balancer"), "a=10.20.#.0 b= c=10.20.#.1"},
