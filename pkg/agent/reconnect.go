@@ -23,6 +23,9 @@ type apiConnections struct {
 	had  []netip.Addr // by the host; owned by who calls host
 }
 
+// dialMost is how long one is waited for: the first packet is sent four times.
+const dialMost = 10 * time.Second
+
 // apiConnection is one of them, known until it is closed.
 type apiConnection struct {
 	net.Conn
@@ -44,7 +47,7 @@ func newAPIConnections(cfg *rest.Config) (*apiConnections, error) {
 }
 
 func (c *apiConnections) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Timeout: dialMost, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

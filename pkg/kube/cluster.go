@@ -142,7 +142,7 @@ func New(cfg *rest.Config, o Options) (*Cluster, error) {
 	c := &Cluster{
 		clients: cl, node: o.Node, component: o.Component, log: o.Logger,
 		changed: make(chan struct{}, 1), ready: make(chan struct{}),
-		vanished: vanished{gone: map[string]gonePool{}}, silence: silence{log: o.Logger, refused: map[*feed]error{}},
+		vanished: vanished{gone: map[string]gonePool{}}, silence: silence{log: o.Logger, refused: map[*feed]error{}, later: map[*feed]int{}},
 	}
 	c.secrets.init(c, o.Namespace)
 	c.addSources(o)
@@ -254,10 +254,24 @@ func (c *Cluster) mirror(ctx context.Context, f feed, store cache.ReflectorStore
 	r.RunWithContext(ctx)
 }
 
+// errNoWatch is what client-go calls a watch without events: it timed out.
+var errNoWatch = errors.New("the request for a watch was not answered")
+
+// listWatch requests a watch once: client-go would ten times if it times out, for
+// minutes where packets are lost, and then tell of no error. The reflector tries again.
 func (f *feed) listWatch(client *rest.RESTClient) *cache.ListWatch {
-	return cache.NewFilteredListWatchFromClient(client, f.resource, f.namespace, func(o *metav1.ListOptions) {
-		o.FieldSelector, o.LabelSelector = f.fields, f.labels
-	})
+	selected := func(o *metav1.ListOptions) { o.FieldSelector, o.LabelSelector = f.fields, f.labels }
+	lw := cache.NewFilteredListWatchFromClient(client, f.resource, f.namespace, selected)
+	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watchapi.Interface, error) {
+		selected(&o)
+		o.Watch = true
+		w, err := client.Get().Namespace(f.namespace).Resource(f.resource).VersionedParams(&o, metav1.ParameterCodec).MaxRetries(0).Watch(ctx)
+		if _, begun := w.(*watchapi.StreamWatcher); err == nil && !begun {
+			return nil, errNoWatch
+		}
+		return w, err
+	}
+	return lw
 }
 
 // orElse asks other whenever the server does not have what lw asks for.

@@ -25,7 +25,12 @@ type silence struct {
 	mu      sync.Mutex
 	since   time.Time
 	refused map[*feed]error
+	later   map[*feed]int // how often in a row the server has said that it is busy
 }
+
+// busyMost is how often in a row a server may be too busy, as it is when it has just
+// started, before that is told.
+const busyMost = 10
 
 // received notes how a request went, and logs the first that fails and that none does
 // any more. A watch that is only too old is no failure: a list follows it; nor is the answer of a server that
@@ -35,6 +40,11 @@ func (s *silence) received(f *feed, err error) {
 	defer s.mu.Unlock()
 	if errors.Is(err, context.Canceled) {
 		return // requested no more
+	}
+	if !apierrors.IsTooManyRequests(err) {
+		delete(s.later, f)
+	} else if s.later[f]++; s.later[f] < busyMost {
+		return
 	}
 	silent := len(s.refused) > 0
 	if err == nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || apierrors.IsInvalid(err) {

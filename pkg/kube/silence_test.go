@@ -5,9 +5,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
@@ -78,4 +80,52 @@ func (l *logged) count(what string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), what)
+}
+
+// TestServerThatDoesNotHear: where packets to the server are lost it is told, too,
+// and not after minutes: client-go takes a watch that times out for one without events.
+func TestServerThatDoesNotHear(t *testing.T) {
+	t.Parallel()
+	own := kubetest.Start(t)
+	own.InstallCRDs(t)
+	config := own.Config()
+	var mu sync.Mutex
+	var open []net.Conn
+	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		conn, err := own.Dial(ctx, network, address)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			open = append(open, conn)
+		}
+		return conn, err
+	}
+	c := watchAs(t, config, kube.Options{Node: "n1"})
+	nft := func(command string) {
+		t.Helper()
+		if out, err := own.Exec("nft", command).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	nft("table inet loss { chain in { type filter hook input priority 0; tcp dport 6443 drop; }; }")
+	mu.Lock()
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	mu.Unlock()
+	eventually(t, c, func() string {
+		if got := fmt.Sprint(c.Problems()); !strings.Contains(got, "gives no ") {
+			return "problems are " + got
+		}
+		return ""
+	})
+	nft("delete table inet loss")
+	eventually(t, c, func() string {
+		if got := c.Problems(); len(got) != 0 {
+			return fmt.Sprint("problems are ", got)
+		}
+		return ""
+	})
 }
