@@ -15,7 +15,7 @@ var groups = []int{
 }
 
 // filter drops, in the kernel, notifications of routes with our own protocol.
-func filter() []unix.SockFilter {
+func filter(uint32) []unix.SockFilter {
 	kind := func(v uint16) uint32 {
 		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
 	}

@@ -1,13 +1,12 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -54,21 +53,11 @@ func New(o Options) (*Watcher, error) {
 	}
 	defer ns.Close()
 	w := &Watcher{
-		log: o.Logger, resync: o.Resync,
+		log: cmp.Or(o.Logger, slog.Default()), resync: cmp.Or(o.Resync, DefaultResync),
 		changed: make(chan struct{}, 1), ready: make(chan struct{}), wake: make(chan struct{}, 1),
 		table: newTable(), staleAll: true,
 	}
-	if w.log == nil {
-		w.log = slog.Default()
-	}
-	if w.resync == 0 {
-		w.resync = DefaultResync
-	}
-	if w.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
-		return nil, err
-	}
-	if w.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(), groups...); err != nil {
-		w.conn.Close()
+	if w.conn, w.events, err = nl.Observe(ns, filter, groups...); err != nil {
 		return nil, err
 	}
 	return w, nil

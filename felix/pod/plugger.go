@@ -51,10 +51,7 @@ func New(o Options) (*Plugger, error) {
 		ns.Close()
 		return nil, err
 	}
-	p := &Plugger{making: map[string]int{}, log: o.Logger, procSys: cmp.Or(o.ProcSys, "/proc/sys"), ns: ns, conn: conn}
-	if p.log == nil {
-		p.log = slog.Default()
-	}
+	p := &Plugger{making: map[string]int{}, log: cmp.Or(o.Logger, slog.Default()), procSys: cmp.Or(o.ProcSys, "/proc/sys"), ns: ns, conn: conn}
 	return p, nil
 }
 

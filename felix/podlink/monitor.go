@@ -2,7 +2,6 @@ package podlink
 
 import (
 	"context"
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -15,19 +14,7 @@ import (
 // filter drops, in the kernel, what we caused ourselves, and neighbours and
 // addresses that come: only what goes is of interest.
 func filter(port uint32) []unix.SockFilter {
-	kind := func(v uint16) uint32 {
-		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
-	}
-	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
-	return []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWNEIGH), Jt: 3},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind(unix.RTM_NEWADDR), Jt: 2},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: own, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-	}
+	return nl.FromOthers(port, unix.RTM_NEWNEIGH, unix.RTM_NEWADDR)
 }
 
 // Run listens for changes by others and hints through Changed, until ctx ends.

@@ -64,26 +64,15 @@ func New(o Options) (*Reconciler, error) {
 		return nil, err
 	}
 	r := &Reconciler{
-		log: o.Logger, folders: o.Namespaces, procSys: cmp.Or(o.ProcSys, "/proc/sys"), resync: o.Resync, ns: ns,
+		log: cmp.Or(o.Logger, slog.Default()), folders: o.Namespaces, procSys: cmp.Or(o.ProcSys, "/proc/sys"), resync: cmp.Or(o.Resync, DefaultResync), ns: ns,
 		Watch: nl.NewWatch(),
 		stale: true, dirty: map[int]bool{}, known: map[int]felix.PodLink{},
-	}
-	if r.log == nil {
-		r.log = slog.Default()
 	}
 	if len(r.folders) == 0 {
 		r.folders = Namespaces
 	}
-	if r.resync == 0 {
-		r.resync = DefaultResync
-	}
-	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
-		ns.Close()
-		return nil, err
-	}
-	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-	if err != nil {
-		r.conn.Close()
+	if r.conn, r.events, err = nl.Observe(ns, filter, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {
 		ns.Close()
 		return nil, err
 	}

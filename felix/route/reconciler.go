@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,22 +64,11 @@ func New(o Options) (*Reconciler, error) {
 	}
 	defer ns.Close()
 	r := &Reconciler{
-		log: o.Logger, resync: o.Resync,
+		log: cmp.Or(o.Logger, slog.Default()), resync: cmp.Or(o.Resync, DefaultResync),
 		Watch: nl.NewWatch(),
 		table: newTable(0), stale: true,
 	}
-	if r.log == nil {
-		r.log = slog.Default()
-	}
-	if r.resync == 0 {
-		r.resync = DefaultResync
-	}
-	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
-		return nil, err
-	}
-	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), groups...)
-	if err != nil {
-		r.conn.Close()
+	if r.conn, r.events, err = nl.Observe(ns, filter, groups...); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -41,11 +41,7 @@ type Writer struct {
 
 // New makes a Writer; it holds nothing.
 func New(o Options) *Writer {
-	w := &Writer{log: o.Logger, netns: o.NetNS, root: cmp.Or(o.Root, "/proc/sys")}
-	if w.log == nil {
-		w.log = slog.Default()
-	}
-	return w
+	return &Writer{log: cmp.Or(o.Logger, slog.Default()), netns: o.NetNS, root: cmp.Or(o.Root, "/proc/sys")}
 }
 
 // Apply writes the values that differ. It goes on after an error.

@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"context"
-	"encoding/binary"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,18 +11,7 @@ import (
 
 // filter drops, in the kernel, what we caused ourselves, and neighbours that
 // come: there are many, of others.
-func filter(port uint32) []unix.SockFilter {
-	kind := uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.RTM_NEWNEIGH)))
-	own := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
-	return []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // nlmsg_type
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: kind, Jt: 2},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 12}, // nlmsg_pid
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: own, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-	}
-}
+func filter(port uint32) []unix.SockFilter { return nl.FromOthers(port, unix.RTM_NEWNEIGH) }
 
 // Run listens for changes by others and hints through Changed, until ctx ends.
 func (r *Reconciler) Run(ctx context.Context) error {

@@ -76,23 +76,12 @@ func New(o Options) (*Reconciler, error) {
 	}
 	defer ns.Close()
 	r := &Reconciler{
-		log: o.Logger, grace: cmp.Or(o.Grace, DefaultGrace), overlap: cmp.Or(o.Overlap, DefaultOverlap), resync: o.Resync,
+		log: cmp.Or(o.Logger, slog.Default()), grace: cmp.Or(o.Grace, DefaultGrace), overlap: cmp.Or(o.Overlap, DefaultOverlap), resync: cmp.Or(o.Resync, 90*time.Second),
 		Watch:    nl.NewWatch(),
 		unwanted: map[string]time.Time{}, successors: map[string]time.Time{}, ours: map[int]bool{}, stale: true,
 	}
-	if r.log == nil {
-		r.log = slog.Default()
-	}
-	if r.resync == 0 {
-		r.resync = 90 * time.Second
-	}
-	if r.conn, err = nl.Dial(ns, unix.NETLINK_ROUTE); err != nil {
-		return nil, err
-	}
-	r.events, err = nl.Listen(ns, unix.NETLINK_ROUTE, filter(r.conn.PortID()), unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
-		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
-	if err != nil {
-		r.conn.Close()
+	if r.conn, r.events, err = nl.Observe(ns, filter, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {
 		return nil, err
 	}
 	return r, nil

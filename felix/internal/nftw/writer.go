@@ -1,6 +1,7 @@
 package nftw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +67,8 @@ func New(table string, o Options) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		name: table, log: o.Logger, resync: o.Resync, ns: ns,
+		name: table, log: cmp.Or(o.Logger, slog.Default()), resync: cmp.Or(o.Resync, DefaultResync), ns: ns,
 		Watch: nl.NewWatch(), stale: true,
-	}
-	if w.log == nil {
-		w.log = slog.Default()
-	}
-	if w.resync == 0 {
-		w.resync = DefaultResync
 	}
 	if w.events, err = nl.Listen(ns, unix.NETLINK_NETFILTER, nil, unix.NFNLGRP_NFTABLES); err != nil {
 		ns.Close()
