@@ -11,10 +11,8 @@ import (
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/ctl/agentview"
-	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/ctl/explain"
 	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
-	"github.com/muslin-net/muslin/pkg/ctl/kind"
 	"github.com/muslin-net/muslin/pkg/ctl/nodeview"
 	"github.com/muslin-net/muslin/pkg/ctl/world"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -41,12 +39,7 @@ func (s *surveyor) explainer(ctx context.Context, v *ipamview.Survey) (*explaine
 	if e.agents, err = agentview.Agents(ctx, s.client); err != nil {
 		return nil, err
 	}
-	pools, _, err := s.client.List(ctx, kind.MustFind("ippools"), api.Select{})
-	for _, o := range pools {
-		if cidr, err := netip.ParsePrefix(kind.Text(o, "spec.cidr", "")); err == nil {
-			e.pools = append(e.pools, model.Pool{Name: kind.Text(o, "metadata.name", ""), CIDR: cidr, DisableBGPExport: kind.Text(o, "spec.disableBGPExport", "") == "true"})
-		}
-	}
+	e.pools, _, err = world.ReadPools(ctx, s.client)
 	return e, errors.Join(err, s.affinities(ctx, v))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
 	"github.com/muslin-net/muslin/pkg/ctl/kind"
 	"github.com/muslin-net/muslin/pkg/ctl/print"
+	"github.com/muslin-net/muslin/pkg/ctl/world"
 )
 
 func (t *Tool) ipam() *cobra.Command {
@@ -113,11 +115,11 @@ func (t *Tool) showAddress(ctx context.Context, s *surveyor, text string) error 
 // blockOf finds the block of an address: by the block size of its pool, else by
 // the names of all blocks. A nil block means that there is none.
 func (s *surveyor) blockOf(ctx context.Context, ip netip.Addr) (*ipam.Block, ipam.Revision, error) {
-	v := &ipamview.Survey{}
-	if err := s.pools(ctx, v); err != nil {
+	pools, _, err := world.ReadPools(ctx, s.client)
+	if err != nil {
 		return nil, ipam.Revision{}, err
 	}
-	var tries []netip.Prefix
+	v, tries := &ipamview.Survey{Pools: pools}, []netip.Prefix(nil)
 	if p, ok := v.PoolOf(ip); ok {
 		if cidr, err := ip.Prefix(p.BlockSize); err == nil {
 			tries = append(tries, cidr)
@@ -136,14 +138,7 @@ func (s *surveyor) blockOf(ctx context.Context, ip netip.Addr) (*ipam.Block, ipa
 	return nil, ipam.Revision{}, nil
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // FindingsError means that a check found something.
 type FindingsError struct{ text string }

@@ -15,6 +15,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/ctl/api"
 	"github.com/muslin-net/muslin/pkg/ctl/ipamview"
 	"github.com/muslin-net/muslin/pkg/ctl/kind"
+	"github.com/muslin-net/muslin/pkg/ctl/world"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -46,11 +47,12 @@ func (t *Tool) surveyor() (*surveyor, error) {
 // usage reads pools, reservations and blocks.
 func (s *surveyor) usage(ctx context.Context) (*ipamview.Survey, error) {
 	out := &ipamview.Survey{}
-	if err := errors.Join(s.pools(ctx, out), s.reservations(ctx, out)); err != nil {
+	var err error
+	if out.Pools, out.Reserved, err = world.ReadPools(ctx, s.client); err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	err := s.client.EachItem(ctx, kind.MustFind("ipamblocks").Path(), func(d *json.Decoder) error {
+	err = s.client.EachItem(ctx, kind.MustFind("ipamblocks").Path(), func(d *json.Decoder) error {
 		var o struct {
 			Metadata struct {
 				Name string `json:"name"`
@@ -91,38 +93,6 @@ func (s *surveyor) all(ctx context.Context) (*ipamview.Survey, error) {
 	s.tell("affinities, handles, nodes, pods, services")
 	defer s.tell("")
 	return out, errors.Join(s.affinities(ctx, out), s.handles(ctx, out), s.nodes(ctx, out), s.pods(ctx, out), s.services(ctx, out))
-}
-
-func (s *surveyor) pools(ctx context.Context, out *ipamview.Survey) error {
-	list, _, err := s.client.List(ctx, kind.MustFind("ippools"), api.Select{})
-	for _, o := range list {
-		cidr, err := netip.ParsePrefix(kind.Text(o, "spec.cidr", ""))
-		if err != nil {
-			continue // its condition says so
-		}
-		size, _ := kind.At(o, "spec.blockSize").(int64)
-		if size == 0 {
-			size = map[bool]int64{true: 26, false: 122}[cidr.Addr().Is4()]
-		}
-		out.Pools = append(out.Pools, ipamview.Pool{Name: kind.Text(o, "metadata.name", ""), CIDR: cidr, BlockSize: int(size)})
-	}
-	return err
-}
-
-func (s *surveyor) reservations(ctx context.Context, out *ipamview.Survey) error {
-	list, _, err := s.client.List(ctx, kind.MustFind("ipreservations"), api.Select{})
-	for _, o := range list {
-		cidrs, _ := kind.At(o, "spec.reservedCIDRs").([]any)
-		for _, x := range cidrs {
-			text, _ := x.(string)
-			if a, err := netip.ParseAddr(text); err == nil {
-				out.Reserved = append(out.Reserved, netip.PrefixFrom(a, a.BitLen()))
-			} else if p, err := netip.ParsePrefix(text); err == nil {
-				out.Reserved = append(out.Reserved, p)
-			}
-		}
-	}
-	return err
 }
 
 func (s *surveyor) affinities(ctx context.Context, out *ipamview.Survey) error {

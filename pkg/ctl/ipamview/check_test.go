@@ -29,7 +29,7 @@ func survey(t *testing.T, change func(*ipam.Block)) *Survey {
 		change(b)
 	}
 	s := &Survey{
-		Pools:      []Pool{{"pool", netip.MustParsePrefix("10.244.0.0/16"), 28}},
+		Pools:      []model.Pool{{Name: "pool", CIDR: netip.MustParsePrefix("10.244.0.0/16"), BlockSize: 28}},
 		Affinities: []ipam.Affinity{{Node: "n1", CIDR: cidr, State: model.BlockConfirmed, Type: "host"}},
 		Handles:    map[string]ipam.Handle{ipam.HandleName("web"): {ID: "web"}},
 		Nodes:      map[model.NodeName]Node{"n1": {}},

@@ -13,7 +13,7 @@ import (
 // Survey is what the datastore and the cluster say about addresses. Blocks are
 // reduced as they come, so that a survey of a large cluster stays small.
 type Survey struct {
-	Pools      []Pool
+	Pools      []model.Pool
 	Reserved   []netip.Prefix
 	Blocks     []Block
 	Affinities []ipam.Affinity
@@ -23,13 +23,6 @@ type Survey struct {
 	Services   map[netip.Addr]string // namespace/name of one that has it in its status, of type LoadBalancer
 	Invalid    []string              // breaches inside blocks
 	Taken      []Taken               // sorted by address
-}
-
-// Pool is a pool by name.
-type Pool struct {
-	Name      string
-	CIDR      netip.Prefix
-	BlockSize int
 }
 
 // Block is a block without its addresses.
@@ -85,15 +78,15 @@ func (s *Survey) reserved(a netip.Addr) bool {
 func (s *Survey) Sort() {
 	slices.SortFunc(s.Blocks, func(a, b Block) int { return a.CIDR.Compare(b.CIDR) })
 	slices.SortFunc(s.Taken, func(a, b Taken) int { return cmp.Or(a.Addr.Compare(b.Addr), a.Block.Compare(b.Block)) })
-	slices.SortFunc(s.Pools, func(a, b Pool) int { return a.CIDR.Compare(b.CIDR) })
+	slices.SortFunc(s.Pools, func(a, b model.Pool) int { return a.CIDR.Compare(b.CIDR) })
 	slices.Sort(s.Invalid)
 }
 
 // PoolOf is the pool that holds an address.
-func (s *Survey) PoolOf(a netip.Addr) (Pool, bool) {
-	i := slices.IndexFunc(s.Pools, func(p Pool) bool { return p.CIDR.Contains(a) })
+func (s *Survey) PoolOf(a netip.Addr) (model.Pool, bool) {
+	i := slices.IndexFunc(s.Pools, func(p model.Pool) bool { return p.CIDR.Contains(a) })
 	if i < 0 {
-		return Pool{}, false
+		return model.Pool{}, false
 	}
 	return s.Pools[i], true
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -178,11 +179,4 @@ func eachField(t reflect.Type, visit func(string, reflect.Type)) {
 	}
 }
 
-func sorted(m map[string]any) []string {
-	out := make([]string, 0, len(m))
-	for f := range m {
-		out = append(out, f)
-	}
-	slices.Sort(out)
-	return out
-}
+func sorted(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }

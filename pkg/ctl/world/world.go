@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/pkg/ctl/api"
+	"github.com/muslin-net/muslin/pkg/ctl/kind"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
@@ -81,11 +83,26 @@ func listed(ctx context.Context, cfg *rest.Config, changes []api.Object, o kube.
 		for _, l := range missing {
 			list, err := read(ctx, client, l)
 			if err != nil {
-				return nil, fmt.Errorf("read the cluster: %s: %w", l.Path, err)
+				return nil, err
 			}
 			objects[l.Path] = lay(list, of(l.Path, changes))
 		}
 	}
+}
+
+// ReadPools lists the pools and what is reserved of them, and nothing else.
+func ReadPools(ctx context.Context, client *api.Client) ([]model.Pool, []netip.Prefix, error) {
+	objects := kube.Objects{}
+	for _, plural := range []string{"ippools", "ipreservations"} {
+		path := kind.MustFind(plural).Path()
+		list, err := read(ctx, client, kube.List{Path: path})
+		if err != nil {
+			return nil, nil, err
+		}
+		objects[path] = list
+	}
+	s, _, err := kube.Snapshot(objects, kube.Options{})
+	return s.Pools, s.Reserved, err
 }
 
 // read lists. A server that does not have a kind has no objects of it; the agents
@@ -111,8 +128,10 @@ func read(ctx context.Context, client *api.Client, l kube.List) ([]map[string]an
 		return nil, errors.New("the server has no IPPools: install Muslin's CRDs")
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err) && (l.Secret || strings.HasSuffix(l.Path, "/servicecidrs")):
 		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read the cluster: %s: %w", l.Path, err)
 	}
-	return out, err
+	return out, nil
 }
 
 // For is the snapshot as the agent of a node has it: with its own blocks, those of
