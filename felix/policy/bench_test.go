@@ -31,9 +31,9 @@ func town(pods int) Input {
 		list = append(list, &p)
 		if i%20 == 0 {
 			own := selector.Equal(model.LabelNamespace, ns)
-			in.View.Policies = append(in.View.Policies,
-				model.Policy{Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "deny"}, Tier: "default", Order: 1000, Selector: own, Ingress: true, Egress: true},
-				model.Policy{
+			in.View.Policies = in.View.Policies.With([]*model.Policy{
+				{Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "deny"}, Tier: "default", Order: 1000, Selector: own, Ingress: true, Egress: true},
+				{
 					Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "web"}, Tier: "default", Order: 1000, Ingress: true,
 					Selector: selector.And(own, selector.Equal("app", "app0")),
 					IngressRules: []model.PolicyRule{{
@@ -42,7 +42,8 @@ func town(pods int) Input {
 					}, {
 						Action: model.PolicyAllow, Source: model.PolicyPeer{Selector: selector.Equal("pcns.team", "t1")},
 					}},
-				})
+				},
+			}, nil)
 		}
 	}
 	in.View.Pods = model.SortedOf(list)

@@ -70,23 +70,23 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 }
 
 // world is a PolicyView with the questions that every part of the decision asks
-// answered once. All but its pods stays as it is.
+// answered once. All but its pods and policies stays as it is.
 type world struct {
-	self     model.NodeName
-	known    map[Need]bool
-	view     model.PolicyView // without Pods
-	tiers    []tier
-	netsets  []netset
-	problems []model.Problem // of what stays
+	self    model.NodeName
+	known   map[Need]bool
+	view    model.PolicyView // without Pods and Policies
+	netsets []netset
 
 	pods
+	policies
 	requested map[model.Selector]*choice
-	choices   map[string]*choice  // the same, by the text of a selector
-	evaluated map[*group]Endpoint // what the endpoints of a group get
-	lists     map[string]ChainID  // by the policies of a chain, see listKey
+	choices   map[string]*choice // the same, by the text of a selector
+	lists     map[string]ChainID // by the policies of a chain, see listKey
 	chains    map[ChainID]Chain
 	needs     map[ChainID]map[Need]bool // of the policies of a chain
 	sources   map[SetID]*source
+	rendered  []*policy          // whose rules these are of
+	chained   [2]int             // how often a chain was made since they were forgotten: at first, and by now
 	held      map[SetID]*held    // those that the last Program had
 	named     []*held            // of these, ports of pods that no selector chooses
 	noted     []*held            // of these, those with changes
@@ -96,66 +96,91 @@ type world struct {
 	stale    bool    // endpoints, or what they get, changed
 	reported []model.Problem
 	ofHosts  []model.Problem
-	host     hostInput // that last was made with
+	hosts    map[string]*group // by the name of a host endpoint: what selectors see of it
+	host     hostInput         // that last was made with
 }
 
 func newWorld(in Input, before model.Sorted[*Set]) *world {
-	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, before: before}
-	w.read(in.View)
+	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, before: before}
+	w.take(in.View)
+	w.findNetworkSets()
+	w.forget()
 	return w
 }
 
 // renewed is the world of another revision. Where the labels that pods inherit are the
-// same, and what sets are made of beside pods, it keeps pods and sets.
+// same, and what sets are made of beside pods, it keeps pods and sets, and all that is of
+// policies that are the same.
 func (w *world) renewed(in Input) *world {
 	same := reflect.DeepEqual(w.view.Namespaces, in.View.Namespaces) && reflect.DeepEqual(w.view.ServiceAccounts, in.View.ServiceAccounts) &&
 		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.HostEndpoints, in.View.HostEndpoints) && reflect.DeepEqual(w.view.Services, in.View.Services)
 	if !same {
 		return newWorld(in, w.last.Sets)
 	}
-	w.known = in.Known
-	w.read(in.View)
+	if !sameKnown(w.known, in.Known) || !reflect.DeepEqual(w.view.Nodes, in.View.Nodes) {
+		w.known = in.Known
+		w.forget()
+	}
+	w.take(in.View)
 	return w
 }
 
-// read takes over all of a view but its pods.
-func (w *world) read(view model.PolicyView) {
-	w.view, w.stale, w.tiers, w.netsets, w.problems = view, true, nil, nil, nil
-	w.view.Pods = model.Sorted[*model.PolicyPod]{}
-	w.requested, w.evaluated = map[model.Selector]*choice{}, map[*group]Endpoint{}
-	w.lists, w.chains, w.sources = map[string]ChainID{}, map[ChainID]Chain{}, map[SetID]*source{}
-	w.needs = map[ChainID]map[Need]bool{}
-	if len(view.Policies) > 0 || len(view.HostEndpoints) > 0 {
-		w.tiers = w.sortTiers()
-		w.findNetworkSets()
+// take takes over all of a view but its pods.
+func (w *world) take(view model.PolicyView) {
+	w.readPolicies(view)
+	w.view, w.stale = view, true
+	w.view.Pods, w.view.Policies = model.Sorted[*model.PolicyPod]{}, model.Sorted[*model.Policy]{}
+}
+
+// forget drops what rules became: it is made anew where it is asked for.
+func (w *world) forget() {
+	w.requested, w.lists, w.chains = map[model.Selector]*choice{}, map[string]ChainID{}, map[ChainID]Chain{}
+	w.needs, w.sources, w.chained = map[ChainID]map[Need]bool{}, map[SetID]*source{}, [2]int{}
+	for _, p := range w.rendered {
+		p.rules, p.needs, p.built = [2][]Rule{}, [2][]Need{}, [2]bool{}
 	}
-	for i := range view.Policies {
-		p := &view.Policies[i]
-		for j := range p.IngressRules {
-			w.oneFamily(p.Object, "spec.ingress", &p.IngressRules[j])
-		}
-		for j := range p.EgressRules {
-			w.oneFamily(p.Object, "spec.egress", &p.EgressRules[j])
-		}
+	w.rendered = nil
+	for _, s := range w.subjects {
+		s.made = false
 	}
 }
 
+// littleRubbish is how many chains that nobody has any more are never worth to forget.
+const littleRubbish = 100
+
+// tidy forgets once most of the chains that were made may be those of policies that were.
+func (w *world) tidy() {
+	if w.chained[1] > 2*w.chained[0]+littleRubbish {
+		w.forget()
+	}
+}
+
+// built notes that a Program has been made of what the world has, and ends what it did not ask for.
+func (w *world) built() {
+	if w.chained[0] == 0 {
+		w.chained[0] = w.chained[1]
+	}
+	maps.DeleteFunc(w.subjects, func(_ *group, s *subject) bool { return s.round != w.round })
+	w.round++
+}
+
 func (w *world) compile(in Input) (Program, []model.Problem) {
-	if len(w.view.Policies) == 0 {
+	if host := hostOf(in); !reflect.DeepEqual(host, w.host) {
+		w.host, w.stale, w.hosts = host, true, map[string]*group{}
+	}
+	if w.seen.Len() == 0 {
 		out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints)), Chains: map[ChainID]Chain{}}
 		for _, e := range in.Endpoints {
 			out.Endpoints[e.HostInterface] = Endpoint{}
 		}
 		sets := map[SetID]*Set{}
-		problems := w.hosts(in, &out, sets)
+		problems := w.evaluateHosts(in, &out, sets)
 		out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+		w.built()
 		w.last = out
 		return out, problems
 	}
 	w.update(in.View.Pods, in.Endpoints)
-	if host := hostOf(in); !reflect.DeepEqual(host, w.host) {
-		w.host, w.stale = host, true
-	}
 	changed := w.settle()
 	if w.stale {
 		w.last, w.ofHosts = w.build(in)
@@ -171,7 +196,10 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 
 // report gives all problems, in order.
 func (w *world) report() []model.Problem {
-	out := slices.Concat(w.problems, w.claimedTwice(), w.ofHosts)
+	out := slices.Concat(w.claimedTwice(), w.ofHosts)
+	for p := range w.faulty {
+		out = append(out, p.problems...)
+	}
 	slices.SortFunc(out, func(a, b model.Problem) int {
 		return cmp.Or(cmp.Compare(a.Object.String(), b.Object.String()), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
 	})
@@ -180,6 +208,7 @@ func (w *world) report() []model.Problem {
 
 // build makes a Program anew, of chains and sets that are kept.
 func (w *world) build(in Input) (Program, []model.Problem) {
+	w.tidy()
 	ends := in.Endpoints
 	out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(ends)), Chains: map[ChainID]Chain{}}
 	for _, e := range ends {
@@ -194,7 +223,7 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 		w.follow(&out, sets, e.Ingress)
 		w.follow(&out, sets, e.Egress)
 	}
-	problems := w.hosts(in, &out, sets)
+	problems := w.evaluateHosts(in, &out, sets)
 	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
 	out.Needs = w.needsOf(out.Chains)
 	w.before = model.Sorted[*Set]{}
@@ -204,6 +233,8 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 		}
 	}
 	w.forgetChoices()
+	w.built()
+	out.share(w.last)
 	return out, problems
 }
 
@@ -227,6 +258,18 @@ func (w *world) follow(out *Program, sets map[SetID]*Set, id ChainID) {
 	}
 }
 
-func (w *world) problem(object model.Ref, field, reason, message string) {
-	w.problems = append(w.problems, model.Problem{Object: object, Field: field, Reason: reason, Message: message})
+// share takes over of another Program what is equal.
+func (p *Program) share(o Program) {
+	if !o.Complete {
+		return
+	}
+	if maps.Equal(p.Endpoints, o.Endpoints) {
+		p.Endpoints = o.Endpoints
+	}
+	if maps.Equal(p.Hosts, o.Hosts) {
+		p.Hosts = o.Hosts
+	}
+	if maps.EqualFunc(p.Chains, o.Chains, func(_, _ Chain) bool { return true }) { // equal ids, equal chains
+		p.Chains = o.Chains
+	}
 }

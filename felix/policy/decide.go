@@ -88,11 +88,9 @@ func Selections(in Input) func(namespace, name string) []model.Policy {
 			return nil
 		}
 		var out []model.Policy
-		for _, t := range w.tiers {
-			for _, p := range t.policies {
-				if p.selects(pod.group) && !p.HostOnly() {
-					out = append(out, *p.Policy)
-				}
+		for _, p := range w.selecting(pod.group) {
+			if !p.HostOnly() {
+				out = append(out, *p.Policy)
 			}
 		}
 		return out

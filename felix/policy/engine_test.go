@@ -19,12 +19,15 @@ func TestEngineIsCompile(t *testing.T) {
 	if start == 0 {
 		start = rand.Uint64()
 	}
-	const steps = 20
 	for n := range uint64(*decisions / 50) {
 		r := rand.New(rand.NewPCG(start, n))
 		in, e := randomWorld(r), new(Engine)
 		in.View.Revision = 1
 		var last Program
+		steps := 20
+		if n%50 == 0 {
+			steps = 1000 // so many that what rules became is forgotten
+		}
 		for step := range steps {
 			got, problems := e.Compile(in)
 			want, wantProblems := Compile(in)
@@ -45,6 +48,24 @@ func shares(t *testing.T, a, b Program) {
 		if old, had := a.Sets.Get(s); had && old != s && old.Addresses.Equal(s.Addresses) && old.Ports.Equal(s.Ports) && old.Nets.Equal(s.Nets) {
 			t.Errorf("%s is equal and made anew", s.ID)
 		}
+	}
+}
+
+// TestEngineForgets: what an Engine remembers is in proportion to what there is, however
+// often a policy changes.
+func TestEngineForgets(t *testing.T) {
+	in, e := town(1_000), new(Engine)
+	all := slices.Collect(in.View.Policies.All())
+	for n := range 1_000 {
+		p := *all[n%len(all)]
+		p.IngressRules = []model.PolicyRule{{Action: model.PolicyAllow, Source: model.PolicyPeer{Nets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n)}), 32)}}}}
+		in.View.Policies, in.View.Revision = in.View.Policies.With([]*model.Policy{&p}, nil), uint64(n+1)
+		e.Compile(in)
+	}
+	w, most := e.world, 4*len(e.world.last.Chains)+littleRubbish
+	if len(w.chains) > most || len(w.lists) > most || len(w.sources) > most || len(w.requested) > most || len(w.byObject) != len(all) || len(w.held) != w.last.Sets.Len() {
+		t.Errorf("of %d policies, with %d chains: %d chains, %d lists, %d sets, %d selectors, %d policies remembered",
+			len(all), len(w.last.Chains), len(w.chains), len(w.lists), len(w.sources), len(w.requested), len(w.byObject))
 	}
 }
 
@@ -79,7 +100,7 @@ func nextWorld(r *rand.Rand, in Input) Input {
 			in.View.Pods = in.View.Pods.With([]*model.PolicyPod{&next}, nil)
 		}
 	}
-	if chance(r, 10) {
+	if chance(r, 50) {
 		in.View = nextRevision(r, in.View)
 	}
 	if chance(r, 5) { // as somebody has it who shares nothing
@@ -91,26 +112,53 @@ func nextWorld(r *rand.Rand, in Input) Input {
 // nextRevision changes one thing that is no pod.
 func nextRevision(r *rand.Rand, v model.PolicyView) model.PolicyView {
 	v.Revision++
-	v.Policies = slices.Clone(v.Policies)
-	n := len(v.Policies)
-	switch r.IntN(6) {
-	case 0:
-		if n > 0 {
-			v.Policies = v.Policies[:n-1]
-		}
-	case 1:
-		v.Policies = nil
-	case 2:
+	list := slices.Collect(v.Policies.All())
+	var p *model.Policy
+	if len(list) > 0 {
+		p = one(r, list...)
+	}
+	put := func(p model.Policy) { v.Policies = v.Policies.With([]*model.Policy{&p}, nil) }
+	other := randomPolicy(r)
+	switch n := r.IntN(16); {
+	case n == 0:
+		v.Policies = model.Sorted[*model.Policy]{}
+	case n == 1:
 		v.Namespaces = maps.Clone(v.Namespaces)
 		v.Namespaces["n1"] = randomLabels(r)
-	case 3:
+	case n == 2:
 		v.NetworkSets = append(slices.Clone(v.NetworkSets), model.NetworkSet{Object: model.Ref{Kind: "NetworkSet", Name: fmt.Sprint("more", v.Revision)}, Labels: randomLabels(r), Nets: some(r, 4, randomNet)})
-	default:
-		if n > 0 {
-			rules := randomPolicy(r)
-			v.Policies[n-1].IngressRules, v.Policies[n-1].EgressRules = rules.IngressRules, rules.EgressRules
+	case n == 3:
+		v.Tiers = slices.Clone(v.Tiers)
+		v.Tiers[r.IntN(len(v.Tiers))].Order = one(r, 3, 2e6, model.NoOrder())
+	case n == 4:
+		v.Tiers = slices.Clone(v.Tiers)
+		v.Tiers[r.IntN(len(v.Tiers))] = model.Tier{Name: fmt.Sprint("t", r.IntN(4)), Order: 7, Pass: chance(r, 50)}
+	case n == 5:
+		v.Nodes = append(slices.Clone(v.Nodes), model.PolicyNode{Name: model.NodeName(fmt.Sprint("more", v.Revision)), Labels: randomLabels(r), Addresses: some(r, 3, randomAddr)})
+	case n == 6: // as somebody has it who shares nothing
+		for i, p := range list {
+			again := *p
+			list[i] = &again
 		}
-		v.Policies = append(v.Policies, randomPolicy(r))
+		v.Policies = model.SortedOf(list)
+	case p == nil || n < 9:
+		put(other)
+	case n == 9:
+		v.Policies = v.Policies.With(nil, []*model.Policy{p})
+	case n == 10:
+		next := *p
+		next.Order, next.Tier = other.Order, other.Tier
+		put(next)
+	case n == 11:
+		next := *p
+		next.Selector, next.Ingress, next.Egress, next.Forward = other.Selector, other.Ingress, other.Egress, other.Forward
+		put(next)
+	case n == 12: // two at once
+		v.Policies = v.Policies.With([]*model.Policy{&other}, []*model.Policy{p})
+	default:
+		next := *p
+		next.IngressRules, next.EgressRules = other.IngressRules, other.EgressRules
+		put(next)
 	}
 	return v
 }

@@ -99,7 +99,7 @@ func read(t *testing.T, doc []byte, in *policy.Input) []model.Problem {
 		decode(t, doc, &o)
 		p, problems, ok := netpol.Kubernetes(&o)
 		if ok {
-			v.Policies = append(v.Policies, p)
+			v.Policies = v.Policies.With([]*model.Policy{&p}, nil)
 		}
 		return problems
 	case "policy.networking.k8s.io/v1beta1 ClusterNetworkPolicy":
@@ -142,7 +142,7 @@ func readCluster(t *testing.T, doc []byte, v *model.PolicyView) []model.Problem 
 	decode(t, doc, &o)
 	p, problems, ok := netpol.Cluster(o.Metadata.Name, o.Spec)
 	if ok {
-		v.Policies = append(v.Policies, p)
+		v.Policies = v.Policies.With([]*model.Policy{&p}, nil)
 	}
 	return problems
 }
@@ -162,7 +162,7 @@ func readCalico(t *testing.T, doc []byte, kind string, v *model.PolicyView) []mo
 	case "NetworkPolicy", "GlobalNetworkPolicy":
 		p, problems, ok := netpol.Calico(ref, o.Spec)
 		if ok {
-			v.Policies = append(v.Policies, p)
+			v.Policies = v.Policies.With([]*model.Policy{&p}, nil)
 		}
 		return problems
 	case "NetworkSet", "GlobalNetworkSet":

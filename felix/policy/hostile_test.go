@@ -34,17 +34,17 @@ func FuzzHostileSpecs(f *testing.F) {
 		in.View = model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"n": nil}, Pods: model.SortedOf([]*model.PolicyPod{{Namespace: "n", Name: "p"}})}
 		for _, ref := range []model.Ref{{Kind: model.KindPolicy, Namespace: "n", Name: "a"}, {Kind: model.KindGlobalPolicy, Name: "b"}} {
 			if p, _, ok := netpol.Calico(ref, spec); ok {
-				in.View.Policies = append(in.View.Policies, p)
+				in.View.Policies = in.View.Policies.With([]*model.Policy{&p}, nil)
 			}
 		}
 		if p, _, ok := netpol.Cluster("c", spec); ok {
-			in.View.Policies = append(in.View.Policies, p)
+			in.View.Policies = in.View.Policies.With([]*model.Policy{&p}, nil)
 		}
 		var k networking.NetworkPolicy
 		k.Namespace, k.Name = "n", "k"
 		if yaml.Unmarshal(spec, &k.Spec) == nil {
 			if p, _, ok := netpol.Kubernetes(&k); ok {
-				in.View.Policies = append(in.View.Policies, p)
+				in.View.Policies = in.View.Policies.With([]*model.Policy{&p}, nil)
 			}
 		}
 		if s, _, ok := netpol.NetworkSet(model.Ref{Kind: "GlobalNetworkSet", Name: "s"}, nil, spec); ok {
@@ -56,13 +56,14 @@ func FuzzHostileSpecs(f *testing.F) {
 		deny := model.Policy{Object: model.Ref{Kind: "GlobalNetworkPolicy", Name: "first"}, Tier: model.AdminTier, Ingress: true, Egress: true}
 		rule := []model.PolicyRule{{Action: model.PolicyDeny}}
 		deny.IngressRules, deny.EgressRules = rule, rule
-		in.View.Policies = append(in.View.Policies, deny)
+		others := in.View.Policies
+		in.View.Policies = others.With([]*model.Policy{&deny}, nil)
 		for _, tier := range in.View.Tiers {
 			if tier.Order < model.AdminTierOrder {
 				return // it is asked before the one that denies
 			}
 		}
-		for _, p := range in.View.Policies[:len(in.View.Policies)-1] {
+		for p := range others.All() {
 			if p.Tier == model.AdminTier {
 				return
 			}

@@ -95,23 +95,32 @@ func interfaceWith(links []Interface, e *model.HostEndpoint) string {
 	return ""
 }
 
-// hosts adds the node's host endpoints to a Program.
-func (w *world) hosts(in Input, out *Program, sets map[SetID]*Set) []model.Problem {
+// evaluateHosts adds the node's host endpoints to a Program.
+func (w *world) evaluateHosts(in Input, out *Program, sets map[SetID]*Set) []model.Problem {
 	ends, problems := w.hostEndpoints(in)
 	if len(ends) == 0 {
 		return problems
 	}
 	out.Hosts = map[string]Host{}
 	for name, e := range ends {
-		b := hostBuilder{world: w, of: e, in: &in, labels: &group{labels: map[string]string{}}}
-		addOwn(b.labels.labels, e.Labels)
-		out.Hosts[name] = Host{
-			Input: b.chain(normal, ingress), Output: b.chain(normal, egress),
-			ForwardIn: b.chain(forward, ingress), ForwardOut: b.chain(forward, egress),
-			PreDNAT:     b.chain(preDNAT, ingress),
-			UntrackedIn: b.chain(untracked, ingress), UntrackedOut: b.chain(untracked, egress),
+		g := w.hosts[e.Object.Name]
+		if g == nil {
+			g = &group{labels: map[string]string{}}
+			addOwn(g.labels, e.Labels)
+			w.hosts[e.Object.Name] = g
 		}
-		for _, id := range out.Hosts[name].chains() {
+		s := w.subject(g)
+		if !s.made {
+			b := hostBuilder{world: w, of: e, in: &in, subject: s}
+			s.made, s.Host = true, Host{
+				Input: b.chain(normal, ingress), Output: b.chain(normal, egress),
+				ForwardIn: b.chain(forward, ingress), ForwardOut: b.chain(forward, egress),
+				PreDNAT:     b.chain(preDNAT, ingress),
+				UntrackedIn: b.chain(untracked, ingress), UntrackedOut: b.chain(untracked, egress),
+			}
+		}
+		out.Hosts[name] = s.Host
+		for _, id := range s.Host.chains() {
 			w.follow(out, sets, id)
 		}
 	}
@@ -121,27 +130,16 @@ func (w *world) hosts(in Input, out *Program, sets map[SetID]*Set) []model.Probl
 // hostBuilder makes the chains of one host endpoint.
 type hostBuilder struct {
 	*world
-	of     *model.HostEndpoint
-	in     *Input
-	labels *group // what selectors see of it
+	*subject
+	of *model.HostEndpoint
+	in *Input
 }
 
 // chain gives the first chain of a hook: what is never cut, then the tiers, then
 // the profiles. Where no policy of a hook selects the endpoint everything passes, but
 // for the node's own packets: those a profile has to allow.
 func (b *hostBuilder) chain(h hook, d direction) ChainID {
-	var counted []tier
-	for _, t := range b.tiers {
-		var list []*policy
-		for _, p := range t.policies {
-			if p.evaluatesAt(h, d) && p.selects(b.labels) {
-				list = append(list, p)
-			}
-		}
-		if len(list) > 0 {
-			counted = append(counted, tier{t.Tier, list})
-		}
-	}
+	counted := b.counted(h, d)
 	last := b.undecided(h)
 	if len(counted) == 0 && last.Verdict != Deny {
 		return ""
@@ -184,6 +182,7 @@ func (w *world) keep(prefix string, rules []Rule) ChainID {
 	chain := Chain{Rules: rules[:last+1]}
 	chain.ID = ChainID(prefix + hash(chain.String()))
 	w.chains[chain.ID] = chain
+	w.chained[1]++
 	return chain.ID
 }
 

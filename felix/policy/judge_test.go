@@ -19,7 +19,7 @@ type evaluate struct {
 // endpoint's pod is not.
 func (j evaluate) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool) {
 	v := j.in.View
-	if len(v.Policies) == 0 {
+	if v.Policies.Len() == 0 {
 		return true, true
 	}
 	labels, known := j.labelsOf(e.Namespace, e.Pod)
@@ -54,7 +54,7 @@ func (j evaluate) tiers() []model.Tier {
 	}
 	slices.SortFunc(out, func(a, b model.Tier) int { return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(a.Name, b.Name)) })
 	known := len(out)
-	for _, p := range j.in.View.Policies {
+	for p := range j.in.View.Policies.All() {
 		if !has(p.Tier) {
 			out = append(out, model.Tier{Name: p.Tier})
 		}
@@ -66,9 +66,8 @@ func (j evaluate) tiers() []model.Tier {
 // tier gives the verdict of a tier, "" for none; counted is false if none of its
 // policies of that direction selects the endpoint.
 func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet, such func(model.Policy) bool) (verdict model.PolicyAction, counted bool) {
-	policies := slices.Clone(j.in.View.Policies)
-	slices.SortFunc(policies, func(a, b model.Policy) int {
-		name := func(p model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
+	policies := slices.SortedFunc(j.in.View.Policies.All(), func(a, b *model.Policy) int {
+		name := func(p *model.Policy) string { return p.Object.Name + "/" + p.Object.Namespace + "/" + p.Object.Kind }
 		return cmp.Or(cmp.Compare(a.Order, b.Order), cmp.Compare(name(a), name(b)))
 	})
 	for _, policy := range policies {
@@ -76,7 +75,7 @@ func (j evaluate) tier(t model.Tier, labels map[string]string, in bool, p Packet
 		if in {
 			decides, rules = policy.Ingress, policy.IngressRules
 		}
-		if policy.Tier != t.Name || !decides || !such(policy) || policy.Selector != nil && !policy.Selector.Matches(labels) {
+		if policy.Tier != t.Name || !decides || !such(*policy) || policy.Selector != nil && !policy.Selector.Matches(labels) {
 			continue
 		}
 		counted = true

@@ -58,7 +58,7 @@ func (w *world) leave(p *pod) {
 	}
 	delete(w.groups, g.key)
 	delete(w.byNamespace[p.Namespace], g)
-	delete(w.evaluated, g)
+	delete(w.subjects, g)
 	for c := range g.choices {
 		delete(c.groups, g)
 	}

@@ -62,6 +62,7 @@ func (w *world) policyRules(p *policy, d direction) []Rule {
 	if p.built[d] {
 		return p.rules[d]
 	}
+	w.rendered = append(w.rendered, p)
 	rules := p.IngressRules
 	if d == egress {
 		rules = p.EgressRules
@@ -164,14 +165,19 @@ func netLists(r *model.PolicyRule) [][]netip.Prefix {
 
 // oneFamily says so where a rule is for one IP version only because of what it
 // leaves out: few who write it mean that.
-func (w *world) oneFamily(object model.Ref, field string, r *model.PolicyRule) {
-	if r.Unreadable || r.IPVersion != 0 || len(r.Source.Nets)+len(r.Destination.Nets) > 0 || len(r.Source.NotNets)+len(r.Destination.NotNets) == 0 {
-		return
+func oneFamily(object model.Ref, field string, rules []model.PolicyRule) []model.Problem {
+	var out []model.Problem
+	for i := range rules {
+		r := &rules[i]
+		if r.Unreadable || r.IPVersion != 0 || len(r.Source.Nets)+len(r.Destination.Nets) > 0 || len(r.Source.NotNets)+len(r.Destination.NotNets) == 0 {
+			continue
+		}
+		if f, some := families(r); some && f != 0 {
+			out = append(out, model.Problem{Object: object, Field: field + "[" + strconv.Itoa(r.Index) + "]", Reason: "OneIPVersion",
+				Message: "notNets has nets of IPv" + strconv.Itoa(int(f)) + " only, so the rule matches no packet of the other version; set ipVersion, or write a rule for the other one, too"})
+		}
 	}
-	if f, some := families(r); some && f != 0 {
-		w.problem(object, field+"["+strconv.Itoa(r.Index)+"]", "OneIPVersion",
-			"notNets has nets of IPv"+strconv.Itoa(int(f))+" only, so the rule matches no packet of the other version; set ipVersion, or write a rule for the other one, too")
-	}
+	return out
 }
 
 // side gives the Sides that together match what a peer does, in a rule of that

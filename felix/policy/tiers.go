@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,13 +15,41 @@ type tier struct {
 	policies []*policy
 }
 
-// policy is one of a tier, with what its rules became.
+// policy is one that was read, with what its rules became.
 type policy struct {
 	*model.Policy
-	number int // unique; in the order of evaluation
-	rules  [2][]Rule
-	needs  [2][]Need
-	built  [2]bool
+	tier      model.Tier
+	missing   bool   // no such tier
+	number    int    // unique among all that were ever read
+	namespace string // that everything it selects is in; empty: no one
+	problems  []model.Problem
+
+	rules [2][]Rule
+	needs [2][]Need
+	built [2]bool
+}
+
+// policies are those of the last view.
+type policies struct {
+	seen     model.Sorted[*model.Policy]
+	byObject map[model.Ref]*policy
+	within   map[string]map[*policy]bool // by namespace
+	faulty   map[*policy]bool            // that have problems
+	tierOf   map[string]model.Tier
+	subjects map[*group]*subject
+	number   int // of the last one
+	round    int // how often a Program was made
+	read     bool
+}
+
+// subject is what policies judge, pods of a group or a host endpoint, with the policies that
+// select it, in the order of evaluation. They are kept right as policies come and go.
+type subject struct {
+	policies []*policy
+	made     bool // what follows is of these policies
+	Endpoint      // of pods
+	Host          // of a host endpoint
+	round    int  // when it was asked for last
 }
 
 // direction is that of the packets a chain judges, seen from the endpoint.
@@ -31,92 +60,150 @@ const (
 	egress
 )
 
-// decides reports whether a policy is for packets of pods in that direction.
-func (p *policy) decides(d direction) bool { return p.evaluatesAt(normal, d) }
-
 func (p *policy) selects(g *group) bool {
-	if p.Selector == nil {
-		return true
-	}
-	if ns, ok := namespaceOf(p.Selector); ok && ns != g.labels[model.LabelNamespace] {
-		return false
-	}
-	return p.Selector.Matches(g.labels)
+	return p.Selector == nil || (p.namespace == "" || p.namespace == g.labels[model.LabelNamespace]) && p.Selector.Matches(g.labels)
 }
 
-// sortTiers gives the tiers that have policies, in order. Policies of a tier that
-// does not exist are looked at after all others and end in a drop, as in Calico:
-// they must not open what they were written to close.
-func (w *world) sortTiers() []tier {
-	tiers := model.BuiltinTiers()
-	for _, t := range w.view.Tiers {
-		if !model.BuiltinTier(t.Name) {
-			tiers = append(tiers, t)
+// compare gives the order of evaluation. Policies of a tier that does not exist are looked
+// at after all others and end in a drop, as in Calico: they must not open what they were
+// written to close.
+func (p *policy) compare(o *policy) int {
+	if p.missing != o.missing {
+		if p.missing {
+			return 1
+		}
+		return -1
+	}
+	if c := p.tier.Compare(o.tier); c != 0 {
+		return c
+	}
+	return p.CompareOrder(o.Policy)
+}
+
+// readPolicies takes over tiers and policies, at the cost of the policies that are others now.
+func (w *world) readPolicies(view model.PolicyView) {
+	if tiers := tiersOf(view.Tiers); !w.read || !maps.Equal(tiers, w.tierOf) {
+		w.policies = policies{
+			byObject: map[model.Ref]*policy{}, within: map[string]map[*policy]bool{}, faulty: map[*policy]bool{},
+			tierOf: tiers, subjects: map[*group]*subject{}, number: w.number, round: w.round, read: true,
 		}
 	}
-	slices.SortFunc(tiers, model.Tier.Compare)
-	of := map[string][]*policy{}
-	for i := range w.view.Policies {
-		p := &w.view.Policies[i]
-		of[p.Tier] = append(of[p.Tier], &policy{Policy: p})
-	}
-	var out []tier
-	for _, t := range tiers {
-		if list := of[t.Name]; list != nil {
-			out = append(out, tier{t, list})
-			delete(of, t.Name)
+	for was, is := range view.Policies.Since(w.seen) {
+		if was != nil && is != nil && *was == *is {
+			continue
+		}
+		if was != nil {
+			w.removePolicy(w.byObject[(*was).Object])
+		}
+		if is != nil {
+			w.addPolicy(*is)
 		}
 	}
-	var missing []tier
-	for name, list := range of {
-		missing = append(missing, tier{model.Tier{Name: name, Order: model.NoOrder()}, list})
-		for _, p := range list {
-			w.problem(p.Object, "spec.tier", "TierNotFound", "tier "+strconv.Quote(name)+" does not exist: the policy is looked at after all others, and what none of its tier allows is dropped")
-		}
-	}
-	slices.SortFunc(missing, func(a, b tier) int { return a.Compare(b.Tier) })
-	out = append(out, missing...)
-	number := 0
-	for _, t := range out {
-		slices.SortFunc(t.policies, func(a, b *policy) int { return a.Policy.Compare(b.Policy) })
-		for _, p := range t.policies {
-			p.number = number
-			number++
-		}
+	w.seen = view.Policies
+}
+
+// tiersOf gives the tiers that exist by name. Those that always do no object changes.
+func tiersOf(list []model.Tier) map[string]model.Tier {
+	out := map[string]model.Tier{}
+	for _, t := range slices.Concat(list, model.BuiltinTiers()) {
+		out[t.Name] = t
 	}
 	return out
 }
 
-// endpoint gives the chains of the endpoints of a group.
-func (w *world) endpoint(g *group) Endpoint {
-	if e, ok := w.evaluated[g]; ok {
-		return e
+func (w *world) addPolicy(m *model.Policy) {
+	w.number++
+	p := &policy{Policy: m, number: w.number}
+	known := false
+	if p.tier, known = w.tierOf[m.Tier]; !known {
+		p.missing, p.tier = true, model.Tier{Name: m.Tier, Order: model.NoOrder()}
+		p.problems = []model.Problem{{Object: m.Object, Field: "spec.tier", Reason: "TierNotFound",
+			Message: "tier " + strconv.Quote(m.Tier) + " does not exist: the policy is looked at after all others, and what none of its tier allows is dropped"}}
 	}
-	var selected []tier
-	for _, t := range w.tiers {
-		var list []*policy
-		for _, p := range t.policies {
-			if p.selects(g) {
-				list = append(list, p)
-			}
+	p.problems = slices.Concat(p.problems, oneFamily(m.Object, "spec.ingress", m.IngressRules), oneFamily(m.Object, "spec.egress", m.EgressRules))
+	if len(p.problems) > 0 {
+		w.faulty[p] = true
+	}
+	p.namespace, _ = namespaceOf(m.Selector)
+	if w.within[p.namespace] == nil {
+		w.within[p.namespace] = map[*policy]bool{}
+	}
+	w.byObject[m.Object], w.within[p.namespace][p] = p, true
+	for g, s := range w.subjects {
+		if p.selects(g) {
+			i, _ := slices.BinarySearchFunc(s.policies, p, (*policy).compare)
+			s.policies, s.made = slices.Insert(s.policies, i, p), false
 		}
-		selected = append(selected, tier{t.Tier, list})
 	}
-	e := Endpoint{Ingress: w.chain(selected, ingress), Egress: w.chain(selected, egress)}
-	w.evaluated[g] = e
-	return e
 }
 
-// chain gives the chain of the first tier that counts: of those tiers that have a
-// policy of this direction. None: "".
-func (w *world) chain(selected []tier, d direction) ChainID {
-	var counted []tier
-	for _, t := range selected {
-		list := slices.DeleteFunc(slices.Clone(t.policies), func(p *policy) bool { return !p.decides(d) })
-		if len(list) > 0 {
-			counted = append(counted, tier{t.Tier, list})
+func (w *world) removePolicy(p *policy) {
+	delete(w.byObject, p.Object)
+	delete(w.faulty, p)
+	if delete(w.within[p.namespace], p); len(w.within[p.namespace]) == 0 {
+		delete(w.within, p.namespace)
+	}
+	for _, s := range w.subjects {
+		if i := slices.Index(s.policies, p); i >= 0 {
+			s.policies, s.made = slices.Delete(s.policies, i, i+1), false
 		}
 	}
+}
+
+// selecting gives the policies that select a group, in order.
+func (w *world) selecting(g *group) []*policy {
+	var out []*policy
+	namespaces := []string{"", g.labels[model.LabelNamespace]}
+	for _, ns := range slices.Compact(namespaces) {
+		for p := range w.within[ns] {
+			if p.selects(g) {
+				out = append(out, p)
+			}
+		}
+	}
+	slices.SortFunc(out, (*policy).compare)
+	return out
+}
+
+// subject gives the policies of a group, and what they became.
+func (w *world) subject(g *group) *subject {
+	s := w.subjects[g]
+	if s == nil {
+		s = &subject{policies: w.selecting(g)}
+		w.subjects[g] = s
+	}
+	s.round = w.round
+	return s
+}
+
+// endpoint gives the chains of the endpoints of a group.
+func (w *world) endpoint(g *group) Endpoint {
+	s := w.subject(g)
+	if !s.made {
+		s.Endpoint, s.made = Endpoint{Ingress: w.chain(s, ingress), Egress: w.chain(s, egress)}, true
+	}
+	return s.Endpoint
+}
+
+// counted gives the tiers that count at a hook: those that have a policy for it.
+func (s *subject) counted(h hook, d direction) []tier {
+	var out []tier
+	for _, p := range s.policies {
+		if !p.evaluatesAt(h, d) {
+			continue
+		}
+		if n := len(out); n == 0 || out[n-1].Name != p.tier.Name {
+			out = append(out, tier{Tier: p.tier})
+		}
+		last := &out[len(out)-1]
+		last.policies = append(last.policies, p)
+	}
+	return out
+}
+
+// chain gives the chain of the first tier that counts. None: "".
+func (w *world) chain(s *subject, d direction) ChainID {
+	counted := s.counted(normal, d)
 	var next ChainID
 	for i := len(counted) - 1; i >= 0; i-- {
 		key := listKey(counted[i:], d)

@@ -12,7 +12,7 @@ func TestUnknown(t *testing.T) {
 	for policies, want := range []bool{false, true} {
 		in := Input{Self: "n1", EndpointsSynced: true, Endpoints: []model.Endpoint{{Namespace: "ns", Pod: "new", HostInterface: "cali0"}}}
 		in.View.Synced = true
-		in.View.Policies = make([]model.Policy, policies)
+		in.View.Policies = model.SortedOf([]*model.Policy{{}}[:policies])
 		p, _ := new(Engine).Compile(in)
 		if _, open := p.Endpoints["cali0"]; !p.Complete || p.Unknown != want || open == want {
 			t.Errorf("%d policies: %+v", policies, p)

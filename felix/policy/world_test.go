@@ -280,7 +280,7 @@ func randomWorld(r *rand.Rand) Input {
 	names := map[string]bool{}
 	for _, p := range some(r, 8, randomPolicy) {
 		if !names[p.Object.String()] {
-			in.View.Policies = append(in.View.Policies, p)
+			in.View.Policies = in.View.Policies.With([]*model.Policy{&p}, nil)
 			names[p.Object.String()] = true
 		}
 	}

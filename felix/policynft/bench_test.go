@@ -51,16 +51,23 @@ func BenchmarkPolicyEvent(b *testing.B) {
 		b.Run(fmt.Sprint("policies=", policies), func(b *testing.B) {
 			in := crowd(1_000, policies)
 			all := in.View.Policies
+			first := slices.Collect(all.All())[0]
 			event := func(n int) policy.Input {
-				in.View.Policies = slices.Clone(all)
-				in.View.Policies[0].IngressRules = []model.PolicyRule{all[0].IngressRules[0]}
-				in.View.Policies[0].IngressRules[0].Destination.Ports = []model.PolicyPort{{First: uint16(80 + n%2), Last: uint16(80 + n%2)}}
+				in.View.Policies = all.With([]*model.Policy{on(first, uint16(80+n%2))}, nil)
 				in.View.Revision++
 				return in
 			}
 			beside(b, 1_000, event)
 		})
 	}
+}
+
+// on is a policy with another port in its first rule.
+func on(p *model.Policy, port uint16) *model.Policy {
+	out := *p
+	out.IngressRules = slices.Clone(p.IngressRules)
+	out.IngressRules[0].Destination.Ports = []model.PolicyPort{{First: port, Last: port}}
+	return &out
 }
 
 // crowd is a cluster with so many pods elsewhere, and 40 here that get what those send,
@@ -84,14 +91,14 @@ func crowd(members, policies int) policy.Input {
 		ns := fmt.Sprint("ns", i)
 		own := selector.Equal(model.LabelNamespace, ns)
 		in.View.Namespaces[ns] = map[string]string{"kubernetes.io/metadata.name": ns}
-		in.View.Policies = append(in.View.Policies, model.Policy{
+		in.View.Policies = in.View.Policies.With([]*model.Policy{{
 			Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: ns, Name: "web"}, Tier: model.DefaultTier, Order: model.KubernetesPolicyOrder,
 			Selector: own, Ingress: true,
 			IngressRules: []model.PolicyRule{{
 				Action: model.PolicyAllow, Protocol: tcp, Source: model.PolicyPeer{Selector: selector.And(own, selector.Equal("app", "client"))},
 				Destination: model.PolicyPeer{Ports: []model.PolicyPort{{First: 80, Last: 80}}},
 			}},
-		})
+		}}, nil)
 	}
 	return in
 }

@@ -132,8 +132,12 @@ func (notInNamespace) String() string { return "!has(projectcalico.org/namespace
 // compile makes the Program of policies, with three pods that are known.
 func (n *node) compile(t *testing.T, ends []model.HostEndpoint, policies []model.Policy) policy.Program {
 	t.Helper()
+	var list []*model.Policy
+	for i := range policies {
+		list = append(list, &policies[i])
+	}
 	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{
-		Synced: true, Policies: policies, HostEndpoints: ends, Namespaces: map[string]map[string]string{"ns": nil},
+		Synced: true, Policies: model.SortedOf(list), HostEndpoints: ends, Namespaces: map[string]map[string]string{"ns": nil},
 	}}
 	var pods []*model.PolicyPod
 	for _, h := range n.hosts[:3] {

@@ -139,14 +139,14 @@ func guarded(n int, p *path) policy.Input {
 				list = append(list, pod("there", fmt.Sprintf("%s-%d", app, k), app, netip.AddrFrom4([4]byte{11, 0, byte(i), byte(k)})))
 			}
 		}
-		in.View.Policies = append(in.View.Policies, model.Policy{
+		in.View.Policies = in.View.Policies.With([]*model.Policy{{
 			Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: "default", Name: fmt.Sprintf("p%02d", i)}, Tier: model.DefaultTier, Order: model.KubernetesPolicyOrder,
 			Selector: selector.And(own, selector.Equal("app", "server")), Ingress: true,
 			IngressRules: []model.PolicyRule{{
 				Action: model.PolicyAllow, Protocol: udp, Source: model.PolicyPeer{Selector: selector.And(own, selector.Equal("app", app))},
 				Destination: model.PolicyPeer{Ports: []model.PolicyPort{{First: 80, Last: 80}}},
 			}},
-		})
+		}}, nil)
 	}
 	slices.SortFunc(list, (*model.PolicyPod).Compare)
 	in.View.Pods = model.SortedOf(list)

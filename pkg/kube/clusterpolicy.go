@@ -56,5 +56,5 @@ func readClusterPolicy(obj any) reading[knownPolicy] {
 	o := obj.(*object)
 	value, problems, ok := netpol.Cluster(o.Name, o.Spec)
 	nodes := slices.ContainsFunc(value.EgressRules, func(r model.PolicyRule) bool { return r.Destination.Nodes != nil })
-	return reading[knownPolicy]{value: knownPolicy{Policy: value, nodes: nodes}, ok: ok, problems: problems}
+	return reading[knownPolicy]{value: knownPolicy{Policy: &value, nodes: nodes}, ok: ok, problems: problems}
 }

@@ -47,7 +47,7 @@ func TestClusterPolicyView(t *testing.T) {
 		return func() string {
 			v = c.PolicyView()
 			var have []string
-			for _, p := range v.Policies {
+			for p := range v.Policies.All() {
 				have = append(have, p.Object.String())
 			}
 			if !v.Synced || !slices.Equal(have, want) {
@@ -60,7 +60,7 @@ func TestClusterPolicyView(t *testing.T) {
 	installClusterCRD(t, "v1alpha2")
 	server.MustKubectl(t, clusterPolicy("base", `{tier: Baseline, priority: 7, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`), "apply", "-f", "-")
 	eventually(t, c, names("ClusterNetworkPolicy base"))
-	if p := v.Policies[0]; p.Tier != "kube-baseline" || p.Order != 7 || !p.Ingress || p.Egress || len(p.IngressRules) != 1 || p.IngressRules[0].Action != model.PolicyDeny {
+	if p := slices.Collect(v.Policies.All())[0]; p.Tier != "kube-baseline" || p.Order != 7 || !p.Ingress || p.Egress || len(p.IngressRules) != 1 || p.IngressRules[0].Action != model.PolicyDeny {
 		t.Errorf("policy: %+v", p)
 	}
 	if len(v.Nodes) > 0 {
@@ -70,7 +70,7 @@ func TestClusterPolicyView(t *testing.T) {
 	admin := strings.Replace(clusterPolicy("admin", `{tier: Admin, priority: 0, subject: {pods: {podSelector: {}}}, egress: [{action: Pass, to: [{later: {}}, {namespaces: {}}]}]}`), "v1alpha2", "v1beta1", 1)
 	server.MustKubectl(t, admin, "apply", "-f", "-")
 	eventually(t, c, names("ClusterNetworkPolicy admin", "ClusterNetworkPolicy base"))
-	if r := v.Policies[0].EgressRules; len(r) != 1 || !r[0].Unreadable {
+	if r := slices.Collect(v.Policies.All())[0].EgressRules; len(r) != 1 || !r[0].Unreadable {
 		t.Errorf("a peer that nobody knows: %+v", r)
 	}
 	if got := fmt.Sprint(c.Problems()); !strings.Contains(got, `ClusterNetworkPolicy admin: spec.egress[0]: cannot be read: json: unknown field "later"`) {
@@ -80,7 +80,7 @@ func TestClusterPolicyView(t *testing.T) {
 	// A watch that is there may go on; who comes now asks for the version that is left.
 	second := watch(t, kube.Options{Node: "n1", Policy: true})
 	eventually(t, second, func() string {
-		if v := second.PolicyView(); !v.Synced || len(v.Policies) != 2 {
+		if v := second.PolicyView(); !v.Synced || v.Policies.Len() != 2 {
 			return fmt.Sprintf("one who comes later has %+v, and waits for %v", v, second.PolicyWaiting())
 		}
 		return ""

@@ -20,7 +20,7 @@ import (
 // accounts they speak of, which are watched only while a policy does. Nothing else
 // waits for them. Its fields are guarded by the cluster's mu.
 type policies struct {
-	of       []*table[knownPolicy] // one of each kind of policy
+	of       []*table[knownPolicy] // one of each of kindsOfPolicies
 	tiers    *table[model.Tier]
 	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
 	hosts    *table[model.HostEndpoint]
@@ -40,6 +40,7 @@ type policies struct {
 	revision    uint64                         // of all in it but pods
 	rest        *model.PolicyView              // that revision of it; nil: has to be built
 	list        model.Sorted[*model.PolicyPod] // the pods, as the last view had them
+	listed      model.Sorted[*model.Policy]    // the policies, as the last one had them
 	changed     chan struct{}
 	announced   func() // of every change, beside changed; nil: nobody
 }
@@ -47,7 +48,7 @@ type policies struct {
 // knownPolicy is a policy, whether it asks for labels of service accounts and for
 // nodes, and the services that it names.
 type knownPolicy struct {
-	model.Policy
+	*model.Policy
 	accounts, nodes bool
 	services        []string
 }
@@ -58,6 +59,8 @@ type served struct {
 	by      []model.ServiceEndpoint
 }
 
+var kindsOfPolicies = [...]string{model.KindKubernetesPolicy, model.KindPolicy, model.KindGlobalPolicy, model.KindClusterPolicy}
+
 func (p *policies) init(c *Cluster, peers bool) {
 	p.on, p.changed = true, make(chan struct{}, 1)
 	p.of = []*table[knownPolicy]{
@@ -65,6 +68,9 @@ func (p *policies) init(c *Cluster, peers bool) {
 		policyTable(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
 		policyTable(c, c.kind(model.KindGlobalPolicy), stripObject, readCalicoPolicy(model.KindGlobalPolicy)),
 		p.clusterTable(c),
+	}
+	for _, t := range p.of {
+		t.touched = map[string]bool{}
 	}
 	p.tiers = policyTable(c, c.kind("Tier"), stripObject, readTier)
 	for _, kind := range []string{"NetworkSet", "GlobalNetworkSet"} {
@@ -321,6 +327,24 @@ func (p *policies) podList() model.Sorted[*model.PolicyPod] {
 	return p.list
 }
 
+// policyList is podList for policies. The caller holds mu.
+func (p *policies) policyList() model.Sorted[*model.Policy] {
+	var put, drop []*model.Policy
+	for i, t := range p.of {
+		for key := range t.touched {
+			if r, there := t.rows[key]; there && r.ok {
+				put = append(put, r.value.Policy)
+				continue
+			}
+			namespace, name, _ := cache.SplitMetaNamespaceKey(key) // it was made by its counterpart
+			drop = append(drop, &model.Policy{Object: model.Ref{Kind: kindsOfPolicies[i], Namespace: namespace, Name: name}})
+		}
+		clear(t.touched)
+	}
+	p.listed = p.listed.With(put, drop)
+	return p.listed
+}
+
 // reported gives the objects that get conditions.
 func (p *policies) reported() []Reported {
 	if !p.on {
@@ -337,14 +361,9 @@ func (p *policies) reported() []Reported {
 // build puts all tables but that of pods together. The caller holds mu.
 func (p *policies) build(c *Cluster) model.PolicyView {
 	v := model.PolicyView{
-		Revision: p.revision, Tiers: p.tiers.values(), HostEndpoints: p.hosts.values(),
+		Revision: p.revision, Policies: p.policyList(), Tiers: p.tiers.values(), HostEndpoints: p.hosts.values(),
 		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
 		ServiceAccounts: map[string]map[string]string{},
-	}
-	for _, t := range p.of {
-		for _, k := range t.values() {
-			v.Policies = append(v.Policies, k.Policy)
-		}
 	}
 	for _, t := range p.sets {
 		v.NetworkSets = append(v.NetworkSets, t.values()...)
@@ -372,7 +391,7 @@ func stripNetworkPolicy(obj any) (any, error) {
 
 func readNetworkPolicy(obj any) reading[knownPolicy] {
 	value, problems, ok := netpol.Kubernetes(obj.(*networking.NetworkPolicy))
-	return reading[knownPolicy]{value: knownPolicy{Policy: value}, ok: ok, problems: problems}
+	return reading[knownPolicy]{value: knownPolicy{Policy: &value}, ok: ok, problems: problems}
 }
 
 func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
@@ -380,7 +399,7 @@ func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
 		o := obj.(*object)
 		value, problems, ok := netpol.Calico(refOf(kind, o), o.Spec)
 		return reading[knownPolicy]{
-			value: knownPolicy{Policy: value, accounts: asksForAccounts(o.Spec), services: netpol.Services(&value)},
+			value: knownPolicy{Policy: &value, accounts: asksForAccounts(o.Spec), services: netpol.Services(&value)},
 			ok:    ok, problems: problems,
 		}
 	}

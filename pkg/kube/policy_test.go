@@ -25,7 +25,7 @@ spec: {nodeName: n2, containers: [{name: c, image: i, ports: [{name: web, contai
 	server.MustKubectl(t, "", "patch", "pod", "there", "--subresource=status", "--type=merge", "-p", `{"status": {"podIPs": [{"ip": "10.244.2.1"}], "podIP": "10.244.2.1"}}`)
 	c := watch(t, kube.Options{Node: "n1", Policy: true})
 	eventually(t, c, func() string {
-		if v := c.PolicyView(); !v.Synced || len(v.Policies)+v.Pods.Len() > 0 {
+		if v := c.PolicyView(); !v.Synced || v.Policies.Len()+v.Pods.Len() > 0 {
 			return fmt.Sprintf("without a policy: %+v, waiting for %v", v, c.PolicyWaiting())
 		}
 		return ""
@@ -38,7 +38,7 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 	apply(t, policy)
 	var v model.PolicyView
 	eventually(t, c, func() string {
-		if v = c.PolicyView(); !v.Synced || len(v.Policies) != 1 {
+		if v = c.PolicyView(); !v.Synced || v.Policies.Len() != 1 {
 			return fmt.Sprintf("with a policy: %+v, waiting for %v", v, c.PolicyWaiting())
 		}
 		return ""
@@ -69,7 +69,7 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 	}
 	server.MustKubectl(t, policy, "delete", "-f", "-")
 	eventually(t, c, func() string {
-		if v := c.PolicyView(); !v.Synced || len(v.Policies)+v.Pods.Len() > 0 {
+		if v := c.PolicyView(); !v.Synced || v.Policies.Len()+v.Pods.Len() > 0 {
 			return fmt.Sprintf("the policy is gone: %+v", v)
 		}
 		return ""
@@ -95,12 +95,12 @@ metadata: {name: robot, namespace: default, labels: {trust: high}}
 		v3("Tier", "t", `{order: 5, defaultAction: Pass}`)+v3("Tier", "default", `{order: 1000000}`)+v3("GlobalNetworkSet", "s", `{nets: [0.0.0.0/0]}`))
 	var v model.PolicyView
 	eventually(t, c, func() string {
-		if v = c.PolicyView(); !v.Synced || len(v.Policies) != 2 || len(v.Tiers) != 2 || len(v.NetworkSets) != 2 {
+		if v = c.PolicyView(); !v.Synced || v.Policies.Len() != 2 || len(v.Tiers) != 2 || len(v.NetworkSets) != 2 {
 			return fmt.Sprintf("%+v, waiting for %v", v, c.PolicyWaiting())
 		}
 		return ""
 	})
-	if p := v.Policies[0]; p.Order != 5.5 || p.Tier != "default" || !p.Ingress || p.Egress || len(p.IngressRules) != 3 || len(p.IngressRules[0].Destination.Ports) != 3 {
+	if p := slices.Collect(v.Policies.All())[1]; p.Order != 5.5 || p.Tier != "default" || !p.Ingress || p.Egress || len(p.IngressRules) != 3 || len(p.IngressRules[0].Destination.Ports) != 3 {
 		t.Errorf("policy: %+v", p)
 	}
 	if len(v.ServiceAccounts) > 0 {

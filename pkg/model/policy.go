@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type PolicyView struct {
 	// Revision is another one whenever anything but Pods is; 0: nobody counts.
 	Revision uint64
 	Tiers    []Tier
-	Policies []Policy
+	Policies Sorted[*Policy]
 	Pods     Sorted[*PolicyPod]
 	// Namespaces and ServiceAccounts ("namespace/name") have the labels of each.
 	Namespaces, ServiceAccounts map[string]map[string]string
@@ -122,9 +123,14 @@ type Policy struct {
 	IngressRules, EgressRules []PolicyRule
 }
 
-// Compare gives the sequence of policies of one tier, as Calico has it: order,
-// then name, namespace and kind.
+// Compare orders by object: kind, namespace, name.
 func (p *Policy) Compare(o *Policy) int {
+	return cmp.Or(strings.Compare(p.Object.Kind, o.Object.Kind), strings.Compare(p.Object.Namespace, o.Object.Namespace), strings.Compare(p.Object.Name, o.Object.Name))
+}
+
+// CompareOrder gives the sequence of policies of one tier, as Calico has it: order,
+// then name, namespace and kind.
+func (p *Policy) CompareOrder(o *Policy) int {
 	if c := cmp.Compare(p.Order, o.Order); c != 0 {
 		return c
 	}

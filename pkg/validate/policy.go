@@ -14,8 +14,7 @@ const ReasonTierNotFound = "TierNotFound"
 // view.
 func Policies(v model.PolicyView) []model.Problem {
 	var out []model.Problem
-	for i := range v.Policies {
-		p := &v.Policies[i]
+	for p := range v.Policies.All() {
 		if model.BuiltinTier(p.Tier) || slices.ContainsFunc(v.Tiers, func(t model.Tier) bool { return t.Name == p.Tier }) {
 			continue
 		}

@@ -21,7 +21,11 @@ var (
 
 // view has the two pods, and policies.
 func view(policies ...model.Policy) model.PolicyView {
-	v := model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"default": nil}, Policies: policies,
+	var list []*model.Policy
+	for i := range policies {
+		list = append(list, &policies[i])
+	}
+	v := model.PolicyView{Synced: true, Namespaces: map[string]map[string]string{"default": nil}, Policies: model.SortedOf(list),
 		Tiers: []model.Tier{{Name: "security", Order: 5, Pass: true}}}
 	for _, e := range []End{client, web} {
 		v.Pods = v.Pods.With([]*model.PolicyPod{{Namespace: e.Pod.Namespace, Name: e.Pod.Name, Node: e.Pod.Node, Labels: map[string]string{"app": e.Pod.Name}, Addresses: []netip.Addr{e.Addr}}}, nil)
@@ -80,7 +84,7 @@ func TestPolicyIsNamed(t *testing.T) {
 		{"a node and a pod of another", view(ingress(t, "a")), End{Addr: n2}, web, port(80), PolicyDenies, "ingress", "default/a"},
 		{"a pod and itself", view(ingress(t, "a")), web, web, port(80), "", "nothing is judged", ""},
 		{"an echo", view(ingress(t, "a", model.PolicyRule{Action: model.PolicyAllow, IPVersion: 4, Protocol: 1, ICMP: &model.ICMPMatch{Type: 8}})), world, web, Echo(world.Addr, pod), "", "spec.ingress[0] allows", ""},
-		{"a pod that is not known", model.PolicyView{Synced: true, Policies: []model.Policy{ingress(t, "a")}}, world, web, port(80), PolicyDenies, "is not known to network policy", "Pod default/web"},
+		{"a pod that is not known", model.PolicyView{Synced: true, Policies: view(ingress(t, "a")).Policies}, world, web, port(80), PolicyDenies, "is not known to network policy", "Pod default/web"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.packet.Source, c.packet.Destination = c.from.Addr, c.to.Addr

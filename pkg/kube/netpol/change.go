@@ -39,7 +39,7 @@ var staged = map[string]string{
 // false if it cannot be read.
 func Staged(o Object) (problems []model.Problem, ok bool) {
 	view, problems := Change(model.PolicyView{}, o)
-	return problems, len(view.Policies) > 0 || len(problems) == 0
+	return problems, view.Policies.Len() > 0 || len(problems) == 0
 }
 
 // StagedKinds are the kinds of staged policies.
@@ -117,7 +117,7 @@ func enforce(view model.PolicyView, ref model.Ref, o Object) (model.PolicyView, 
 		value, problems, ok = Calico(ref, o.Spec)
 	}
 	if ok {
-		view.Policies = put(view.Policies, value, func(p model.Policy) bool { return p.Object == ref })
+		view.Policies = view.Policies.With([]*model.Policy{&value}, nil)
 	}
 	return view, problems
 }
@@ -140,7 +140,7 @@ func stage(view model.PolicyView, ref model.Ref, of string, o Object) (model.Pol
 		}
 		return view, problems
 	case calico.StagedActionDelete:
-		view.Policies = slices.DeleteFunc(slices.Clone(view.Policies), func(p model.Policy) bool { return p.Object == enforced })
+		view.Policies = view.Policies.With(nil, []*model.Policy{{Object: enforced}})
 	case calico.StagedActionLearn, calico.StagedActionIgnore:
 	default:
 		return view, []model.Problem{{Object: ref, Field: "spec.stagedAction", Reason: "InvalidValue",
