@@ -4,14 +4,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/muslin-net/muslin/felix/internal/nftw"
 	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/policy"
@@ -30,7 +35,7 @@ const (
 func BenchmarkPodEvent(b *testing.B) {
 	for _, members := range []int{100, 1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprint("members=", members), func(b *testing.B) {
-			in := crowd(members, 1)
+			in := crowd(members, 1, benchPods)
 			view, one := in.View.Pods, slices.Collect(in.View.Pods.All())[members/2:members/2+1]
 			event := func(n int) policy.Input {
 				in.View.Pods = view
@@ -39,7 +44,7 @@ func BenchmarkPodEvent(b *testing.B) {
 				}
 				return in
 			}
-			beside(b, members, event)
+			beside(b, event, element(members))
 		})
 	}
 }
@@ -49,7 +54,7 @@ func BenchmarkPodEvent(b *testing.B) {
 func BenchmarkPolicyEvent(b *testing.B) {
 	for _, policies := range []int{50, 500, 5_000} {
 		b.Run(fmt.Sprint("policies=", policies), func(b *testing.B) {
-			in := crowd(1_000, policies)
+			in := crowd(1_000, policies, benchPods)
 			all := in.View.Policies
 			first := slices.Collect(all.All())[0]
 			event := func(n int) policy.Input {
@@ -57,7 +62,7 @@ func BenchmarkPolicyEvent(b *testing.B) {
 				in.View.Revision++
 				return in
 			}
-			beside(b, 1_000, event)
+			beside(b, event, element(1_000))
 		})
 	}
 }
@@ -70,9 +75,9 @@ func on(p *model.Policy, port uint16) *model.Policy {
 	return &out
 }
 
-// crowd is a cluster with so many pods elsewhere, and 40 here that get what those send,
+// crowd is a cluster with so many pods elsewhere, and some here that get what those send,
 // by the first of so many policies. Each of the others is of a namespace of its own.
-func crowd(members, policies int) policy.Input {
+func crowd(members, policies, pods int) policy.Input {
 	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Revision: 1, Namespaces: map[string]map[string]string{}}}
 	pod := func(name string, node model.NodeName, app string, addr [4]byte) *model.PolicyPod {
 		return &model.PolicyPod{Namespace: "ns0", Name: name, Node: node, Labels: map[string]string{"app": app}, Addresses: []netip.Addr{netip.AddrFrom4(addr)}}
@@ -81,7 +86,7 @@ func crowd(members, policies int) policy.Input {
 	for i := range members {
 		list = append(list, pod(fmt.Sprintf("a%06d", i), "there", "client", [4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
-	for i := range benchPods {
+	for i := range pods {
 		p := pod(fmt.Sprintf("b%06d", i), "here", fmt.Sprint("server", i%8), [4]byte{11, 0, 0, byte(i)})
 		list = append(list, p)
 		in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: fmt.Sprint("cali", i), Addresses: p.Addresses})
@@ -103,16 +108,35 @@ func crowd(members, policies int) policy.Input {
 	return in
 }
 
-// beside measures events, and the bare write of one element between them: medians, and
+// BenchmarkGroupEvent is a policy that changes and that 200 pods of the node have, beside the
+// bare write of the rules of a chain that as many interfaces lead to, by the same library and
+// by nft -f.
+func BenchmarkGroupEvent(b *testing.B) {
+	in := crowd(1_000, 50, 200)
+	all := in.View.Policies
+	first := slices.Collect(all.All())[0]
+	event := func(n int) policy.Input {
+		in.View.Policies = all.With([]*model.Policy{on(first, uint16(80+n%2))}, nil)
+		in.View.Revision++
+		return in
+	}
+	b.Run("bare", func(b *testing.B) { beside(b, event, bareChain(200, false)) })
+	b.Run("nft", func(b *testing.B) { beside(b, event, bareChain(200, true)) })
+}
+
+// floor makes a write that events are compared with.
+type floor func(b *testing.B, ns *nstest.NS) func(n int)
+
+// beside measures events, and a bare write between them: medians, and
 // what all took of the processor.
-func beside(b *testing.B, members int, event func(n int) policy.Input) {
+func beside(b *testing.B, event func(n int) policy.Input, write floor) {
 	ns := nstest.New(b)
 	sink, err := New(Options{NetNS: ns.Path, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = sink.Close() })
-	bare, engine := newBare(b, ns, members), new(policy.Engine)
+	bare, engine := write(b, ns), new(policy.Engine)
 	step := func(in policy.Input) {
 		program, _ := engine.Compile(in)
 		if err := sink.Apply(b.Context(), program, []string{"cali"}); err != nil {
@@ -126,7 +150,7 @@ func beside(b *testing.B, members int, event func(n int) policy.Input) {
 		for n := range benchRounds {
 			in := event(n + 1)
 			ours.of(func() { step(in) })
-			theirs.of(func() { bare.toggle(b, n%2 == 0) })
+			theirs.of(func() { bare(n) })
 		}
 	}
 	b.ReportMetric(ours.median()/theirs.median(), "x-bare")
@@ -134,6 +158,48 @@ func beside(b *testing.B, members int, event func(n int) policy.Input) {
 	b.ReportMetric(ours.median(), "ns/event")
 	b.ReportMetric(ours.allocated/float64(len(ours.took)), "B/event")
 	b.ReportMetric(0, "ns/op")
+}
+
+// element is a member that comes to a set of so many, and goes.
+func element(members int) floor {
+	return func(b *testing.B, ns *nstest.NS) func(n int) {
+		bare := newBare(b, ns, members)
+		return func(n int) { bare.toggle(b, n%2 == 0) }
+	}
+}
+
+// bareChain is a chain that so many interfaces lead to, whose rules are written anew: by nft, or by the library.
+func bareChain(interfaces int, nft bool) floor {
+	return func(b *testing.B, ns *nstest.NS) func(n int) {
+		file := filepath.Join(b.TempDir(), "rules")
+		run := func(text string) {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			ns.Run("nft", "-f", file)
+		}
+		leads := make([]string, interfaces)
+		for i := range leads {
+			leads[i] = fmt.Sprintf("cali%d : goto c", i)
+		}
+		run("table inet bare { chain c { }; map m { type ifname : verdict; elements = { " + strings.Join(leads, ", ") + " }; }\n" +
+			"chain forward { type filter hook forward priority 0; oifname vmap @m; }; }")
+		if nft {
+			return func(n int) {
+				run(fmt.Sprintf("flush chain inet bare c\nadd rule inet bare c tcp dport %d return\nadd rule inet bare c counter drop", 80+n%2))
+			}
+		}
+		conn := newBare(b, ns, 1).conn
+		c := &nftables.Chain{Table: &nftables.Table{Family: nftables.TableFamilyINet, Name: "bare"}, Name: "c"}
+		return func(n int) {
+			conn.FlushChain(c)
+			conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(nftw.IsL4(tcp), port(false), nftw.Equal(number(uint16(80+n%2))), nftw.Verdict(expr.VerdictReturn))})
+			conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(nftw.Count(), nftw.Verdict(expr.VerdictDrop))})
+			if err := conn.Flush(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
 }
 
 // bare is one set in a table of its own.
