@@ -21,7 +21,7 @@ type Room struct {
 var floors = [][]string{
 	{"pkg/model", "pkg/selector", "pkg/task", "pkg/reconcile", "pkg/nodeaddr", "pkg/compat", "pkg/validate", "pkg/cnirpc"},
 	{"bgp", "ipam", "felix"},
-	{"pkg/kube", "pkg/cniserver", "pkg/cniinstall", "pkg/metricsserver"},
+	{"pkg/kube", "pkg/cniserver", "pkg/cniinstall", "pkg/metricsserver", "pkg/policyrelay"},
 	{"pkg/agent", "pkg/controller", "pkg/ctl"},
 	{"cmd"},
 }

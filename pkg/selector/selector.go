@@ -1,6 +1,7 @@
 package selector
 
 import (
+	"iter"
 	"slices"
 	"strings"
 )
@@ -21,19 +22,31 @@ func (s *Selector) Matches(labels map[string]string) bool {
 // Requires gives the value that everything the selector selects has for a label,
 // as far as that can be seen from its form: ok is false if it asks for no one value.
 func (s *Selector) Requires(label string) (value string, ok bool) {
-	if s == nil {
-		return "", false
-	}
-	nodes := []node{s.root}
-	if l, and := s.root.(listNode); and && l.op == "&&" {
-		nodes = l.of
-	}
-	for _, n := range nodes {
-		if c, is := n.(compareNode); is && c.op == "==" && c.label == label {
-			return c.value, true
+	for l, v := range s.Required() {
+		if l == label {
+			return v, true
 		}
 	}
 	return "", false
+}
+
+// Required gives the labels, with their values, that everything the selector selects
+// has, as far as that can be seen from its form.
+func (s *Selector) Required() iter.Seq2[string, string] {
+	return func(yield func(label, value string) bool) {
+		if s == nil {
+			return
+		}
+		nodes := []node{s.root}
+		if l, and := s.root.(listNode); and && l.op == "&&" {
+			nodes = l.of
+		}
+		for _, n := range nodes {
+			if c, is := n.(compareNode); is && c.op == "==" && !yield(c.label, c.value) {
+				return
+			}
+		}
+	}
 }
 
 // String gives the selector in one spelling: parsing it again gives an equal
