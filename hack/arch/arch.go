@@ -63,7 +63,7 @@ var Rules = []Rule{
 	{From: "pkg/kube/netpol", Allow: []string{"pkg/model", "pkg/selector"}, Ban: []string{"k8s.io/client-go", netlink, nlraw, nftlib, gobgp, grpc, "log/slog", "os", "net/http"}, Reason: "a translation is pure, so that goldens and tools read objects as the agent does"},
 	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
 	{From: "pkg/metricsserver", Allow: []string{}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp, grpc}, Reason: "it serves whoever gathers, and knows nobody's numbers"},
-	{From: "pkg/policyrelay", Allow: []string{"felix/policy", "pkg/model", "pkg/selector", "pkg/policyrelay/relayrpc"}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp}, Reason: "it leaves out pods that cannot matter; what is allowed the engine decides"},
+	{From: "pkg/policyrelay", Allow: []string{"felix/policy", "pkg/model", "pkg/selector", "pkg/task", "pkg/policyrelay/relayrpc"}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp}, Reason: "it leaves out pods that cannot matter; what is allowed the engine decides"},
 	{From: "pkg/policyrelay/relayrpc", Allow: []string{}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "it is a wire"},
 	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }

@@ -28,7 +28,7 @@ func TestRelayedIsListed(t *testing.T) {
 		start = rand.Uint64()
 	}
 	pods := 0
-	for n := range uint64(60) {
+	for n := range uint64(30) {
 		r := rand.New(rand.NewPCG(start, n))
 		w := newTestWorld(r)
 		a := newTestAgent("n1")

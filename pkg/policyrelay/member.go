@@ -32,6 +32,9 @@ type contest struct {
 // on gives the pod as a node has to see it: what only its own pods contest is for the
 // node to decide, which knows whether they have it.
 func (m *member) on(node model.NodeName) *model.PolicyPod {
+	if len(m.contests) == 0 {
+		return &m.PolicyPod
+	}
 	p := m.PolicyPod
 	for _, c := range m.contests {
 		if !slices.ContainsFunc(c.nodes, func(n model.NodeName) bool { return n != node }) {

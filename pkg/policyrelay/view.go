@@ -56,16 +56,22 @@ func (u *Union) Of(own, relayed model.Sorted[*model.PolicyPod]) model.Sorted[*mo
 
 // receiver makes a View of Responses.
 type receiver struct {
-	node   model.NodeName
-	view   View
-	sums   map[podKey]digest
-	staged map[podKey]*member // nil: is to go
-	sent   []policy.Need      // the needs of the revision that was sent last
-	number uint64             // that revision
+	node    model.NodeName
+	view    View
+	members map[podKey]received
+	staged  map[podKey]*member // nil: is to go
+	sent    []policy.Need      // the needs of the revision that was sent last
+	number  uint64             // that revision
+}
+
+// received is a pod as it came.
+type received struct {
+	*member
+	sum digest
 }
 
 func newReceiver(node model.NodeName) *receiver {
-	return &receiver{node: node, view: View{Known: map[policy.Need]bool{}}, sums: map[podKey]digest{}, staged: map[podKey]*member{}}
+	return &receiver{node: node, view: View{Known: map[policy.Need]bool{}}, members: map[podKey]received{}, staged: map[podKey]*member{}}
 }
 
 // begin is a new stream: what an earlier one did not complete is forgotten.
@@ -90,8 +96,8 @@ func (r *receiver) need(list []policy.Need) *relayrpc.Request {
 // digests gives the sum of each bucket of what is there.
 func (r *receiver) digests() [][]byte {
 	var sums [buckets]digest
-	for k, d := range r.sums {
-		sums[k.bucket()] = sums[k.bucket()].plus(d)
+	for k, m := range r.members {
+		sums[k.bucket()] = sums[k.bucket()].plus(m.sum)
 	}
 	var out [][]byte
 	for _, d := range sums {
@@ -106,7 +112,7 @@ func (r *receiver) receive(in *relayrpc.Response) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for k := range r.sums {
+	for k := range r.members {
 		if in.Reset_&(1<<k.bucket()) != 0 {
 			r.staged[k] = nil
 		}
@@ -129,14 +135,14 @@ func (r *receiver) commit(in *relayrpc.Response) bool {
 	var gone []*model.PolicyPod
 	for k, m := range r.staged {
 		if m == nil {
-			if _, had := r.sums[k]; had {
+			if _, had := r.members[k]; had {
 				gone = append(gone, &model.PolicyPod{Namespace: k.namespace, Name: k.name})
-				delete(r.sums, k)
+				delete(r.members, k)
 			}
 			continue
 		}
-		if sum := sumOf(m); sum != r.sums[k] {
-			r.sums[k] = sum
+		if sum := sumOf(m); sum != r.members[k].sum {
+			r.members[k] = received{m, sum}
 			if m.Node == r.node { // the node knows its own pods better
 				gone = append(gone, &m.PolicyPod)
 			} else {

@@ -507,6 +507,75 @@ func (x *Contest) GetNodes() []string {
 	return nil
 }
 
+// View is what an agent keeps on disk of what it has.
+type View struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Time          int64                  `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`  // Unix time, seconds: when it was so
+	Needs         []*Need                `protobuf:"bytes,3,rep,name=needs,proto3" json:"needs,omitempty"` // that are known
+	Pods          *Response              `protobuf:"bytes,4,opt,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *View) Reset() {
+	*x = View{}
+	mi := &file_relay_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *View) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*View) ProtoMessage() {}
+
+func (x *View) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use View.ProtoReflect.Descriptor instead.
+func (*View) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *View) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *View) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *View) GetNeeds() []*Need {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *View) GetPods() *Response {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
 var File_relay_proto protoreflect.FileDescriptor
 
 const file_relay_proto_rawDesc = "" +
@@ -549,7 +618,12 @@ const file_relay_proto_rawDesc = "" +
 	"\bcontests\x18\x06 \x03(\v2\x18.muslin.relay.v1.ContestR\bcontests\"9\n" +
 	"\aContest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
-	"\x05nodes\x18\x02 \x03(\tR\x05nodes2I\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"\x8a\x01\n" +
+	"\x04View\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x03R\x04time\x12+\n" +
+	"\x05needs\x18\x03 \x03(\v2\x15.muslin.relay.v1.NeedR\x05needs\x12-\n" +
+	"\x04pods\x18\x04 \x01(\v2\x19.muslin.relay.v1.ResponseR\x04pods2I\n" +
 	"\x05Relay\x12@\n" +
 	"\x05Watch\x12\x18.muslin.relay.v1.Request\x1a\x19.muslin.relay.v1.Response(\x010\x01B7Z5github.com/muslin-net/muslin/pkg/policyrelay/relayrpcb\x06proto3"
 
@@ -565,7 +639,7 @@ func file_relay_proto_rawDescGZIP() []byte {
 	return file_relay_proto_rawDescData
 }
 
-var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_relay_proto_goTypes = []any{
 	(*Request)(nil),  // 0: muslin.relay.v1.Request
 	(*Need)(nil),     // 1: muslin.relay.v1.Need
@@ -574,23 +648,26 @@ var file_relay_proto_goTypes = []any{
 	(*Port)(nil),     // 4: muslin.relay.v1.Port
 	(*Pod)(nil),      // 5: muslin.relay.v1.Pod
 	(*Contest)(nil),  // 6: muslin.relay.v1.Contest
-	nil,              // 7: muslin.relay.v1.Group.LabelsEntry
+	(*View)(nil),     // 7: muslin.relay.v1.View
+	nil,              // 8: muslin.relay.v1.Group.LabelsEntry
 }
 var file_relay_proto_depIdxs = []int32{
-	1, // 0: muslin.relay.v1.Request.needs:type_name -> muslin.relay.v1.Need
-	3, // 1: muslin.relay.v1.Response.groups:type_name -> muslin.relay.v1.Group
-	5, // 2: muslin.relay.v1.Response.put:type_name -> muslin.relay.v1.Pod
-	1, // 3: muslin.relay.v1.Response.refused:type_name -> muslin.relay.v1.Need
-	7, // 4: muslin.relay.v1.Group.labels:type_name -> muslin.relay.v1.Group.LabelsEntry
-	4, // 5: muslin.relay.v1.Group.ports:type_name -> muslin.relay.v1.Port
-	6, // 6: muslin.relay.v1.Pod.contests:type_name -> muslin.relay.v1.Contest
-	0, // 7: muslin.relay.v1.Relay.Watch:input_type -> muslin.relay.v1.Request
-	2, // 8: muslin.relay.v1.Relay.Watch:output_type -> muslin.relay.v1.Response
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1,  // 0: muslin.relay.v1.Request.needs:type_name -> muslin.relay.v1.Need
+	3,  // 1: muslin.relay.v1.Response.groups:type_name -> muslin.relay.v1.Group
+	5,  // 2: muslin.relay.v1.Response.put:type_name -> muslin.relay.v1.Pod
+	1,  // 3: muslin.relay.v1.Response.refused:type_name -> muslin.relay.v1.Need
+	8,  // 4: muslin.relay.v1.Group.labels:type_name -> muslin.relay.v1.Group.LabelsEntry
+	4,  // 5: muslin.relay.v1.Group.ports:type_name -> muslin.relay.v1.Port
+	6,  // 6: muslin.relay.v1.Pod.contests:type_name -> muslin.relay.v1.Contest
+	1,  // 7: muslin.relay.v1.View.needs:type_name -> muslin.relay.v1.Need
+	2,  // 8: muslin.relay.v1.View.pods:type_name -> muslin.relay.v1.Response
+	0,  // 9: muslin.relay.v1.Relay.Watch:input_type -> muslin.relay.v1.Request
+	2,  // 10: muslin.relay.v1.Relay.Watch:output_type -> muslin.relay.v1.Response
+	10, // [10:11] is the sub-list for method output_type
+	9,  // [9:10] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_relay_proto_init() }
@@ -604,7 +681,7 @@ func file_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_relay_proto_rawDesc), len(file_relay_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
