@@ -17,6 +17,8 @@
 //	MUSLIN_LOG_LEVEL   debug, info, warn or error; default info
 //	MUSLIN_HTTP_ADDR   address of health and metrics; default 127.0.0.1:9109
 //	MUSLIN_METRICS_…   who gets /metrics from elsewhere: see package metricsserver
+//	MUSLIN_POLICY_RELAY  the file of a token for audience muslin-relay: pods of other
+//	                   nodes come from the controller; default: from the API server
 //	MUSLIN_METRICS_MESH_PEERS  true: each peer of the mesh has series of its own in
 //	                   /metrics; default false: nodes and pods are counted
 //	MUSLIN_SOCKET      socket of the CNI server; default /run/muslin/agent.sock
@@ -131,6 +133,7 @@ func config() (agent.Config, error) {
 		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
 		MeshPeers:  meshPeers,
 		Metrics:    metrics,
+		RelayToken: os.Getenv("MUSLIN_POLICY_RELAY"),
 		Version:    version,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil

@@ -9,6 +9,7 @@
 //	MUSLIN_LOG_LEVEL      debug, info (default), warn or error
 //	MUSLIN_HTTP_ADDR      health and metrics, 127.0.0.1:9110 when empty
 //	MUSLIN_METRICS_…      who gets /metrics from elsewhere: see package metricsserver
+//	MUSLIN_RELAY_ADDR     where agents find the policy relay, host:port; there is none when empty
 //	MUSLIN_IPV4POOL_CIDR  the pool to make in a cluster without pools; none when empty
 //	MUSLIN_IPV6POOL_CIDR  the same for IPv6
 package main

@@ -27,7 +27,7 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, Balanced: true, Logger: logger})
+	cluster, err := kube.New(cfg, kube.Options{Component: "muslin-controller", Blocks: kube.AllBlocks, Policy: true, PolicyRelay: s.relay != "", Balanced: true, Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -54,11 +54,16 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	relay, err := newRelay(cfg, s, cluster, logger)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return cluster.Run(ctx) })
 	g.Go(func() error { return election.Elect(ctx, c.Run) })
 	g.Go(func() error { return serveHTTP(ctx, s.http, handler(cluster, registry)) })
 	g.Go(func() error { return scrapes.Run(ctx) })
+	g.Go(func() error { return relay.run(ctx) })
 	return g.Wait()
 }
 

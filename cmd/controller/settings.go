@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 
@@ -17,6 +18,7 @@ type settings struct {
 	level                      slog.Level
 	defaults                   controller.Defaults
 	metrics                    metricsserver.Settings
+	relay                      string // host:port of the policy relay; empty: none
 }
 
 func readSettings(getenv func(string) string) (settings, error) {
@@ -35,6 +37,11 @@ func readSettings(getenv func(string) string) (settings, error) {
 	if text := getenv("MUSLIN_LOG_LEVEL"); text != "" {
 		if err := s.level.UnmarshalText([]byte(text)); err != nil {
 			errs = append(errs, fmt.Errorf("MUSLIN_LOG_LEVEL: %q is not one of debug, info, warn, error", text))
+		}
+	}
+	if s.relay = getenv("MUSLIN_RELAY_ADDR"); s.relay != "" {
+		if host, _, err := net.SplitHostPort(s.relay); err != nil || host == "" {
+			errs = append(errs, fmt.Errorf("MUSLIN_RELAY_ADDR: %q is not the host:port that agents are to call", s.relay))
 		}
 	}
 	var err error

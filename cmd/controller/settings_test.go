@@ -25,9 +25,13 @@ func TestSettings(t *testing.T) {
 			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_ADDR": ":9112", "MUSLIN_METRICS_TLS": "true"},
 			settings{identity: "p", http: "127.0.0.1:9110", metrics: metricsserver.Settings{Addr: ":9112", TLS: true}}, nil,
 		},
+		"a policy relay": {
+			map[string]string{"POD_NAME": "p", "MUSLIN_RELAY_ADDR": "[10.0.0.1]:5473"},
+			settings{identity: "p", http: "127.0.0.1:9110", relay: "[10.0.0.1]:5473"}, nil,
+		},
 		"all wrong": {
-			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_TLS": "perhaps", "MUSLIN_LOG_LEVEL": "loud", "MUSLIN_IPV4POOL_CIDR": "fd00::/48", "MUSLIN_IPV6POOL_CIDR": "fd00::1/48"},
-			settings{}, []string{`MUSLIN_METRICS_TLS: "perhaps"`, `MUSLIN_LOG_LEVEL: "loud"`, `MUSLIN_IPV4POOL_CIDR: "fd00::/48"`, `MUSLIN_IPV6POOL_CIDR: "fd00::1/48"`},
+			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_TLS": "perhaps", "MUSLIN_RELAY_ADDR": ":5473", "MUSLIN_LOG_LEVEL": "loud", "MUSLIN_IPV4POOL_CIDR": "fd00::/48", "MUSLIN_IPV6POOL_CIDR": "fd00::1/48"},
+			settings{}, []string{`MUSLIN_METRICS_TLS: "perhaps"`, `MUSLIN_RELAY_ADDR: ":5473"`, `MUSLIN_LOG_LEVEL: "loud"`, `MUSLIN_IPV4POOL_CIDR: "fd00::/48"`, `MUSLIN_IPV6POOL_CIDR: "fd00::1/48"`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

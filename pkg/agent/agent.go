@@ -19,6 +19,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/policyrelay"
 	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -36,8 +37,11 @@ type Config struct {
 	// MeshPeers gives each peer series of its own in /metrics, those of a mesh too.
 	MeshPeers bool
 	Metrics   metricsserver.Settings // where others than the node's own get /metrics
-	Version   string
-	Logger    *slog.Logger
+	// RelayToken is the file of the token for a policy relay; empty: the agent watches all
+	// pods itself.
+	RelayToken string
+	Version    string
+	Logger     *slog.Logger
 
 	patience time.Duration // with another agent of the node; 0: alonePatience
 }
@@ -67,6 +71,7 @@ type agent struct {
 	routes    *route.Reconciler
 	dataplane *dataplane
 	policy    *policyLoop
+	relay     *policyrelay.Client // nil: no relay
 	bgp       *bgpLoop
 	endpoints *endpoints
 	pods      podInterfaces
@@ -163,8 +168,9 @@ func (a *agent) tasks() []task.Task {
 
 		// Those who decide, behind their sinks.
 		a.dataplane.nft, a.dataplane.tunnels, a.dataplane.podLinks, a.dataplane.radv,
-		a.dataplane,             // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
-		a.bgp,                   // inputs ──▶ bgp.DesiredOn ──▶ peers; [config], [rib]
+		a.dataplane, // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
+		a.bgp,       // inputs ──▶ bgp.DesiredOn ──▶ peers; [config], [rib]
+		task.Func("policy relay", a.policy.relayed.run),
 		a.policy.sink, a.policy, // policies, pods ──▶ policy.Engine ──▶ kernel
 		task.Func("denied packets", a.policy.receiveDenied),
 
@@ -203,12 +209,15 @@ func (a *agent) connect() (err error) {
 	if a.apiServer, err = apiServerPort(rest.Host); err != nil {
 		return err
 	}
-	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: a.asksForBlocks, Policy: true, Logger: a.log}); err != nil {
+	if a.cluster, err = kube.New(rest, kube.Options{Node: a.cfg.Node, AllBlocksWhile: a.asksForBlocks, Policy: true, PolicyOwnPods: a.cfg.RelayToken != "", Logger: a.log}); err != nil {
 		return err
 	}
 	if a.scrapes, err = metricsserver.New(a.cfg.Metrics, a.registry, rest, a.log, func(err error) {
 		a.own.metrics.setOne(err, nodeProblem(a.cfg.Node, "MUSLIN_METRICS_ADDR", "MetricsNotServed", fmt.Sprintf("%v: Prometheus gets no metrics of this node", err)))
 	}); err != nil {
+		return err
+	}
+	if a.relay, err = a.cfg.relay(rest); err != nil {
 		return err
 	}
 	store, err := kubestore.New(rest, kubestore.Options{Logger: a.log, Node: a.cfg.Node})

@@ -30,7 +30,7 @@ func Cleanup(ctx context.Context, c Config, pods bool) (cleanup.Removed, error) 
 	}
 	removed, err := cleanup.Run(ctx, cleanup.Options{Pods: pods})
 	return removed, errors.Join(err, Uninstall(c), absent(os.Remove(socket)), absent(os.Remove(socket+lockSuffix)),
-		absent(os.RemoveAll(cmp.Or(c.Spool, spoolentry.DefaultDir))), absent(os.Remove(c.statePath())))
+		absent(os.RemoveAll(cmp.Or(c.Spool, spoolentry.DefaultDir))), absent(os.Remove(c.statePath())), absent(os.Remove(c.relayedPath())))
 }
 
 func absent(err error) error {

@@ -28,6 +28,7 @@ type policyLoop struct {
 	sink      *policynft.Sink
 	apiServer model.FailsafePort
 	engine    policy.Engine
+	relayed   relayed
 	last      atomic.Pointer[policy.Program]
 	denied    deniedList
 	tenure    tenure
@@ -43,7 +44,8 @@ func newPolicyLoop(a *agent) (*policyLoop, error) {
 	}
 	return &policyLoop{
 		loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, apiServer: a.apiServer,
-		tenure: newTenure(a.endpoints.List()),
+		relayed: relayed{client: a.relay, node: a.cfg.Node, problems: &a.own.relay},
+		tenure:  newTenure(a.endpoints.List()),
 	}, nil
 }
 
@@ -89,10 +91,12 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	pods := get(&p.endpoints.set, &next.Changed)
 	p.rev = pods.rev
 	in := policy.Input{Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true}
+	p.relayed.fill(&in, &next)
 	p.ofHost(&in, &next)
 	program, problems := p.engine.Compile(in)
 	if program.Complete {
 		p.problems.set(problems)
+		p.relayed.need(program.Needs)
 		p.last.Store(&program)
 	}
 	err := p.hand(ctx, "policy", func() error {

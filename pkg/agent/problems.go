@@ -50,7 +50,7 @@ func (l *problemList) get() []model.Problem { return l.now.Value() }
 // nodeProblems are those of the node itself rather than of an object that asks
 // something of it: its condition MuslinProblem has them.
 type nodeProblems struct {
-	capabilities, address, install, http, metrics, socket, bgp, host problemList
+	capabilities, address, install, http, metrics, socket, bgp, host, relay problemList
 }
 
 func newNodeProblems(log *slog.Logger) *nodeProblems {
@@ -62,7 +62,7 @@ func newNodeProblems(log *slog.Logger) *nodeProblems {
 }
 
 func (o *nodeProblems) lists() []*problemList {
-	return []*problemList{&o.capabilities, &o.address, &o.install, &o.http, &o.metrics, &o.socket, &o.bgp, &o.host}
+	return []*problemList{&o.capabilities, &o.address, &o.install, &o.http, &o.metrics, &o.socket, &o.bgp, &o.host, &o.relay}
 }
 
 // get gives all of them, and how to learn of others.

@@ -46,6 +46,11 @@ type Options struct {
 	Policy, PolicyPeers bool
 	// PolicyAll has all that any policy could speak of read, whether or not one does.
 	PolicyAll bool
+	// PolicyRelay has pods and service accounts be those of all nodes, whether or not a
+	// policy asks for them, beside all that Policy has read without a Node: for a
+	// relay, which answers agents that may know of a policy before. PolicyOwnPods has
+	// pods be those of Node alone: a relay has the others.
+	PolicyRelay, PolicyOwnPods bool
 	// Balanced asks for every Service, for LoadBalancer IPAM; only without a Node.
 	Balanced bool
 	// Namespace of the Secrets that hold BGP passwords; muslin-system when empty.
@@ -187,7 +192,7 @@ func (c *Cluster) addSources(o Options) {
 	}
 	if o.Policy {
 		c.policies.all = o.PolicyAll
-		c.policies.init(c, o.Node != "" || o.PolicyPeers)
+		c.policies.init(c, o)
 	}
 }
 

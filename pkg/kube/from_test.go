@@ -173,9 +173,9 @@ func TestPolicyAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	view := func(all bool) model.PolicyView {
+	view := func(o kube.Options) model.PolicyView {
 		for {
-			c, err := kube.From(objects, kube.Options{Policy: true, PolicyPeers: true, PolicyAll: all})
+			c, err := kube.From(objects, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,10 +188,14 @@ func TestPolicyAll(t *testing.T) {
 			}
 		}
 	}
-	if v := view(false); !v.Synced || v.Pods.Len()+len(v.ServiceAccounts)+len(v.Services) > 0 {
+	if v := view(kube.Options{Policy: true, PolicyPeers: true}); !v.Synced || v.Pods.Len()+len(v.ServiceAccounts)+len(v.Services) > 0 {
 		t.Errorf("without: %+v", v)
 	}
-	if v := view(true); !v.Synced || v.Pods.Len() != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services["default/lone"]) != 1 {
+	if v := view(kube.Options{Policy: true, PolicyPeers: true, PolicyAll: true}); !v.Synced || v.Pods.Len() != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services["default/lone"]) != 1 {
 		t.Errorf("with: %+v", v)
+	}
+	// A relay may be asked for peers of a policy that it has not seen.
+	if v := view(kube.Options{Policy: true, PolicyRelay: true}); !v.Synced || v.Pods.Len() != 1 || len(v.ServiceAccounts["default/lone"]) != 1 || len(v.Services) > 0 {
+		t.Errorf("of a relay: %+v", v)
 	}
 }

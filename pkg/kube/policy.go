@@ -13,6 +13,7 @@ import (
 	networking "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -61,7 +62,7 @@ type served struct {
 
 var kindsOfPolicies = [...]string{model.KindKubernetesPolicy, model.KindPolicy, model.KindGlobalPolicy, model.KindClusterPolicy}
 
-func (p *policies) init(c *Cluster, peers bool) {
+func (p *policies) init(c *Cluster, o Options) {
 	p.on, p.changed = true, make(chan struct{}, 1)
 	p.of = []*table[knownPolicy]{
 		policyTable(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
@@ -78,26 +79,43 @@ func (p *policies) init(c *Cluster, peers bool) {
 	}
 	p.hosts = policyTable(c, c.kind(model.KindHostEndpoint), stripObject, readHostEndpoint)
 	c.aside = append(c.aside, p.always...)
-	if !peers {
+	if peers := o.Node != "" || o.PolicyPeers; !peers {
 		p.announced = c.noteChange // there is no more to a policy than its object
 		p.staged = map[string]*table[struct{}]{}
 		for _, kind := range netpol.StagedKinds() {
 			t, s := optionalTable(c, c.kind(kind), stripObject, readStaged(kind))
 			p.staged[kind], c.aside = t, append(c.aside, s)
 		}
+		if o.PolicyRelay {
+			p.initPods(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}})
+			for _, d := range []*demand{p.needPods, p.needAccount} {
+				d.needed = func() bool { return true }
+			}
+			namespaces := c.namespaces.note
+			c.namespaces.note = func() { p.noteRest(); namespaces() }
+		}
 		return
 	}
-	p.pods, p.needPods = demandTable(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}, stripPolicyPod, readPolicyPod,
-		func(knownPolicy) bool { return true })
-	p.pods.note, p.pods.touched = p.notePods, map[string]bool{}
-	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
-		func(k knownPolicy) bool { return k.accounts })
+	pods := feed{client: c.core, resource: "pods", expect: &corev1.Pod{}}
+	if o.PolicyOwnPods {
+		pods.fields = fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()
+	}
+	p.initPods(c, pods)
 	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
 		func(k knownPolicy) bool { return len(k.services) > 0 })
 	p.slices.note = p.noteSlices
 	namespaces, nodes := c.namespaces.note, c.nodes.note
 	c.namespaces.note = func() { p.note(); namespaces() }
 	c.nodes.note = func() { p.noteNodes(c); nodes() }
+}
+
+// initPods makes the tables of pods and service accounts, which are filled while a policy
+// asks for them.
+func (p *policies) initPods(c *Cluster, pods feed) {
+	p.pods, p.needPods = demandTable(c, pods, stripPolicyPod, readPolicyPod, func(knownPolicy) bool { return true })
+	p.pods.note, p.pods.touched = p.notePods, map[string]bool{}
+	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
+		func(k knownPolicy) bool { return k.accounts })
 }
 
 // policyTable makes a table that is filled whether or not there is a policy.
@@ -149,6 +167,8 @@ func (p *policies) note() {
 	if p.needPods != nil {
 		p.needPods.decide()
 		p.needAccount.decide()
+	}
+	if p.needSlices != nil { // nil with a relay, too
 		p.needSlices.decide()
 	}
 	if p.announced != nil {
@@ -267,7 +287,11 @@ func (p *policies) waiting(c *Cluster) []string {
 	if !c.nodes.synced && p.ask(func(k knownPolicy) bool { return k.nodes }) {
 		out = append(out, "nodes")
 	}
-	return slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting(), p.needSlices.waiting())
+	out = slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting())
+	if p.needSlices != nil {
+		out = append(out, p.needSlices.waiting()...)
+	}
+	return out
 }
 
 // PolicyWaiting names the sources without which PolicyView is not synced, for a

@@ -39,10 +39,16 @@ type Client struct {
 	Logger   *slog.Logger
 
 	view     task.Cell[View]
-	needs    task.Cell[[]policy.Need]
+	needs    task.Cell[needed]
 	receiver *receiver
 	stored   time.Time // when File was written
 	unstored bool      // File is of an older view
+}
+
+// needed is what Need was given; before that nobody knows what is needed.
+type needed struct {
+	known bool
+	list  []policy.Need
 }
 
 // View gives what is known, and a channel that is closed once there is more. Before Run
@@ -56,7 +62,7 @@ func (c *Client) View() (View, <-chan struct{}) {
 }
 
 // Need says what is needed from now on. Without any need no relay is called.
-func (c *Client) Need(list []policy.Need) { c.needs.Set(list) }
+func (c *Client) Need(list []policy.Need) { c.needs.Set(needed{true, list}) }
 
 // String names the client as a task.
 func (c *Client) String() string { return "policy relay" }
@@ -70,8 +76,10 @@ func (c *Client) Run(ctx context.Context, ready func()) error {
 	pause := leastPause
 	task.Loop(ctx, func(ctx context.Context) task.Next {
 		needs, changed := c.needs.Get()
-		if len(needs) == 0 {
-			c.idle()
+		if len(needs.list) == 0 {
+			if needs.known {
+				c.idle()
+			}
 			return task.Next{Changed: []<-chan struct{}{changed}}
 		}
 		answered, err := c.try(ctx)
@@ -175,7 +183,7 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 	}
 	needs, changed := c.needs.Get()
 	c.receiver.begin()
-	first := c.receiver.need(needs)
+	first := c.receiver.need(needs.list)
 	first.Sums = c.receiver.digests()
 	if err := c.need(stream, first); err != nil {
 		return false, err
@@ -195,10 +203,10 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 				c.publish()
 			}
 		case <-changed:
-			if needs, changed = c.needs.Get(); len(needs) == 0 {
+			if needs, changed = c.needs.Get(); len(needs.list) == 0 {
 				return true, nil
 			}
-			if err := c.need(stream, c.receiver.need(needs)); err != nil {
+			if err := c.need(stream, c.receiver.need(needs.list)); err != nil {
 				return answered, err
 			}
 		case now := <-store.C:

@@ -222,12 +222,17 @@ func TestAgentFollowsReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := &Client{Node: "n1", Replicas: d.Replicas, Token: c.Token, File: file, Logger: slog.Default()}
-	again.Need([]policy.Need{webNeed})
-	end = run(t, again)
-	eventually(t, "the view outlives the agent", func() bool {
+	end = run(t, again) // what is needed the agent finds out while it runs
+	outlives := func() bool {
 		v, _ := again.View()
 		return v.Known[webNeed] && v.Pods.Len() == 31
-	})
+	}
+	eventually(t, "the view outlives the agent", outlives)
+	again.Need([]policy.Need{webNeed})
+	eventually(t, "no relay is there for the next one either", func() bool { v, _ := again.View(); return !v.Lost.IsZero() })
+	if !outlives() {
+		t.Error("the view does not outlive the first try")
+	}
 	end()
 	if _, err := readView(file, "n2", time.Now()); err == nil {
 		t.Error("the view of one node is read by another")
