@@ -306,11 +306,11 @@ func (w *testWorld) changePolicy() {
 		}
 		p.IngressRules, p.EgressRules = append(p.IngressRules, rule), append(p.EgressRules, rule)
 	}
-	list := slices.DeleteFunc(slices.Clone(w.view.Policies), func(o model.Policy) bool { return o.Object == p.Object })
 	if r.IntN(4) > 0 {
-		list = append(list, p)
+		w.view.Policies = w.view.Policies.With([]*model.Policy{&p}, nil)
+	} else {
+		w.view.Policies = w.view.Policies.With(nil, []*model.Policy{&p})
 	}
-	w.view.Policies = list
 }
 
 func (w *testWorld) ends() []model.Endpoint { return endsOf(w.view, "n1") }
