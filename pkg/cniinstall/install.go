@@ -108,12 +108,6 @@ func Config(o Options) (changed bool, err error) {
 	return changed, nil
 }
 
-// RemoveConfig takes the network configuration away: the runtime then reports
-// the node's network as not ready. The absent is success.
-func RemoveConfig(o Options) error {
-	return remove(o.withDefaults().ConfDir, ConfigName)
-}
-
 // Uninstall takes both files away, the configuration first, puts back what was
 // moved out of its way, and takes away what an interrupted installation may have
 // left.

@@ -232,22 +232,6 @@ func TestInstallSweepsWhatAKilledOneLeft(t *testing.T) {
 	}
 }
 
-func TestRemoveConfigMakesTheNodeUnready(t *testing.T) {
-	o := setup(t)
-	changed, err := cniinstall.Binary(o)
-	must(t, changed, err, true)
-	changed, err = cniinstall.Config(o)
-	must(t, changed, err, true)
-	for range 2 {
-		if err := cniinstall.RemoveConfig(o); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := names(t, o.ConfDir); len(got) != 0 {
-		t.Errorf("left: %v", got)
-	}
-}
-
 func TestErrorsNameTheFile(t *testing.T) {
 	o := setup(t)
 	o.Source = "/nonexistent/muslin"

@@ -26,9 +26,6 @@ type Delta[K comparable, V any] struct {
 	Add, Change, Remove []Entry[K, V]
 }
 
-// Empty reports whether there is nothing to do.
-func (d Delta[K, V]) Empty() bool { return len(d.Add)+len(d.Change)+len(d.Remove) == 0 }
-
 // Diff compares have with want. same reports whether two values need no change,
 // order sorts keys.
 func Diff[K comparable, V any](have, want map[K]V, same func(have, want V) bool, order func(a, b K) int) Delta[K, V] {
