@@ -47,8 +47,7 @@ func (t *Tool) create() *cobra.Command {
 }
 
 func (t *Tool) apply() *cobra.Command {
-	var o writeOptions
-	c := &cobra.Command{
+	return t.writeVerb("applied", func(w writer) do { return w.apply }, &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "Make objects, or change them when they exist",
 		Long: `Make objects, or change them when they exist. The spec becomes that of the file;
@@ -56,28 +55,24 @@ labels and annotations of the file are added to what the object has.`,
 		Example: `  muslinctl apply -f pool.yaml
   muslinctl apply -f objects/ -R --dry-run=server
   muslinctl preview -f peer.yaml && muslinctl apply -f peer.yaml`,
-		Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return t.write(c.Context(), o, "applied", func(w writer) do { return w.apply })
-		},
-	}
-	o.bind(c)
-	return c
+	})
 }
 
 func (t *Tool) replace() *cobra.Command {
-	var o writeOptions
-	c := &cobra.Command{
+	return t.writeVerb("replaced", func(w writer) do { return w.replace }, &cobra.Command{
 		Use:   "replace -f FILE",
 		Short: "Overwrite objects that exist",
 		Long:  "Overwrite objects that exist: spec, labels and annotations become those of the file.",
 		Example: `  muslinctl get bgpconfig default -o yaml > bgp.yaml
   muslinctl replace -f bgp.yaml`,
-		Args: usage(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return t.write(c.Context(), o, "replaced", func(w writer) do { return w.replace })
-		},
-	}
+	})
+}
+
+// writeVerb gives a command the flags and the run of one that writes objects of files.
+func (t *Tool) writeVerb(past string, how func(writer) do, c *cobra.Command) *cobra.Command {
+	var o writeOptions
+	c.Args = usage(cobra.NoArgs)
+	c.RunE = func(c *cobra.Command, _ []string) error { return t.write(c.Context(), o, past, how) }
 	o.bind(c)
 	return c
 }

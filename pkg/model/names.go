@@ -126,3 +126,15 @@ func (p Problem) String() string {
 // HandlePrefix and a container ID make the IPAM handle of a pod (Calico:
 // network name, dot, container ID).
 const HandlePrefix = "k8s-pod-network."
+
+// Texts gives the text of each of a list.
+func Texts[T fmt.Stringer](list []T) []string {
+	out := make([]string, len(list))
+	for i, x := range list {
+		out[i] = x.String()
+	}
+	return out
+}
+
+// Join gives the texts of a list with commas between them.
+func Join[T fmt.Stringer](list []T) string { return strings.Join(Texts(list), ",") }

@@ -135,7 +135,7 @@ func (t *builder) learned() bool {
 	}
 	for _, l := range t.From.Learned {
 		if l.Prefix == t.prefix() {
-			t.ok("rib", "node %s has learned %s via %s from %s", t.FromNode, l.Prefix, addrs(l.NextHops), addrs(l.From))
+			t.ok("rib", "node %s has learned %s via %s from %s", t.FromNode, l.Prefix, model.Join(l.NextHops), model.Join(l.From))
 			return true
 		}
 	}
@@ -175,14 +175,6 @@ func (t *builder) notComputed() bool {
 		}
 	}
 	return t.broken("rib", NotComputed, object, fix, "node %s speaks BGP with nobody, and computes no route to %s", t.FromNode, t.prefix())
-}
-
-func addrs(in []netip.Addr) string {
-	out := make([]string, len(in))
-	for i, a := range in {
-		out[i] = a.String()
-	}
-	return strings.Join(out, ",")
 }
 
 func (t *builder) fib() bool {

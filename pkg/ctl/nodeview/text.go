@@ -157,7 +157,7 @@ func (v View) BGPText() string {
 	}
 	b.WriteString("# learned\n")
 	for _, l := range v.Learned {
-		fmt.Fprintf(&b, "%s%s via %s from %s", same, l.Prefix, join(l.NextHops), join(l.From))
+		fmt.Fprintf(&b, "%s%s via %s from %s", same, l.Prefix, model.Join(l.NextHops), model.Join(l.From))
 		if l.Stale {
 			b.WriteString(" stale")
 		}
@@ -171,14 +171,6 @@ func total(m map[string]int) (n int) {
 		n += v
 	}
 	return n
-}
-
-func join(in []netip.Addr) string {
-	out := make([]string, len(in))
-	for i, a := range in {
-		out[i] = a.String()
-	}
-	return strings.Join(out, ",")
 }
 
 // NFTText is the desired ruleset, and the chains of others that drop.
@@ -211,7 +203,7 @@ func (v View) IPAMText() string {
 		fmt.Fprintf(&b, "borrowed %s\n", p.Addr())
 	}
 	for _, e := range v.Endpoints {
-		fmt.Fprintf(&b, "pod %s/%s %s dev %s\n", e.Namespace, e.Pod, join(e.Addresses), e.HostInterface)
+		fmt.Fprintf(&b, "pod %s/%s %s dev %s\n", e.Namespace, e.Pod, model.Join(e.Addresses), e.HostInterface)
 	}
 	return b.String()
 }

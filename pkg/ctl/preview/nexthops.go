@@ -70,7 +70,7 @@ func nextHops(s Side, learned map[model.NodeName][]learnedPrefix, live Live) map
 			case known && ok:
 				out[t] = nextHop{h.owner, hops(r)}
 			case !known:
-				out[t] = nextHop{h.owner, "next hop " + texted(next[h.Prefix])}
+				out[t] = nextHop{h.owner, "next hop " + model.Join(next[h.Prefix])}
 			}
 		}
 	}
@@ -129,14 +129,6 @@ func hops(r felix.Route) string {
 		}
 	}
 	return strings.Join(out, " ")
-}
-
-func texted(in []netip.Addr) string {
-	out := make([]string, len(in))
-	for i, a := range in {
-		out[i] = a.String()
-	}
-	return strings.Join(out, ",")
 }
 
 // paths are the ways that differ.

@@ -105,19 +105,19 @@ func sessions(n model.NodeName, was, is side, dead, gone map[netip.Addr]string) 
 	a, b := was.Config, is.Config
 	for _, p := range a.Peers {
 		q, stays := b.Peer(p.Address)
-		s := Session{Node: n, Peer: p.Address.String(), Object: p.Object.String(), Loses: texts(was.sends(p))}
+		s := Session{Node: n, Peer: p.Address.String(), Object: p.Object.String(), Loses: model.Texts(was.sends(p))}
 		if !stays {
 			s.What = "removed"
 			out = append(out, s)
 			continue
 		}
 		had, has := was.sends(p), is.sends(q)
-		s.Object, s.Loses, s.Gains = q.Object.String(), texts(minus(had, has)), texts(minus(has, had))
+		s.Object, s.Loses, s.Gains = q.Object.String(), model.Texts(minus(had, has)), model.Texts(minus(has, had))
 		switch why := resets(a, b, p, q); {
 		case gone[q.Address] != "":
-			s.What, s.Why, s.Loses, s.Gains = "down", gone[q.Address], texts(had), nil
+			s.What, s.Why, s.Loses, s.Gains = "down", gone[q.Address], model.Texts(had), nil
 		case why != "" && dead[q.Address] != "":
-			s.What, s.Why, s.Loses, s.Gains = "reset", why+"; "+dead[q.Address], texts(had), nil
+			s.What, s.Why, s.Loses, s.Gains = "reset", why+"; "+dead[q.Address], model.Texts(had), nil
 		case why != "":
 			s.What, s.Why = "reset", why
 		case len(s.Gains)+len(s.Loses) > 0 || !samePolicies(a, b, p, q):
@@ -131,7 +131,7 @@ func sessions(n model.NodeName, was, is side, dead, gone map[netip.Addr]string) 
 	}
 	for _, q := range b.Peers {
 		if _, had := a.Peer(q.Address); !had {
-			out = append(out, Session{Node: n, Peer: q.Address.String(), Object: q.Object.String(), What: "added", Gains: texts(is.sends(q))})
+			out = append(out, Session{Node: n, Peer: q.Address.String(), Object: q.Object.String(), What: "added", Gains: model.Texts(is.sends(q))})
 		}
 	}
 	return out
@@ -208,14 +208,6 @@ func announced(c bgp.Config, p bgp.Peer) []netip.Prefix {
 
 func minus(a, b []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
-}
-
-func texts(in []netip.Prefix) []string {
-	out := make([]string, len(in))
-	for i, p := range in {
-		out[i] = p.String()
-	}
-	return out
 }
 
 // Text is the outcome for people.
