@@ -85,13 +85,8 @@ type builder struct {
 
 func newBuilder(snap model.Snapshot, self model.NodeName) *builder {
 	b := &builder{snap: snap, filters: map[string]model.BGPFilter{}, ending: map[netip.Prefix]bool{}}
-	found := false
-	for _, n := range snap.Nodes {
-		if n.Name == self {
-			b.node, found = n, true
-		}
-	}
-	if !found || !b.node.IPv4.IsValid() && !b.node.IPv6.IsValid() {
+	var found bool
+	if b.node, found = snap.Node(self); !found || !b.node.IPv4.IsValid() && !b.node.IPv6.IsValid() {
 		return nil
 	}
 	for _, c := range snap.BGP {

@@ -23,7 +23,7 @@ type Shutdown struct {
 // drain that is due. A positive duration says when the next one is. A node that
 // was never seen is not missed.
 func (d *Shutdown) Fill(s *model.Snapshot, self model.NodeName, now time.Time) time.Duration {
-	if n, ok := nodeNamed(*s, self); ok {
+	if n, ok := s.Node(self); ok {
 		d.last, d.since = &n, time.Time{}
 		return 0
 	}
@@ -46,13 +46,4 @@ func (d *Shutdown) Fill(s *model.Snapshot, self model.NodeName, now time.Time) t
 	n.Annotations[AnnotationDrain] = step
 	s.Nodes = append(s.Nodes[:len(s.Nodes):len(s.Nodes)], n)
 	return max(left, 0)
-}
-
-func nodeNamed(s model.Snapshot, name model.NodeName) (model.Node, bool) {
-	for _, n := range s.Nodes {
-		if n.Name == name {
-			return n, true
-		}
-	}
-	return model.Node{}, false
 }

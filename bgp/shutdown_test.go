@@ -32,7 +32,7 @@ func TestShutdown(t *testing.T) {
 		s := model.Snapshot{Synced: true, Nodes: step.nodes}
 		next := d.Fill(&s, "n1", began.Add(step.after))
 		got := "missing"
-		if n, ok := nodeNamed(s, "n1"); ok {
+		if n, ok := s.Node("n1"); ok {
 			got = DrainStep(n)
 			if n.RouteReflectorClusterID != here.RouteReflectorClusterID {
 				t.Errorf("step %d: the node is another: %+v", i, n)

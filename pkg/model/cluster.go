@@ -38,6 +38,15 @@ type Snapshot struct {
 	Reserved     []netip.Prefix // sorted; no address in these is assigned unless asked for by address (Calico IPReservation)
 }
 
+// Node finds a node by its name.
+func (s Snapshot) Node(name NodeName) (Node, bool) {
+	i := slices.IndexFunc(s.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return s.Nodes[i], true
+}
+
 // IPAM holds the settings of address assignment (Calico IPAMConfiguration
 // "default", with Calico's defaults in place of what is not set).
 type IPAM struct {
