@@ -105,28 +105,17 @@ func (r Router) Write(format string) (string, error) {
 // password is the placeholder of a peer's password.
 const password = "CHANGE-ME"
 
-func (r Router) v4() (out []netip.Prefix) {
-	for _, p := range r.Pools {
-		if p.Addr().Is4() {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-func (r Router) v6() (out []netip.Prefix) {
-	for _, p := range r.Pools {
-		if p.Addr().Is6() {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 // oneAS is the AS number of all neighbours, for a listen range.
 func (r Router) oneAS() model.ASN {
 	if len(r.Neighbors) == 0 {
 		return model.DefaultASN
 	}
 	return r.Neighbors[0].ASN
+}
+
+func (r Router) v4() []netip.Prefix { return r.of(netip.Addr.Is4) }
+func (r Router) v6() []netip.Prefix { return r.of(netip.Addr.Is6) }
+
+func (r Router) of(family func(netip.Addr) bool) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(r.Pools), func(p netip.Prefix) bool { return !family(p.Addr()) })
 }
