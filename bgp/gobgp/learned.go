@@ -340,8 +340,6 @@ func comparePrefixes(x, y netip.Prefix) int {
 	return cmp.Compare(x.Bits(), y.Bits())
 }
 
-func byPrefix(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefix) }
-
 // multipath is what there is to say of a set. It is made once for all prefixes
 // that share it.
 func (w *writer) multipath(set *pathSet) *model.Multipath {

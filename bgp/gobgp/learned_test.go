@@ -59,7 +59,7 @@ func TestLearnedIncremental(t *testing.T) {
 		if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()); d != "" {
 			t.Fatal(d)
 		}
-		if !slices.IsSortedFunc(got, byPrefix) {
+		if !slices.IsSortedFunc(got, func(x, y model.Learned) int { return comparePrefixes(x.Prefix, y.Prefix) }) {
 			t.Fatal("not sorted")
 		}
 		for _, x := range got {
