@@ -32,6 +32,9 @@ type fabric struct {
 	server *kubetest.Server
 	netns  string
 	plugin string // the CNI plugin's binary
+
+	env  []string // besides, of agents that start from now on
+	disk string   // of nodes that join from now on: the options of a tmpfs that has their files
 }
 
 // member is a node in a namespace of its own, with an agent in a process and one
@@ -131,6 +134,10 @@ func (f *fabric) join(name string, subnet, host int) *member {
 	m := &member{f: f, name: name, netns: f.server.Netns + "-" + name, dir: f.t.TempDir()}
 	m.address, m.gate = fmt.Sprintf("10.%d.0.%d", subnet, host), fmt.Sprintf("10.%d.0.254", subnet)
 	f.makeNetns(m.netns)
+	if f.disk != "" {
+		f.run(exec.Command("mount", "-t", "tmpfs", "-o", f.disk, "none", m.dir))
+		f.t.Cleanup(func() { f.run(exec.Command("umount", "--lazy", m.dir)) })
+	}
 	port := "to-" + name
 	f.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", m.netns)
 	f.ip("link", "set", port, "up")
@@ -226,7 +233,7 @@ func (m *member) launchAgent() {
 	}
 	defer log.Close()
 	m.agent = m.exec(self)
-	m.agent.Env = append(os.Environ(), envAgent+"="+m.dir, envNode+"="+m.name)
+	m.agent.Env = append(append(os.Environ(), envAgent+"="+m.dir, envNode+"="+m.name), m.f.env...)
 	m.agent.Stdout, m.agent.Stderr = log, log
 	if err := m.agent.Start(); err != nil {
 		m.f.t.Fatal(err)
@@ -270,18 +277,24 @@ func (m *member) awaitReady() {
 // plug has the CNI plugin wire the node's pod.
 func (m *member) plug() {
 	m.f.t.Helper()
-	m.f.server.MustKubectl(m.f.t, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: p-%s, namespace: default}\n"+
-		"spec: {nodeName: %s, containers: [{name: c, image: none}]}\n", m.name, m.name), "create", "-f", "-")
+	m.object("p-" + m.name)
+	m.wire("p-"+m.name, m.name)
+}
+
+// object makes a pod of the node in the API.
+func (m *member) object(pod string) {
+	m.f.t.Helper()
+	m.f.server.MustKubectl(m.f.t, fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: default}\n"+
+		"spec: {nodeName: %s, containers: [{name: c, image: none}]}\n", pod, m.name), "create", "-f", "-")
+}
+
+// wire has the CNI plugin wire a pod in a new sandbox; it is the node's from then on.
+func (m *member) wire(pod, sandbox string) {
+	m.f.t.Helper()
 	m.pod = makeNamespaces(m.f.t, 1)[0]
-	cmd := m.exec(m.f.plugin)
-	cmd.Env = []string{
-		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + m.name, "CNI_IFNAME=eth0", "CNI_PATH=/",
-		fmt.Sprintf("CNI_NETNS=/proc/%d/fd/%d", os.Getpid(), m.pod.Fd()),
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p-" + m.name,
+	if out, err := m.cni("ADD", pod, sandbox, m.netnsOfPod()); err != nil {
+		m.f.t.Fatalf("ADD: %v: %s", err, out)
 	}
-	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"k8s-pod-network","type":"muslin","socket":%q,"spool":%q}`,
-		filepath.Join(m.dir, "agent.sock"), filepath.Join(m.dir, "spool")))
-	m.f.run(cmd)
 	found := regexp.MustCompile(`(?s)inet ([0-9.]+).*inet6 (fd77[0-9a-f:]+)`).FindStringSubmatch(m.f.run(m.inPod("ip", "addr", "show", "dev", "eth0")))
 	if found == nil {
 		m.f.t.Fatalf("the pod of %s lacks an address", m.name)
@@ -289,8 +302,23 @@ func (m *member) plug() {
 	m.podIP, m.podIP6 = found[1], found[2]
 }
 
+func (m *member) netnsOfPod() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), m.pod.Fd()) }
+
+// cni runs the plugin for a sandbox of a pod.
+func (m *member) cni(verb, pod, sandbox, netns string) (out string, err error) {
+	cmd := m.exec(m.f.plugin)
+	cmd.Env = []string{
+		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + sandbox, "CNI_IFNAME=eth0", "CNI_PATH=/", "CNI_NETNS=" + netns,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod,
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.0.0","name":"k8s-pod-network","type":"muslin","socket":%q,"spool":%q}`,
+		filepath.Join(m.dir, "agent.sock"), filepath.Join(m.dir, "spool")))
+	text, err := cmd.CombinedOutput()
+	return string(text), err
+}
+
 func (m *member) inPod(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/fd/%d", os.Getpid(), m.pod.Fd()), "--", name}, args...)...)
+	return exec.Command("nsenter", append([]string{"--net=" + m.netnsOfPod(), "--", name}, args...)...)
 }
 
 // routes are the node's routes to other nodes' pods, without what they have in
