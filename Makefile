@@ -16,7 +16,7 @@ AT_ONCE       ?= 3
 PARALLEL      ?= 6
 # The stories of hack/scenario that take longest are played from the start, and so many of the others beside them, each on a lab
 # of its own.
-LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice
+LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice|TestInstallation
 STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
 LONG          := bgp/gobgp pkg/kube manifests pkg/agent pkg/controller hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
@@ -125,7 +125,7 @@ test-stories: deps third-party ## the stories of hack/scenario, each on a cluste
 
 .PHONY: test-long-stories test-other-stories
 test-long-stories:
-	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 3 -run '^($(LONG_STORIES))$$'
+	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 4 -run '^($(LONG_STORIES))$$'
 test-other-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$'
 

@@ -37,12 +37,19 @@ func TestCluster(t *testing.T) {
 }
 
 // TestOperator is the story of one who works with muslinctl: finds what is
-// broken, looks before leaping, and takes everything away in the end.
+// broken and looks before leaping.
 func TestOperator(t *testing.T) {
 	tell(t, "mops", []part{
 		{"faults are named", story.faultsAreNamed},
 		{"previews come true", story.previewsComeTrue},
 		{"verbs on nodes", story.verbsOnNodes},
+	})
+}
+
+// TestInstallation is the story of one who installs: hands the installation
+// over to Helm, cleans a node, and takes everything away in the end.
+func TestInstallation(t *testing.T) {
+	tell(t, "minst", []part{
 		{"by Helm", story.byHelm},
 		{"node cleaned up", story.nodeCleanedUp},
 		{"uninstall", story.uninstall},
