@@ -83,7 +83,6 @@ type world struct {
 	choices   map[string]*choice // the same, by the text of a selector
 	lists     map[string]ChainID // by the policies of a chain, see listKey
 	chains    map[ChainID]Chain
-	needs     map[ChainID]map[Need]bool // of the policies of a chain
 	sources   map[SetID]*source
 	rendered  []*policy          // whose rules these are of
 	chained   [2]int             // how often a chain was made since they were forgotten: at first, and by now
@@ -135,7 +134,7 @@ func (w *world) take(view model.PolicyView) {
 // forget drops what rules became: it is made anew where it is asked for.
 func (w *world) forget() {
 	w.requested, w.lists, w.chains = map[model.Selector]*choice{}, map[string]ChainID{}, map[ChainID]Chain{}
-	w.needs, w.sources, w.chained = map[ChainID]map[Need]bool{}, map[SetID]*source{}, [2]int{}
+	w.sources, w.chained = map[SetID]*source{}, [2]int{}
 	for _, p := range w.rendered {
 		p.rules, p.needs, p.built = [2][]Rule{}, [2][]Need{}, [2]bool{}
 	}
@@ -225,7 +224,7 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 	}
 	problems := w.evaluateHosts(in, &out, sets)
 	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
-	out.Needs = w.needsOf(out.Chains)
+	out.Needs = w.needs()
 	w.before = model.Sorted[*Set]{}
 	for id, h := range w.held {
 		if sets[id] == nil {

@@ -46,21 +46,22 @@ func (w *world) knows(needs []Need) bool {
 	return w.known == nil || !slices.ContainsFunc(needs, func(n Need) bool { return !w.known[n] })
 }
 
-// need notes what the policies of a chain need.
-func (w *world) need(id ChainID, needs []Need) {
-	if w.needs[id] == nil && len(needs) > 0 {
-		w.needs[id] = map[Need]bool{}
+// needs gives what the policies of this node's endpoints need, sorted: no matter which of
+// it is known, and which of their chains lead to others.
+func (w *world) needs() []Need {
+	if w.known == nil {
+		return nil
 	}
-	for _, n := range needs {
-		w.needs[id][n] = true
-	}
-}
-
-// needsOf gives what the policies of chains need, sorted.
-func (w *world) needsOf(chains map[ChainID]Chain) []Need {
 	all := map[Need]bool{}
-	for id := range chains {
-		maps.Copy(all, w.needs[id])
+	for _, s := range w.subjects {
+		if s.round != w.round {
+			continue // was not asked for
+		}
+		for _, p := range s.policies {
+			for _, n := range slices.Concat(p.needs[ingress], p.needs[egress]) {
+				all[n] = true
+			}
+		}
 	}
 	return slices.SortedFunc(maps.Keys(all), Need.Compare)
 }

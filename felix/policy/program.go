@@ -34,7 +34,8 @@ type Program struct {
 	Hosts  map[string]Host
 	Chains map[ChainID]Chain  // those that Endpoints, Hosts and Pass rules lead to, no others
 	Sets   model.Sorted[*Set] // those that rules name, no others; may be empty
-	// Needs are what the policies of Chains ask of pods of all nodes, sorted.
+	// Needs are what the policies of Endpoints and Hosts ask of pods of all nodes, sorted.
+	// Which of them are known changes nothing of it. Nil without Input.Known.
 	Needs []Need
 }
 

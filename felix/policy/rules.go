@@ -42,11 +42,7 @@ func (w *world) tierChain(t tier, prefix string, d direction, next ChainID, unde
 		end = pass(end)
 	}
 	rules = append(rules, end)
-	id := w.keep(prefix, rules)
-	for _, p := range t.policies {
-		w.need(id, p.needs[d])
-	}
-	return id
+	return w.keep(prefix, rules)
 }
 
 // matchesAll reports whether no criterion is set.
