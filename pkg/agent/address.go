@@ -32,7 +32,7 @@ func (a *agent) keepAddress(ctx context.Context, ready func()) error {
 }
 
 func (a *agent) settleAddress(ctx context.Context, s model.Snapshot, host model.Host) error {
-	self, ok := findNode(s, a.cfg.Node)
+	self, ok := s.Node(a.cfg.Node)
 	if !ok {
 		return nil
 	}

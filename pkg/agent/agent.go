@@ -281,7 +281,7 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		default:
 		}
 		s := a.cluster.Snapshot()
-		if self, ok := findNode(s, a.cfg.Node); ok {
+		if self, ok := s.Node(a.cfg.Node); ok {
 			a.alloc.SetNode(self)
 			a.learnPodCIDRs(self, s.Pools)
 		}
@@ -333,15 +333,6 @@ func ipamConfig(c model.IPAM) ipam.Config {
 		MaxBlocksPerHost: c.MaxBlocksPerHost, CooldownSeconds: c.CooldownSeconds,
 		Locked: c.Locked,
 	}
-}
-
-func findNode(s model.Snapshot, name model.NodeName) (model.Node, bool) {
-	for _, n := range s.Nodes {
-		if n.Name == name {
-			return n, true
-		}
-	}
-	return model.Node{}, false
 }
 
 // status is the agent's own view.

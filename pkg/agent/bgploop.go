@@ -163,7 +163,7 @@ func (s *bgpLoop) apply(ctx context.Context, speaker *gobgp.Speaker) task.Next {
 
 // noteDrain remembers how far a drain of the node is, now that the peers know.
 func (s *bgpLoop) noteDrain(snap model.Snapshot) {
-	self, ok := findNode(snap, s.node)
+	self, ok := snap.Node(s.node)
 	if !ok {
 		return
 	}

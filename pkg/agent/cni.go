@@ -127,7 +127,7 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 		return 0
 	}
 	s := d.cluster.Snapshot()
-	if self, ok := findNode(s, d.node); ok && nodeaddr.Unreachable(self, family) {
+	if self, ok := s.Node(d.node); ok && nodeaddr.Unreachable(self, family) {
 		return 0
 	}
 	for _, p := range s.Pools {

@@ -80,7 +80,7 @@ func sameRequest(a, b kube.StatusRequest) bool {
 func (a *agent) nodeStatus(r kube.StatusRequest) kube.NodeStatus {
 	out := kube.NodeStatus{LastUpdated: metav1.Now()}
 	if r.Wants(kube.ClassAgent) {
-		self, _ := findNode(a.cluster.Snapshot(), a.cfg.Node)
+		self, _ := a.cluster.Snapshot().Node(a.cfg.Node)
 		config, since := a.bgp.configured()
 		out.Agent = daemons(self, config, "muslin "+a.cfg.Version, a.started, since)
 	}

@@ -50,7 +50,7 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 		get(&a.in.held, &next.Changed)
 		get(a.in.podCIDRs, &next.Changed)
 		s := get(&a.in.cluster, &next.Changed)
-		self, ok := findNode(s.Snapshot, a.cfg.Node)
+		self, ok := s.Snapshot.Node(a.cfg.Node)
 		if !ok || s.IPAM.Locked { // without a Node object what this node claims is taken from it at once
 			return next
 		}
@@ -140,7 +140,7 @@ func (a *agent) setTunnel(end tunnelEnd, addr netip.Addr) {
 // claimFirst sees to it that this node has a block of each family it has pools
 // and an address of, so that the first pod need not wait for one.
 func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
-	self, known := findNode(s, a.cfg.Node)
+	self, known := s.Node(a.cfg.Node)
 	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
 		if known && nodeaddr.Unreachable(self, is) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
 			continue

@@ -71,7 +71,7 @@ func (o *once[T]) tell(v T, write func() error) error {
 
 // annotateDrain tells whoever drains the node how far the drain is.
 func (a *agent) annotateDrain(ctx context.Context, s model.Snapshot, step *string) error {
-	self, ok := findNode(s, a.cfg.Node)
+	self, ok := s.Node(a.cfg.Node)
 	if !ok || step == nil || *step == self.Annotations[AnnotationDrainState] {
 		return nil
 	}
