@@ -36,7 +36,7 @@ func (w *world) choose(s model.Selector) *choice {
 	out := w.choices[text]
 	if out == nil {
 		out = &choice{text: text, sel: s, groups: map[*group]bool{}}
-		out.namespace, _ = namespaceOf(s)
+		out.namespace = namespaceOf(s)
 		if out.namespace != "" {
 			for g := range w.byNamespace[out.namespace] {
 				out.consider(g)
@@ -80,16 +80,17 @@ func (w *world) forgetChoices() {
 	}
 }
 
-// namespaceOf gives the namespace that everything s selects is in, if it asks for
-// one.
-func namespaceOf(s model.Selector) (string, bool) {
+// namespaceOf gives the namespace that everything s selects is in; empty: it asks for
+// none.
+func namespaceOf(s model.Selector) string {
 	if e, ok := s.(except); ok {
 		s = e.of
 	}
 	if r, ok := s.(interface{ Requires(string) (string, bool) }); ok {
-		return r.Requires(model.LabelNamespace)
+		namespace, _ := r.Requires(model.LabelNamespace)
+		return namespace
 	}
-	return "", false
+	return ""
 }
 
 // source says what the members of a set are.

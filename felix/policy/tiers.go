@@ -114,8 +114,9 @@ func tiersOf(list []model.Tier) map[string]model.Tier {
 func (w *world) addPolicy(m *model.Policy) {
 	w.number++
 	p := &policy{Policy: m, number: w.number}
-	known := false
-	if p.tier, known = w.tierOf[m.Tier]; !known {
+	if tier, ok := w.tierOf[m.Tier]; ok {
+		p.tier = tier
+	} else {
 		p.missing, p.tier = true, model.Tier{Name: m.Tier, Order: model.NoOrder()}
 		p.problems = []model.Problem{{Object: m.Object, Field: "spec.tier", Reason: "TierNotFound",
 			Message: "tier " + strconv.Quote(m.Tier) + " does not exist: the policy is looked at after all others, and what none of its tier allows is dropped"}}
@@ -124,7 +125,7 @@ func (w *world) addPolicy(m *model.Policy) {
 	if len(p.problems) > 0 {
 		w.faulty[p] = true
 	}
-	p.namespace, _ = namespaceOf(m.Selector)
+	p.namespace = namespaceOf(m.Selector)
 	if w.within[p.namespace] == nil {
 		w.within[p.namespace] = map[*policy]bool{}
 	}

@@ -203,7 +203,7 @@ func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []m
 	var errs []error
 	for i := range in.Services {
 		ref := in.Services[i].Ref()
-		list := append(byService[ref], compat.Annotations("", ref, in.Services[i].Annotations)...)
+		list := slices.Concat(byService[ref], compat.Annotations("", ref, in.Services[i].Annotations))
 		if len(list) == 0 {
 			continue
 		}

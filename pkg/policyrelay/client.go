@@ -174,7 +174,7 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 	if err != nil {
 		return false, fmt.Errorf("make connection: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := relayrpc.NewRelayClient(conn).Watch(ctx)

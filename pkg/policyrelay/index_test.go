@@ -1,6 +1,7 @@
 package policyrelay
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -111,7 +112,7 @@ func TestSlowAgentBeginsAnew(t *testing.T) {
 	}
 	v.Pods = model.SortedOf(list)
 	x.Update(v)
-	if _, err := s.Next(); err != errSlow || len(s.pending) > 0 {
+	if _, err := s.Next(); !errors.Is(err, errSlow) || len(s.pending) > 0 {
 		t.Errorf("%v, %d pending; want %v", err, len(s.pending), errSlow)
 	}
 }
