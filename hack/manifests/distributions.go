@@ -48,6 +48,16 @@ var Overlays = []Overlay{
 	{"seccomp", "a seccomp profile of the agent's own; docs/security.md", fields(
 		"DaemonSet/muslin-agent ", "spec.template.spec.containers.agent.securityContext.seccompProfile.localhostProfile spec.template.spec.containers.agent.securityContext.seccompProfile.type",
 	)},
+	{"policy-relay", "the controller tells each agent the pods that its policies ask for: large clusters; docs/policy.md", fields(
+		"ClusterRole/muslin-relay ", "rules.0.apiGroups.0 rules.0.resources.0 rules.0.verbs.0 rules.1.apiGroups.0 rules.1.resources.0 rules.1.verbs.0 rules.1.verbs.1",
+		"ClusterRoleBinding/muslin-relay ", "roleRef.apiGroup roleRef.kind roleRef.name subjects.muslin-controller.kind subjects.muslin-controller.name subjects.muslin-controller.namespace",
+		"DaemonSet/muslin-agent ", "spec.template.spec.containers.agent.env.MUSLIN_POLICY_RELAY.name spec.template.spec.containers.agent.env.MUSLIN_POLICY_RELAY.value spec.template.spec.containers.agent.volumeMounts.relay-token.mountPath spec.template.spec.containers.agent.volumeMounts.relay-token.name spec.template.spec.containers.agent.volumeMounts.relay-token.readOnly spec.template.spec.volumes.relay-token.name spec.template.spec.volumes.relay-token.projected.sources.0.serviceAccountToken.audience spec.template.spec.volumes.relay-token.projected.sources.0.serviceAccountToken.expirationSeconds spec.template.spec.volumes.relay-token.projected.sources.0.serviceAccountToken.path",
+		"Deployment/muslin-controller ", "spec.replicas spec.strategy.rollingUpdate.maxSurge spec.strategy.rollingUpdate.maxUnavailable spec.strategy.type spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.0.labelSelector.matchLabels.app.kubernetes.io/component spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.0.labelSelector.matchLabels.app.kubernetes.io/name spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution.0.topologyKey spec.template.spec.containers.controller.env.MUSLIN_RELAY_ADDR.name spec.template.spec.containers.controller.env.MUSLIN_RELAY_ADDR.value spec.template.spec.containers.controller.env.POD_IP.name spec.template.spec.containers.controller.env.POD_IP.valueFrom.fieldRef.fieldPath spec.template.spec.containers.controller.ports.relay.containerPort spec.template.spec.containers.controller.ports.relay.name spec.template.spec.containers.controller.ports.relay.protocol",
+		"Role/muslin-relay ", "rules.0.apiGroups.0 rules.0.resourceNames.0 rules.0.resources.0 rules.0.verbs.0",
+		"Role/muslin-relay-publish ", "rules.0.apiGroups.0 rules.0.resourceNames.0 rules.0.resources.0 rules.0.verbs.0",
+		"RoleBinding/muslin-relay ", "roleRef.apiGroup roleRef.kind roleRef.name subjects.muslin-agent.kind subjects.muslin-agent.name subjects.muslin-agent.namespace subjects.muslin-controller.kind subjects.muslin-controller.name subjects.muslin-controller.namespace",
+		"RoleBinding/muslin-relay-publish ", "roleRef.apiGroup roleRef.kind roleRef.name subjects.muslin-controller.kind subjects.muslin-controller.name subjects.muslin-controller.namespace",
+	)},
 	{"k3s", "k3s without flannel: its pod CIDR", []string{seedMap + "data.pools.yaml"}},
 	{"microk8s", "MicroK8s: the CNI directories of its snap, its pod CIDR", []string{
 		seedMap + "data.pools.yaml",

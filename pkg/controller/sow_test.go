@@ -43,7 +43,7 @@ func TestSeed(t *testing.T) {
 	showsOn(t, server, "64999", "get", "bgpconfiguration", "default", "-o", "jsonpath={.spec}")
 	showsOn(t, server, "Accept", "get", "bgpfilter", "last", "-o", "jsonpath={.spec}")
 	for _, want := range []string{
-		`SeedRefused BGPPeer misspelt (wrong): BGPPeer in version "v3" cannot be handled as a BGPPeer: strict decoding error: unknown field "spec.password.secretKeyReff"`,
+		`SeedRefused BGPPeer misspelt (wrong): unknown field spec.password.secretKeyReff`,
 		`SeedRefused BGPPeer invalid (wrong, document 2): BGPPeer.projectcalico.org "invalid" is invalid: spec.peerIP`,
 		`SeedRefused BGPPeeer unknown (wrong, document 3): kind: "BGPPeeer" is not seeded; want one of`,
 		`SeedRefused FelixConfiguration default (wrong, document 4): unknown field spec.vxlanPortt`,
