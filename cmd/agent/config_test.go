@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,5 +17,15 @@ func TestState(t *testing.T) {
 	t.Setenv("MUSLIN_STATE", "data")
 	if _, err := config(); err == nil || !strings.Contains(err.Error(), "MUSLIN_STATE") {
 		t.Errorf("a relative path: %v", err)
+	}
+}
+
+// Capabilities that are left out are named by commas, spaces or both.
+func TestWithoutCapabilities(t *testing.T) {
+	for text, want := range map[string][]string{"": nil, "NET_RAW": {"NET_RAW"}, " net_raw, CAP_NET_BIND_SERVICE,,": {"net_raw", "CAP_NET_BIND_SERVICE"}} {
+		t.Setenv("MUSLIN_WITHOUT_CAPABILITIES", text)
+		if cfg, err := config(); err != nil || !slices.Equal(cfg.WithoutCapabilities, want) {
+			t.Errorf("%q: %q, %v; want %q", text, cfg.WithoutCapabilities, err, want)
+		}
 	}
 }

@@ -21,6 +21,8 @@
 //	                   nodes come from the controller; default: from the API server
 //	MUSLIN_METRICS_MESH_PEERS  true: each peer of the mesh has series of its own in
 //	                   /metrics; default false: nodes and pods are counted
+//	MUSLIN_WITHOUT_CAPABILITIES  those that the container is not granted on purpose,
+//	                   as NET_RAW,NET_BIND_SERVICE; default: none
 //	MUSLIN_SOCKET      socket of the CNI server; default /run/muslin/agent.sock
 //	MUSLIN_PROC_SYS    where sysctls are written; default /host/proc/sys if it
 //	                   is there, else /proc/sys
@@ -44,8 +46,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/pkg/agent"
@@ -124,18 +128,19 @@ func config() (agent.Config, error) {
 		spool = filepath.Join(state, "cni-spool")
 	}
 	return agent.Config{
-		Node:       model.NodeName(os.Getenv("NODE_NAME")),
-		Kubeconfig: os.Getenv("KUBECONFIG"),
-		Socket:     os.Getenv("MUSLIN_SOCKET"),
-		Spool:      spool,
-		HTTPAddr:   cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
-		ProcSys:    cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
-		CNI:        agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
-		MeshPeers:  meshPeers,
-		Metrics:    metrics,
-		RelayToken: os.Getenv("MUSLIN_POLICY_RELAY"),
-		Version:    version,
-		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		Node:                model.NodeName(os.Getenv("NODE_NAME")),
+		Kubeconfig:          os.Getenv("KUBECONFIG"),
+		Socket:              os.Getenv("MUSLIN_SOCKET"),
+		Spool:               spool,
+		HTTPAddr:            cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
+		ProcSys:             cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
+		CNI:                 agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
+		MeshPeers:           meshPeers,
+		Metrics:             metrics,
+		RelayToken:          os.Getenv("MUSLIN_POLICY_RELAY"),
+		WithoutCapabilities: strings.FieldsFunc(os.Getenv("MUSLIN_WITHOUT_CAPABILITIES"), func(r rune) bool { return r == ',' || unicode.IsSpace(r) }),
+		Version:             version,
+		Logger:              slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}, nil
 }
 

@@ -120,6 +120,7 @@ var others = map[string]any{
 	"defaultPools.ipv4":      "10.9.0.0/16", "defaultPools.ipv6": "fd00::/56", "apiServer.port": "7445",
 	"crds.enabled":   true, // beside false, with which the others are rendered
 	"agent.logLevel": "debug", "controller.logLevel": "debug",
+	"agent.withoutCapabilities": []any{"NET_RAW"},
 	"agent.updateStrategy.type": "OnDelete", "agent.updateStrategy.rollingUpdate.maxUnavailable": 2,
 	"agent.tolerations": []any{}, "controller.tolerations": []any{},
 	"agent.affinity": map[string]any{"nodeAffinity": map[string]any{"x": "y"}}, "controller.affinity": map[string]any{"nodeAffinity": map[string]any{"x": "y"}},
@@ -190,6 +191,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"image: {digest: sha256:12}":                                    "/image/digest",
 		"agent: {cni: {binDir: opt/cni/bin}}":                           "/agent/cni/binDir",
 		"agent: {logLevel: loud}":                                       "/agent/logLevel",
+		"agent: {withoutCapabilities: [NET_ADMIN]}":                     "/agent/withoutCapabilities/0",
 		"agent: {extraEnv: [{nam: A}]}":                                 "'nam' not allowed",
 		"defaultPools: {ipv4: \"fd00::/56\"}":                           "/defaultPools/ipv4",
 		"seed: [{kind: IPPol, metadata: {name: x}, spec: {}}]":          "/seed/0/kind",
@@ -204,6 +206,24 @@ func TestSchemaRefuses(t *testing.T) {
 	} {
 		if _, err := template(t, values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", values, err, want)
+		}
+	}
+}
+
+// A capability that is left out is not granted, and the agent is told that it is on
+// purpose.
+func TestCapabilitiesOfChart(t *testing.T) {
+	text, err := template(t, "{crds: {enabled: false}, agent: {withoutCapabilities: [NET_RAW, NET_BIND_SERVICE]}}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for part, want := range map[string]bool{
+		"add:\n            - NET_ADMIN\n            - SYS_ADMIN\n":                       true,
+		"name: MUSLIN_WITHOUT_CAPABILITIES\n          value: NET_RAW,NET_BIND_SERVICE\n": true,
+		"- NET_RAW\n": false, "- NET_BIND_SERVICE\n": false,
+	} {
+		if strings.Contains(text, part) != want {
+			t.Errorf("%q: want %v\n%s", part, want, text)
 		}
 	}
 }

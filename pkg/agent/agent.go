@@ -40,8 +40,10 @@ type Config struct {
 	// RelayToken is the file of the token for a policy relay; empty: the agent watches all
 	// pods itself.
 	RelayToken string
-	Version    string
-	Logger     *slog.Logger
+	// WithoutCapabilities names those that are not granted on purpose, as NET_RAW.
+	WithoutCapabilities []string
+	Version             string
+	Logger              *slog.Logger
 
 	patience time.Duration // with another agent of the node; 0: alonePatience
 }
@@ -79,6 +81,7 @@ type agent struct {
 	origin    *origin
 	address   addressKeeper
 	own       *nodeProblems
+	without   []string // capabilities that are left out on purpose, with what is not there
 	pulses    *pulses
 	started   time.Time
 	telling   sync.Mutex  // one tells the allocator what is in use at a time
@@ -105,10 +108,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := a.connect(); err != nil {
 		return err
 	}
-	lacking, err := a.checkCapabilities()
+	set, err := effective()
 	if err != nil {
 		return err
 	}
+	lacking := a.checkCapabilities(set)
 	g := task.Group{Logger: cfg.Logger}
 	if err := a.build(); lacking && errors.Is(err, fs.ErrPermission) {
 		g.Add(a.powerless(err)...)
@@ -337,7 +341,7 @@ func ipamConfig(c model.IPAM) ipam.Config {
 
 // status is the agent's own view.
 func (a *agent) status() Status {
-	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.gates.waiting(), Peers: a.bgp.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.bgp.refused(), Policy: a.policy.size()}
+	s := Status{Node: a.cfg.Node, Version: a.cfg.Version, Waiting: a.gates.waiting(), Peers: a.bgp.peers(), Blocks: a.alloc.Blocks(), Origin: a.origin.status(), Refused: a.bgp.refused(), Policy: a.policy.size(), Without: a.without}
 	s.Policy.DeniedIngress, s.Policy.DeniedEgress = a.policy.dropped()
 	for _, p := range a.problems() {
 		s.Problems = append(s.Problems, p.String())

@@ -39,6 +39,7 @@ type Status struct {
 	Origin   OriginStatus       `json:"origin"`
 	Refused  []RefusedCount     `json:"refused,omitempty"`
 	Policy   PolicySize         `json:"policy"`
+	Without  []string           `json:"withoutCapabilities,omitempty"` // on purpose
 	Problems []string           `json:"problems,omitempty"`
 }
 

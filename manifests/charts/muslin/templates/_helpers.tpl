@@ -80,6 +80,11 @@ nothing. env is what is added to that of each container. */ -}}
 {{- $env := list -}}
 {{- if not $v.cni.install }}{{ $env = append $env (dict "name" "MUSLIN_CNI_CONF" "value" "none") }}{{ end -}}
 {{- if $v.cni.exclusive }}{{ $env = append $env (dict "name" "MUSLIN_CNI_EXCLUSIVE" "value" "true") }}{{ end -}}
+{{- with $v.withoutCapabilities -}}
+{{- $env = append $env (dict "name" "MUSLIN_WITHOUT_CAPABILITIES" "value" (join "," .)) -}}
+{{- $capabilities := (first $spec.containers).securityContext.capabilities -}}
+{{- range . }}{{ $_ := set $capabilities "add" (without $capabilities.add .) }}{{ end -}}
+{{- end -}}
 {{- range $spec.volumes -}}
 {{- if eq .name "cni-bin" }}{{ $_ := set .hostPath "path" $v.cni.binDir }}{{ end -}}
 {{- if eq .name "cni-conf" }}{{ $_ := set .hostPath "path" $v.cni.confDir }}{{ end -}}
