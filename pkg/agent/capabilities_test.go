@@ -56,8 +56,8 @@ func TestCapabilitiesLeftOut(t *testing.T) {
 					t.Errorf("without %q, want %q", a.without[i], want)
 				}
 			}
-			if told := strings.Count(text.String(), "left out on purpose"); told != len(c.accepted) {
-				t.Errorf("logged %d times:\n%s", told, text.String())
+			if lines := strings.Count(text.String(), "left out on purpose"); lines != len(c.accepted) {
+				t.Errorf("logged %d times:\n%s", lines, text.String())
 			}
 		})
 	}
