@@ -21,6 +21,9 @@ STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
 LONG          := bgp/gobgp pkg/kube manifests pkg/agent pkg/controller hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
                  hack/manifests
+# The release that make skew plays beside this tree: a tag or a commit of the history. Until there is a tag, the newest commit
+# that clusters may have run.
+PREVIOUS      ?= 0bc1258bd17ae03da47dfe238f837648b6bb39e5
 # How long TestChaos makes faults in make soak, and what it draws them from; 0: the clock. make test plays a few minutes of
 # one seed.
 CHAOS         ?= 1h
@@ -149,6 +152,21 @@ soak: deps third-party ## long runs: hours of faults, not part of make test
 	$(MAKE) fuzz FUZZTIME=$(SOAK_FUZZTIME) FUZZ_SLOW=
 	$(GO_PATCHED) test -tags soak -count=1 -timeout 12h -run 'Soak' ./...
 	$(GO_PATCHED) test -count=1 -timeout 12h -run '^TestChaos$$' ./hack/scenario -args -seed $(CHAOS_SEED) -duration $(CHAOS)
+	$(MAKE) skew
+
+.PHONY: skew
+skew: deps third-party previous ## programs of the release before, by pairs beside those of this tree: five minutes
+	MUSLIN_PREVIOUS=$(CURDIR)/dist/previous $(GO_PATCHED) test -tags skew -count=1 -timeout 60m ./hack/skew
+
+.PHONY: previous
+previous: ## build the programs of the release before into dist/previous, from the history
+	@git cat-file -e '$(PREVIOUS)^{commit}' 2>/dev/null || \
+		{ echo "$(PREVIOUS) is not in this copy of the repository: git fetch --tags --unshallow, or name another by PREVIOUS="; exit 1; }
+	@rm -rf dist/previous && mkdir -p dist/previous && src=$$(mktemp -d) && trap 'rm -rf "$$src"' EXIT && \
+	git archive '$(PREVIOUS)' | tar -x -C "$$src" && cp "$$src/manifests/muslin.yaml" dist/previous/ && cd "$$src" && \
+	$(GO) run ./hack/thirdparty/cmd/thirdparty >/dev/null && \
+	$(GO) build -buildvcs=false -modfile="$$src/third_party/gobgp/patched/go.alt.mod" -ldflags '-s -w -X main.version=previous' \
+		-o '$(CURDIR)/dist/previous/' ./cmd/agent ./cmd/cni ./cmd/controller
 
 .PHONY: conformance
 conformance: deps third-party ## Kubernetes' own suite of network policy on a lab: half an hour

@@ -9,9 +9,6 @@ import (
 	"syscall"
 	"testing"
 
-	"k8s.io/client-go/tools/clientcmd"
-	api "k8s.io/client-go/tools/clientcmd/api"
-
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 
@@ -34,8 +31,8 @@ func TestPolicyRelay(t *testing.T) {
 	programs := kubetest.Programs(t, "./cmd/agent", "./cmd/cni", "./cmd/controller")
 	n := s.NewNode(t, "relayed")
 	c := s.ConfigOfPod(t, "muslin-system", "muslin-agent", n.Name)
-	withToken(t, n.File("kubeconfig"), n.File("controller.kubeconfig"), strings.TrimSpace(s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-controller")))
-	withToken(t, n.File("kubeconfig"), n.File("kubeconfig"), c.BearerToken)
+	kubetest.WithToken(t, n.File("kubeconfig"), n.File("controller.kubeconfig"), strings.TrimSpace(s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-controller")))
+	kubetest.WithToken(t, n.File("kubeconfig"), n.File("kubeconfig"), c.BearerToken)
 	pod := "muslin-agent-" + n.Name
 	uid := s.MustKubectl(t, "", "-n", "muslin-system", "get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
 	token := s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-agent", "--audience=muslin-relay",
@@ -105,21 +102,6 @@ func remotePod(t *testing.T, s *kubetest.Server, name, app, address string) stri
 	s.MustKubectl(t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: default, labels: {app: %s}}, spec: {nodeName: elsewhere, containers: [{name: c, image: none}]}}`, name, app), "apply", "-f", "-")
 	s.MustKubectl(t, "", "patch", "pod", name, "--subresource=status", "-p", fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, address, address))
 	return address
-}
-
-// withToken writes a kubeconfig like another one, for whose token it is.
-func withToken(t *testing.T, from, to, token string) {
-	t.Helper()
-	c, err := clientcmd.LoadFromFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range c.AuthInfos {
-		c.AuthInfos[name] = &api.AuthInfo{Token: token}
-	}
-	if err := clientcmd.WriteToFile(*c, to); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // startController runs a controller beside the agent of a node; the function kills it.

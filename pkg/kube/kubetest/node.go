@@ -41,13 +41,14 @@ type Node struct {
 	agent *exec.Cmd
 	ended chan struct{} // closed when agent has ended
 	pods  int
+	added map[string]string // pod → what ADD printed
 }
 
 // NewNode makes a node and its object Node.
 func (s *Server) NewNode(t testing.TB, name string) *Node {
 	t.Helper()
 	host := s.nodes.Add(1)
-	n := &Node{Name: name, Netns: s.Netns + "-" + name, Address: fmt.Sprintf("10.1.0.%d", host), Dir: t.TempDir(), t: t, s: s}
+	n := &Node{Name: name, Netns: s.Netns + "-" + name, Address: fmt.Sprintf("10.1.0.%d", host), Dir: t.TempDir(), t: t, s: s, added: map[string]string{}}
 	n.must(exec.CommandContext(context.Background(), "ip", "netns", "add", n.Netns))
 	t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "ip", "netns", "del", n.Netns).Run() })
 	for _, words := range []string{
@@ -163,16 +164,24 @@ func (n *Node) Pod() (name string) {
 	return name
 }
 
-// CNI runs a plugin for a pod, as the runtime does, and returns what it printed.
+// CNI runs a plugin for a pod, as the runtime does, and returns what it printed. What
+// ADD printed is the previous result of each verb that follows.
 func (n *Node) CNI(plugin, verb, pod string) (string, error) {
 	cmd := exec.CommandContext(context.Background(), plugin)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + pod, "CNI_NETNS=/run/netns/" + pod, "CNI_IFNAME=eth0", "CNI_PATH=/",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + pod + ";K8S_POD_INFRA_CONTAINER_ID=" + pod,
 	}
-	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"k8s-pod-network","type":"muslin","socket":%q,"spool":%q}`,
-		n.File("agent.sock"), n.File("state/cni-spool")))
+	previous := ""
+	if verb != "ADD" && n.added[pod] != "" {
+		previous = `,"prevResult":` + n.added[pod]
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"k8s-pod-network","type":"muslin","socket":%q,"spool":%q%s}`,
+		n.File("agent.sock"), n.File("state/cni-spool"), previous))
 	out, err := cmd.CombinedOutput()
+	if verb == "ADD" && err == nil {
+		n.added[pod] = string(out)
+	}
 	return string(out), err
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	api "k8s.io/client-go/tools/clientcmd/api"
 )
 
 // ConfigOfPod gives the configuration of a pod of a service account on a node. Its
@@ -23,4 +25,19 @@ func (s *Server) ConfigOfPod(t testing.TB, namespace, account, node string) *res
 	c.BearerToken = strings.TrimSpace(s.MustKubectl(t, "", "-n", namespace, "create", "token", account,
 		"--bound-object-kind=Pod", "--bound-object-name="+name, "--bound-object-uid="+uid))
 	return c
+}
+
+// WithToken writes a kubeconfig that is another's, but with a token in place of its user.
+func WithToken(t testing.TB, from, to, token string) {
+	t.Helper()
+	c, err := clientcmd.LoadFromFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range c.AuthInfos {
+		c.AuthInfos[name] = &api.AuthInfo{Token: token}
+	}
+	if err := clientcmd.WriteToFile(*c, to); err != nil {
+		t.Fatal(err)
+	}
 }
