@@ -172,7 +172,7 @@ func (l *Lab) waitObject(ctx context.Context, path string, log func() string) er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	for {
 		err := api.do(ctx, "GET", path, nil, nil)
