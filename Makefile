@@ -128,7 +128,7 @@ test-stories: deps third-party ## the stories of hack/scenario, each on a cluste
 
 .PHONY: test-long-stories test-other-stories
 test-long-stories:
-	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 4 -run '^($(LONG_STORIES))$$'
+	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 3 -run '^($(LONG_STORIES))$$'
 test-other-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$'
 
