@@ -485,6 +485,16 @@ func controllerWorks(t *testing.T, s *kubetest.Server) {
 	until(t, "an address of Service web", func() bool {
 		return strings.HasPrefix(s.MustKubectl(t, "", "get", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}"), "10.5.0.")
 	})
+	for _, auto := range []string{"Enabled", "Disabled"} {
+		s.MustKubectl(t, "", "patch", "kubecontrollersconfiguration", "default", "--type=merge", "-p", `{"spec":{"controllers":{"node":{"hostEndpoint":{"autoCreate":"`+auto+`"}}}}}`)
+		for _, zone := range []string{"b", "c"} { // one that is made, and one that is changed
+			s.MustKubectl(t, "", "label", "node", "n2", "--overwrite", "zone="+zone)
+			until(t, "the host endpoint of n2 with autoCreate "+auto, func() bool {
+				out := s.MustKubectl(t, "", "get", "hostendpoint", "n2-auto-hep", "--ignore-not-found", "-o", "jsonpath={.metadata.labels.zone}")
+				return auto == "Enabled" && out == zone || auto == "Disabled" && out == ""
+			})
+		}
+	}
 	until(t, "nothing is left of n3", func() bool {
 		out := s.MustKubectl(t, "", "get", "blockaffinities,ipamhandles", "-o", "name")
 		return !strings.Contains(out, "/n3-") && !strings.Contains(out, "gone")

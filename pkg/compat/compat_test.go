@@ -159,9 +159,9 @@ func TestWhatHasNoEffectIsTold(t *testing.T) {
 			}},
 		{`{"apiVersion": "projectcalico.org/v3", "kind": "KubeControllersConfiguration", "metadata": {"name": "default"}, "spec":
 			{"healthChecks": "Enabled", "etcdV3CompactionPeriod": "10m", "controllers": {"node": {"leakGracePeriod": "5m", "syncLabels": "Enabled",
-			"hostEndpoint": {"autoCreate": "Enabled"}}, "policy": {}, "policyMigration": {"a": "b"}}}}`,
+			"hostEndpoint": {"autoCreate": "Enabled", "createDefaultHostEndpoint": "Enabled", "templates": [{"generateName": "a"}]}}, "policy": {}, "policyMigration": {"a": "b"}}}}`,
 			[]string{
-				`KubeControllersConfiguration default: spec.controllers.node.hostEndpoint.autoCreate: Enabled has no effect in Muslin: no HostEndpoint is made by itself: write one for each node`,
+				`KubeControllersConfiguration default: spec.controllers.node.hostEndpoint.templates: has no effect in Muslin: a node gets one HostEndpoint, for all its interfaces: write others yourself`,
 				`KubeControllersConfiguration default: spec.etcdV3CompactionPeriod: 10m has no effect in Muslin: etcd is the API server's`,
 			}},
 		{`{"apiVersion": "projectcalico.org/v3", "kind": "IPAMConfiguration", "metadata": {"name": "default"}, "spec": {"strictAffinity": true, "kubeVirtVMAddressPersistence": "Enabled"}}`,

@@ -74,9 +74,9 @@ var kinds = append([]Kind{
 		"controllers.node.leakGracePeriod":                        {Effect: true, Default: true},
 		"controllers.node.reconcilerPeriod":                       without("garbage is looked for as often as the cluster's size allows"),
 		"controllers.node.syncLabels":                             without("labels of nodes are always Kubernetes'", "Enabled"),
-		"controllers.node.hostEndpoint.autoCreate":                without(noneByItself, "Disabled"),
-		"controllers.node.hostEndpoint.createDefaultHostEndpoint": without(noneByItself, "Disabled"),
-		"controllers.node.hostEndpoint.templates":                 without(noneByItself),
+		"controllers.node.hostEndpoint.autoCreate":                {Effect: true, Default: true},
+		"controllers.node.hostEndpoint.createDefaultHostEndpoint": {Effect: true, Default: true},
+		"controllers.node.hostEndpoint.templates":                 without("a node gets one HostEndpoint, for all its interfaces: write others yourself"),
 		"controllers.policy.reconcilerPeriod":                     without(noCopies),
 		"controllers.workloadEndpoint.reconcilerPeriod":           without(noCopies),
 		"controllers.serviceAccount.reconcilerPeriod":             without(noCopies),
@@ -139,9 +139,8 @@ func prefixed(prefix, names string) string {
 }
 
 const (
-	cni          = "cni.projectcalico.org/"
-	noCopies     = "nothing is copied into a datastore of its own"
-	staged       = "nothing enforces it; muslinctl preview says what the policy would do that it stands for"
-	noneByItself = "no HostEndpoint is made by itself: write one for each node"
-	operator     = "there is no operator: kubectl apply -k manifests installs Muslin"
+	cni      = "cni.projectcalico.org/"
+	noCopies = "nothing is copied into a datastore of its own"
+	staged   = "nothing enforces it; muslinctl preview says what the policy would do that it stands for"
+	operator = "there is no operator: kubectl apply -k manifests installs Muslin"
 )

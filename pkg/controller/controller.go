@@ -45,6 +45,7 @@ type Controller struct {
 	defaultsMade bool
 	failing      bool                 // the last pass met an error
 	reported     map[model.Ref]string // by events, of objects without conditions
+	untouched    []model.Problem      // HostEndpoints that are not the controller's
 	granted      []rbac.PolicyRule    // of PasswordRole; nil: not known
 	grantedAt    time.Time
 }
@@ -98,7 +99,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		defer leader.Set(0)
 		defer c.metrics.usage.set(model.Snapshot{}, nil) // whoever works next counts
 	}
-	c.defaultsMade, c.failing, c.reported, c.granted = false, false, nil, nil
+	c.defaultsMade, c.failing, c.reported, c.untouched, c.granted = false, false, nil, nil, nil
 	c.garbage = collector{
 		store: c.Store, objects: c.Objects, exists: c.Cluster.NodeExists, now: c.Now,
 		log: c.Logger, metrics: &c.metrics, settle: cmp.Or(c.Settle, settle),
@@ -137,7 +138,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) pass(ctx context.Context) (after time.Duration) {
 	errs := []error{c.plant(ctx)}
 	after = lookAgain
-	for _, part := range []func(context.Context) (time.Duration, error){c.vacate, c.grant, c.drain, c.collect} {
+	for _, part := range []func(context.Context) (time.Duration, error){c.vacate, c.grant, c.drain, c.collect, c.keepEndpoints} {
 		again, err := part(ctx)
 		after, errs = min(after, again), append(errs, err)
 	}

@@ -3,8 +3,8 @@
 // BGPConfigurations and BGPFilters what Muslin makes of them, frees what deleted
 // nodes held, collects addresses, handles and blocks that nobody needs any more
 // on nodes that live, takes an empty block from a node when another one claims it,
-// gives Services of type LoadBalancer their addresses, and lets a deleted pool go
-// when it is empty.
+// gives Services of type LoadBalancer their addresses, keeps a HostEndpoint of each
+// node where that is asked for, and lets a deleted pool go when it is empty.
 //
 // One of any number of replicas works at a time, chosen by a Lease. What to
 // write or release is decided by pure functions over what was read (changes,
@@ -29,7 +29,9 @@
 //
 // Wire footprint: conditions Allocatable of IPPools and Accepted of the other
 // three kinds, in their status subresource; objects named default and
-// default-ipv4-ippool or default-ipv6-ippool, made once; the objects that ConfigMap
+// default-ipv4-ippool or default-ipv6-ippool, made once; HostEndpoints with label
+// projectcalico.org/created-by: calico-kube-controllers and a name that ends with
+// -auto-hep, those of nodes; the objects that ConfigMap
 // muslin-seed names, and that ConfigMap's annotation muslin.io/seeded, by which a fresh
 // process knows what has been dealt with (package seed); finalizer
 // projectcalico.org/ippool-finalizer of IPPools that have blocks, and with it

@@ -12,7 +12,7 @@ import (
 // problems are others than they were; the first time also those of before.
 func (c *Controller) tell(ctx context.Context) error {
 	byObject := map[model.Ref][]model.Problem{}
-	for _, p := range c.Cluster.Problems() {
+	for _, p := range append(c.Cluster.Problems(), c.untouched...) {
 		byObject[p.Object] = append(byObject[p.Object], p)
 	}
 	var errs []error

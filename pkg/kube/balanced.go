@@ -54,7 +54,7 @@ func (c *Cluster) Balanced() (BalancedServices, bool) {
 	if c.balanced.table == nil || !c.balanced.table.synced || !c.settings.synced || !c.synced {
 		return BalancedServices{}, false
 	}
-	return BalancedServices{List: c.balanced.table.values(), OnlyRequested: c.settings.rows["default"].value}, true
+	return BalancedServices{List: c.balanced.table.values(), OnlyRequested: c.settings.rows["default"].value.OnlyRequested}, true
 }
 
 // BalancedChanged has a value whenever Services, or something else of the cluster,

@@ -93,7 +93,7 @@ type Cluster struct {
 	ipam       *table[model.IPAM]
 	locked     *table[bool]
 	reserved   *table[[]netip.Prefix]
-	settings   *table[bool] // KubeControllersConfigurations: see readControllers; nil with a node
+	settings   *table[ControllerSettings] // nil with a node
 
 	serviceCIDRs *table[[]model.ServiceCIDR]
 	blocks       *table[model.Block]   // nil unless asked for

@@ -31,20 +31,6 @@ func readLocked(obj any) reading[bool] {
 	return finish(r, spec.DatastoreReady != nil && !*spec.DatastoreReady)
 }
 
-// readControllers reads of a KubeControllersConfiguration whether Services get
-// addresses only when they ask for them, and tells what it says in vain.
-func readControllers(obj any) reading[bool] {
-	o := obj.(*object)
-	r := newReader("KubeControllersConfiguration", &o.ObjectMeta)
-	var spec calico.KubeControllersConfigurationSpec
-	r.spec(o, &spec)
-	assign := string(calico.AllServices)
-	if lb := spec.Controllers.LoadBalancer; lb != nil {
-		assign = r.oneOf("spec.controllers.loadBalancer.assignIPs", string(lb.AssignIPs), string(calico.AllServices), string(calico.RequestedServicesOnly))
-	}
-	return finish(r, assign == string(calico.RequestedServicesOnly))
-}
-
 // readReservation leaves out an entry that does not parse; the others stay in
 // force.
 func readReservation(obj any) reading[[]netip.Prefix] {
