@@ -32,11 +32,14 @@ func both(t *testing.T) (previous, this release) {
 		release{"dev", kubetest.Programs(t, "./cmd/agent", "./cmd/cni", "./cmd/controller"), filepath.Join(kubetest.Root(), "manifests/muslin.yaml")}
 }
 
-// cluster is an API server with the manifests of a release and a pool.
-func cluster(t *testing.T, r release) *kubetest.Server {
+// cluster is an API server with the manifests of a release, the roles of this tree, and
+// a pool.
+func cluster(t *testing.T, crds release) *kubetest.Server {
 	t.Helper()
 	s := kubetest.Start(t)
-	s.MustKubectl(t, "", "apply", "--server-side", "-f", r.manifests)
+	s.MustKubectl(t, "", "apply", "--server-side", "-f", crds.manifests)
+	base := filepath.Join(kubetest.Root(), "manifests/base")
+	s.MustKubectl(t, "", "apply", "--server-side", "-f", filepath.Join(base, "agent-rbac.yaml"), "-f", filepath.Join(base, "controller-rbac.yaml"))
 	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
 	s.MustKubectl(t, "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.77.0.0/16}}", "apply", "-f", "-")
 	return s
@@ -137,20 +140,23 @@ func free(t *testing.T, s *kubetest.Server, n *kubetest.Node, pod string) {
 func TestPluginAndAgent(t *testing.T) {
 	previous, this := both(t)
 	for _, c := range []struct {
-		name                           string
-		manifests, plugin, agent, next release
+		name                      string
+		crds, plugin, agent, next release
 	}{
 		{"plugin of before", this, previous, this, this},
 		{"agent of before", this, this, previous, previous},
 		{"upgrade", this, previous, previous, this},
 		{"upgrade, CRDs last", previous, previous, previous, this},
 		{"rollback", this, this, this, previous},
-		{"rollback, CRDs first", previous, this, this, previous},
+		{"rollback, CRDs of before", previous, this, this, previous},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := cluster(t, c.manifests)
+			s := cluster(t, c.crds)
 			n := node(t, s, "n1")
 			run(t, n, c.agent)
+			if c.next == previous { // with the roles of before, while the agent of this tree runs
+				s.MustKubectl(t, "", "apply", "--server-side", "-f", previous.manifests)
+			}
 			stays, address := add(t, n, c.plugin)
 			goes, _ := add(t, n, c.plugin)
 			recorded, _ := add(t, n, c.plugin)
@@ -279,15 +285,15 @@ func startController(t *testing.T, s *kubetest.Server, n *kubetest.Node, r relea
 func TestControllerAndAgents(t *testing.T) {
 	previous, this := both(t)
 	for _, c := range []struct {
-		name                         string
-		manifests, controller, agent release
+		name                    string
+		crds, controller, agent release
 	}{
 		{"controller of before", this, previous, this},
 		{"agents of before", this, this, previous},
 		{"CRDs of before", previous, this, this},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := cluster(t, c.manifests)
+			s := cluster(t, c.crds)
 			stays, leaves := node(t, s, "stays"), node(t, s, "leaves")
 			wire(t, s, stays, leaves)
 			stays.StartAgent(c.agent.program("agent"))
