@@ -34,9 +34,9 @@ FUZZ_SLOW     ?= FuzzSpeaker
 # itself takes the release.
 PATCHED       = GOFLAGS="$$($(GO) env GOFLAGS) -modfile=$(CURDIR)/third_party/gobgp/patched/go.alt.mod"
 GO_PATCHED    = $(PATCHED) $(GO)
-# go test, and each test that failed once more by itself, unless more than three did. One that passes then is reported as failed in
+# go test, and each test that failed once more by itself, unless more than ten did. One that passes then is reported as failed in
 # its first run: on a machine as full as make test makes it, a router or the kernel may take minutes. It is a fault to be mended.
-GO_TEST       = "$$($(GO) tool -modfile=$(CURDIR)/hack/tools/go.mod -n gotestsum)" --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-max-failures=3
+GO_TEST       = "$$($(GO) tool -modfile=$(CURDIR)/hack/tools/go.mod -n gotestsum)" --format pkgname-and-test-fails --rerun-fails=1 --rerun-fails-run-root-test --rerun-fails-max-failures=10
 # make test runs the tests of bgp/gobgp with the release, too, but for these: half of the time, and of the parser alone.
 PATCHED_ONLY ?= TestHostilePeer|TestFlood
 export CGO_ENABLED := 0

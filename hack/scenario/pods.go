@@ -133,7 +133,7 @@ func (c *Cluster) Matrix(ctx context.Context, pods []Pod) ([]Try, error) {
 	if pods, err = c.withNamespaces(ctx, pods); err != nil {
 		return nil, err
 	}
-	service, err := c.service(ctx)
+	service, err := c.service(ctx, pods)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func (c *Cluster) toService(p Pod, ip netip.Addr, service []netip.Addr) []attemp
 }
 
 // service makes the Service of the pods, of each family there is, and gives its addresses.
-func (c *Cluster) service(ctx context.Context) ([]netip.Addr, error) {
+func (c *Cluster) service(ctx context.Context, pods []Pod) ([]netip.Addr, error) {
 	if _, err := c.Kubectl(ctx, fmt.Sprintf(`apiVersion: v1
 kind: Service
 metadata: {name: matrix, namespace: default}
@@ -241,18 +241,28 @@ spec: {ipFamilyPolicy: PreferDualStack, selector: {app: echo}, ports: [{port: %d
 		}
 		all = append(all, a)
 	}
-	return all, c.served(ctx, all)
+	return all, c.served(ctx, pods, all)
 }
 
-// served waits until kube-proxy has told each node of a Service.
-func (c *Cluster) served(ctx context.Context, service []netip.Addr) error {
-	for _, node := range c.FullNodes() {
+// served waits until kube-proxy has told each node of a Service, as a pod of it sees. From
+// the node itself it is the node's address that has to be reached again, which is not so
+// where nothing but a tunnel passes between nodes.
+func (c *Cluster) served(ctx context.Context, pods []Pod, service []netip.Addr) error {
+	asked := map[string]bool{}
+	for _, p := range pods {
+		if asked[p.Node] {
+			continue
+		}
+		asked[p.Node] = true
 		for _, to := range service {
+			if !slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return ip.Is4() == to.Is4() }) {
+				continue
+			}
 			if err := c.eventually(ctx, time.Minute, func() error {
-				_, err := c.dialFromMachine(ctx, node, to)
+				_, err := c.dialFromPod(ctx, p, to)
 				return err
 			}); err != nil {
-				return fmt.Errorf("service %s from %s: %w", to, node, err)
+				return fmt.Errorf("service %s from pod %s on %s: %w", to, p.Name, p.Node, err)
 			}
 		}
 	}
