@@ -248,12 +248,12 @@ spec: {ipFamilyPolicy: PreferDualStack, selector: {app: echo}, ports: [{port: %d
 // the node itself it is the node's address that has to be reached again, which is not so
 // where nothing but a tunnel passes between nodes.
 func (c *Cluster) served(ctx context.Context, pods []Pod, service []netip.Addr) error {
-	asked := map[string]bool{}
+	seen := map[string]bool{}
 	for _, p := range pods {
-		if asked[p.Node] {
+		if seen[p.Node] {
 			continue
 		}
-		asked[p.Node] = true
+		seen[p.Node] = true
 		for _, to := range service {
 			if !slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return ip.Is4() == to.Is4() }) {
 				continue
