@@ -169,7 +169,7 @@ previous: ## build the programs of the release before into dist/previous, from t
 		-o '$(CURDIR)/dist/previous/' ./cmd/agent ./cmd/cni ./cmd/controller
 
 .PHONY: conformance
-conformance: deps third-party ## Kubernetes' own suite of network policy on a lab: half an hour
+conformance: deps third-party ## Kubernetes' own suite of network policy, and cyclonus, on a lab: an hour or more
 	$(GO_PATCHED) run ./hack/conformance/cmd/conformance
 
 .PHONY: bench

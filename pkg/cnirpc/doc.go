@@ -11,4 +11,4 @@
 // itself; holds no state, so a fresh process has nothing to recognise.
 package cnirpc
 
-//go:generate ./generate.sh
+//go:generate ../../hack/protoc.sh cni.proto

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 
 	"github.com/muslin-net/muslin/pkg/model"
 	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
@@ -68,7 +67,7 @@ func (c *Cluster) PutHostEndpoint(ctx context.Context, e model.HostEndpoint) (fo
 		TypeMeta:   metav1.TypeMeta{APIVersion: GroupVersion.String(), Kind: model.KindHostEndpoint},
 		ObjectMeta: metav1.ObjectMeta{Name: e.Object.Name, Labels: e.Labels},
 	}
-	spec := calico.HostEndpointSpec{Node: string(e.Node), InterfaceName: e.Interface, ExpectedIPs: texts(e.Addresses), Profiles: e.Profiles}
+	spec := calico.HostEndpointSpec{Node: string(e.Node), InterfaceName: e.Interface, ExpectedIPs: model.Texts(e.Addresses), Profiles: e.Profiles}
 	if o.Spec, err = json.Marshal(spec); err != nil {
 		return false, fmt.Errorf("encode %s: %w", e.Object, err)
 	}
@@ -128,12 +127,4 @@ func wrap(err error, verb string, ref model.Ref) error {
 		return nil
 	}
 	return fmt.Errorf("%s %s: %w", verb, ref, err)
-}
-
-func texts(addrs []netip.Addr) []string {
-	out := make([]string, len(addrs))
-	for i, a := range addrs {
-		out[i] = a.String()
-	}
-	return out
 }

@@ -4,4 +4,4 @@
 // Footprint: none of its own.
 package relayrpc
 
-//go:generate ./generate.sh
+//go:generate ../../../hack/protoc.sh relay.proto
