@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"slices"
@@ -105,22 +103,12 @@ func (l *logReader) fresh(path string) []string {
 
 // agentStatus asks the agent of a node on its loopback.
 func (c *chaos) agentStatus(ctx context.Context, node string) (s AgentStatus, err error) {
-	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.DialFrom(ctx, node, network, address)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9109/status", nil)
+	body, err := c.getFromAgent(ctx, node, "/status")
 	if err != nil {
 		return s, err
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return s, err
-	}
-	defer resp.Body.Close()
-	return s, json.NewDecoder(resp.Body).Decode(&s)
+	defer body.Close()
+	return s, json.NewDecoder(body).Decode(&s)
 }
 
 // settle waits until everything is as it should be with no fault about.

@@ -64,8 +64,9 @@ type chaosNode struct {
 // After each round of faults, when they are over, everything has to come to rest:
 // each block is announced by its owner and nobody else, IPAM has every pod's
 // address, every pod reaches every other, and no problem is shown. When the last
-// pod has gone no address is left; the controller looks for what leaked after seconds,
-// not a quarter of an hour, so that it is about while faults are made.
+// pod has gone no address is left, and after a long run the agents take no more memory
+// and goroutines at rest than at its start. The controller looks for what leaked after
+// seconds, not a quarter of an hour, so that it is about while faults are made.
 //
 // A seed is one list of faults, which is printed: the same list again is
 // -args -seed N -duration D, or -args -plan FILE with what was printed, or less.
@@ -77,12 +78,15 @@ func TestChaos(t *testing.T) {
 	c := startChaos(t, ctx)
 	c.settle(t, ctx, "start")
 	stop := c.lookOften(ctx)
+	var taken footprint
 	for i, round := range plan {
 		c.play(ctx, round)
 		if c.settle(t, ctx, fmt.Sprint("round ", i+1)); t.Failed() {
 			break
 		}
+		taken.measure(ctx, c)
 	}
+	taken.flat(t)
 	for _, p := range c.livePods() {
 		if err := c.endPod(ctx, upset{on: p.name}); err != nil {
 			t.Error(err)
