@@ -59,9 +59,9 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 	}
 	switch {
 	case e.world == nil:
-		e.world = newWorld(in, model.Sorted[*Set]{})
+		e.world = newWorld(in, Program{})
 	case e.world.self != in.Self || in.View.Revision == 0:
-		e.world = newWorld(in, e.world.last.Sets)
+		e.world = newWorld(in, e.world.last)
 	case in.View.Revision != e.revision || !sameKnown(e.world.known, in.Known):
 		e.world = e.world.renewed(in)
 	}
@@ -81,7 +81,7 @@ type world struct {
 	policies
 	requested map[model.Selector]*choice
 	choices   map[string]*choice // the same, by the text of a selector
-	lists     map[string]ChainID // by the policies of a chain, see listKey
+	lists     map[string]ChainID // by what was read of the policies of a chain, see listKey
 	chains    map[ChainID]Chain
 	sources   map[SetID]*source
 	rendered  []*policy          // whose rules these are of
@@ -99,8 +99,9 @@ type world struct {
 	host     hostInput         // that last was made with
 }
 
-func newWorld(in Input, before model.Sorted[*Set]) *world {
-	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, before: before}
+// newWorld makes a world that has only the last Program of another one.
+func newWorld(in Input, last Program) *world {
+	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, before: last.Sets, last: last}
 	w.take(in.View)
 	w.findNetworkSets()
 	w.forget()
@@ -114,7 +115,7 @@ func (w *world) renewed(in Input) *world {
 	same := reflect.DeepEqual(w.view.Namespaces, in.View.Namespaces) && reflect.DeepEqual(w.view.ServiceAccounts, in.View.ServiceAccounts) &&
 		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.HostEndpoints, in.View.HostEndpoints) && reflect.DeepEqual(w.view.Services, in.View.Services)
 	if !same {
-		return newWorld(in, w.last.Sets)
+		return newWorld(in, w.last)
 	}
 	if !sameKnown(w.known, in.Known) || !reflect.DeepEqual(w.view.Nodes, in.View.Nodes) {
 		w.known = in.Known
@@ -176,6 +177,7 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 		problems := w.evaluateHosts(in, &out, sets)
 		out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
 		w.built()
+		out.share(w.last)
 		w.last = out
 		return out, problems
 	}
@@ -268,7 +270,7 @@ func (p *Program) share(o Program) {
 	if maps.Equal(p.Hosts, o.Hosts) {
 		p.Hosts = o.Hosts
 	}
-	if maps.EqualFunc(p.Chains, o.Chains, func(_, _ Chain) bool { return true }) { // equal ids, equal chains
+	if maps.EqualFunc(p.Chains, o.Chains, Chain.Same) {
 		p.Chains = o.Chains
 	}
 }

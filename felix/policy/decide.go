@@ -80,7 +80,7 @@ func Selecting(in Input, namespace, name string) []model.Policy {
 
 // Selections is Selecting for many pods.
 func Selections(in Input) func(namespace, name string) []model.Policy {
-	w := newWorld(in, model.Sorted[*Set]{})
+	w := newWorld(in, Program{})
 	w.update(in.View.Pods, in.Endpoints)
 	return func(namespace, name string) []model.Policy {
 		pod := w.byKey[podKey{namespace, name}]

@@ -49,6 +49,49 @@ func shares(t *testing.T, a, b Program) {
 			t.Errorf("%s is equal and made anew", s.ID)
 		}
 	}
+	for id, c := range b.Chains {
+		if old, had := a.Chains[id]; had && !old.Same(c) && reflect.DeepEqual(old, c) {
+			t.Errorf("%s is equal and made anew", id)
+		}
+	}
+}
+
+// TestChainsAreNamedByPolicies: other rules leave every name as it is, another list of policies does not;
+// those that only select have no part in it.
+func TestChainsAreNamedByPolicies(t *testing.T) {
+	in, e := town(1_000), new(Engine)
+	before, _ := e.Compile(in)
+	change := func(put ...*model.Policy) Program {
+		in.View.Policies, in.View.Revision = in.View.Policies.With(put, nil), in.View.Revision+1
+		p, _ := e.Compile(in)
+		return p
+	}
+	web, _ := in.View.Policies.Get(&model.Policy{Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: "ns0", Name: "web"}})
+	other := *web
+	other.IngressRules = web.IngressRules[:1]
+	after := change(&other)
+	if !maps.Equal(before.Endpoints, after.Endpoints) || len(before.Chains) != len(after.Chains) {
+		t.Errorf("another rule gives other chains: %d, %d before", len(after.Chains), len(before.Chains))
+	}
+	written := 0
+	for id, c := range after.Chains {
+		if !c.Same(before.Chains[id]) {
+			written++
+		}
+	}
+	if written != 1 {
+		t.Errorf("another rule of one policy: %d chains are others", written)
+	}
+	deny := *web
+	deny.Object.Name, deny.IngressRules = "more", nil
+	if got := change(&deny); !maps.Equal(got.Endpoints, after.Endpoints) {
+		t.Error("a policy that only selects gives other chains")
+	}
+	also := deny
+	also.IngressRules = other.IngressRules
+	if got := change(&also); maps.Equal(got.Endpoints, after.Endpoints) {
+		t.Error("another list of policies has the same chains")
+	}
 }
 
 // TestEngineForgets: what an Engine remembers is in proportion to what there is, however

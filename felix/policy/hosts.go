@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -158,7 +159,8 @@ func (b *hostBuilder) chain(h hook, d direction) ChainID {
 	if next != "" {
 		last = Rule{Verdict: Pass, Next: next, Origin: Origin{Tier: "failsafe ports", Index: -1}}
 	}
-	return b.keep(prefixes[h][d], append(rules, last))
+	of := tier{Tier: model.Tier{Name: "failsafe ports"}} // no Tier's name has a space
+	return b.keep(of.chainID(prefixes[h][d], d, next, last.Verdict), append(rules, last))
 }
 
 // undecided is what becomes of what no tier decides.
@@ -176,14 +178,18 @@ func (b *hostBuilder) undecided(h hook) Rule {
 	return r
 }
 
-// keep adds a chain.
-func (w *world) keep(prefix string, rules []Rule) ChainID {
+// keep adds a chain, or gives one other rules. Those that the last Program had it shares.
+func (w *world) keep(id ChainID, rules []Rule) ChainID {
 	last := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && r.matchesAll() })
-	chain := Chain{Rules: rules[:last+1]}
-	chain.ID = ChainID(prefix + hash(chain.String()))
-	w.chains[chain.ID] = chain
+	chain := Chain{ID: id, Rules: rules[:last+1]}
+	for _, before := range []Chain{w.chains[id], w.last.Chains[id]} {
+		if reflect.DeepEqual(before, chain) {
+			chain = before
+		}
+	}
+	w.chains[id] = chain
 	w.chained[1]++
-	return chain.ID
+	return id
 }
 
 // failsafe gives the rules for what no policy may cut, in the order of ports. Before

@@ -113,7 +113,7 @@ func TestHostsAgreeWithEvaluate(t *testing.T) {
 		in := randomWorld(r)
 		program, _ := Compile(in)
 		checkShape(t, program)
-		ends, _ := newWorld(in, model.Sorted[*Set]{}).hostEndpoints(in)
+		ends, _ := newWorld(in, Program{}).hostEndpoints(in)
 		if len(ends) != len(program.Hosts) {
 			t.Fatalf("-seed %d world %d: %d hosts, want %d", start, n, len(program.Hosts), len(ends))
 		}

@@ -58,7 +58,9 @@ type Endpoint struct {
 	Ingress, Egress ChainID
 }
 
-// ChainID names a Chain by its content: equal ids, equal chains. It is made of
+// ChainID names a Chain by what it is for, not by its rules: a tier, those of its policies that have
+// rules of the direction, and the chain behind it. So it stays the same as rules change, in one process
+// and in the next. Within a Program equal lists are one Chain. It is made of
 // a-z, 0-9 and "-", at most 24 bytes, and begins with "i-" or "e-" for the direction. "pi-", "ui-" and
 // "ue-" are of host endpoints: before services are resolved, and before connections are
 // known.
@@ -70,6 +72,12 @@ type ChainID string
 type Chain struct {
 	ID    ChainID
 	Rules []Rule
+}
+
+// Same reports whether the rules of both are one piece of memory, as those of two Programs are
+// that did not change.
+func (c Chain) Same(o Chain) bool {
+	return len(c.Rules) == len(o.Rules) && (len(c.Rules) == 0 || &c.Rules[0] == &o.Rules[0])
 }
 
 // Verdict is what becomes of a packet that a Rule matches.

@@ -42,7 +42,7 @@ func (w *world) tierChain(t tier, prefix string, d direction, next ChainID, unde
 		end = pass(end)
 	}
 	rules = append(rules, end)
-	return w.keep(prefix, rules)
+	return w.keep(t.chainID(prefix, d, next, undecided.Verdict), rules)
 }
 
 // matchesAll reports whether no criterion is set.
@@ -59,10 +59,7 @@ func (w *world) policyRules(p *policy, d direction) []Rule {
 		return p.rules[d]
 	}
 	w.rendered = append(w.rendered, p)
-	rules := p.IngressRules
-	if d == egress {
-		rules = p.EgressRules
-	}
+	rules := p.directed(d)
 	for i := range rules {
 		needs := needsOf(&rules[i], d)
 		p.needs[d] = append(p.needs[d], needs...)

@@ -219,6 +219,28 @@ func (w *world) chain(s *subject, d direction) ChainID {
 	return next
 }
 
+// chainID names the chain of a tier. A policy without rules of the direction selects, and adds nothing:
+// all that deny by default have one chain.
+func (t tier) chainID(prefix string, d direction, next ChainID, undecided Verdict) ChainID {
+	var b strings.Builder
+	b.WriteString(t.Name + "\n" + string(next) + "\n" + undecided.String())
+	for _, p := range t.policies {
+		if len(p.directed(d)) > 0 {
+			b.WriteString("\n" + p.Object.String())
+		}
+	}
+	return ChainID(prefix + hash(b.String()))
+}
+
+// directed gives the rules of a direction.
+func (p *policy) directed(d direction) []model.PolicyRule {
+	if d == egress {
+		return p.EgressRules
+	}
+	return p.IngressRules
+}
+
+// listKey tells apart what of policies was read when, too.
 func listKey(tiers []tier, d direction) string {
 	var b strings.Builder
 	b.WriteString(strconv.Itoa(int(d)))

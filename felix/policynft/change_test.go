@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/internal/nl"
+	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -136,6 +139,77 @@ func TestUntouchedSet(t *testing.T) {
 			t.Errorf("step %d: %s", step, got)
 		}
 	}
+}
+
+// TestRulesChangeInPlace: other rules of a chain are written to it and no element is, and no packet meets
+// anything but the rules before or after.
+func TestRulesChangeInPlace(t *testing.T) {
+	n := newNode(t)
+	n.ns.Run("nft", `table inet seen {
+		chain before { type filter hook prerouting priority 0; udp dport 80 counter; udp dport 443 counter; }
+		chain behind { type filter hook postrouting priority 0; udp dport 80 counter; udp dport 443 counter; }
+	}`)
+	opens := func(port uint16) policy.Rule {
+		return policy.Rule{Protocol: udp, Destination: policy.Side{Ports: []policy.PortRange{{First: port, Last: port}}}, Verdict: policy.Allow}
+	}
+	p := program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {Ingress: "i-0"}, "cali2": {}}, nil, chain("i-0", opens(80)))
+	n.apply(t, p)
+	h := n.listen(t)
+	sent, stop := make(chan int), make(chan struct{})
+	go func() { sent <- n.hosts[2].send(n.hosts[0].addrs[0], stop) }()
+	nstest.Eventually(t, "something is sent", func() bool {
+		return !slices.Contains(counted(n.ns.Run("nft", "list", "chain", "inet", "seen", "before")), "0")
+	})
+	const changes = 100
+	for i := range uint16(changes) {
+		p.Chains["i-0"] = chain("i-0", opens(1000+i), opens(80))
+		n.apply(t, p)
+	}
+	close(stop)
+	count := <-sent
+	if got, want := h.since(t), fmt.Sprintf("elements +0 -0, rules +%d -%d", 3*changes, 3*changes-1); got != want {
+		t.Errorf("%d changes: %s, want %s", changes, got, want)
+	}
+	var came, left []string
+	nstest.Eventually(t, "what was sent has passed or not", func() bool {
+		came, left = counted(n.ns.Run("nft", "list", "chain", "inet", "seen", "before")), counted(n.ns.Run("nft", "list", "chain", "inet", "seen", "behind"))
+		return came[0] == left[0]
+	})
+	if left[1] != "0" {
+		t.Errorf("of %d packets to each port came %s that are allowed and %s that are not, and passed %s and %s", count, came[0], came[1], left[0], left[1])
+	}
+}
+
+// send sends packets of new connections to the ports 80 and 443 until stop is closed, and counts those to each.
+func (h host) send(to netip.Addr, stop <-chan struct{}) (count int) {
+	_ = inside(h.ns, func() error {
+		for ; ; count++ {
+			select {
+			case <-stop:
+				return nil
+			default:
+			}
+			for _, port := range []uint16{80, 443} {
+				c, err := net.Dial("udp", at(to, port).String())
+				if err != nil {
+					continue // no port is left for a moment
+				}
+				_, _ = c.Write([]byte("x"))
+				_ = c.Close()
+			}
+		}
+	})
+	return count
+}
+
+// counted gives the packets that the counters of a chain have seen, in order.
+func counted(listing string) []string {
+	var out []string
+	for _, behind := range strings.Split(listing, " packets ")[1:] {
+		count, _, _ := strings.Cut(behind, " ")
+		out = append(out, count)
+	}
+	return out
 }
 
 // TestPortsAreOneRule: however many ports and ranges a rule names, it is one rule for

@@ -50,13 +50,6 @@ func compileChain(chain policy.Chain, discard bool) (*table, error) {
 	return t, t.Sign()
 }
 
-// add adds all that is in another table.
-func (t *table) add(o *table) {
-	t.Sets = t.Sets.With(slices.Collect(o.Sets.All()), nil)
-	t.Chains = t.Chains.With(slices.Collect(o.Chains.All()), nil)
-	maps.Copy(t.denials, o.denials)
-}
-
 // dispatch adds the base chains and the maps from interfaces to chains.
 func (t *table) dispatch(p policy.Program, prefixes []string) {
 	endpoints := p.Endpoints

@@ -1,6 +1,7 @@
 package policynft
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -17,61 +18,163 @@ import (
 type memory struct {
 	program  policy.Program
 	prefixes []string
-	sets     model.Sorted[*nftw.Set]   // of the program's sets
-	chains   map[policy.ChainID]*table // each with what belongs to it
-	table    *table                    // all of that
+	parts    map[policy.ChainID]part
+	uses     map[string]int // how many parts have a set or a chain of that name
+	frame    *table         // all but the parts and the program's sets
+	table    *table
+}
+
+// part is a compiled chain with what belongs to it.
+type part struct {
+	policy.Chain
+	*table
 }
 
 // compile turns a Program into a table. prefixes are what the names of pods'
 // interfaces begin with. discard: nothing is logged.
 func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*table, error) {
-	var put, drop []*nftw.Set
-	for was, is := range p.Sets.Since(m.program.Sets) {
-		switch {
-		case is == nil:
-			drop = append(drop, compileSet(*was)...)
-		case was == nil || *was != *is:
-			put = append(put, compileSet(*is)...)
-		}
+	if m.table == nil || m.table.discard != discard {
+		*m = memory{parts: map[policy.ChainID]part{}, uses: map[string]int{}, table: newTable(discard)}
 	}
-	m.sets = m.sets.With(put, drop)
-	if t := m.table; t != nil && t.discard == discard && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Chains, p.Chains) && same(m.program.Hosts, p.Hosts) {
-		next := *t
-		table := *t.Table
-		table.Sets = t.Sets.With(put, drop)
-		next.Table = &table
-		m.table, m.program = &next, p
-		return m.table, nil
-	}
-	t, err := m.frame(p, prefixes, discard)
+	frame, err := m.framed(p, prefixes)
 	if err != nil {
 		return nil, err
 	}
-	t.Sets = t.Sets.With(slices.Collect(m.sets.All()), nil)
-	m.table, m.program, m.prefixes = t, p, prefixes
-	return t, nil
+	come, err := m.others(p.Chains)
+	if err != nil {
+		return nil, err
+	}
+	c := change{gone: map[string]Denial{}, come: map[string]Denial{}}
+	c.sets(m.program.Sets, p.Sets)
+	m.exchange(p.Chains, come, &c)
+	if frame != m.frame {
+		if m.frame != nil {
+			c.drop(m.frame)
+		}
+		c.put(frame)
+	}
+	m.program, m.prefixes, m.frame, m.table = p, prefixes, frame, c.of(m.table, frame)
+	if !maps.Equal(c.gone, c.come) {
+		m.table.denials = m.denials()
+	}
+	return m.table, nil
 }
 
-// frame is all of a table but the program's sets.
-func (m *memory) frame(p policy.Program, prefixes []string, discard bool) (*table, error) {
-	t, before := newTable(discard), m.chains
-	if m.table == nil || m.table.discard != discard {
-		before = nil
+// framed gives the base chains, and the maps that lead to a Program's chains.
+func (m *memory) framed(p policy.Program, prefixes []string) (*table, error) {
+	if m.frame != nil && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Hosts, p.Hosts) {
+		return m.frame, nil
 	}
-	m.chains = make(map[policy.ChainID]*table, len(p.Chains))
-	for id, c := range p.Chains {
-		compiled := before[id] // equal ids, equal chains
-		if compiled == nil {
-			var err error
-			if compiled, err = compileChain(c, discard); err != nil {
-				return nil, err
-			}
-		}
-		m.chains[id] = compiled
-		t.add(compiled)
-	}
+	t := newTable(m.table.discard)
 	t.dispatch(p, prefixes)
 	return t, t.Finish(generation)
+}
+
+// others compiles the chains that are others than before.
+func (m *memory) others(chains map[policy.ChainID]policy.Chain) (map[policy.ChainID]part, error) {
+	out := map[policy.ChainID]part{}
+	if same(m.program.Chains, chains) {
+		return out, nil
+	}
+	for id, chain := range chains {
+		if before, had := m.parts[id]; had && before.Same(chain) {
+			continue
+		}
+		t, err := compileChain(chain, m.table.discard)
+		if err != nil {
+			return nil, err
+		}
+		out[id] = part{chain, t}
+	}
+	return out, nil
+}
+
+// exchange has the parts of a Program in the place of those that were.
+func (m *memory) exchange(chains map[policy.ChainID]policy.Chain, come map[policy.ChainID]part, c *change) {
+	if same(m.program.Chains, chains) {
+		return
+	}
+	for id, was := range m.parts {
+		_, still := chains[id]
+		if _, other := come[id]; other || !still {
+			delete(m.parts, id)
+			c.drop(was.table)
+			m.count(was.table, -1)
+		}
+	}
+	for id, is := range come {
+		m.parts[id] = is
+		c.put(is.table)
+		m.count(is.table, 1)
+	}
+	c.keep(m.uses)
+}
+
+// count notes that a part comes or goes. Two may need the same set of ports, or end in the same chain.
+func (m *memory) count(t *table, n int) {
+	count := func(name string) {
+		if m.uses[name] += n; m.uses[name] == 0 {
+			delete(m.uses, name)
+		}
+	}
+	for s := range t.Sets.All() {
+		count(s.Name)
+	}
+	for c := range t.Chains.All() {
+		count(c.Name)
+	}
+}
+
+// denials gives those of all parts.
+func (m *memory) denials() map[string]Denial {
+	out := maps.Clone(m.frame.denials)
+	for _, p := range m.parts {
+		maps.Copy(out, p.table.denials)
+	}
+	return out
+}
+
+// change is what of a table is to be another. What is put stays, even if it is dropped, too.
+type change struct {
+	putSets, dropSets     []*nftw.Set
+	putChains, dropChains []*nftw.Chain
+	gone, come            map[string]Denial
+}
+
+func (c *change) put(t *table) {
+	maps.Copy(c.come, t.denials)
+	c.putSets, c.putChains = slices.AppendSeq(c.putSets, t.Sets.All()), slices.AppendSeq(c.putChains, t.Chains.All())
+}
+
+func (c *change) drop(t *table) {
+	maps.Copy(c.gone, t.denials)
+	c.dropSets, c.dropChains = slices.AppendSeq(c.dropSets, t.Sets.All()), slices.AppendSeq(c.dropChains, t.Chains.All())
+}
+
+// keep takes back the dropping of what is still used.
+func (c *change) keep(uses map[string]int) {
+	c.dropSets = slices.DeleteFunc(c.dropSets, func(s *nftw.Set) bool { return uses[s.Name] > 0 })
+	c.dropChains = slices.DeleteFunc(c.dropChains, func(o *nftw.Chain) bool { return uses[o.Name] > 0 })
+}
+
+// sets has the sets of a Program in the place of those that were.
+func (c *change) sets(before, now model.Sorted[*policy.Set]) {
+	for was, is := range now.Since(before) {
+		switch {
+		case is == nil:
+			c.dropSets = append(c.dropSets, compileSet(*was)...)
+		case was == nil || *was != *is:
+			c.putSets = append(c.putSets, compileSet(*is)...)
+		}
+	}
+}
+
+// of gives a table with the change, and with another frame.
+func (c *change) of(before, frame *table) *table {
+	out, t := *before, *frame.Table
+	t.Sets, t.Chains = before.Sets.With(c.putSets, c.dropSets), before.Chains.With(c.putChains, c.dropChains)
+	out.Table = &t
+	return &out
 }
 
 // same reports whether two maps are one. Programs share what did not change, and nobody

@@ -250,7 +250,7 @@ func described(k policy.Packet) string {
 }
 
 // reported compares the chain with the one that the agent of the pod's node gave its
-// kernel. A chain's name stands for its rules.
+// kernel, and the rules of both.
 func (j *Evaluation) reported(s *side, agents func(model.NodeName) (*nodeview.View, string)) (text string, ok bool) {
 	node := s.end.Pod.Node
 	v, why := agents(node)
@@ -263,10 +263,12 @@ func (j *Evaluation) reported(s *side, agents func(model.NodeName) (*nodeview.Vi
 			continue
 		}
 		have := reportedChain(v.Policy, e.HostInterface, s.name)
-		switch have {
-		case want:
+		switch {
+		case have == want && !slices.Equal(rulesOf(v.Policy, have), rulesOf(j.program.String(), want)):
+			return fmt.Sprintf("node %s was told other rules of %s, for %s of %s, than the objects say", node, have, s.name, e.HostInterface), false
+		case have == want:
 			return fmt.Sprintf("node %s was told the same: %s of %s is %s", node, s.name, e.HostInterface, have), true
-		case "":
+		case have == "":
 			return fmt.Sprintf("node %s knows no policy for %s: it is closed, or the agent has not heard everything yet", node, e.HostInterface), false
 		}
 		return fmt.Sprintf("node %s was told %s for %s of %s, and the objects say %s", node, have, s.name, e.HostInterface, want), false
@@ -280,6 +282,23 @@ func nameOf(id policy.ChainID) string {
 		return "all"
 	}
 	return string(id)
+}
+
+// rulesOf gives the rules of a chain, and of those that it passes on to, of the text of a Program.
+func rulesOf(program, id string) []string {
+	var rules []string
+	_, text, _ := strings.Cut("\n"+program, "\nchain "+id+"\n")
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "  ") {
+			break
+		}
+		rules = append(rules, line)
+		match, _, _ := strings.Cut(line, " # ")
+		if f := strings.Fields(match); len(f) > 1 && f[len(f)-2] == "pass" {
+			rules = append(rules, rulesOf(program, f[len(f)-1])...)
+		}
+	}
+	return rules
 }
 
 // reportedChain finds a chain in the text of a Program: "endpoint IF ingress A egress B".

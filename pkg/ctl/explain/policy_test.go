@@ -96,8 +96,8 @@ func TestPolicyIsNamed(t *testing.T) {
 	}
 }
 
-// What the agent of a pod's node told its kernel is compared by the chain's name,
-// which stands for its rules.
+// What the agent of a pod's node told its kernel is compared by the chain's name and
+// by its rules.
 func TestKernelIsCompared(t *testing.T) {
 	v := view(ingress(t, "a", to(80)))
 	attached := []model.Endpoint{{Namespace: "default", Pod: "web", HostInterface: "cali1", Addresses: []netip.Addr{pod}}}
@@ -115,7 +115,8 @@ func TestKernelIsCompared(t *testing.T) {
 	}{
 		{"the same", reported(v), "", "node n1 was told the same: ingress of cali1 is i-"},
 		{"no policy", reported(view()), NotInstalled, "node n1 was told all for ingress of cali1, and the objects say i-"},
-		{"another rule", reported(view(ingress(t, "a", to(81)))), NotInstalled, "and the objects say i-"},
+		{"another rule", reported(view(ingress(t, "a", to(81)))), NotInstalled, "node n1 was told other rules of i-"},
+		{"another policy", reported(view(ingress(t, "b", to(80)))), NotInstalled, "and the objects say i-"},
 		{"nothing yet", &late, NotInstalled, "knows no policy for cali1"},
 		{"no such pod", &nodeview.View{Node: "n1"}, NotInstalled, "node n1 knows no interface of the pod"},
 		{"no agent", nil, "", "not compared: gone"},

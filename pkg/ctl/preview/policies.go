@@ -93,16 +93,19 @@ func change(before, after policy.Program, a, b policy.ChainID) string {
 		return "isolated"
 	case b == "":
 		return "opened"
-	case a != b || !sameSets(before, after, a):
+	case a != b || !sameRules(before, after, a):
 		return "changed"
 	}
 	return ""
 }
 
-// sameSets compares the members of the sets that a chain, the same in both, names.
-func sameSets(before, after policy.Program, id policy.ChainID) bool {
+// sameRules compares the rules of a chain, those it leads to, and the members of the sets that they name.
+func sameRules(before, after policy.Program, id policy.ChainID) bool {
+	if before.Chains[id].String() != after.Chains[id].String() {
+		return false
+	}
 	for _, r := range before.Chains[id].Rules {
-		if r.Verdict == policy.Pass && !sameSets(before, after, r.Next) {
+		if r.Verdict == policy.Pass && !sameRules(before, after, r.Next) {
 			return false
 		}
 		for _, set := range slices.Concat(r.Source.In, r.Source.NotIn, r.Destination.In, r.Destination.NotIn) {
