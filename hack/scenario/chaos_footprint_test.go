@@ -2,12 +2,8 @@ package scenario
 
 import (
 	"context"
-	"io"
-	"net"
-	"net/http"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -81,23 +77,4 @@ func (c *chaos) agentMetrics(ctx context.Context, node string) (map[string]float
 		}
 	}
 	return values, nil
-}
-
-// getFromAgent asks the agent of a node on its loopback. The caller closes the body.
-func (c *chaos) getFromAgent(ctx context.Context, node, path string) (io.ReadCloser, error) {
-	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.DialFrom(ctx, node, network, address)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9109"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	return resp.Body, nil
 }

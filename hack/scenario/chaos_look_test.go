@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +48,7 @@ func (c *chaos) look(ctx context.Context) {
 	}
 	for _, node := range c.allNodes() {
 		lines := c.logs.fresh(c.logOf(agentProgram, node))
-		s, err := c.agentStatus(ctx, node)
+		s, err := c.Agent(ctx, node)
 		for _, line := range lines {
 			c.evaluate(node, line, err != nil || len(s.Problems) > 0)
 		}
@@ -101,16 +100,6 @@ func (l *logReader) fresh(path string) []string {
 	return strings.Split(string(text[:end-1]), "\n")
 }
 
-// agentStatus asks the agent of a node on its loopback.
-func (c *chaos) agentStatus(ctx context.Context, node string) (s AgentStatus, err error) {
-	body, err := c.getFromAgent(ctx, node, "/status")
-	if err != nil {
-		return s, err
-	}
-	defer body.Close()
-	return s, json.NewDecoder(body).Decode(&s)
-}
-
 // settle waits until everything is as it should be with no fault about.
 func (c *chaos) settle(t *testing.T, ctx context.Context, when string) {
 	t.Helper()
@@ -135,7 +124,7 @@ func (c *chaos) atRest(ctx context.Context) error {
 // agentsContent: every agent waits for nothing and shows no problem.
 func (c *chaos) agentsContent(ctx context.Context) error {
 	for _, node := range c.allNodes() {
-		s, err := c.agentStatus(ctx, node)
+		s, err := c.Agent(ctx, node)
 		if err != nil {
 			return fmt.Errorf("agent of %s: %w", node, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -119,30 +121,38 @@ type AgentStatus struct {
 	Problems []string `json:"problems"`
 }
 
-// Agent asks the agent of a node for its status, through its own program.
+// Agent asks the agent of a node for its status, on the node's loopback.
 func (c *Cluster) Agent(ctx context.Context, node string) (AgentStatus, error) {
 	var s AgentStatus
-	pod, err := c.agentPod(ctx, node)
+	body, err := c.getFromAgent(ctx, node, "/status")
 	if err != nil {
 		return s, err
 	}
-	out, err := c.Kubectl(ctx, "", "-n", Namespace, "exec", pod, "-c", "agent", "--", "/usr/bin/muslin-agent", "status")
-	if err != nil {
-		return s, err
-	}
-	return s, json.Unmarshal(out, &s)
+	defer body.Close()
+	return s, json.NewDecoder(body).Decode(&s)
 }
 
-func (c *Cluster) agentPod(ctx context.Context, node string) (string, error) {
-	out, err := c.Kubectl(ctx, "", "-n", Namespace, "get", "pods", "-l", "app.kubernetes.io/component=agent",
-		"--field-selector", "spec.nodeName="+node, "-o", "jsonpath={.items[*].metadata.name}")
+// getFromAgent gets what the agent of a node serves at a path. The caller closes the body.
+func (c *Cluster) getFromAgent(ctx context.Context, node, path string) (io.ReadCloser, error) {
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return c.DialFrom(ctx, node, network, address)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9109"+path, nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if len(out) == 0 {
-		return "", fmt.Errorf("node %s has no agent pod", node)
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
 	}
-	return strings.Fields(string(out))[0], nil
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("the agent of %s answers GET %s with %s", node, path, resp.Status)
+	}
+	return resp.Body, nil
 }
 
 // WaitSessions waits until every session of every node is established.
