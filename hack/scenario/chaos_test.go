@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ type chaos struct {
 	nodes    map[string]*chaosNode
 	kubelets sync.WaitGroup // a goroutine a pod
 	logs     logReader
+	touched  sync.Map // *sync.Mutex by what faults touch
 
 	mu   sync.Mutex
 	pods map[string]*chaosPod     // by name; until nothing of them is left
@@ -159,7 +161,9 @@ func startChaos(t *testing.T, ctx context.Context) *chaos {
 	return c
 }
 
-// play makes the faults of a round and returns when all are over.
+// play makes the faults of a round and returns when all are over. One waits until an
+// earlier one that touches the same thing is over: on a busy machine that takes longer
+// than the plan says.
 func (c *chaos) play(ctx context.Context, round chaosRound) {
 	began := time.Now()
 	var group errgroup.Group
@@ -167,6 +171,7 @@ func (c *chaos) play(ctx context.Context, round chaosRound) {
 		group.Go(func() error {
 			c.sleep(ctx, time.Until(began.Add(f.at)))
 			kind := faultKinds[f.kind]
+			defer c.touch(kind.touches(f))()
 			c.act(ctx, f, "begins", kind.begin)
 			if kind.end != nil && f.lasts > 0 {
 				c.sleep(ctx, f.lasts)
@@ -176,6 +181,21 @@ func (c *chaos) play(ctx context.Context, round chaosRound) {
 		})
 	}
 	_ = group.Wait() // they tell of their errors themselves
+}
+
+// touch waits until nobody touches the things, until the returned function is called.
+func (c *chaos) touch(things []string) (leave func()) {
+	var held []*sync.Mutex
+	for _, thing := range slices.Compact(slices.Sorted(slices.Values(things))) {
+		lock, _ := c.touched.LoadOrStore(thing, &sync.Mutex{})
+		held = append(held, lock.(*sync.Mutex))
+		held[len(held)-1].Lock()
+	}
+	return func() {
+		for _, lock := range held {
+			lock.Unlock()
+		}
+	}
 }
 
 func (c *chaos) act(ctx context.Context, f upset, what string, verb func(*chaos, context.Context, upset) error) {
