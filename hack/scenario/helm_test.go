@@ -11,7 +11,7 @@ import (
 )
 
 // byHelm: the chart takes a cluster over that kubectl has installed, rolls every agent,
-// and back, under a ping across racks, and nothing is lost; helm test passes on the
+// and back, under a ping and a TCP connection across racks, and nothing is lost; helm test passes on the
 // sound cluster and names the session when a router's AS number is wrong.
 func (s story) byHelm(t *testing.T, ctx context.Context) {
 	out, err := exec.CommandContext(ctx, "go", "tool", "-modfile="+filepath.Join(s.Source, "hack/tools/helm/go.mod"), "-n", "helm").Output()
@@ -33,7 +33,7 @@ func (s story) byHelm(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	from, to := acrossRacks(s.Cluster, pods)
-	ping := s.startPing(t, ctx, from, to)
+	ping, stream := s.startPing(t, ctx, from, to), s.startStream(t, ctx, from, to)
 	for _, args := range [][]string{
 		{"install", "muslin", chart, "-n", "kube-system", "--take-ownership", "--set=agent.logLevel=debug"},
 		{"upgrade", "muslin", chart, "-n", "kube-system", "--set=agent.logLevel=info"},
@@ -48,6 +48,9 @@ func (s story) byHelm(t *testing.T, ctx context.Context) {
 	}
 	if r := ping(); r.Lost != 0 || r.Failed != 0 || r.Sent == 0 {
 		t.Errorf("three rollouts: %+v, want none lost", r)
+	}
+	if r := stream(); r.Error != interrupted || r.End.Sent.Bytes == 0 {
+		t.Errorf("three rollouts under iperf3: %+v, want a connection that lives", r)
 	}
 	if err := s.WaitSessions(ctx); err != nil {
 		t.Fatal(err)
