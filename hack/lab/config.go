@@ -12,12 +12,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The cluster's service network and the address of the kubernetes service in it.
+// The cluster's service network and the addresses of two services in it: kubernetes, and the cluster's DNS.
 const (
 	serviceNet4 = "10.96.0.0/16"
 	serviceNet6 = "fd00:10:96::/112"
 	serviceIP4  = "10.96.0.1"
 	serviceIP6  = "fd00:10:96::1"
+	dnsIP4      = "10.96.0.10"
+	dnsIP6      = "fd00:10:96::a"
 )
 
 // Paths inside machines.
@@ -30,6 +32,14 @@ func (l *Lab) imageDir() string { return filepath.Join(l.dir, "images") }
 
 // hasIPv6 tells whether the lab has IPv6, alone or beside IPv4.
 func (l *Lab) hasIPv6() bool { return l.topology.Core.V6.IsValid() }
+
+// DNS is the name server of pods. Nobody serves there until somebody makes a Service with that address.
+func (l *Lab) DNS() netip.Addr {
+	if l.topology.Core.V4.IsValid() {
+		return netip.MustParseAddr(dnsIP4)
+	}
+	return netip.MustParseAddr(dnsIP6)
+}
 
 // writeConfiguration writes the state directory: certificates, and the disk
 // and spec of every machine.

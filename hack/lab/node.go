@@ -144,6 +144,7 @@ func (l *Lab) kubeletConfig(node Node) map[string]any {
 		"failSwapOn":                  false,
 		"maxOpenFiles":                16384,
 		"clusterDomain":               "cluster.local",
+		"clusterDNS":                  []string{l.DNS().String()},
 		"imageGCHighThresholdPercent": 100,
 		"evictionHard":                map[string]any{"memory.available": "100Mi"},
 		"nodeLeaseDurationSeconds":    int(nodeGracePeriod / time.Second),
