@@ -169,7 +169,8 @@ previous: ## build the programs of the release before into dist/previous, from t
 		-o '$(CURDIR)/dist/previous/' ./cmd/agent ./cmd/cni ./cmd/controller
 
 .PHONY: conformance
-conformance: deps third-party ## Kubernetes' own suite of network policy, and cyclonus, on a lab: an hour or more
+conformance: PACKAGES += bash bind9-dnsutils curl netcat-openbsd
+conformance: deps third-party ## Kubernetes' own suites of network policy and sig-network's Conformance, and cyclonus, on a lab: an hour or more
 	$(GO_PATCHED) run ./hack/conformance/cmd/conformance
 
 .PHONY: bench

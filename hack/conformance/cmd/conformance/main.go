@@ -1,4 +1,4 @@
-// Command conformance runs the suites of others on network policy on a lab: it is what
+// Command conformance runs the suites of others on a lab: it is what
 // `make conformance` runs.
 package main
 
@@ -30,8 +30,8 @@ func run(ctx context.Context) error {
 	o := conformance.Options{Out: os.Stdout}
 	flag.StringVar(&o.Lab.Name, "name", "conformance", "name of the lab")
 	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
-	flag.StringVar(&o.Focus, "focus", "Netpol", "regular expression on the names of the cases to run")
-	flag.StringVar(&o.Skip, "skip", "Feature:SCTPConnectivity", "regular expression on the names of the cases to leave out")
+	flag.StringVar(&o.Focus, "focus", "", "regular expression on the names of Kubernetes' cases to run; empty: the suite's own")
+	flag.StringVar(&o.Skip, "skip", "", "regular expression on the names of Kubernetes' cases to leave out")
 	names := flag.String("suites", strings.Join(conformance.Suites(), ","), "suites to run, in this order")
 	flag.Parse()
 	for name := range strings.SplitSeq(*names, ",") {
