@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -18,12 +18,13 @@ import (
 // cache is the directory with kernels and the guest's init. While it is open no
 // other process changes it.
 type cache struct {
-	dir   string
-	lock  *os.File
-	notes io.Writer
+	dir     string
+	release string // of Debian, whose kernels are used; empty: this machine's
+	lock    *os.File
+	notes   io.Writer
 }
 
-func openCache(dir string, notes io.Writer) (*cache, error) {
+func openCache(dir, release string, notes io.Writer) (*cache, error) {
 	if dir == "" {
 		user, err := os.UserCacheDir()
 		if err != nil {
@@ -49,7 +50,7 @@ func openCache(dir string, notes io.Writer) (*cache, error) {
 	if notes == nil {
 		notes = io.Discard
 	}
-	return &cache{dir: dir, lock: lock, notes: notes}, nil
+	return &cache{dir: dir, release: release, lock: lock, notes: notes}, nil
 }
 
 func (c *cache) close() { c.lock.Close() }
@@ -73,43 +74,65 @@ type kernel struct {
 	release string // as uname -r says it
 }
 
-func (k kernel) image() string     { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.release) }
+func (k kernel) packed() string    { return filepath.Join(k.dir, "boot", "vmlinuz-"+k.release) }
+func (k kernel) image() string     { return filepath.Join(k.dir, "boot", "vmlinux-"+k.release) }
 func (k kernel) moduleDir() string { return filepath.Join(k.dir, "lib", "modules", k.release) }
 
-// metaPackage depends on the release's generic kernel. (The cloud flavour has
-// no 9p.)
-const metaPackage = "linux-image-amd64"
+// unpack makes the kernel's image from the packed one, once. The kernel would
+// unpack itself, with instructions that qemu translates: that is most of a boot.
+func (k kernel) unpack(ctx context.Context) error {
+	if _, err := os.Stat(k.image()); err == nil {
+		return nil
+	}
+	packed, err := os.ReadFile(k.packed())
+	if err != nil {
+		return err
+	}
+	start := bytes.Index(packed, []byte("\xfd7zXZ\x00"))
+	if start < 0 {
+		return fmt.Errorf("unpack %s: it is not packed with xz", k.packed())
+	}
+	c := exec.CommandContext(ctx, "xz", "--decompress", "--stdout", "--single-stream")
+	c.Stdin = bytes.NewReader(packed[start:])
+	var complaint bytes.Buffer
+	c.Stderr = &complaint
+	image, err := c.Output()
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w: %s (Debian: apt-get install xz-utils)", k.packed(), err, complaint.Bytes())
+	}
+	whole := k.image() + ".part"
+	if err := os.WriteFile(whole, image, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(whole, k.image())
+}
 
 // kernel returns the kernel of the cache, the newest if there are several, and
 // fetches one if there is none.
 func (c *cache) kernel(ctx context.Context) (kernel, error) {
-	if k, ok, err := c.newest(); ok || err != nil {
-		return k, err
-	}
-	fmt.Fprintln(c.notes, "vm: fetching a Debian kernel into", c.dir, "(once, 70 MB)")
-	err := c.fetch(ctx)
-	if err != nil {
-		// A fresh machine has no package lists, and old lists name packages
-		// that are gone.
-		if out, update := exec.CommandContext(ctx, "apt-get", "update", "-qq").CombinedOutput(); update != nil {
-			return kernel{}, errors.Join(err, fmt.Errorf("apt-get update: %w: %s", update, out))
+	k, ok, err := c.newest()
+	if err == nil && !ok {
+		fmt.Fprintln(c.notes, "vm: fetching a Debian kernel into", c.kernels(), "(once, 70 MB)")
+		if err = c.fetch(ctx); err == nil {
+			k, ok, err = c.newest()
 		}
-		err = c.fetch(ctx)
+		if err == nil && !ok {
+			err = errors.New("the kernel package holds no kernel")
+		}
 	}
 	if err != nil {
 		return kernel{}, err
 	}
-	k, ok, err := c.newest()
-	if err == nil && !ok {
-		err = errors.New("the kernel package holds no kernel")
-	}
-	return k, err
+	return k, k.unpack(ctx)
 }
+
+// kernels is where those of the release are.
+func (c *cache) kernels() string { return filepath.Join(c.dir, c.release) }
 
 // newest finds the kernel whose files were made last. What a broken fetch left
 // does not end in kernelSuffix.
 func (c *cache) newest() (k kernel, ok bool, err error) {
-	images, err := filepath.Glob(filepath.Join(c.dir, "*"+kernelSuffix, "boot", "vmlinuz-*"))
+	images, err := filepath.Glob(filepath.Join(c.kernels(), "*"+kernelSuffix, "boot", "vmlinuz-*"))
 	if err != nil || len(images) == 0 {
 		return kernel{}, false, err
 	}
@@ -128,30 +151,23 @@ func (c *cache) newest() (k kernel, ok bool, err error) {
 
 const kernelSuffix = ".kernel"
 
-var kernelPackage = regexp.MustCompile(`(?m)^ *Depends: (linux-image-[0-9]\S*)$`)
-
 // fetch downloads the kernel's package, whose origin apt verifies, and unpacks
 // it. It is not installed.
 func (c *cache) fetch(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "apt-cache", "depends", metaPackage).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("ask apt for %s: %w: %s", metaPackage, err, out)
+	if err := os.MkdirAll(c.kernels(), 0o755); err != nil {
+		return err
 	}
-	match := kernelPackage.FindSubmatch(out)
-	if match == nil {
-		return fmt.Errorf("ask apt for %s: it depends on no kernel: %s", metaPackage, out)
-	}
-	work, err := os.MkdirTemp(c.dir, "fetch-")
+	work, err := os.MkdirTemp(c.kernels(), "fetch-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(work) }()
-	if err := command(ctx, work, "apt-get", "download", "-q", string(match[1])); err != nil {
+	if err := c.download(ctx, work); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(work, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("apt-get download %s left %d packages", match[1], len(debs))
+		return fmt.Errorf("apt-get download left %d packages", len(debs))
 	}
 	root := filepath.Join(work, "root")
 	if err := command(ctx, work, "dpkg", "-x", debs[0], root); err != nil {
@@ -162,7 +178,7 @@ func (c *cache) fetch(ctx context.Context) error {
 		return err
 	}
 	name := strings.TrimSuffix(filepath.Base(debs[0]), ".deb") + kernelSuffix
-	return os.Rename(root, filepath.Join(c.dir, name))
+	return os.Rename(root, filepath.Join(c.kernels(), name))
 }
 
 func releaseOf(root string) string {

@@ -10,15 +10,19 @@
 // but what the command makes, no devices, and no init: the command's children
 // are killed when it ends. A test binary built here runs there unchanged, 10 to
 // 20 times slower: qemu translates instructions (TCG), because a machine for
-// tests seldom offers virtualization. A boot takes about five seconds.
+// tests seldom offers virtualization. A boot takes about five seconds. The
+// kernel is that of this machine's release of Debian, or of another:
+//
+//	vm.Options{Kernel: "bullseye"}
 //
 // It never writes to this machine outside its cache directory and a temporary
 // one, installs nothing, and needs no network once the kernel is in the cache.
-// It works on Debian 12 for amd64 and needs the packages qemu-system-x86 and
-// kmod.
+// It works on Debian 12 for amd64 and needs the packages qemu-system-x86,
+// kmod and xz-utils.
 //
 // Footprint: the cache directory (by default muslin/vm in the user's), with one
-// directory for each kernel, named after its Debian package and version, and
-// the guest's init; one qemu process a Run, which ends with the caller. A fresh
-// process recognises a kernel by that directory's name.
+// directory for each kernel, named after its Debian package and version, below
+// the name of its release if that is not this machine's, and the guest's init;
+// one qemu process a Run, which ends with the caller. A fresh process recognises
+// a kernel by that directory's name.
 package vm

@@ -2,18 +2,16 @@ package vm_test
 
 import (
 	"testing"
+	"time"
 
+	"github.com/muslin-net/muslin/hack/vm"
 	"github.com/muslin-net/muslin/hack/vm/gotest"
 )
 
-// TestIPIPDevices and TestIPIPAcceptance run the IPIP tests where the kernel
-// has such devices.
-func TestIPIPDevices(t *testing.T) {
+// TestIPIP runs the tests of IPIP where the kernel has such devices.
+func TestIPIP(t *testing.T) {
 	t.Parallel()
-	gotest.Run(t, gotest.Options{Package: "github.com/muslin-net/muslin/felix/tunnel", Tests: "IPIP", Tags: "vmtest"})
-}
-
-func TestIPIPAcceptance(t *testing.T) {
-	t.Parallel()
-	gotest.Run(t, gotest.Options{Package: "github.com/muslin-net/muslin/felix/acceptance", Tests: "IPIP", Tags: "vmtest"})
+	gotest.Run(t, 10*time.Minute, vm.Options{},
+		gotest.Suite{Package: "github.com/muslin-net/muslin/felix/tunnel", Tests: "IPIP", Tags: "vmtest"},
+		gotest.Suite{Package: "github.com/muslin-net/muslin/felix/acceptance", Tests: "IPIP", Tags: "vmtest"})
 }

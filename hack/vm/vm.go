@@ -29,6 +29,7 @@ type Options struct {
 	Memory int       // MiB, also for what the command writes; 0: 2048
 	CPUs   int       // 0: 2
 	Cache  string    // where kernels are kept; empty: muslin/vm in the user's cache directory
+	Kernel string    // the release of Debian whose kernel is started, as "bullseye"; empty: this machine's
 	Output io.Writer // gets the output as it comes, too; may be nil
 	Notes  io.Writer // gets remarks on what takes long; may be nil
 }
@@ -70,7 +71,7 @@ func (o Options) prepare(ctx context.Context, argv []string) (*machine, error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("architecture %s is not supported: want amd64", runtime.GOARCH)
 	}
-	c, err := openCache(o.Cache, o.Notes)
+	c, err := openCache(o.Cache, o.Kernel, o.Notes)
 	if err != nil {
 		return nil, err
 	}

@@ -1,13 +1,12 @@
-// Package gotest runs tests of another package on the second kernel of package
+// Package gotest runs tests of other packages on the second kernel of package
 // vm and makes their results those of the calling test.
 //
 // It never counts what did not run: no matching test is a failure, and so is a
-// skipped one. Footprint: that of package vm, and a test binary in a temporary
+// skipped one. Footprint: that of package vm, and test binaries in a temporary
 // directory.
 package gotest
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,12 +21,11 @@ import (
 	"github.com/muslin-net/muslin/hack/vm"
 )
 
-// Options say which tests to run.
-type Options struct {
-	Package string        // import path
-	Tests   string        // regular expression, as for go test -run
-	Tags    string        // build tags, separated by commas
-	Timeout time.Duration // of the tests in the guest; 0: 5 min
+// Suite says which tests of a package to run.
+type Suite struct {
+	Package string // import path
+	Tests   string // regular expression, as for go test -run; empty: all
+	Tags    string // build tags, separated by commas
 }
 
 // result is how one test of the guest ended.
@@ -40,32 +38,54 @@ type result struct {
 // noEnd is the action of a test that panicked, or whose process did.
 const noEnd = "no end"
 
-// Run builds the package's test binary, runs it in a virtual machine in the
-// package's directory and reports each of its tests as a subtest of t.
-func Run(t *testing.T, o Options) {
+// Run builds the packages' test binaries, runs them one after the other in one
+// virtual machine, each in its package's directory, and reports each test as a
+// subtest of t. All of them together may take so long in the guest. Of the
+// options, Dir and Notes are set here.
+func Run(t *testing.T, limit time.Duration, o vm.Options, suites ...Suite) {
 	t.Helper()
-	binary, dir, err := build(t.Context(), o, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	temp := t.TempDir()
+	var script strings.Builder
+	for i, s := range suites {
+		binary, dir, err := build(t.Context(), s, filepath.Join(temp, fmt.Sprintf("%d.test", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&script, "cd '%s' && '%s' -test.v=test2json -test.run='%s' -test.timeout=%s; ", dir, binary, s.Tests, limit)
+		fmt.Fprintf(&script, "printf '\\n%s%%s\\n' $?\n", suiteEnd)
 	}
-	limit := cmp.Or(o.Timeout, 5*time.Minute)
 	ctx, cancel := context.WithTimeout(t.Context(), limit+2*time.Minute)
 	defer cancel()
-	out, status, err := vm.Run(ctx, vm.Options{Dir: dir, Notes: t.Output()},
-		binary, "-test.v=test2json", "-test.run="+o.Tests, "-test.timeout="+limit.String())
+	o.Dir, o.Notes = "/", t.Output()
+	out, _, err := vm.Run(ctx, o, "sh", "-c", script.String())
 	if err != nil {
 		t.Fatalf("%v; printed so far:\n%s", err, out)
 	}
-	results, rest, err := parse(t.Context(), out)
+	for _, s := range suites {
+		var printed, status string
+		printed, rest, _ := strings.Cut(string(out), "\n"+suiteEnd)
+		status, rest, _ = strings.Cut(rest, "\n")
+		out = []byte(rest)
+		t.Run(s.Package[strings.LastIndex(s.Package, "/")+1:], func(t *testing.T) { evaluate(t, s, printed, status) })
+	}
+}
+
+// suiteEnd is before the exit status of each package's tests.
+const suiteEnd = "muslin-gotest ended: "
+
+// evaluate reports what a package's tests printed, and their exit status.
+func evaluate(t *testing.T, s Suite, printed, status string) {
+	t.Helper()
+	results, rest, err := parse(t.Context(), printed)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(results) == 0 {
-		t.Fatalf("no test of %s matches %q; exit status %d:\n%s", o.Package, o.Tests, status, rest)
+		t.Fatalf("no test of %s matches %q; exit status %s:\n%s", s.Package, s.Tests, status, rest)
 	}
 	report(t, results)
-	if status != 0 {
-		t.Errorf("%s: exit status %d\n%s", o.Package, status, rest)
+	if status != "0" {
+		t.Errorf("%s: exit status %s\n%s", s.Package, status, rest)
 	}
 }
 
@@ -86,17 +106,16 @@ func report(t *testing.T, results []result) {
 
 // build makes the test binary and returns it and the directory of the package's
 // sources.
-func build(ctx context.Context, o Options, temp string) (binary, dir string, err error) {
-	list, err := exec.CommandContext(ctx, "go", "list", "-tags="+o.Tags, "-f={{.Dir}}", o.Package).Output()
+func build(ctx context.Context, s Suite, file string) (binary, dir string, err error) {
+	list, err := exec.CommandContext(ctx, "go", "list", "-tags="+s.Tags, "-f={{.Dir}}", s.Package).Output()
 	if err != nil {
-		return "", "", fmt.Errorf("find package %s: %w", o.Package, err)
+		return "", "", fmt.Errorf("find package %s: %w", s.Package, err)
 	}
-	binary = filepath.Join(temp, "package.test")
-	out, err := exec.CommandContext(ctx, "go", "test", "-c", "-tags="+o.Tags, "-o", binary, o.Package).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "test", "-c", "-tags="+s.Tags, "-ldflags=-s -w", "-o", file, s.Package).CombinedOutput()
 	if err != nil {
-		return "", "", fmt.Errorf("build tests of %s: %w: %s", o.Package, err, out)
+		return "", "", fmt.Errorf("build tests of %s: %w: %s", s.Package, err, out)
 	}
-	return binary, strings.TrimSpace(string(list)), nil
+	return file, strings.TrimSpace(string(list)), nil
 }
 
 // event is a line of go tool test2json.
@@ -104,9 +123,9 @@ type event struct{ Action, Test, Output string }
 
 // parse collects the top level tests, in the order of their ends, and what was
 // printed outside any.
-func parse(ctx context.Context, out []byte) (results []result, rest string, err error) {
+func parse(ctx context.Context, out string) (results []result, rest string, err error) {
 	convert := exec.CommandContext(ctx, "go", "tool", "test2json")
-	convert.Stdin = strings.NewReader(string(out))
+	convert.Stdin = strings.NewReader(out)
 	converted, err := convert.Output()
 	if err != nil {
 		return nil, "", fmt.Errorf("read test results: %w", err)

@@ -26,7 +26,7 @@ func TestParse(t *testing.T) {
 		"nothing was printed": {"", map[string]string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			results, _, err := parse(t.Context(), []byte(c.out))
+			results, _, err := parse(t.Context(), c.out)
 			if err != nil {
 				t.Fatal(err)
 			}
