@@ -1,8 +1,10 @@
 package gobgp
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -32,7 +34,7 @@ func (s *Speaker) Refused() ([]bgp.Refusal, error) {
 	}
 	var out []bgp.Refusal
 	var errs []error
-	for _, p := range cfg.Peers {
+	for _, p := range srv.known(cfg.Peers) {
 		policy, _ := cfg.Policy(bgp.Import, p.Import)
 		for _, f := range p.Families {
 			// not with GoBGP's own marking of filtered paths: that puts paths
@@ -45,7 +47,7 @@ func (s *Speaker) Refused() ([]bgp.Refusal, error) {
 					}
 				}
 			})
-			if err != nil {
+			if _, still := s.config().Peer(p.Address); err != nil && still && s.running() == srv {
 				errs = append(errs, fmt.Errorf("list what %s announces: %w", p.Address, err))
 			}
 		}
@@ -57,6 +59,17 @@ func (s *Speaker) Refused() ([]bgp.Refusal, error) {
 		return comparePrefixes(x.Prefix, y.Prefix)
 	})
 	return out, errors.Join(errs...)
+}
+
+// known gives those of the peers that GoBGP has: it takes a configuration peer by peer.
+func (s *server) known(peers []bgp.Peer) []bgp.Peer {
+	has := map[netip.Addr]bool{}
+	_ = s.bgp.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) { // it fails when the server has stopped
+		if a, err := netip.ParseAddr(p.GetState().GetNeighborAddress()); err == nil {
+			has[a] = true
+		}
+	})
+	return slices.DeleteFunc(slices.Clone(peers), func(p bgp.Peer) bool { return !has[p.Address] })
 }
 
 func refusal(path *apiutil.Path, p bgp.Peer, policy bgp.Policy) (bgp.Refusal, bool) {

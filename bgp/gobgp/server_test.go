@@ -1,12 +1,15 @@
 package gobgp
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
@@ -52,6 +55,57 @@ func TestStartsLeaveNoGoroutines(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A server that another identity has replaced is no fault for who looked at it just then.
+func TestIdentityChangesUnderStatus(t *testing.T) {
+	log := &lockedLog{}
+	s := New(Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.Run(ctx) })
+	running.Go(func() {
+		for ctx.Err() == nil {
+			s.detailMu.Lock()
+			s.detailTime = time.Time{} // as if the last look were long ago
+			s.detailMu.Unlock()
+			s.details()
+			if _, err := s.Refused(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	peers := []bgp.Peer{{Address: netip.MustParseAddr("127.0.0.8"), ASN: 64512, Port: 1, Families: []bgp.Family{bgp.IPv4}}}
+	for i := range 100 {
+		id := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
+		if err := s.Apply(ctx, bgp.Config{ASN: 64512, RouterID: id, ListenPort: -1, Peers: peers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	running.Wait()
+	s.Close(t.Context())
+	if text := log.String(); strings.Contains(text, "level=ERROR") {
+		t.Error(text)
+	}
+}
+
+// lockedLog is written by goroutines of GoBGP's, too.
+type lockedLog struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.String()
 }
 
 // gobgpGoroutines are the stacks of those that GoBGP runs.

@@ -193,8 +193,9 @@ func (s *Speaker) restarting() bool {
 func (s *Speaker) restart(ctx context.Context, cfg bgp.Config) error {
 	if s.server != nil {
 		s.log.Info("bgp identity changed, every session restarts", "as", cfg.ASN, "router-id", cfg.RouterID, "port", cfg.ListenPort)
-		s.server.stop()
-		s.setServer(nil)
+		old := s.server
+		s.setServer(nil) // nobody looks at it any more
+		old.stop()
 		s.setConfig(bgp.Config{})
 		s.rib.clear()
 		s.sessions.restarted()
@@ -326,8 +327,9 @@ func (s *Speaker) reviveLimited(now time.Time) {
 // restart, and frees the listening socket. Run must have returned.
 func (s *Speaker) Close(ctx context.Context) {
 	if s.server != nil {
-		s.server.stopGracefully(ctx)
+		old := s.server
 		s.setServer(nil)
+		old.stopGracefully(ctx)
 		s.setConfig(bgp.Config{})
 	}
 }
@@ -348,6 +350,13 @@ func (s *Speaker) setConfig(c bgp.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current = &c
+}
+
+// running gives the server, nil for none, to who does not run in the speaker's own goroutine.
+func (s *Speaker) running() *server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
 }
 
 func (s *Speaker) setServer(v *server) {

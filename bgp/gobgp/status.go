@@ -61,9 +61,7 @@ func (s *Speaker) Awaited(ctx context.Context) string {
 	if text := s.sessions.awaited(time.Now()); text != "" {
 		return text
 	}
-	s.mu.Lock()
-	srv := s.server
-	s.mu.Unlock()
+	srv := s.running()
 	if srv == nil {
 		return "the speaker has not started yet"
 	}
@@ -106,9 +104,7 @@ func (s *Speaker) details() map[netip.Addr]peerDetail {
 	if time.Since(s.detailTime) < detailAge {
 		return s.detailed
 	}
-	s.mu.Lock()
-	srv := s.server
-	s.mu.Unlock()
+	srv := s.running()
 	if srv == nil {
 		return nil
 	}
@@ -120,6 +116,9 @@ func (s *Speaker) details() map[netip.Addr]peerDetail {
 			out[a] = peerDetail{peer: p}
 		}
 	})
+	if err != nil && s.running() != srv { // another identity: this server has just been stopped
+		return nil
+	}
 	if err != nil {
 		s.log.Error("peers could not be listed", "error", err)
 	}
