@@ -85,7 +85,7 @@ third-party-test: ## run GoBGP's own tests with the patches, 5 minutes; in a net
 	unshare --net sh -ec 'ip link set lo up; CGO_ENABLED=1 exec "$$0" test -count=1 ./internal/... ./pkg/...' $(GO)
 
 # What ends soon need not collect its garbage often: a fifth of the time of these. Tests that measure memory keep Go's usual.
-lint cover fuzz: export GOGC = 400
+lint vuln cover fuzz: export GOGC = 400
 
 .PHONY: lint
 lint: ## golangci-lint with the project's list
@@ -109,7 +109,7 @@ lab-down: ## remove the lab and everything it made
 	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
 
 .PHONY: test
-test: deps third-party lint cover fuzz ## lint, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
+test: deps third-party lint vuln cover fuzz ## lint, known vulnerabilities, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
 	$(PATCHED) $(GO_TEST) --packages "$(addprefix ./,$(LONG)) \
 		$$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE) $(addprefix ./,$(LONG)))" | tr '\n' ' ')" \
 		-- -count=1 -timeout 30m -p $(AT_ONCE) -parallel $(PARALLEL)
@@ -131,6 +131,10 @@ test-long-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 3 -run '^($(LONG_STORIES))$$'
 test-other-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$'
+
+.PHONY: vuln
+vuln: ## known vulnerabilities of what the programs import, by the newest database that can be had
+	$(GO) run ./hack/vuln/cmd/vuln
 
 .PHONY: cover
 cover: ## coverage of the pure rooms, at least 85 % each
