@@ -29,7 +29,7 @@ type Options struct {
 	Lab         lab.Options
 	Topology    string   // path of the topology file
 	Source      string   // the checkout
-	Suites      []string // of Suites, in the order in which they run
+	Suites      []string // of Suites, in the order in which they run; empty: all, but for those that want addresses that the topology has not
 	Focus, Skip string   // regular expressions on the names of Kubernetes' cases; both empty: those of the suite
 	Out         io.Writer
 }
@@ -37,8 +37,17 @@ type Options struct {
 // Suites are the names of the suites.
 func Suites() []string { return slices.Sorted(maps.Keys(suites)) }
 
+// suitesFor are those that a lab can run.
+func suitesFor(t *lab.Topology) []string {
+	if len(t.Outside.Address.All()) == 2 {
+		return Suites()
+	}
+	return slices.DeleteFunc(Suites(), func(name string) bool { return name == "dual-stack" })
+}
+
 var suites = map[string]func(context.Context, *scenario.Cluster, Options) error{
 	"cyclonus":    cyclonus,
+	"dual-stack":  kubernetes(`\[sig-network\].*\[Feature:IPv6DualStack\]`, "Feature:SCTPConnectivity"),
 	"netpol":      kubernetes("Netpol", "Feature:SCTPConnectivity"),
 	"sig-network": kubernetes(`\[sig-network\].*\[Conformance\]`, ""),
 }
@@ -63,6 +72,9 @@ func Run(ctx context.Context, o Options) error {
 	if err := startDNS(ctx, c); err != nil {
 		return err
 	}
+	if len(o.Suites) == 0 {
+		o.Suites = suitesFor(c.Topology())
+	}
 	var failed []error
 	for _, name := range o.Suites {
 		if err := suites[name](ctx, c, o); err != nil {
@@ -75,16 +87,16 @@ func Run(ctx context.Context, o Options) error {
 // kubernetes runs Kubernetes' own cases.
 func kubernetes(focus, skip string) func(context.Context, *scenario.Cluster, Options) error {
 	return func(ctx context.Context, c *scenario.Cluster, o Options) error {
-		if o.Focus != "" || o.Skip != "" {
-			focus, skip = o.Focus, o.Skip
+		if o.Focus == "" && o.Skip == "" {
+			o.Focus, o.Skip = focus, skip
 		}
 		// kubectl of the suite's own calls; the suite looks at the name.
 		kubectl := filepath.Join(c.Dir(), "kubectl")
 		if err := os.Symlink(filepath.Join(kubelab.SharedDir, "kubelab"), kubectl); err != nil && !os.IsExist(err) {
 			return fmt.Errorf("name kubectl: %w", err)
 		}
-		return run(ctx, c, o, "e2e.test", "-kubeconfig="+c.Kubeconfig(), "-kubectl-path="+kubectl, "-provider=skeleton", "-ginkgo.no-color",
-			"-ginkgo.focus="+focus, "-ginkgo.skip="+skip, "-report-dir="+c.Dir())
+		return run(ctx, c, o, "e2e.test", "-kubeconfig="+c.Kubeconfig(), "-kubectl-path="+kubectl, "-provider=skeleton", "-ginkgo.no-color", "-ginkgo.silence-skips",
+			"-ginkgo.focus="+o.Focus, "-ginkgo.skip="+o.Skip, "-report-dir="+c.Dir())
 	}
 }
 

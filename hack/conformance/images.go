@@ -22,8 +22,11 @@ var agnhostRefs = []string{
 	"registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
 }
 
-// dnsRef is what coredns.yaml asks for.
-const dnsRef = "muslin.test/coredns:1"
+// dnsRef is what coredns.yaml asks for, pauseRef what the suite does where a pod has nothing to do.
+const (
+	dnsRef   = "muslin.test/coredns:1"
+	pauseRef = "registry.k8s.io/pause:3.10.2"
+)
 
 // debian are the programs that cases run in pods beside agnhost, of the packages that
 // `make conformance` installs. busybox stands for the rest; its sh and nc differ too much.
@@ -51,6 +54,9 @@ func images(ctx context.Context, source, dir string) ([]image.Spec, error) {
 	specs := []image.Spec{{
 		Ref: dnsRef, Entrypoint: []string{"/coredns"}, Compression: image.None,
 		Files: []image.File{{Path: "/coredns", Source: filepath.Join(dir, "coredns")}},
+	}, {
+		Ref: pauseRef, Entrypoint: []string{"/probe", "pause"}, Compression: image.None,
+		Files: []image.File{{Path: "/probe", Source: filepath.Join(dir, "probe")}},
 	}}
 	agnhost := image.Spec{
 		Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: []string{"PATH=/bin:/"}, Compression: image.None,

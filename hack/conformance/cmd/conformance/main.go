@@ -32,11 +32,11 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
 	flag.StringVar(&o.Focus, "focus", "", "regular expression on the names of Kubernetes' cases to run; empty: the suite's own")
 	flag.StringVar(&o.Skip, "skip", "", "regular expression on the names of Kubernetes' cases to leave out")
-	names := flag.String("suites", strings.Join(conformance.Suites(), ","), "suites to run, in this order")
+	names := flag.String("suites", "", "suites to run, in this order, of "+strings.Join(conformance.Suites(), ", ")+"; empty: all that the topology has addresses for")
 	flag.Parse()
-	for name := range strings.SplitSeq(*names, ",") {
+	for name := range strings.FieldsFuncSeq(*names, func(r rune) bool { return r == ',' }) {
 		if !slices.Contains(conformance.Suites(), name) {
-			return fmt.Errorf("no suite %q: there are %s", name, strings.Join(conformance.Suites(), " and "))
+			return fmt.Errorf("no suite %q: there are %s", name, strings.Join(conformance.Suites(), ", "))
 		}
 		o.Suites = append(o.Suites, name)
 	}

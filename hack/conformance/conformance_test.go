@@ -1,0 +1,25 @@
+package conformance
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/muslin-net/muslin/hack/lab"
+)
+
+// The cases of dual stack run where there are both families.
+func TestSuitesFor(t *testing.T) {
+	for topology, want := range map[string][]string{
+		"two-racks":      {"cyclonus", "netpol", "sig-network"},
+		"two-racks-v6":   {"cyclonus", "netpol", "sig-network"},
+		"two-racks-dual": {"cyclonus", "dual-stack", "netpol", "sig-network"},
+	} {
+		read, err := lab.ReadTopology("../lab/topologies/" + topology + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := suitesFor(read); !slices.Equal(got, want) {
+			t.Errorf("%s: suites %q, want %q", topology, got, want)
+		}
+	}
+}
