@@ -174,7 +174,7 @@ previous: ## build the programs of the release before into dist/previous, from t
 
 .PHONY: conformance
 conformance: PACKAGES += bash bind9-dnsutils curl netcat-openbsd
-conformance: deps third-party ## Kubernetes' own suites of network policy and sig-network's Conformance, and cyclonus, on a lab: an hour or more
+conformance: deps third-party ## Kubernetes' own suites of network policy and sig-network's Conformance, and cyclonus, on a lab: 40 minutes or more
 	$(GO_PATCHED) run ./hack/conformance/cmd/conformance -topology $(TOPOLOGY)
 
 .PHONY: bench
