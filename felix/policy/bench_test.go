@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -78,6 +79,25 @@ func BenchmarkEngine(b *testing.B) {
 				} else {
 					e.Compile(with)
 				}
+			}
+		})
+	}
+}
+
+// BenchmarkNamespace is a namespace of 20 pods that gets another label.
+func BenchmarkNamespace(b *testing.B) {
+	for _, pods := range []int{1_000, 10_000, 100_000} {
+		b.Run(fmt.Sprint(pods), func(b *testing.B) {
+			in, e := town(pods), new(Engine)
+			in.View.Revision = 1
+			e.Compile(in)
+			for n := 0; b.Loop(); n++ {
+				b.StopTimer()
+				in.View.Namespaces = maps.Clone(in.View.Namespaces)
+				in.View.Namespaces["ns7"] = map[string]string{"team": fmt.Sprint("t", n%2)}
+				in.View.Revision++
+				b.StartTimer()
+				e.Compile(in)
 			}
 		})
 	}

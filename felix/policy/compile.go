@@ -63,7 +63,7 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 	case e.world.self != in.Self || in.View.Revision == 0:
 		e.world = newWorld(in, e.world.last)
 	case in.View.Revision != e.revision || !sameKnown(e.world.known, in.Known):
-		e.world = e.world.renewed(in)
+		e.world.renew(in)
 	}
 	e.revision = in.View.Revision
 	return e.world.compile(in)
@@ -72,10 +72,12 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 // world is a PolicyView with the questions that every part of the decision asks
 // answered once. All but its pods and policies stays as it is.
 type world struct {
-	self    model.NodeName
-	known   map[Need]bool
-	view    model.PolicyView // without Pods and Policies
-	netsets []netset
+	self        model.NodeName
+	known       map[Need]bool
+	view        model.PolicyView // without Pods and Policies
+	netsets     map[model.Ref]*netset
+	netsetsRead int  // how often
+	unsure      bool // rules may read otherwise
 
 	pods
 	policies
@@ -87,12 +89,14 @@ type world struct {
 	rendered  []*policy          // whose rules these are of
 	chained   [2]int             // how often a chain was made since they were forgotten: at first, and by now
 	held      map[SetID]*held    // those that the last Program had
+	replaced  map[*held]bool     // of these, those that are made of something else
 	named     []*held            // of these, ports of pods that no selector chooses
 	noted     []*held            // of these, those with changes
 	before    model.Sorted[*Set] // of another world
 
 	last     Program // if not stale
 	stale    bool    // endpoints, or what they get, changed
+	restless bool    // endpoints, or their pods, changed
 	reported []model.Problem
 	ofHosts  []model.Problem
 	hosts    map[string]*group // by the name of a host endpoint: what selectors see of it
@@ -101,27 +105,10 @@ type world struct {
 
 // newWorld makes a world that has only the last Program of another one.
 func newWorld(in Input, last Program) *world {
-	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, before: last.Sets, last: last}
+	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, netsets: map[model.Ref]*netset{}, replaced: map[*held]bool{}, before: last.Sets, last: last, restless: true}
 	w.take(in.View)
-	w.findNetworkSets()
+	w.readNetworkSets(nil)
 	w.forget()
-	return w
-}
-
-// renewed is the world of another revision. Where the labels that pods inherit are the
-// same, and what sets are made of beside pods, it keeps pods and sets, and all that is of
-// policies that are the same.
-func (w *world) renewed(in Input) *world {
-	same := reflect.DeepEqual(w.view.Namespaces, in.View.Namespaces) && reflect.DeepEqual(w.view.ServiceAccounts, in.View.ServiceAccounts) &&
-		reflect.DeepEqual(w.view.NetworkSets, in.View.NetworkSets) && reflect.DeepEqual(w.view.HostEndpoints, in.View.HostEndpoints) && reflect.DeepEqual(w.view.Services, in.View.Services)
-	if !same {
-		return newWorld(in, w.last)
-	}
-	if !sameKnown(w.known, in.Known) || !reflect.DeepEqual(w.view.Nodes, in.View.Nodes) {
-		w.known = in.Known
-		w.forget()
-	}
-	w.take(in.View)
 	return w
 }
 
@@ -178,7 +165,7 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 		out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
 		w.built()
 		out.share(w.last)
-		w.last = out
+		w.last, w.restless = out, true
 		return out, problems
 	}
 	w.update(in.View.Pods, in.Endpoints)
@@ -210,19 +197,14 @@ func (w *world) report() []model.Problem {
 // build makes a Program anew, of chains and sets that are kept.
 func (w *world) build(in Input) (Program, []model.Problem) {
 	w.tidy()
-	ends := in.Endpoints
-	out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(ends)), Chains: map[ChainID]Chain{}}
-	for _, e := range ends {
-		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
-			out.Endpoints[e.HostInterface] = w.endpoint(p.group)
-		} else {
-			out.Unknown = true
-		}
-	}
+	out := Program{Complete: true, Chains: map[ChainID]Chain{}}
+	out.Endpoints, out.Unknown = w.endpoints(in.Endpoints)
 	sets := map[SetID]*Set{}
-	for _, e := range out.Endpoints {
-		w.follow(&out, sets, e.Ingress)
-		w.follow(&out, sets, e.Egress)
+	for _, s := range w.subjects {
+		if s.round == w.round {
+			w.follow(&out, sets, s.Ingress)
+			w.follow(&out, sets, s.Egress)
+		}
 	}
 	problems := w.evaluateHosts(in, &out, sets)
 	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
@@ -237,6 +219,28 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 	w.built()
 	out.share(w.last)
 	return out, problems
+}
+
+// endpoints gives the chains of each pod here, and whether one is not known. Where no pod has become
+// another, each list of policies is looked at, and not each pod.
+func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unknown bool) {
+	for g, s := range w.subjects {
+		if was := s.Endpoint; !w.restless && g.pods != nil && w.endpoint(g) != was {
+			w.restless = true
+		}
+	}
+	if !w.restless {
+		return w.last.Endpoints, w.last.Unknown
+	}
+	w.restless, out = false, make(map[string]Endpoint, len(ends))
+	for _, e := range ends {
+		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
+			out[e.HostInterface] = w.endpoint(p.group)
+		} else {
+			unknown = true
+		}
+	}
+	return out, unknown
 }
 
 // follow adds a chain with those that it leads to, and their sets. A tier without

@@ -162,14 +162,12 @@ func nextRevision(r *rand.Rand, v model.PolicyView) model.PolicyView {
 	}
 	put := func(p model.Policy) { v.Policies = v.Policies.With([]*model.Policy{&p}, nil) }
 	other := randomPolicy(r)
+	if chance(r, 50) {
+		return nextOthers(r, v)
+	}
 	switch n := r.IntN(16); {
 	case n == 0:
 		v.Policies = model.Sorted[*model.Policy]{}
-	case n == 1:
-		v.Namespaces = maps.Clone(v.Namespaces)
-		v.Namespaces["n1"] = randomLabels(r)
-	case n == 2:
-		v.NetworkSets = append(slices.Clone(v.NetworkSets), model.NetworkSet{Object: model.Ref{Kind: "NetworkSet", Name: fmt.Sprint("more", v.Revision)}, Labels: randomLabels(r), Nets: some(r, 4, randomNet)})
 	case n == 3:
 		v.Tiers = slices.Clone(v.Tiers)
 		v.Tiers[r.IntN(len(v.Tiers))].Order = one(r, 3, 2e6, model.NoOrder())
@@ -204,4 +202,53 @@ func nextRevision(r *rand.Rand, v model.PolicyView) model.PolicyView {
 		put(next)
 	}
 	return v
+}
+
+// nextOthers changes one thing of those that are neither pods nor policies.
+func nextOthers(r *rand.Rand, v model.PolicyView) model.PolicyView {
+	switch name := one(r, "n1", "n2", "unknown"); r.IntN(9) {
+	case 0, 1:
+		v.Namespaces = maps.Clone(v.Namespaces)
+		v.Namespaces[name] = randomLabels(r)
+	case 2:
+		v.Namespaces = maps.Clone(v.Namespaces)
+		delete(v.Namespaces, name)
+	case 3:
+		v.ServiceAccounts = maps.Clone(v.ServiceAccounts)
+		v.ServiceAccounts[name+"/s1"] = randomLabels(r)
+		if chance(r, 30) {
+			delete(v.ServiceAccounts, name+"/s1")
+		}
+	case 4:
+		object := model.Ref{Kind: "NetworkSet", Namespace: one(r, "", name), Name: fmt.Sprint("more", v.Revision)}
+		v.NetworkSets = append(slices.Clone(v.NetworkSets), model.NetworkSet{Object: object, Labels: randomLabels(r), Nets: some(r, 4, randomNet)})
+	case 5:
+		v.NetworkSets = another(r, v.NetworkSets, func(s *model.NetworkSet) { s.Nets = some(r, 4, randomNet) })
+	case 6:
+		v.NetworkSets = another(r, v.NetworkSets, func(s *model.NetworkSet) { s.Labels = randomLabels(r) })
+	case 7:
+		v.HostEndpoints = another(r, v.HostEndpoints, func(e *model.HostEndpoint) {
+			e.Labels, e.Addresses = one(r, e.Labels, randomLabels(r)), one(r, e.Addresses, some(r, 2, randomAddr))
+		})
+	case 8:
+		v.Services = maps.Clone(v.Services)
+		v.Services[one(r, "n1/web", "n1/gone")] = some(r, 5, func(r *rand.Rand) model.ServiceEndpoint {
+			return model.ServiceEndpoint{Addr: randomAddr(r), Protocol: one[uint8](r, 0, tcp, udp), Port: one[uint16](r, 80, 81)}
+		})
+	}
+	return v
+}
+
+// another changes one of a list, or takes it away.
+func another[T any](r *rand.Rand, list []T, change func(*T)) []T {
+	list = slices.Clone(list)
+	if len(list) == 0 {
+		return list
+	}
+	i := r.IntN(len(list))
+	if chance(r, 30) {
+		return slices.Delete(list, i, i+1)
+	}
+	change(&list[i])
+	return list
 }

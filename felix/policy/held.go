@@ -29,8 +29,16 @@ func (w *world) hold(id SetID) *Set {
 	case s.kind == Ports && s.service == nil:
 		w.named = append(w.named, h)
 	}
-	var addrs []netip.Addr
-	var ports []AddrPort
+	addrs, ports := w.members(s)
+	h.Addresses, h.Ports = model.SortedOf(addrs), model.SortedOf(ports)
+	if old, found := w.before.Get(h.Set); found && old.Name == h.Name && old.Addresses.Equal(h.Addresses) && old.Ports.Equal(h.Ports) && old.Nets.Equal(h.Nets) {
+		h.Set = old
+	}
+	return h.Set
+}
+
+// members gives the addresses, or the ports, of a set.
+func (w *world) members(s *source) (addrs []netip.Addr, ports []AddrPort) {
 	for _, g := range w.groupsOf(s) {
 		for p := range g.pods {
 			for _, a := range p.addrs {
@@ -51,16 +59,13 @@ func (w *world) hold(id SetID) *Set {
 			ports = append(ports, AddrPort(e))
 		}
 	}
-	h.Addresses, h.Ports = model.SortedOf(addrs), model.SortedOf(ports)
-	if old, found := w.before.Get(h.Set); found && old.Name == h.Name && old.Addresses.Equal(h.Addresses) && old.Ports.Equal(h.Ports) && old.Nets.Equal(h.Nets) {
-		h.Set = old
-	}
-	return h.Set
+	return addrs, ports
 }
 
 // release ends what hold began.
 func (w *world) release(h *held) {
 	delete(w.held, h.ID)
+	delete(w.replaced, h)
 	is := func(o *held) bool { return o == h }
 	if of := h.source.of; of != nil {
 		of.held = slices.DeleteFunc(of.held, is)
@@ -129,7 +134,31 @@ func (w *world) settle() []*Set {
 		}
 	}
 	w.noted = nil
+	for h := range w.replaced {
+		next := *h.Set
+		addrs, ports := w.members(h.source)
+		if exchange(&next.Nets, h.source.nets) || exchange(&next.Addresses, addrs) || exchange(&next.Ports, ports) {
+			h.Set = &next // it has members of one kind
+			changed = append(changed, h.Set)
+		}
+	}
+	clear(w.replaced)
 	return changed
+}
+
+// exchange has other members in a list, and reports whether it was another.
+func exchange[T interface{ Compare(T) int }](list *model.Sorted[T], members []T) bool {
+	var put, drop []T
+	for was, is := range model.SortedOf(members).Since(*list) {
+		switch {
+		case is == nil:
+			drop = append(drop, *was)
+		case was == nil:
+			put = append(put, *is)
+		}
+	}
+	*list = list.With(put, drop)
+	return len(put)+len(drop) > 0
 }
 
 // delta is whether members are in a set or not, as noted last.

@@ -60,13 +60,10 @@ func (p *policy) evaluatesAt(h hook, d direction) bool {
 func (w *world) hostEndpoints(in Input) (map[string]*model.HostEndpoint, []model.Problem) {
 	out := map[string]*model.HostEndpoint{}
 	var problems []model.Problem
-	list := slices.Clone(in.View.HostEndpoints)
+	list := hostEndpointsOf(in.Self, in.View.HostEndpoints)
 	slices.SortFunc(list, func(a, b model.HostEndpoint) int { return strings.Compare(a.Object.Name, b.Object.Name) })
 	for i := range list {
 		e := &list[i]
-		if in.Self == "" || e.Node != in.Self {
-			continue
-		}
 		name := e.Interface
 		if name == "" {
 			name = interfaceWith(in.Interfaces, e)
@@ -83,6 +80,17 @@ func (w *world) hostEndpoints(in Input) (map[string]*model.HostEndpoint, []model
 		}
 	}
 	return out, problems
+}
+
+// hostEndpointsOf gives those of one node; "": of none.
+func hostEndpointsOf(self model.NodeName, list []model.HostEndpoint) []model.HostEndpoint {
+	var out []model.HostEndpoint
+	for i := range list {
+		if self != "" && list[i].Node == self {
+			out = append(out, list[i])
+		}
+	}
+	return out
 }
 
 func interfaceWith(links []Interface, e *model.HostEndpoint) string {

@@ -11,26 +11,25 @@ import (
 // group is pods that have the same labels: no selector tells them apart.
 type group struct {
 	key     string
+	account string // the name of their service account
 	labels  map[string]string
 	pods    map[*pod]bool
 	choices map[*choice]bool // that select it
 }
 
-// netset is a network set with the labels it is selected by.
-type netset struct {
-	labels map[string]string
-	ranges []Range
-}
-
 // join puts a pod into the group of its labels, unless its namespace is not known.
 func (w *world) join(p *pod) {
 	if _, known := w.view.Namespaces[p.Namespace]; !known {
+		if w.homeless[p.Namespace] == nil {
+			w.homeless[p.Namespace] = map[*pod]bool{}
+		}
+		w.homeless[p.Namespace][p] = true
 		return
 	}
 	key := groupKey(p.PolicyPod)
 	g := w.groups[key]
 	if g == nil {
-		g = &group{key: key, labels: w.podLabels(p.PolicyPod), pods: map[*pod]bool{}, choices: map[*choice]bool{}}
+		g = &group{key: key, account: p.ServiceAccount, labels: w.podLabels(p.PolicyPod), pods: map[*pod]bool{}, choices: map[*choice]bool{}}
 		w.groups[key] = g
 		ns := w.byNamespace[p.Namespace]
 		if ns == nil {
@@ -48,6 +47,9 @@ func (w *world) join(p *pod) {
 
 // leave takes a pod out of its group; the last one ends the group.
 func (w *world) leave(p *pod) {
+	if delete(w.homeless[p.Namespace], p); len(w.homeless[p.Namespace]) == 0 {
+		delete(w.homeless, p.Namespace)
+	}
 	g := p.group
 	if g == nil {
 		return
@@ -56,7 +58,9 @@ func (w *world) leave(p *pod) {
 	if delete(g.pods, p); len(g.pods) > 0 {
 		return
 	}
-	delete(w.groups, g.key)
+	if w.groups[g.key] == g {
+		delete(w.groups, g.key)
+	}
 	delete(w.byNamespace[p.Namespace], g)
 	delete(w.subjects, g)
 	for c := range g.choices {
@@ -113,30 +117,4 @@ func (w *world) addressesOf(s model.Selector) []Range {
 		}
 	}
 	return merge(out)
-}
-
-// findNetworkSets gives each set its labels; the addresses of a host endpoint are one. One with a namespace that is not
-// known yet is of no use to selectors of namespaces, and is left out.
-func (w *world) findNetworkSets() {
-	for _, s := range w.view.NetworkSets {
-		labels := map[string]string{}
-		if ns := s.Object.Namespace; ns != "" {
-			if _, known := w.view.Namespaces[ns]; !known {
-				continue
-			}
-			inherit(labels, ns, w.view.Namespaces[ns])
-			labels[model.LabelNamespace] = ns
-		}
-		addOwn(labels, s.Labels)
-		w.netsets = append(w.netsets, netset{labels, mergePrefixes(s.Nets)})
-	}
-	for _, e := range w.view.HostEndpoints {
-		labels := map[string]string{}
-		addOwn(labels, e.Labels)
-		var ranges []Range
-		for _, a := range e.Addresses {
-			ranges = append(ranges, Range{a, a})
-		}
-		w.netsets = append(w.netsets, netset{labels, merge(ranges)})
-	}
 }

@@ -32,6 +32,8 @@ type pods struct {
 	byKey       map[podKey]*pod
 	groups      map[string]*group
 	byNamespace map[string]map[*group]bool
+	homeless    map[string]map[*pod]bool // those of namespaces that are not known
+	moved       map[podKey]bool          // those that are to look for a group anew
 	claimants   map[netip.Addr][]*pod
 	contested   map[netip.Addr]bool
 	disputed    bool // who claims what is another question than when it was reported
@@ -40,6 +42,7 @@ type pods struct {
 func newPods() pods {
 	return pods{
 		byKey: map[podKey]*pod{}, groups: map[string]*group{}, byNamespace: map[string]map[*group]bool{},
+		homeless: map[string]map[*pod]bool{}, moved: map[podKey]bool{},
 		claimants: map[netip.Addr][]*pod{}, contested: map[netip.Addr]bool{},
 	}
 }
@@ -63,6 +66,12 @@ func (w *world) update(list model.Sorted[*model.PolicyPod], ends []model.Endpoin
 	}
 	w.diffPods(list, at)
 	w.diffEnds(ends, at)
+	for k := range w.moved {
+		if c := at(k); c.pod == nil && !c.podGone {
+			c.set(w.byKey[k].PolicyPod)
+		}
+	}
+	clear(w.moved)
 	if len(changes) == 0 {
 		return
 	}
@@ -114,7 +123,12 @@ func (c *change) set(p *model.PolicyPod) {
 func samePod(a, b *model.PolicyPod) bool {
 	return a == b || a.Node == b.Node && a.ServiceAccount == b.ServiceAccount && a.Created.Equal(b.Created) &&
 		a.HostNetwork == b.HostNetwork && a.Finished == b.Finished && slices.Equal(a.Addresses, b.Addresses) &&
-		slices.Equal(a.Ports, b.Ports) && (reflect.ValueOf(a.Labels).Pointer() == reflect.ValueOf(b.Labels).Pointer() || maps.Equal(a.Labels, b.Labels))
+		slices.Equal(a.Ports, b.Ports) && sameLabels(a.Labels, b.Labels)
+}
+
+// sameLabels is quick, too.
+func sameLabels(a, b map[string]string) bool {
+	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() || maps.Equal(a, b)
 }
 
 func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
@@ -141,7 +155,7 @@ func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
 			at(k).ends = &[]model.Endpoint{}
 		}
 	}
-	w.lastEnds, w.stale = ends, true
+	w.lastEnds, w.stale, w.restless = ends, true, true
 }
 
 // apply makes one name what it is now.
@@ -151,7 +165,9 @@ func (w *world) apply(k podKey, c *change) {
 		p = &pod{PolicyPod: &model.PolicyPod{Namespace: k.namespace, Name: k.name}}
 		w.byKey[k] = p
 	}
-	w.stale = w.stale || len(p.ends) > 0
+	if len(p.ends) > 0 {
+		w.stale, w.restless = true, true
+	}
 	for _, a := range p.claims {
 		w.claimants[a] = slices.DeleteFunc(w.claimants[a], func(o *pod) bool { return o == p })
 		if len(w.claimants[a]) == 0 {

@@ -24,7 +24,7 @@ type choice struct {
 	namespace string // that everything it selects is in; empty: no one
 	groups    map[*group]bool
 	held      []*held // sets of addresses and ports of the pods it selects
-	nets      bool    // a network set is among them
+	netsets   map[*netset]bool
 }
 
 // choose evaluates a selector once for each group that can match.
@@ -35,7 +35,7 @@ func (w *world) choose(s model.Selector) *choice {
 	text := s.String()
 	out := w.choices[text]
 	if out == nil {
-		out = &choice{text: text, sel: s, groups: map[*group]bool{}}
+		out = &choice{text: text, sel: s, groups: map[*group]bool{}, netsets: map[*netset]bool{}}
 		out.namespace = namespaceOf(s)
 		if out.namespace != "" {
 			for g := range w.byNamespace[out.namespace] {
@@ -46,7 +46,11 @@ func (w *world) choose(s model.Selector) *choice {
 				out.consider(g)
 			}
 		}
-		out.nets = slices.ContainsFunc(w.netsets, func(n netset) bool { return s.Matches(n.labels) })
+		for _, n := range w.netsets {
+			if s.Matches(n.labels) {
+				out.netsets[n] = true
+			}
+		}
 		w.choices[text] = out
 	}
 	w.requested[s] = out
@@ -122,19 +126,20 @@ func (w *world) selected(s model.Selector) []SetID {
 	c := w.choose(s)
 	out := []SetID{SetID("a-" + hash(c.text))}
 	w.sources[out[0]] = &source{kind: Addresses, name: c.text, of: c}
-	if c.nets {
-		out = append(out, SetID("n-"+hash("selector "+c.text)))
-		if w.sources[out[1]] == nil {
-			var nets []Range
-			for _, n := range w.netsets {
-				if s.Matches(n.labels) {
-					nets = append(nets, n.ranges...)
-				}
-			}
-			w.sources[out[1]] = &source{kind: Nets, name: c.text, nets: merge(nets)}
-		}
+	if len(c.netsets) > 0 {
+		id, src := c.netsSource()
+		out, w.sources[id] = append(out, id), src
 	}
 	return out
+}
+
+// netsSource says what the ranges of the network sets are that a selector selects.
+func (c *choice) netsSource() (SetID, *source) {
+	var nets []Range
+	for n := range c.netsets {
+		nets = append(nets, n.ranges...)
+	}
+	return SetID("n-" + hash("selector "+c.text)), &source{kind: Nets, name: c.text, nets: merge(nets)}
 }
 
 // rangeSet gives a set of fixed ranges; it is named after them.
@@ -182,14 +187,19 @@ func (w *world) portSet(s model.Selector, own bool, protocol uint8, names []stri
 // serviceSet gives the set of what serves a service: addresses and ports, or
 // addresses alone.
 func (w *world) serviceSet(name string, ports bool) SetID {
+	id, src := w.serviceSource(name, ports)
+	w.sources[id] = src
+	return id
+}
+
+func (w *world) serviceSource(name string, ports bool) (SetID, *source) {
 	src := &source{kind: Addresses, name: "service " + name, service: []model.ServiceEndpoint{}}
 	id := SetID("a-" + hash(src.name))
 	if ports {
 		src.kind, id = Ports, SetID("p-"+hash(src.name))
 	}
 	src.service = append(src.service, w.view.Services[name]...)
-	w.sources[id] = src
-	return id
+	return id, src
 }
 
 // named gives the ports that an address of a pod adds to a set.

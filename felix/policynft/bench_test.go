@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/felix/internal/nftw"
@@ -168,7 +169,8 @@ func element(members int) floor {
 	}
 }
 
-// bareChain is a chain that so many interfaces lead to, whose rules are written anew: by nft, or by the library.
+// bareChain is a chain that so many interfaces lead to, whose rules are written anew, those that the policy of crowd
+// becomes: by nft, or by the library.
 func bareChain(interfaces int, nft bool) floor {
 	return func(b *testing.B, ns *nstest.NS) func(n int) {
 		file := filepath.Join(b.TempDir(), "rules")
@@ -182,19 +184,27 @@ func bareChain(interfaces int, nft bool) floor {
 		for i := range leads {
 			leads[i] = fmt.Sprintf("cali%d : goto c", i)
 		}
-		run("table inet bare { chain c { }; map m { type ifname : verdict; elements = { " + strings.Join(leads, ", ") + " }; }\n" +
+		run("table inet bare { set s { type ipv4_addr; }; set s6 { type ipv6_addr; }; chain deny { counter drop; }; chain c { }; map m { type ifname : verdict; elements = { " + strings.Join(leads, ", ") + " }; }\n" +
 			"chain forward { type filter hook forward priority 0; oifname vmap @m; }; }")
 		if nft {
 			return func(n int) {
-				run(fmt.Sprintf("flush chain inet bare c\nadd rule inet bare c tcp dport %d return\nadd rule inet bare c counter drop", 80+n%2))
+				run(fmt.Sprintf("flush chain inet bare c\nadd rule inet bare c tcp dport %[1]d ip saddr @s return comment \"default KubernetesNetworkPolicy ns0/web rule 0\"\n"+
+					"add rule inet bare c tcp dport %[1]d ip6 saddr @s6 return comment \"default KubernetesNetworkPolicy ns0/web rule 0\"\n"+
+					"add rule inet bare c goto deny comment \"default end\"", 80+n%2))
 			}
 		}
 		conn := newBare(b, ns, 1).conn
-		c := &nftables.Chain{Table: &nftables.Table{Family: nftables.TableFamilyINet, Name: "bare"}, Name: "c"}
+		t := nftw.NewTable("bare")
+		c := &nftables.Chain{Table: t.Table, Name: "c"}
 		return func(n int) {
 			conn.FlushChain(c)
-			conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(nftw.IsL4(tcp), port(false), nftw.Equal(number(uint16(80+n%2))), nftw.Verdict(expr.VerdictReturn))})
-			conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(nftw.Count(), nftw.Verdict(expr.VerdictDrop))})
+			add := func(comment string, words ...[]expr.Any) {
+				conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(words...), UserData: userdata.AppendString(nil, userdata.TypeComment, comment)})
+			}
+			to := slices.Concat(nftw.IsL4(tcp), port(false), nftw.Equal(number(uint16(80+n%2))), nftw.Verdict(expr.VerdictReturn))
+			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.IsIPv4(), nftw.Source(true), t.Lookup("s", 1, false), to)
+			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.IsIPv6(), nftw.Source(false), t.Lookup("s6", 1, false), to)
+			add("default end", nftw.To(expr.VerdictGoto, "deny"))
 			if err := conn.Flush(); err != nil {
 				b.Fatal(err)
 			}
