@@ -85,6 +85,9 @@ third-party-test: ## run GoBGP's own tests with the patches, 5 minutes; in a net
 	unshare --net sh -ec 'ip link set lo up; CGO_ENABLED=1 exec "$$0" test -count=1 ./internal/... ./pkg/...' $(GO)
 
 # What ends soon need not collect its garbage often: a fifth of the time of these. Tests that measure memory keep Go's usual.
+# What is given away is built by the toolchain that go.mod names, and its standard library is what make vuln looks up, whatever
+# Go is installed and GOTOOLCHAIN says.
+image release vuln: export GOTOOLCHAIN := $(shell awk '/^toolchain/ { print $$2 }' go.mod)
 lint vuln cover fuzz: export GOGC = 400
 
 .PHONY: lint

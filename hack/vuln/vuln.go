@@ -85,7 +85,7 @@ func read(r io.Reader) ([]Advisory, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read what govulncheck says: %w", err)
+			return nil, fmt.Errorf("read what govulncheck reports: %w", err)
 		}
 		if f := message.Finding; f != nil && len(f.Trace) > 0 && f.Trace[0].Package != "" {
 			found[f.OSV] = Advisory{ID: f.OSV, Package: f.Trace[0].Package, Version: f.Trace[0].Version, Fixed: f.Fixed}

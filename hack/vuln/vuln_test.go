@@ -8,13 +8,13 @@ import (
 
 // TestRead: what is about a package counts, once; what is about a module alone does not.
 func TestRead(t *testing.T) {
-	const said = `{"config": {"scan_level": "package"}}
+	const reported = `{"config": {"scan_level": "package"}}
 {"osv": {"id": "GO-1"}}
 {"finding": {"osv": "GO-2", "fixed_version": "v1.26.9", "trace": [{"module": "stdlib", "version": "v1.26.8", "package": "net/http"}]}}
 {"finding": {"osv": "GO-1", "trace": [{"module": "example.org/a", "version": "v1.0.0", "package": "example.org/a/b"}]}}
 {"finding": {"osv": "GO-1", "trace": [{"module": "example.org/a", "version": "v1.0.0", "package": "example.org/a/b"}]}}
 {"finding": {"osv": "GO-3", "fixed_version": "v2.0.0", "trace": [{"module": "example.org/c", "version": "v1.0.0"}]}}`
-	found, err := read(strings.NewReader(said))
+	found, err := read(strings.NewReader(reported))
 	if err != nil {
 		t.Fatal(err)
 	}
