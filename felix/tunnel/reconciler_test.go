@@ -68,7 +68,7 @@ func show(node *nstest.NS) string {
 		b.WriteString(node.Run("ip", "-6", "neigh", "show", "dev", dev, "nud", "permanent"))
 		b.WriteString(node.Run("bridge", "fdb", "show", "dev", dev))
 	}
-	return b.String()
+	return strings.ReplaceAll(b.String(), "tentative ", "") // that ends by itself
 }
 
 func wantAll(t *testing.T, text string, words ...string) {

@@ -114,7 +114,9 @@ func TestBetweenTwoNames(t *testing.T) {
 	want[0].VNI = 5000
 	apply(t, slow(t, node), want)
 	successor := shape(node, next)
+	node.IP("link set " + felix.VXLANDevice + " down") // Linux before 6.2 renames no other
 	node.IP("link set " + felix.VXLANDevice + " name " + last)
+	node.IP("link set " + last + " up")
 	r := open(t, node)
 	apply(t, r, want)
 	if got := shape(node, felix.VXLANDevice); got != successor || shape(node, next) != "" {
