@@ -2,6 +2,7 @@ package podlink
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -57,13 +58,26 @@ func losesSomething(m nl.Message, p felix.PodLink) bool {
 	case unix.RTM_DELADDR:
 		a := nl.ParseAddress(m.Data).Addr()
 		return a == p.Gateway || slices.Contains(p.Peering, a)
-	case unix.RTM_DELNEIGH:
-		return true
+	case unix.RTM_DELNEIGH: // of others the kernel forgets one or the other every 15 s
+		return slices.Contains(p.Addresses, neighbourOf(m))
 	case unix.RTM_NEWNETCONF: // whoever sets what links of others have, as systemd does
 		_, filter := settings(m)
 		return filter >= 0 && filter != int(reversePath(p))
 	}
 	return false
+}
+
+// neighbourOf reads the address of a message on a neighbour.
+func neighbourOf(m nl.Message) (a netip.Addr) {
+	if len(m.Data) < sizeofNdMsg {
+		return a
+	}
+	nl.Attrs(m.Data[sizeofNdMsg:], func(kind uint16, data []byte) {
+		if kind == unix.NDA_DST {
+			a, _ = netip.AddrFromSlice(data)
+		}
+	})
+	return a
 }
 
 // settings reads the interface index and the rp_filter, -1 when it tells of none,

@@ -25,6 +25,8 @@ type link struct {
 	neighbours  map[netip.Addr]string // permanent ones: hardware address
 }
 
+const sizeofNdMsg = 12
+
 // read asks for all links with their addresses and neighbours, in three dumps.
 func (r *Reconciler) read() (map[int]link, error) {
 	out := map[int]link{}
@@ -59,7 +61,6 @@ func (r *Reconciler) read() (map[int]link, error) {
 	if err != nil {
 		return nil, err
 	}
-	const sizeofNdMsg = 12
 	return out, r.conn.DumpAll(unix.RTM_GETNEIGH, sizeofNdMsg, func() {}, func(b []byte) {
 		l, there := out[int(nl.Uint32(b[4:]))]
 		if !there || binary.NativeEndian.Uint16(b[8:])&unix.NUD_PERMANENT == 0 {

@@ -123,6 +123,35 @@ func TestWhatALinkLosesIsPutBack(t *testing.T) {
 	}
 }
 
+// TestNeighbourThatTheKernelForgets: an entry beside those of the pod's addresses, as a pod's
+// link-local address has one for a while, comes and goes without anything to be put back.
+func TestNeighbourThatTheKernelForgets(t *testing.T) {
+	l := newLab(t)
+	r := l.open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Ready()
+	l.apply(t, r, 0)
+	for _, other := range []string{"10.65.0.99", "fe80::99"} {
+		l.node.IP("neigh add " + other + " lladdr " + podMAC + " nud stale dev " + device)
+		l.node.IP("neigh del " + other + " dev " + device)
+	}
+	l.node.IP("neigh del 10.65.0.5 dev " + device) // the last event: those before have been seen with it
+	select {
+	case <-r.Changed():
+	case <-time.After(3 * time.Minute):
+		t.Fatal("no hint")
+	}
+	if n := r.Drift(); n != 1 {
+		t.Errorf("drift counted: %d, want the pod's own entry alone", n)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAdoptionTouchesNothing(t *testing.T) {
 	l := newLab(t)
 	l.visible(t)
