@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -221,18 +222,17 @@ func requested(p *corev1.Pod) map[string]string {
 // watchPods keeps the index until ctx ends. A server that streams lists sends
 // pods one by one; of others they are read in pages.
 func (o *Objects) watchPods(ctx context.Context) {
-	lw := &cache.ListWatch{
-		ListWithContextFunc: o.listPods,
-		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.Watch = true
-			return o.client.Get().Resource("pods").VersionedParams(&opts, metav1.ParameterCodec).Watch(ctx)
-		},
-	}
+	lw := &cache.ListWatch{ListWithContextFunc: o.listPods, WatchFuncWithContext: o.followPods}
 	r := cache.NewReflectorWithOptions(lw, &corev1.Pod{}, o.pods, cache.ReflectorOptions{
 		Name: "pods of all nodes", TypeDescription: "pods",
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
 	})
 	r.RunWithContext(ctx)
+}
+
+func (o *Objects) followPods(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	opts.Watch = true
+	return kube.Watch(ctx, o.client.Get().Resource("pods").VersionedParams(&opts, metav1.ParameterCodec))
 }
 
 // listPods reads page by page and keeps of each pod what slim reads.

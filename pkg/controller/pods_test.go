@@ -1,12 +1,41 @@
 package controller
 
 import (
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
+
+// A server that takes the request for a watch and is silent is asked once, and the
+// failure is told: the reflector lists again.
+func TestSilentWatchOfPods(t *testing.T) {
+	var requests atomic.Int32
+	silent := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		requests.Add(1)
+		<-silent
+	}))
+	defer server.Close()
+	defer close(silent)
+	o, err := NewObjects(&rest.Config{Host: server.URL, Timeout: 100 * time.Millisecond}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w, err := o.followPods(t.Context(), metav1.ListOptions{}); err == nil {
+		t.Errorf("a watch that was not answered is no error: %T", w)
+	}
+	if n := requests.Load(); n != 1 {
+		t.Errorf("requested %d times, want once", n)
+	}
+}
 
 // What is counted of pods is right after every kind of change.
 func TestPodIndexCounts(t *testing.T) {

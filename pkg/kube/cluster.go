@@ -262,19 +262,23 @@ func (c *Cluster) mirror(ctx context.Context, f feed, store cache.ReflectorStore
 // errNoWatch is what client-go calls a watch without events: it timed out.
 var errNoWatch = errors.New("the request for a watch was not answered")
 
-// listWatch requests a watch once: client-go would ten times if it times out, for
-// minutes where packets are lost, and then tell of no error. The reflector tries again.
+// Watch sends the request for a watch once: client-go would ten times if it times out,
+// for minutes where packets are lost, and then tell of no error. A reflector tries again.
+func Watch(ctx context.Context, r *rest.Request) (watchapi.Interface, error) {
+	w, err := r.MaxRetries(0).Watch(ctx)
+	if _, begun := w.(*watchapi.StreamWatcher); err == nil && !begun {
+		return nil, errNoWatch
+	}
+	return w, err
+}
+
 func (f *feed) listWatch(client *rest.RESTClient) *cache.ListWatch {
 	selected := func(o *metav1.ListOptions) { o.FieldSelector, o.LabelSelector = f.fields, f.labels }
 	lw := cache.NewFilteredListWatchFromClient(client, f.resource, f.namespace, selected)
 	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watchapi.Interface, error) {
 		selected(&o)
 		o.Watch = true
-		w, err := client.Get().Namespace(f.namespace).Resource(f.resource).VersionedParams(&o, metav1.ParameterCodec).MaxRetries(0).Watch(ctx)
-		if _, begun := w.(*watchapi.StreamWatcher); err == nil && !begun {
-			return nil, errNoWatch
-		}
-		return w, err
+		return Watch(ctx, client.Get().Namespace(f.namespace).Resource(f.resource).VersionedParams(&o, metav1.ParameterCodec))
 	}
 	return lw
 }
