@@ -197,7 +197,7 @@ func (w *world) report() []model.Problem {
 // build makes a Program anew, of chains and sets that are kept.
 func (w *world) build(in Input) (Program, []model.Problem) {
 	w.tidy()
-	out := Program{Complete: true, Chains: map[ChainID]Chain{}}
+	out := Program{Complete: true, Closed: true, Chains: map[ChainID]Chain{}}
 	out.Endpoints, out.Unknown = w.endpoints(in.Endpoints)
 	sets := map[SetID]*Set{}
 	for _, s := range w.subjects {

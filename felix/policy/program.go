@@ -24,8 +24,11 @@ type Program struct {
 	// Complete is true once every source has been heard. Before that the Program is
 	// empty and says nothing: the kernel stays as it is, what is closed stays closed.
 	Complete bool
+	// Closed is true while there are policies: an interface of a pod that is not among Endpoints is
+	// dropped, even where there is no chain. So a pod is closed before anybody knows of it.
+	Closed bool
 	// Unknown is true if some pod of the node is not among Endpoints, while there are
-	// policies: it has to be dropped, even where there is no chain.
+	// policies.
 	Unknown   bool
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
 	// Hosts are the node's own interfaces that policies judge, by name, or
@@ -47,8 +50,7 @@ func (p Program) Set(id SetID) Set {
 	return Set{}
 }
 
-// Evaluates reports whether any packet is judged: without a policy that concerns a pod
-// of the node, and with all of them known, the kernel needs nothing.
+// Evaluates reports whether any packet of a pod that is known, or should be, is judged.
 func (p Program) Evaluates() bool { return len(p.Chains) > 0 || p.Unknown }
 
 // Endpoint says which chain judges what a pod receives (Ingress) and sends

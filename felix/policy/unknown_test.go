@@ -14,8 +14,12 @@ func TestUnknown(t *testing.T) {
 		in.View.Synced = true
 		in.View.Policies = model.SortedOf([]*model.Policy{{}}[:policies])
 		p, _ := new(Engine).Compile(in)
-		if _, open := p.Endpoints["cali0"]; !p.Complete || p.Unknown != want || open == want {
+		if _, open := p.Endpoints["cali0"]; !p.Complete || p.Unknown != want || p.Closed != want || open == want {
 			t.Errorf("%d policies: %+v", policies, p)
+		}
+		in.Endpoints = nil
+		if p, _ := new(Engine).Compile(in); p.Closed != want {
+			t.Errorf("%d policies: open to pods that come: %t, want %t", policies, !p.Closed, !want)
 		}
 	}
 }

@@ -6,7 +6,7 @@
 // interface that is not in the Program is dropped in both directions. Connections
 // that are established go on when a policy is tightened, as with Calico.
 //
-// Kernel footprint: the table "inet muslin-policy", as long as there is any policy. Its base chains
+// Kernel footprint: the table "inet muslin-policy", as long as there is any policy in the cluster. Its base chains
 // forward (priority filter) and input (the same) let established connections pass;
 // forward drops a pod's packets of invalid state; both send the others to the chain "from" of
 // the interface they came in by, then, forwarded ones, to "to" of the one they leave by.

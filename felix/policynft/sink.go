@@ -41,13 +41,13 @@ func New(o Options) (*Sink, error) {
 
 // Apply makes the table that of p. prefixes are what the names of pods' interfaces
 // begin with. As long as p.Complete is false nothing is written: what is closed stays
-// closed, and what is open open. A Program without chains needs no table if it knows
-// all pods.
+// closed, and what is open open. A Program without chains needs no table, unless it is
+// closed to pods that it does not know.
 func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) error {
 	if !p.Complete {
 		return nil
 	}
-	if !p.Evaluates() {
+	if !p.Evaluates() && !p.Closed {
 		return s.Writer.Apply(ctx, nil, true)
 	}
 	err := s.write(ctx, p, prefixes)

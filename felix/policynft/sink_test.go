@@ -59,6 +59,11 @@ func TestTightened(t *testing.T) {
 	if reaches(one.ns, tcp, at(pod.addrs[0], 443)) || reaches(pod.ns, tcp, at(one.addrs[0], 443)) || !reaches(one.ns, tcp, at(two.addrs[0], 443)) {
 		t.Error("where no policy selects a pod, one that is not known is open, or one that is known is closed")
 	}
+	// There are policies, and no pod yet.
+	n.apply(t, policy.Program{Closed: true})
+	if reaches(one.ns, tcp, at(pod.addrs[0], 443)) {
+		t.Error("a pod that comes is open before it is known")
+	}
 	n.apply(t, policy.Program{Complete: true})
 	if !reaches(one.ns, tcp, at(pod.addrs[0], 443)) {
 		t.Error("without any policy a pod is closed")
