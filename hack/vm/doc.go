@@ -7,7 +7,7 @@
 //
 // The guest sees every file of this machine at its path and may write anywhere;
 // what it writes goes to its memory and is gone at the end. It has no network
-// but what the command makes, no devices, and no init: the command's children
+// but what the command makes and Options.Links name, no devices, and no init: the command's children
 // are killed when it ends. A test binary built here runs there unchanged, 10 to
 // 20 times slower: qemu translates instructions (TCG), because a machine for
 // tests seldom offers virtualization. A boot takes about five seconds. The

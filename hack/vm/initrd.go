@@ -16,15 +16,10 @@ import (
 	"github.com/muslin-net/muslin/hack/vm/internal/spec"
 )
 
-// bootModules are what the guest needs before it sees the host's files: its
-// ports and its root. Everything else comes by modprobe.
-var bootModules = []string{"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"}
-
-// modules are the files of the boot modules and all they need, in the order to
-// load them.
-func (k kernel) modules(ctx context.Context) ([]string, error) {
+// modules are the files of modules and all they need, in the order to load them.
+func (k kernel) modules(ctx context.Context, names []string) ([]string, error) {
 	var files []string
-	for _, name := range bootModules {
+	for _, name := range names {
 		c := exec.CommandContext(ctx, modprobe(), "-d", k.dir, "-S", k.release, "--show-depends", name)
 		var complaint bytes.Buffer
 		c.Stderr = &complaint

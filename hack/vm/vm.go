@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -30,6 +29,8 @@ type Options struct {
 	CPUs   int       // 0: 2
 	Cache  string    // where kernels are kept; empty: muslin/vm in the user's cache directory
 	Kernel string    // the release of Debian whose kernel is started, as "bullseye"; empty: this machine's
+	Links  []Link    // network devices of the guest: eth0 and so on
+	Netns  string    // name of the network namespace of this machine that Loopback is in; empty: the caller's
 	Output io.Writer // gets the output as it comes, too; may be nil
 	Notes  io.Writer // gets remarks on what takes long; may be nil
 }
@@ -84,7 +85,7 @@ func (o Options) prepare(ctx context.Context, argv []string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	modules, err := k.modules(ctx)
+	modules, err := k.modules(ctx, o.bootModules())
 	if err != nil {
 		return nil, err
 	}
@@ -111,19 +112,21 @@ const (
 	resultFD = "/proc/self/fd/4"
 )
 
+// args are qemu's. The kernel does not test the machine's timer: qemu has it, but late
+// on a busy machine, and the kernel would give up.
 func (m *machine) args() []string {
-	return []string{
+	return append([]string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-accel", "tcg,thread=multi", "-smp", strconv.Itoa(cmp.Or(m.options.CPUs, 2)), "-m", strconv.Itoa(cmp.Or(m.options.Memory, 2048)),
 		"-kernel", m.kernel, "-initrd", m.initrd,
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off",
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check",
 		"-serial", "stdio",
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
 		"-device", "virtio-9p-pci,fsdev=root,mount_tag=" + spec.RootTag,
 		"-device", "virtio-serial-pci",
 		"-chardev", "file,id=output,path=" + outputFD, "-device", "virtserialport,chardev=output,name=" + spec.OutputPort,
 		"-chardev", "file,id=result,path=" + resultFD, "-device", "virtserialport,chardev=result,name=" + spec.ResultPort,
-	}
+	}, m.options.links()...)
 }
 
 // run starts qemu and waits for its end and for the last word of the guest.
@@ -140,7 +143,7 @@ func (m *machine) run(ctx context.Context) error {
 	}
 	defer result.Close()
 	var console bytes.Buffer
-	command := exec.CommandContext(ctx, "qemu-system-x86_64", m.args()...)
+	command := m.options.command(ctx, "qemu-system-x86_64", m.args()...)
 	command.ExtraFiles = []*os.File{outputIn, resultIn}
 	command.Stdout, command.Stderr = &console, &console
 	// A killed caller leaves no machine behind. The signal comes when the thread

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type fabric struct {
 
 	env  []string // besides, of agents that start from now on
 	disk string   // of nodes that join from now on: the options of a tmpfs that has their files
+
+	patience time.Duration // of await; 0: 3 min
+	pause    time.Duration // of await between two looks; 0: 20 ms
 }
 
 // member is a node in a namespace of its own, with an agent in a process and one
@@ -43,6 +47,7 @@ type member struct {
 	f             *fabric
 	name, netns   string
 	address, gate string // its own, and the router's on its link
+	address6      string
 	dir           string
 	http          *http.Client
 	agent         *exec.Cmd
@@ -53,21 +58,33 @@ type member struct {
 func newFabric(t *testing.T, objects string) *fabric {
 	t.Helper()
 	f := &fabric{t: t, server: kubetest.Start(t)}
-	f.netns = f.server.Netns + "-wires"
 	f.server.InstallCRDs(t)
 	f.server.MustKubectl(t, objects, "apply", "-f", "-")
-	f.makeNetns(f.netns)
-	f.ip("link", "add", "br0", "type", "bridge")
-	f.ip("addr", "add", "10.1.0.254/24", "dev", "br0")
-	f.ip("addr", "add", "fd01::fe/64", "dev", "br0", "nodad")
-	f.ip("link", "set", "br0", "up")
-	f.exec("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	f.lay()
+	f.route()
 	built, err := image.Build(t.Context(), image.BuildOptions{Root: "../..", Out: f.server.Dir}, []image.Program{image.Plugin})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.plugin = built[0].Source
 	return f
+}
+
+// lay makes the bridge.
+func (f *fabric) lay() {
+	f.t.Helper()
+	f.netns = f.server.Netns + "-wires"
+	f.makeNetns(f.netns)
+	f.ip("link", "add", "br0", "type", "bridge")
+	f.ip("link", "set", "br0", "up")
+}
+
+// route makes the fabric the router of the bridge's subnet, too.
+func (f *fabric) route() {
+	f.t.Helper()
+	f.ip("addr", "add", "10.1.0.254/24", "dev", "br0")
+	f.ip("addr", "add", "fd01::fe/64", "dev", "br0", "nodad")
+	f.exec("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
 }
 
 func (f *fabric) makeNetns(name string) {
@@ -116,7 +133,7 @@ func (f *fabric) open() {
 // await waits without a hurry.
 func (f *fabric) await(what string, wrong func() string) {
 	f.t.Helper()
-	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(cmp.Or(f.patience, 3*time.Minute)); ; time.Sleep(cmp.Or(f.pause, 20*time.Millisecond)) {
 		is := wrong()
 		if is == "" {
 			return
@@ -131,6 +148,19 @@ func (f *fabric) await(what string, wrong func() string) {
 // not 1.
 func (f *fabric) join(name string, subnet, host int) *member {
 	f.t.Helper()
+	m := f.connect(name, subnet, host)
+	f.server.MustKubectl(f.t, "apiVersion: v1\nkind: Node\nmetadata: {name: "+name+"}\n", "create", "-f", "-")
+	f.server.MustKubectl(f.t, "", "patch", "node", name, "--subresource=status", "-p",
+		`{"status":{"addresses":[{"type":"InternalIP","address":"`+m.address+`"},{"type":"InternalIP","address":"`+m.address6+`"}]}}`)
+	m.startAgent()
+	f.t.Cleanup(m.kill)
+	m.plug()
+	return m
+}
+
+// connect makes a node that reaches the API server and has no agent yet.
+func (f *fabric) connect(name string, subnet, host int) *member {
+	f.t.Helper()
 	m := &member{f: f, name: name, netns: f.server.Netns + "-" + name, dir: f.t.TempDir()}
 	m.address, m.gate = fmt.Sprintf("10.%d.0.%d", subnet, host), fmt.Sprintf("10.%d.0.254", subnet)
 	f.makeNetns(m.netns)
@@ -141,7 +171,8 @@ func (f *fabric) join(name string, subnet, host int) *member {
 	port := "to-" + name
 	f.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", m.netns)
 	f.ip("link", "set", port, "up")
-	gate6, address6 := fmt.Sprintf("fd%02d::fe", subnet), fmt.Sprintf("fd%02d::%d", subnet, host)
+	gate6 := fmt.Sprintf("fd%02d::fe", subnet)
+	m.address6 = fmt.Sprintf("fd%02d::%d", subnet, host)
 	if subnet == 1 {
 		f.ip("link", "set", port, "master", "br0")
 	} else {
@@ -149,17 +180,11 @@ func (f *fabric) join(name string, subnet, host int) *member {
 		f.ip("addr", "add", gate6+"/64", "dev", port, "nodad")
 	}
 	m.inside("ip", "addr", "add", m.address+"/24", "dev", "eth0")
-	m.inside("ip", "addr", "add", address6+"/64", "dev", "eth0", "nodad")
+	m.inside("ip", "addr", "add", m.address6+"/64", "dev", "eth0", "nodad")
 	m.inside("ip", "link", "set", "eth0", "up")
 	m.inside("ip", "route", "add", "default", "via", m.gate)
 	m.inside("ip", "route", "add", "default", "via", gate6)
 	m.forwardAPI()
-	f.server.MustKubectl(f.t, "apiVersion: v1\nkind: Node\nmetadata: {name: "+name+"}\n", "create", "-f", "-")
-	f.server.MustKubectl(f.t, "", "patch", "node", name, "--subresource=status", "-p",
-		`{"status":{"addresses":[{"type":"InternalIP","address":"`+m.address+`"},{"type":"InternalIP","address":"`+address6+`"}]}}`)
-	m.startAgent()
-	f.t.Cleanup(m.kill)
-	m.plug()
 	return m
 }
 
@@ -292,6 +317,12 @@ func (m *member) object(pod string) {
 func (m *member) wire(pod, sandbox string) {
 	m.f.t.Helper()
 	m.pod = makeNamespaces(m.f.t, 1)[0]
+	m.attach(pod, sandbox)
+}
+
+// attach has the CNI plugin wire a pod in the node's sandbox.
+func (m *member) attach(pod, sandbox string) {
+	m.f.t.Helper()
 	if out, err := m.cni("ADD", pod, sandbox, m.netnsOfPod()); err != nil {
 		m.f.t.Fatalf("ADD: %v: %s", err, out)
 	}

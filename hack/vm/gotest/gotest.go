@@ -26,6 +26,18 @@ type Suite struct {
 	Package string // import path
 	Tests   string // regular expression, as for go test -run; empty: all
 	Tags    string // build tags, separated by commas
+
+	binary, dir string // once built
+}
+
+// Build builds the package's tests, for a suite that several guests run.
+func Build(t *testing.T, s Suite) Suite {
+	t.Helper()
+	var err error
+	if s.binary, s.dir, err = build(t.Context(), s, filepath.Join(t.TempDir(), "package.test")); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // result is how one test of the guest ended.
@@ -44,19 +56,18 @@ const noEnd = "no end"
 // options, Dir and Notes are set here.
 func Run(t *testing.T, limit time.Duration, o vm.Options, suites ...Suite) {
 	t.Helper()
-	temp := t.TempDir()
 	var script strings.Builder
-	for i, s := range suites {
-		binary, dir, err := build(t.Context(), s, filepath.Join(temp, fmt.Sprintf("%d.test", i)))
-		if err != nil {
-			t.Fatal(err)
+	for _, s := range suites {
+		if s.binary == "" {
+			s = Build(t, s)
 		}
-		fmt.Fprintf(&script, "cd '%s' && '%s' -test.v=test2json -test.run='%s' -test.timeout=%s; ", dir, binary, s.Tests, limit)
+		fmt.Fprintf(&script, "cd '%s' && '%s' -test.v=test2json -test.run='%s' -test.timeout=%s; ", s.dir, s.binary, s.Tests, limit)
 		fmt.Fprintf(&script, "printf '\\n%s%%s\\n' $?\n", suiteEnd)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit+2*time.Minute)
 	defer cancel()
 	o.Dir, o.Notes = "/", t.Output()
+	o.Env = append([]string{"GOGC=400"}, o.Env...) // less collection: each instruction is dear
 	out, _, err := vm.Run(ctx, o, "sh", "-c", script.String())
 	if err != nil {
 		t.Fatalf("%v; printed so far:\n%s", err, out)

@@ -1,0 +1,50 @@
+//go:build soak
+
+package vm_test
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/muslin-net/muslin/hack/vm"
+	"github.com/muslin-net/muslin/hack/vm/gotest"
+)
+
+// old is the oldest release of Debian whose kernel apt still fetches: Linux 5.10.
+const old = "bullseye"
+
+// TestSoakIPIPBetweenGuests has the cluster in two guests: node a in one, and b, c and
+// the router between them in the other, joined by a cable. Both have this machine's
+// release's kernel, then the old one's.
+func TestSoakIPIPBetweenGuests(t *testing.T) {
+	for name, kernels := range map[string][2]string{"new": {"", ""}, "old": {old, old}, "mixed": {"", old}} {
+		t.Run(name, func(t *testing.T) {
+			suite, o := inCluster(t, "abc")
+			suite = gotest.Build(t, suite)
+			dir := t.TempDir()
+			ends := [2]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+			for i, nodes := range []string{"a", "bc"} {
+				o := o
+				o.Kernel = kernels[i]
+				o.Links = append(slices.Clip(o.Links), vm.Cable(ends[i], ends[1-i]))
+				o.Env = append(slices.Clip(o.Env), "MUSLIN_TEST_NODES_HERE="+nodes)
+				t.Run(nodes, func(t *testing.T) {
+					t.Parallel()
+					gotest.Run(t, 30*time.Minute, o, suite)
+				})
+			}
+		})
+	}
+}
+
+// TestSoakOldKernel has the data plane's tests, whole, on the old kernel.
+func TestSoakOldKernel(t *testing.T) {
+	for _, room := range []string{"route", "tunnel", "link", "sysctl", "nft", "policynft", "radv", "pod", "podlink", "cleanup", "acceptance"} {
+		t.Run(room, func(t *testing.T) {
+			gotest.Run(t, time.Hour, vm.Options{Kernel: old, Memory: 4096},
+				gotest.Suite{Package: "github.com/muslin-net/muslin/felix/" + room, Tags: "vmtest"})
+		})
+	}
+}
