@@ -47,14 +47,7 @@ func newBalancedNode(t testing.TB) balancedNode {
 	n := newRoutedNode(t, balancedPool, 0)
 	var endpoints strings.Builder
 	for i := range balancedServices {
-		fmt.Fprintf(&endpoints, `---
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: s%d, namespace: default, labels: {kubernetes.io/service-name: s%d}}
-addressType: IPv4
-ports: [{port: 80}]
-endpoints: [{addresses: [10.77.0.%d], nodeName: bench, conditions: {ready: true}}]
-`, i, i, i+1)
+		endpoints.WriteString(served(i, "bench: {ready: true}"))
 	}
 	n.server.MustKubectl(t, endpoints.String(), "create", "-f", "-")
 	n.server.MustKubectl(t, "", "patch", "bgpconfiguration", "default", "--type=merge", "-p", `{"spec":{"serviceLoadBalancerIPs":[{"cidr":"203.0.113.0/24"}]}}`)
@@ -67,8 +60,26 @@ endpoints: [{addresses: [10.77.0.%d], nodeName: bench, conditions: {ready: true}
 	}
 	b := balancedNode{n, client.Services("default")}
 	b.startController()
-	n.await("announces the range", func() bool { return slices.Contains(b.heard(), "203.0.113.0/24") })
+	n.await("announces the range", func() bool { return slices.Contains(b.received(), "203.0.113.0/24") })
 	return b
+}
+
+// served is the EndpointSlice of a Service, with the conditions of an endpoint on each of
+// some nodes, as "node: {ready: true}".
+func served(i int, on ...string) string {
+	var list []string
+	for at, o := range on {
+		node, conditions, _ := strings.Cut(o, ": ")
+		list = append(list, fmt.Sprintf("{addresses: [10.77.%d.%d], nodeName: %s, conditions: %s}", at, i+1, node, conditions))
+	}
+	return fmt.Sprintf(`---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: s%d, namespace: default, labels: {kubernetes.io/service-name: s%d}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [%s]
+`, i, i, strings.Join(list, ", "))
 }
 
 // startController runs the controller until the test ends.
@@ -102,8 +113,8 @@ func (n balancedNode) startController() {
 	})
 }
 
-// heard are the prefixes that the router has of the node.
-func (n balancedNode) heard() (list []string) {
+// received are the prefixes that the router has of the node.
+func (n balancedNode) received() (list []string) {
 	n.t.Helper()
 	out := n.run(exec.Command("birdc", "-s", filepath.Join(n.server.Dir, "bird.ctl"), "show", "route", "protocol", "node"))
 	for _, l := range strings.Split(out, "\n") {
@@ -117,7 +128,7 @@ func (n balancedNode) heard() (list []string) {
 // hosts counts the addresses of Services that the router has.
 func (n balancedNode) hosts() (count int) {
 	n.t.Helper()
-	for _, p := range n.heard() {
+	for _, p := range n.received() {
 		if strings.HasPrefix(p, "203.0.113.") && strings.HasSuffix(p, "/32") {
 			count++
 		}
@@ -158,9 +169,32 @@ func TestServicesAtTheRouter(t *testing.T) {
 	}
 	n.await("announces those that are left", func() bool { return n.hosts() == balancedServices/2 })
 	for _, s := range strings.Fields(n.server.MustKubectl(t, "", "get", "services", "-o", "jsonpath={.items[*].status.loadBalancer.ingress[0].ip}")) {
-		if !slices.Contains(n.heard(), s+"/32") {
-			t.Errorf("%s of a Service is not announced: %v", s, n.heard())
+		if !slices.Contains(n.received(), s+"/32") {
+			t.Errorf("%s of a Service is not announced: %v", s, n.received())
 		}
+	}
+}
+
+// TestReplicaThatEndsAtTheRouter: a replica that ends and still serves has its node's route
+// withdrawn while another node is ready, and keeps it as the last one.
+func TestReplicaThatEndsAtTheRouter(t *testing.T) {
+	t.Parallel()
+	n := newBalancedNode(t)
+	const ready, ends, ended = "{ready: true}", "{ready: false, serving: true, terminating: true}", "{ready: false, serving: false, terminating: true}"
+	n.create(0)
+	for _, step := range []struct {
+		on   []string
+		want int
+	}{
+		{[]string{"bench: " + ready, "other: " + ready}, 1},
+		{[]string{"bench: " + ends, "other: " + ready}, 0},
+		{[]string{"bench: " + ready, "other: " + ready}, 1},
+		{[]string{"bench: " + ended, "other: " + ready}, 0},
+		{[]string{"bench: " + ends, "other: " + ends}, 1},
+		{[]string{"bench: " + ended, "other: " + ends}, 0},
+	} {
+		n.server.MustKubectl(t, served(0, step.on...), "apply", "-f", "-")
+		n.await(fmt.Sprintf("announces %d for %v", step.want, step.on), func() bool { return n.hosts() == step.want })
 	}
 }
 
@@ -175,6 +209,10 @@ func BenchmarkServicesAtTheRouter(b *testing.B) {
 		n.await(what, ok)
 		return float64(time.Since(began).Microseconds()) / 1000
 	}
+	n.create(0) // the first block is made, and the controller has started
+	n.await("announces one", func() bool { return n.hosts() == 1 })
+	n.delete(0)
+	n.await("withdraws it", func() bool { return n.hosts() == 0 })
 	for range b.N {
 		var come, gone []float64
 		for i := range balancedServices {

@@ -39,9 +39,12 @@ func serverAway(t *testing.T, longer time.Duration) {
 		if err == nil || !strings.Contains(out, `"code"`) {
 			t.Errorf("ADD: %v %s", err, out)
 		}
-		if links := f.run(a.inPod("ip", "-o", "link", "show")); strings.Contains(links, "eth0") {
-			t.Errorf("the pod that was refused has a link: %s", links)
-		}
+		f.await("the pod that was refused has no link", func() string {
+			if links := f.run(a.inPod("ip", "-o", "link", "show")); strings.Contains(links, "eth0") {
+				return links
+			}
+			return ""
+		})
 	}
 	refused()
 	for end := time.Now().Add(longer); time.Now().Before(end); time.Sleep(20 * time.Second) {
