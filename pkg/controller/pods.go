@@ -6,13 +6,11 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
-	"time"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
@@ -225,7 +223,7 @@ func (o *Objects) watchPods(ctx context.Context) {
 	lw := &cache.ListWatch{ListWithContextFunc: o.listPods, WatchFuncWithContext: o.followPods}
 	r := cache.NewReflectorWithOptions(lw, &corev1.Pod{}, o.pods, cache.ReflectorOptions{
 		Name: "pods of all nodes", TypeDescription: "pods",
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
+		Backoff: kube.Backoff(),
 	})
 	r.RunWithContext(ctx)
 }

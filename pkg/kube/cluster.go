@@ -252,15 +252,19 @@ func (c *Cluster) mirror(ctx context.Context, f feed, store cache.ReflectorStore
 	r := cache.NewReflectorWithOptions(lw, f.expect, store, cache.ReflectorOptions{
 		Name:            f.resource,
 		TypeDescription: f.resource,
-		// An apiserver that comes back, or a CRD that is installed late, is
-		// noticed within seconds.
-		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 8 * time.Second},
+		Backoff:         Backoff(),
 	})
 	r.RunWithContext(ctx)
 }
 
 // errNoWatch is what client-go calls a watch without events: it timed out.
 var errNoWatch = errors.New("the request for a watch was not answered")
+
+// Backoff is for a reflector: an API server that comes back, or a CRD that is installed
+// late, is noticed within 7.5 s, the cap and its jitter.
+func Backoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 8, Cap: 5 * time.Second}
+}
 
 // Watch sends the request for a watch once: client-go would ten times if it times out,
 // for minutes where packets are lost, and then tell of no error. A reflector tries again.
