@@ -87,6 +87,7 @@ type world struct {
 	chains    map[ChainID]Chain
 	sources   map[SetID]*source
 	rendered  []*policy          // whose rules these are of
+	rewritten map[ChainID]bool   // of these, those with other rules than in the last Program
 	chained   [2]int             // how often a chain was made since they were forgotten: at first, and by now
 	held      map[SetID]*held    // those that the last Program had
 	replaced  map[*held]bool     // of these, those that are made of something else
@@ -105,7 +106,7 @@ type world struct {
 
 // newWorld makes a world that has only the last Program of another one.
 func newWorld(in Input, last Program) *world {
-	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, netsets: map[model.Ref]*netset{}, replaced: map[*held]bool{}, before: last.Sets, last: last, restless: true}
+	w := &world{self: in.Self, known: in.Known, pods: newPods(), choices: map[string]*choice{}, held: map[SetID]*held{}, hosts: map[string]*group{}, netsets: map[model.Ref]*netset{}, replaced: map[*held]bool{}, rewritten: map[ChainID]bool{}, before: last.Sets, last: last, restless: true}
 	w.take(in.View)
 	w.readNetworkSets(nil)
 	w.forget()
@@ -171,7 +172,7 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 	w.update(in.View.Pods, in.Endpoints)
 	changed := w.settle()
 	if w.stale {
-		w.last, w.ofHosts = w.build(in)
+		w.last, w.ofHosts = w.build(in, changed)
 	} else if len(changed) > 0 {
 		w.last.Sets = w.last.Sets.With(changed, nil)
 	}
@@ -194,11 +195,16 @@ func (w *world) report() []model.Problem {
 	return slices.Compact(out)
 }
 
-// build makes a Program anew, of chains and sets that are kept.
-func (w *world) build(in Input) (Program, []model.Problem) {
+// build makes a Program anew, of chains and sets that are kept. changed are sets with other members.
+func (w *world) build(in Input, changed []*Set) (Program, []model.Problem) {
 	w.tidy()
 	out := Program{Complete: true, Closed: true, Chains: map[ChainID]Chain{}}
+	settled := !w.restless
 	out.Endpoints, out.Unknown = w.endpoints(in.Endpoints)
+	if settled = settled && len(w.last.Endpoints) > 0 && same(out.Endpoints, w.last.Endpoints) && w.last.Hosts == nil && len(hostEndpointsOf(w.self, in.View.HostEndpoints)) == 0; settled && w.leadsOn() {
+		return w.rewrite(changed), nil
+	}
+	clear(w.rewritten)
 	sets := map[SetID]*Set{}
 	for _, s := range w.subjects {
 		if s.round == w.round {
@@ -221,11 +227,58 @@ func (w *world) build(in Input) (Program, []model.Problem) {
 	return out, problems
 }
 
+// leadsOn reports whether the chains with other rules lead to the chains and sets that they did.
+func (w *world) leadsOn() bool {
+	for id := range w.rewritten {
+		if was, there := w.last.Chains[id]; there && !maps.Equal(was.names(), w.chains[id].names()) {
+			return false
+		}
+	}
+	return true
+}
+
+// names gives what the rules of a chain name.
+func (c Chain) names() map[string]bool {
+	out := map[string]bool{}
+	for _, r := range c.Rules {
+		out[string(r.Next)] = true
+		for _, ids := range [][]SetID{r.Source.In, r.Source.NotIn, r.Destination.In, r.Destination.NotIn} {
+			for _, id := range ids {
+				out[string(id)] = true
+			}
+		}
+	}
+	return out
+}
+
+// rewrite gives the last Program with other rules in chains, and other members in sets.
+func (w *world) rewrite(changed []*Set) Program {
+	out := w.last
+	out.Chains = maps.Clone(out.Chains)
+	for id := range w.rewritten {
+		if _, there := out.Chains[id]; there {
+			out.Chains[id] = w.chains[id]
+		}
+	}
+	clear(w.rewritten)
+	if len(changed) > 0 {
+		out.Sets = out.Sets.With(changed, nil)
+	}
+	out.Needs = w.needs()
+	w.built()
+	out.share(w.last)
+	return out
+}
+
 // endpoints gives the chains of each pod here, and whether one is not known. Where no pod has become
 // another, each list of policies is looked at, and not each pod.
 func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unknown bool) {
 	for g, s := range w.subjects {
-		if was := s.Endpoint; !w.restless && g.pods != nil && w.endpoint(g) != was {
+		switch was := s.Endpoint; {
+		case w.restless || g.pods == nil: // a host endpoint has none
+		case s.made:
+			s.round = w.round
+		case w.endpoint(g) != was:
 			w.restless = true
 		}
 	}

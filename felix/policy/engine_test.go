@@ -115,6 +115,10 @@ func TestEngineForgets(t *testing.T) {
 // nextWorld changes a few pods and endpoints; now and then all pods at once, or
 // what a revision stands for.
 func nextWorld(r *rand.Rand, in Input) Input {
+	if chance(r, 30) { // what is here stays
+		in.View = nextRevision(r, in.View)
+		return in
+	}
 	in.Endpoints = slices.Clone(in.Endpoints)
 	changes := 1 + r.IntN(3)
 	if chance(r, 5) {
@@ -193,6 +197,15 @@ func nextRevision(r *rand.Rand, v model.PolicyView) model.PolicyView {
 	case n == 11:
 		next := *p
 		next.Selector, next.Ingress, next.Egress, next.Forward = other.Selector, other.Ingress, other.Egress, other.Forward
+		put(next)
+	case n > 12 && chance(r, 50): // other rules that name the same
+		next := *p
+		next.IngressRules, next.EgressRules = slices.Clone(p.IngressRules), slices.Clone(p.EgressRules)
+		for _, rules := range [][]model.PolicyRule{next.IngressRules, next.EgressRules} {
+			if len(rules) > 0 {
+				rules[r.IntN(len(rules))].Action = one(r, model.PolicyAllow, model.PolicyDeny, model.PolicyLog)
+			}
+		}
 		put(next)
 	case n == 12: // two at once
 		v.Policies = v.Policies.With([]*model.Policy{&other}, []*model.Policy{p})

@@ -195,6 +195,9 @@ func (w *world) keep(id ChainID, rules []Rule) ChainID {
 			chain = before
 		}
 	}
+	if !chain.Same(w.last.Chains[id]) {
+		w.rewritten[id] = true
+	}
 	w.chains[id] = chain
 	w.chained[1]++
 	return id

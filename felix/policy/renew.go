@@ -35,11 +35,16 @@ func (w *world) renew(in Input) {
 	}
 }
 
+// same reports whether two maps are one.
+func same[V any](a, b map[string]V) bool {
+	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
+}
+
 // others gives the keys whose values differ, or that only one of the two has. What is the same in memory
 // is not looked at.
 func others[V any](a, b map[string]V, equal func(V, V) bool) map[string]bool {
 	out := map[string]bool{}
-	if reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() {
+	if same(a, b) {
 		return out
 	}
 	for k, is := range b {

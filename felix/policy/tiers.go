@@ -87,6 +87,7 @@ func (w *world) readPolicies(view model.PolicyView) {
 			byObject: map[model.Ref]*policy{}, within: map[string]map[*policy]bool{}, faulty: map[*policy]bool{},
 			tierOf: tiers, subjects: map[*group]*subject{}, number: w.number, round: w.round, read: true,
 		}
+		w.restless = true // nobody remembers which lists of policies there were
 	}
 	for was, is := range view.Policies.Since(w.seen) {
 		if was != nil && is != nil && *was == *is {

@@ -295,3 +295,138 @@ func processor() float64 {
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return float64(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// town is a node with so many pods, each with a policy of two rules and one of none, and peers
+// elsewhere: of each rule those of a selector of its own, so many.
+func town(pods, members int) policy.Input {
+	in := policy.Input{Self: "here", EndpointsSynced: true, View: model.PolicyView{Synced: true, Revision: 1, Namespaces: map[string]map[string]string{"ns": {}}}}
+	var list []*model.PolicyPod
+	add := func(node model.NodeName, label string, a netip.Addr) *model.PolicyPod {
+		p := &model.PolicyPod{Namespace: "ns", Name: fmt.Sprintf("p%07d", len(list)), Node: node, Labels: map[string]string{"app": label}, Addresses: []netip.Addr{a}}
+		list = append(list, p)
+		return p
+	}
+	next := netip.MustParseAddr("10.0.0.1")
+	var policies []*model.Policy
+	for i := range pods {
+		server := fmt.Sprint("server", i)
+		p := add("here", server, netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}))
+		in.Endpoints = append(in.Endpoints, model.Endpoint{Namespace: p.Namespace, Pod: p.Name, HostInterface: fmt.Sprint("cali", i), Addresses: p.Addresses})
+		var rules []model.PolicyRule
+		for r := range 2 {
+			client := fmt.Sprint("client", i, "-", r)
+			for range members {
+				add("there", client, next)
+				next = next.Next()
+			}
+			rules = append(rules, model.PolicyRule{
+				Action: model.PolicyAllow, Protocol: tcp, Index: r, Source: model.PolicyPeer{Selector: selector.Equal("app", client)},
+				Destination: model.PolicyPeer{Ports: []model.PolicyPort{{First: 80, Last: 80}}},
+			})
+		}
+		for n, rules := range [][]model.PolicyRule{nil, rules} {
+			policies = append(policies, &model.Policy{
+				Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: "ns", Name: fmt.Sprint("policy", n, "-", i)}, Tier: model.DefaultTier, Order: model.KubernetesPolicyOrder,
+				Selector: selector.Equal("app", server), Ingress: true, IngressRules: rules,
+			})
+		}
+	}
+	in.View.Pods, in.View.Policies = model.SortedOf(list), model.SortedOf(policies)
+	return in
+}
+
+// BenchmarkColdStart is a node whose agent starts: 250 pods with 500 policies, and 500 selectors in their rules, which are
+// a thousand sets, of 200 members each pair: from the view to the kernel. By turns with the writing of the same table, made before, with nft -f of what nft lists of it, and with
+// the start of an agent that finds it.
+func BenchmarkColdStart(b *testing.B) {
+	in := town(250, 200)
+	nsOf := func() (*nstest.NS, *Sink) {
+		ns := nstest.New(b)
+		return ns, newSink(b, ns)
+	}
+	apply := func(s *Sink) {
+		program, _ := new(policy.Engine).Compile(in)
+		if err := s.Apply(b.Context(), program, []string{"cali"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var first, second, bare, nft cost
+	for b.Loop() {
+		for range 5 {
+			ns, sink := nsOf()
+			first.of(func() { apply(sink) })
+			again := newSink(b, ns)
+			second.of(func() { apply(again) })
+			if s := again.Stats(); s.Replaced+s.Chains+s.Elements != 0 {
+				b.Fatalf("who finds what should be writes: %+v", s)
+			}
+			_, empty := nsOf()
+			bare.of(func() {
+				if err := empty.Writer.Apply(b.Context(), sink.memory.table.Table, true); err != nil {
+					b.Fatal(err)
+				}
+			})
+			file := filepath.Join(b.TempDir(), "rules")
+			if err := os.WriteFile(file, []byte(ns.Run("nft", "list", "table", "inet", TableName)), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			third := nstest.New(b)
+			nft.of(func() { third.Run("nft", "-f", file) })
+		}
+	}
+	b.ReportMetric(first.median()/bare.median(), "x-bare")
+	b.ReportMetric(first.median()/nft.median(), "x-nft")
+	b.ReportMetric(second.median()/first.median(), "second-x")
+	b.ReportMetric(first.median()/1e6, "ms/first")
+	b.ReportMetric(second.median()/1e6, "ms/second")
+	b.ReportMetric(0, "ns/op")
+}
+
+func newSink(b *testing.B, ns *nstest.NS) *Sink {
+	b.Helper()
+	sink, err := New(Options{NetNS: ns.Path, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = sink.Close() })
+	return sink
+}
+
+// BenchmarkOneChainOfMany is a policy that changes of one pod of two thousand, each of which has a chain of its own,
+// beside the bare writing of that chain to the same table.
+func BenchmarkOneChainOfMany(b *testing.B) {
+	in := town(2_000, 1)
+	all := in.View.Policies
+	one, _ := all.Get(&model.Policy{Object: model.Ref{Kind: model.KindKubernetesPolicy, Namespace: "ns", Name: "policy1-7"}})
+	event := func(n int) policy.Input {
+		in.View.Policies = all.With([]*model.Policy{on(one, uint16(80+n%2))}, nil)
+		in.View.Revision++
+		return in
+	}
+	beside(b, event, func(b *testing.B, _ *nstest.NS) func(n int) {
+		ns := nstest.New(b)
+		sink, engine := newSink(b, ns), new(policy.Engine)
+		var chains [2]*nftw.Chain
+		for n := range chains {
+			program, _ := engine.Compile(event(n))
+			if err := sink.Apply(b.Context(), program, []string{"cali"}); err != nil {
+				b.Fatal(err)
+			}
+			id := program.Endpoints["cali7"].Ingress
+			chains[n], _ = sink.memory.table.Chains.Get(&nftw.Chain{Chain: &nftables.Chain{Name: string(id)}})
+		}
+		conn := newBare(b, ns, 1).conn
+		return func(n int) {
+			c := chains[n%2]
+			conn.FlushChain(c.Chain)
+			for _, rule := range c.Rules {
+				r := *rule
+				r.Table, r.Chain = c.Table, c.Chain
+				conn.AddRule(&r)
+			}
+			if err := conn.Flush(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
