@@ -317,16 +317,16 @@ func (s *spread) say(name string, data map[string]string) {
 func (s *spread) hear(name string) (data map[string]string) {
 	s.t.Helper()
 	s.await("to hear "+name, func() string {
-		var said struct {
+		var list struct {
 			Items []struct {
 				Metadata struct{ Name string }
 				Data     map[string]string
 			}
 		}
-		if err := json.Unmarshal([]byte(s.must("GET", "/api/v1/namespaces/default/configmaps", "")), &said); err != nil {
+		if err := json.Unmarshal([]byte(s.must("GET", "/api/v1/namespaces/default/configmaps", "")), &list); err != nil {
 			return err.Error()
 		}
-		for _, c := range said.Items {
+		for _, c := range list.Items {
 			switch c.Metadata.Name {
 			case name:
 				data = c.Data
@@ -335,7 +335,7 @@ func (s *spread) hear(name string) (data map[string]string) {
 				s.t.Fatalf("waiting for %s: another guest has failed", name)
 			}
 		}
-		return "not said"
+		return "not yet"
 	})
 	return data
 }
