@@ -1,6 +1,8 @@
 package ipam_test
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -37,35 +39,35 @@ func remove(t *testing.T, s *ipamtest.Store, kinds ...string) {
 		switch kind {
 		case "blocks":
 			for cidr := range s.Blocks() {
-				b, rev, err := c.Blocks().Get(ctx, cidr)
-				if err == nil {
-					err = c.Blocks().Delete(ctx, b, rev)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				removeOne(t, ctx, c.Blocks(), cidr)
 			}
 		case "affinities":
 			for _, a := range s.Affinities() {
-				a, rev, err := c.Affinities().Get(ctx, ipam.AffinityKey{Node: a.Node, CIDR: a.CIDR})
-				if err == nil {
-					err = c.Affinities().Delete(ctx, a, rev)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				removeOne(t, ctx, c.Affinities(), ipam.AffinityKey{Node: a.Node, CIDR: a.CIDR})
 			}
 		case "handles":
 			for id := range s.Handles() {
-				h, rev, err := c.Handles().Get(ctx, id)
-				if err == nil {
-					err = c.Handles().Delete(ctx, h, rev)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				removeOne(t, ctx, c.Handles(), id)
 			}
 		}
+	}
+}
+
+// removeOne deletes one, whoever writes it meanwhile.
+func removeOne[K comparable, T any](t *testing.T, ctx context.Context, in ipam.Objects[K, T], key K) {
+	t.Helper()
+	for {
+		value, rev, err := in.Get(ctx, key)
+		if err == nil {
+			err = in.Delete(ctx, value, rev)
+		}
+		if errors.Is(err, ipam.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
 }
 
@@ -101,7 +103,11 @@ func TestLiveIsStoredAgain(t *testing.T) {
 				if err := ipam.ReleaseAddrs(t.Context(), s.Client(nil), cidr, list, 0); err != nil {
 					t.Fatal(err)
 				}
-				if err := ipam.ReleaseAffinity(t.Context(), s.Client(nil), "n1", cidr, ipam.AffinityRelease{}); err != nil {
+				err := ipam.ErrConflict
+				for errors.Is(err, ipam.ErrConflict) { // the node writes meanwhile; the controller comes again, too
+					err = ipam.ReleaseAffinity(t.Context(), s.Client(nil), "n1", cidr, ipam.AffinityRelease{})
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
