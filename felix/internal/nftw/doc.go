@@ -1,5 +1,5 @@
 // Package nftw writes nftables tables: a Table is a value, and a Writer makes one
-// table of the kernel that value, in one transaction for each change.
+// table of the kernel that value, in one transaction for each change (two where a set of intervals is new).
 //
 // It decides nothing, knows no felix.State, and touches no other table than the one it
 // was made for. Footprint: that table, with a chain "generation" that no packet

@@ -126,8 +126,8 @@ func (w *Writer) Stats() Stats {
 // a whole.
 const attempts = 2
 
-// Apply makes the table want, in one transaction: chains whose rules and elements of sets
-// that differ, or the whole table where its generation is another, or where the kernel
+// Apply makes the table want, in one transaction, and one before it for sets that its rules
+// will need: chains whose rules and elements of sets that differ, or the whole table where its generation is another, or where the kernel
 // refuses the difference. nil: no such table. As long as complete is false a table that
 // is there stays as it is.
 func (w *Writer) Apply(ctx context.Context, want *Table, complete bool) error {
@@ -350,9 +350,17 @@ func (s *Set) written(in []reconcile.Entry[string, nftables.SetElement]) []nftab
 
 // update writes the chains and the elements that differ. All of it is one
 // transaction: no packet misses a rule, nor an element of a map that gets another
-// value.
+// value. New sets of intervals come in one before it. The kernel shows what is in such
+// a set a moment after the rules of the same transaction: packets that an allowing rule
+// was to find there would be dropped, and those of a denying one let through.
 func (w *Writer) update(t *Table, have kernel) error {
 	d := t.since(have)
+	if first := d.withIntervals(); len(first) > 0 {
+		if err := w.write(nil, func(c *nftables.Conn) error { return addSets(c, first) }); err != nil {
+			return err
+		}
+		d.newSets = slices.DeleteFunc(d.newSets, func(s *Set) bool { return slices.Contains(first, s) })
+	}
 	if !d.empty() {
 		if err := w.write(d.write, func(c *nftables.Conn) error { return t.change(c, d) }); err != nil {
 			return err
@@ -379,6 +387,11 @@ type difference struct {
 type changedSet struct {
 	*Set
 	remove, add []nftables.SetElement
+}
+
+// withIntervals gives the new sets whose elements are intervals, or a field of them.
+func (d difference) withIntervals() []*Set {
+	return slices.DeleteFunc(slices.Clone(d.newSets), func(s *Set) bool { return !s.Interval || s.leads() })
 }
 
 func (d difference) empty() bool {
@@ -418,10 +431,8 @@ func (t *Table) since(have kernel) difference {
 // change adds a difference to a transaction: sets before the rules that refer to them,
 // chains before what leads to them, and what is gone last.
 func (t *Table) change(c *nftables.Conn, d difference) error {
-	for _, s := range d.newSets {
-		if err := c.AddSet(s.Set, s.Elements.All()); err != nil {
-			return fmt.Errorf("set %s: %w", s.Name, err)
-		}
+	if err := addSets(c, d.newSets); err != nil {
+		return err
 	}
 	for _, ch := range d.flush {
 		c.FlushChain(ch.Chain)
@@ -448,6 +459,15 @@ func (t *Table) change(c *nftables.Conn, d difference) error {
 	}
 	for _, s := range d.goneSets {
 		c.DelSet(&nftables.Set{Name: s.Name, Table: t.Table})
+	}
+	return nil
+}
+
+func addSets(c *nftables.Conn, sets []*Set) error {
+	for _, s := range sets {
+		if err := c.AddSet(s.Set, s.Elements.All()); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
 	}
 	return nil
 }
