@@ -15,6 +15,14 @@ import (
 // old is the oldest release of Debian whose kernel apt still fetches: Linux 5.10.
 const old = "bullseye"
 
+// TestSoakIPIPInOneGuest has a cluster of two nodes with a router between them in one
+// guest: minutes of translated instructions.
+func TestSoakIPIPInOneGuest(t *testing.T) {
+	cluster, o := inCluster(t, "ac")
+	o.Env = append(o.Env, "MUSLIN_TEST_NODES_HERE=ac")
+	gotest.Run(t, 25*time.Minute, o, cluster)
+}
+
 // TestSoakIPIPBetweenGuests has the cluster in two guests: node a in one, and b, c and
 // the router between them in the other, joined by a cable. Both have this machine's
 // release's kernel, then the old one's.
