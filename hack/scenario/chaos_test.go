@@ -21,7 +21,7 @@ import (
 // What make test plays.
 const (
 	shortSeed     = 132
-	shortDuration = 2 * time.Minute
+	shortDuration = 5 * time.Minute
 )
 
 var (
