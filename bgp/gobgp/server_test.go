@@ -59,7 +59,7 @@ func TestStartsLeaveNoGoroutines(t *testing.T) {
 
 // A server that another identity has replaced is no fault for who looked at it just then.
 func TestIdentityChangesUnderStatus(t *testing.T) {
-	log := &lockedLog{}
+	log := &lockedBuffer{}
 	s := New(Options{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -88,24 +88,6 @@ func TestIdentityChangesUnderStatus(t *testing.T) {
 	if text := log.String(); strings.Contains(text, "level=ERROR") {
 		t.Error(text)
 	}
-}
-
-// lockedLog is written by goroutines of GoBGP's, too.
-type lockedLog struct {
-	mu sync.Mutex
-	strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Builder.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Builder.String()
 }
 
 // gobgpGoroutines are the stacks of those that GoBGP runs.

@@ -151,13 +151,36 @@ func TestRulesChangeInPlace(t *testing.T) {
 		}
 		return r
 	}
-	for name, rules := range map[string]func(i uint16) []policy.Rule{
-		"a port each": func(i uint16) []policy.Rule {
-			return []policy.Rule{ports(policy.Allow, 1000+i), ports(policy.Allow, 80)}
+	// only is a set of the sender and one other address, of either kind.
+	only := func(i uint16, from netip.Addr, kind policy.SetKind) policy.Set {
+		s := policy.Set{ID: policy.SetID(fmt.Sprint("c-", i)), Kind: kind}
+		other := netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)})
+		if kind == policy.Nets {
+			s.Nets = model.SortedOf([]policy.Range{{First: from, Last: from}, {First: other, Last: other}})
+		} else {
+			s.Addresses = model.SortedOf([]netip.Addr{from, other})
+		}
+		return s
+	}
+	for name, rules := range map[string]func(i uint16, from netip.Addr) ([]policy.Rule, []policy.Set){
+		"a port each": func(i uint16, _ netip.Addr) ([]policy.Rule, []policy.Set) {
+			return []policy.Rule{ports(policy.Allow, 1000+i), ports(policy.Allow, 80)}, nil
 		},
-		"a set of allowed": func(i uint16) []policy.Rule { return []policy.Rule{ports(policy.Allow, 80, 1000+i)} },
-		"a set of denied": func(i uint16) []policy.Rule {
-			return []policy.Rule{ports(policy.Deny, 443, 1000+i), {Verdict: policy.Allow}}
+		"a set of allowed": func(i uint16, _ netip.Addr) ([]policy.Rule, []policy.Set) {
+			return []policy.Rule{ports(policy.Allow, 80, 1000+i)}, nil
+		},
+		"a set of denied": func(i uint16, _ netip.Addr) ([]policy.Rule, []policy.Set) {
+			return []policy.Rule{ports(policy.Deny, 443, 1000+i), {Verdict: policy.Allow}}, nil
+		},
+		"denied networks": func(i uint16, from netip.Addr) ([]policy.Rule, []policy.Set) {
+			r, s := ports(policy.Deny, 443), only(i, from, policy.Nets)
+			r.Source.In = []policy.SetID{s.ID}
+			return []policy.Rule{r, {Verdict: policy.Allow}}, []policy.Set{s}
+		},
+		"denied addresses": func(i uint16, from netip.Addr) ([]policy.Rule, []policy.Set) {
+			r, s := ports(policy.Deny, 443), only(i, from, policy.Addresses)
+			r.Source.In = []policy.SetID{s.ID}
+			return []policy.Rule{r, {Verdict: policy.Allow}}, []policy.Set{s}
 		},
 	} {
 		t.Run(name, func(t *testing.T) { changedInPlace(t, rules) })
@@ -165,14 +188,17 @@ func TestRulesChangeInPlace(t *testing.T) {
 }
 
 // changedInPlace changes rules of a pod under packets to port 80, which all of them allow, and to 443.
-func changedInPlace(t *testing.T, rules func(i uint16) []policy.Rule) {
+func changedInPlace(t *testing.T, rules func(i uint16, from netip.Addr) ([]policy.Rule, []policy.Set)) {
 	n := newNode(t)
 	n.ns.Run("nft", `table inet seen {
 		chain before { type filter hook prerouting priority 0; udp dport 80 counter; udp dport 443 counter; }
 		chain behind { type filter hook postrouting priority 0; udp dport 80 counter; udp dport 443 counter; }
 	}`)
-	p := program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {Ingress: "i-0"}, "cali2": {}}, nil, chain("i-0", rules(0)...))
-	n.apply(t, p)
+	apply := func(i uint16) {
+		rules, sets := rules(i, n.hosts[2].addrs[0])
+		n.apply(t, program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {Ingress: "i-0"}, "cali2": {}}, sets, chain("i-0", rules...)))
+	}
+	apply(0)
 	h := n.listen(t)
 	sent, stop := make(chan int), make(chan struct{})
 	go func() { sent <- n.hosts[2].send(n.hosts[0].addrs[0], stop) }()
@@ -181,8 +207,7 @@ func changedInPlace(t *testing.T, rules func(i uint16) []policy.Rule) {
 	})
 	const changes = 100
 	for i := range uint16(changes) {
-		p.Chains["i-0"] = chain("i-0", rules(i+1)...)
-		n.apply(t, p)
+		apply(i + 1)
 	}
 	close(stop)
 	count := <-sent
