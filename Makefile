@@ -19,7 +19,7 @@ PARALLEL      ?= 6
 LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice|TestInstallation
 STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
-LONG          := bgp/gobgp pkg/kube manifests pkg/agent pkg/controller hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
+LONG          := bgp/gobgp pkg/kube manifests cmd/agent/app cmd/controller/app hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
                  hack/manifests
 # The release that make skew plays beside this tree: a tag or a commit of the history. Until there is a tag, the newest commit
 # that clusters may have run.

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/muslin-net/muslin/pkg/controller/seed"
+	"github.com/muslin-net/muslin/cmd/controller/seed"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 

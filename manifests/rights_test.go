@@ -15,9 +15,9 @@ import (
 	rbac "k8s.io/api/rbac/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/kubestore"
-	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -458,17 +458,17 @@ func control(t *testing.T, s *kubetest.Server) (stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects, err := controller.NewObjects(cfg, discard())
+	objects, err := app.NewObjects(cfg, discard())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctl := &controller.Controller{
+	ctl := &app.Controller{
 		Cluster: c, Store: openStore(t, cfg, ""), Objects: objects, Logger: discard(), Settle: time.Second,
-		Defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")},
+		Defaults: app.Defaults{IPv4Pool: netip.MustParsePrefix("10.244.0.0/16")},
 	}
 	stopCluster := begin(t, c.Run)
 	stopWork := begin(t, func(ctx context.Context) error {
-		return controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: "one", Logger: discard()}.Elect(ctx, ctl.Run)
+		return app.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: "one", Logger: discard()}.Elect(ctx, ctl.Run)
 	})
 	return func() { stopWork(); stopCluster() }
 }

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/muslin-net/muslin/pkg/agent"
+	"github.com/muslin-net/muslin/cmd/agent/app"
 )
 
 const (
@@ -43,7 +43,7 @@ func runAgent(dir string) error {
 		}
 		defer end()
 	}
-	return agent.Run(ctx, agent.Config{
+	return app.Run(ctx, app.Config{
 		Node: "bench", Kubeconfig: filepath.Join(dir, "kubeconfig"), HTTPAddr: "127.0.0.1:9109", ProcSys: "/proc/sys",
 		Socket: filepath.Join(dir, "agent.sock"), Spool: filepath.Join(dir, "spool"), Version: "bench",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),

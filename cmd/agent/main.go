@@ -52,7 +52,7 @@ import (
 	"unicode"
 
 	"github.com/muslin-net/muslin/bgp/gobgp"
-	"github.com/muslin-net/muslin/pkg/agent"
+	"github.com/muslin-net/muslin/cmd/agent/app"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -83,11 +83,11 @@ func run(ctx context.Context, verb string, args []string) error {
 		if cfg.Node == "" {
 			return errors.New("NODE_NAME is not set: the DaemonSet takes it from spec.nodeName")
 		}
-		return agent.Run(ctx, cfg)
+		return app.Run(ctx, cfg)
 	case "install":
-		return agent.Install(ctx, cfg)
+		return app.Install(ctx, cfg)
 	case "uninstall":
-		return agent.Uninstall(cfg)
+		return app.Uninstall(cfg)
 	case "cleanup":
 		return clean(ctx, cfg, args)
 	case "status":
@@ -99,10 +99,10 @@ func run(ctx context.Context, verb string, args []string) error {
 	return fmt.Errorf("unknown command %q: want run, install, uninstall, cleanup, status or version", verb)
 }
 
-func config() (agent.Config, error) {
+func config() (app.Config, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(cmp.Or(os.Getenv("MUSLIN_LOG_LEVEL"), "info"))); err != nil {
-		return agent.Config{}, fmt.Errorf("MUSLIN_LOG_LEVEL: %w", err)
+		return app.Config{}, fmt.Errorf("MUSLIN_LOG_LEVEL: %w", err)
 	}
 	conf := cmp.Or(os.Getenv("MUSLIN_CNI_CONF"), "/host/etc/cni/net.d")
 	if conf == "none" {
@@ -110,31 +110,31 @@ func config() (agent.Config, error) {
 	}
 	exclusive, err := yes("MUSLIN_CNI_EXCLUSIVE")
 	if err != nil {
-		return agent.Config{}, err
+		return app.Config{}, err
 	}
 	meshPeers, err := yes("MUSLIN_METRICS_MESH_PEERS")
 	if err != nil {
-		return agent.Config{}, err
+		return app.Config{}, err
 	}
 	metrics, err := metricsserver.Read(os.Getenv)
 	if err != nil {
-		return agent.Config{}, err
+		return app.Config{}, err
 	}
 	var spool string
 	if state := os.Getenv("MUSLIN_STATE"); state != "" {
 		if !filepath.IsAbs(state) {
-			return agent.Config{}, fmt.Errorf("MUSLIN_STATE: %q is no absolute path", state)
+			return app.Config{}, fmt.Errorf("MUSLIN_STATE: %q is no absolute path", state)
 		}
 		spool = filepath.Join(state, "cni-spool")
 	}
-	return agent.Config{
+	return app.Config{
 		Node:                model.NodeName(os.Getenv("NODE_NAME")),
 		Kubeconfig:          os.Getenv("KUBECONFIG"),
 		Socket:              os.Getenv("MUSLIN_SOCKET"),
 		Spool:               spool,
 		HTTPAddr:            cmp.Or(os.Getenv("MUSLIN_HTTP_ADDR"), "127.0.0.1:9109"),
 		ProcSys:             cmp.Or(os.Getenv("MUSLIN_PROC_SYS"), procSys()),
-		CNI:                 agent.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
+		CNI:                 app.CNIConfig{BinDir: cmp.Or(os.Getenv("MUSLIN_CNI_BIN"), "/host/opt/cni/bin"), ConfDir: conf, Exclusive: exclusive},
 		MeshPeers:           meshPeers,
 		Metrics:             metrics,
 		RelayToken:          os.Getenv("MUSLIN_POLICY_RELAY"),
@@ -153,14 +153,14 @@ func yes(name string) (bool, error) {
 	return is, nil
 }
 
-func clean(ctx context.Context, cfg agent.Config, args []string) error {
+func clean(ctx context.Context, cfg app.Config, args []string) error {
 	flags := flag.NewFlagSet("cleanup", flag.ContinueOnError)
 	pods := flags.Bool("pods", false, "remove the links of all pods, too: those that run lose their network")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("cleanup: %w", err)
 	}
-	removed, err := agent.Cleanup(ctx, cfg, *pods)
-	if !errors.Is(err, agent.ErrServing) {
+	removed, err := app.Cleanup(ctx, cfg, *pods)
+	if !errors.Is(err, app.ErrServing) {
 		fmt.Print(removed)
 	}
 	return err

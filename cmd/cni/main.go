@@ -21,10 +21,10 @@ import (
 	"io"
 	"syscall"
 
+	_ "github.com/muslin-net/muslin/cmd/cni/stack" // a stack that need not grow
 	"github.com/muslin-net/muslin/pkg/cnirpc/client"
 	"github.com/muslin-net/muslin/pkg/cnirpc/fd"
 	"github.com/muslin-net/muslin/pkg/cnirpc/spoolentry"
-	_ "github.com/muslin-net/muslin/pkg/cnirpc/stack" // a stack that need not grow
 )
 
 // version is set by the linker.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -15,7 +15,7 @@ import (
 // its labels, and no other.
 func TestMetricsAreDocumented(t *testing.T) {
 	reg := described{}
-	if err := (&controller.Controller{}).Register(reg); err != nil {
+	if err := (&app.Controller{}).Register(reg); err != nil {
 		t.Fatal(err)
 	}
 	reg.MustRegister(buildInfo())

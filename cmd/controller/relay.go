@@ -7,8 +7,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/muslin-net/muslin/felix/policyrelay"
 	"github.com/muslin-net/muslin/pkg/kube"
-	"github.com/muslin-net/muslin/pkg/policyrelay"
 	"github.com/muslin-net/muslin/pkg/task"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"

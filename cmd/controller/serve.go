@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/ipam/kubestore"
-	"github.com/muslin-net/muslin/pkg/controller"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,17 +35,17 @@ func serve(ctx context.Context, s settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	objects, err := controller.NewObjects(cfg, logger)
+	objects, err := app.NewObjects(cfg, logger)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	c := &controller.Controller{Cluster: cluster, Store: store, Objects: objects, Defaults: s.defaults, Logger: logger}
+	c := &app.Controller{Cluster: cluster, Store: store, Objects: objects, Defaults: s.defaults, Logger: logger}
 	if err := c.Register(registry); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
 	}
-	election := controller.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: s.identity, Logger: logger}
+	election := app.Election{Config: cfg, Namespace: kube.SystemNamespace, Identity: s.identity, Logger: logger}
 	scrapes, err := metricsserver.New(s.metrics, registry, cfg, logger, func(err error) {
 		if err != nil {
 			logger.Error("metrics are not served", "error", err)

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
 )
 
@@ -16,7 +16,7 @@ import (
 type settings struct {
 	kubeconfig, identity, http string
 	level                      slog.Level
-	defaults                   controller.Defaults
+	defaults                   app.Defaults
 	metrics                    metricsserver.Settings
 	relay                      string // host:port of the policy relay; empty: none
 }

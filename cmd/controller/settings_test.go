@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/muslin-net/muslin/pkg/controller"
+	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
 )
 
@@ -19,7 +19,7 @@ func TestSettings(t *testing.T) {
 		"what is not set": {map[string]string{"POD_NAME": "p"}, settings{identity: "p", http: "127.0.0.1:9110"}, nil},
 		"everything": {
 			map[string]string{"POD_NAME": "p", "KUBECONFIG": "k", "MUSLIN_HTTP_ADDR": "127.0.0.1:1", "MUSLIN_LOG_LEVEL": "debug", "MUSLIN_IPV4POOL_CIDR": "10.0.0.0/8", "MUSLIN_IPV6POOL_CIDR": "fd00::/48"},
-			settings{identity: "p", kubeconfig: "k", http: "127.0.0.1:1", level: slog.LevelDebug, defaults: controller.Defaults{IPv4Pool: netip.MustParsePrefix("10.0.0.0/8"), IPv6Pool: netip.MustParsePrefix("fd00::/48")}}, nil,
+			settings{identity: "p", kubeconfig: "k", http: "127.0.0.1:1", level: slog.LevelDebug, defaults: app.Defaults{IPv4Pool: netip.MustParsePrefix("10.0.0.0/8"), IPv6Pool: netip.MustParsePrefix("fd00::/48")}}, nil,
 		},
 		"metrics for others": {
 			map[string]string{"POD_NAME": "p", "MUSLIN_METRICS_ADDR": ":9112", "MUSLIN_METRICS_TLS": "true"},

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/muslin-net/muslin/pkg/ctl"
-	"github.com/muslin-net/muslin/pkg/ctl/print"
+	"github.com/muslin-net/muslin/cmd/muslinctl/app"
+	"github.com/muslin-net/muslin/cmd/muslinctl/print"
 )
 
 // Every command that users see, and every format of get, is in a script.
@@ -38,7 +38,7 @@ func TestEveryVerbAndFormatIsInAScript(t *testing.T) {
 			t.Errorf("no script runs %q", c.CommandPath())
 		}
 	}
-	root := (&ctl.Tool{}).Command()
+	root := (&app.Tool{}).Command()
 	root.InitDefaultCompletionCmd()
 	walk(root)
 	for _, f := range print.Formats {

@@ -8,14 +8,14 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/muslin-net/muslin/pkg/ctl"
+	"github.com/muslin-net/muslin/cmd/muslinctl/app"
 )
 
 var version = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := ctl.Main(ctx, ctl.Streams(version), os.Args)
+	code := app.Main(ctx, app.Streams(version), os.Args)
 	stop()
 	os.Exit(code)
 }

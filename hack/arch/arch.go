@@ -55,17 +55,18 @@ var Rules = []Rule{
 	{From: "felix", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "felix decides; its reconcilers act"},
 	{From: "bgp/gobgp", Allow: []string{"bgp", "pkg/model"}, Ban: []string{k8s, calico, netlink, nlraw, nftlib}, Reason: "the speaker speaks; it neither reads the API nor writes the kernel"},
 	{From: "felix/policy", Allow: []string{"pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "it decides what policy means; felix/policynft acts"},
-	{From: "felix/...", Except: []string{"felix/cleanup", "felix/policy"}, Allow: []string{"felix", "felix/policy", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
+	{From: "felix/...", Except: []string{"felix/cleanup", "felix/policy", "felix/nodeview", "felix/nodeview/kernel", "felix/policyrelay", "felix/policyrelay/relayrpc"}, Allow: []string{"felix", "felix/policy", "felix/internal/...", "pkg/model", "pkg/reconcile"}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "a reconciler sees one kernel and one desired state"},
+	{From: "felix/nodeview", Allow: []string{"bgp", "felix", "felix/policy", "pkg/model"}, Ban: outsidePure, Reason: "what a node shows is a value: the agent fills it and muslinctl reads it"},
 	{From: "felix/cleanup", Allow: []string{"felix/..."}, Ban: []string{k8s, calico, gobgp, grpc}, Reason: "it asks each reconciler to remove its own, and does without any other room"},
 	{From: "ipam/loadbalancer", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: outsidePure, Reason: "who gets which address is decided from values; the controller acts"},
 	{From: "ipam/kubestore", Allow: []string{"ipam", "pkg/model", "pkg/selector"}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "a store stores"},
 	{From: "pkg/kube", Allow: []string{"pkg/compat", "pkg/model", "pkg/nodeaddr", "pkg/selector", "pkg/validate", "pkg/kube/..."}, Ban: []string{netlink, nlraw, nftlib, gobgp}, Reason: "API types stop here; the kernel and the wire are other rooms"},
 	{From: "pkg/kube/netpol", Allow: []string{"pkg/model", "pkg/selector"}, Ban: []string{"k8s.io/client-go", netlink, nlraw, nftlib, gobgp, grpc, "log/slog", "os", "net/http"}, Reason: "a translation is pure, so that goldens and tools read objects as the agent does"},
-	{From: "pkg/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
+	{From: "cmd/agent/cniserver", Allow: []string{"pkg/model", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "orchestration reaches the rooms through interfaces it declares"},
 	{From: "pkg/metricsserver", Allow: []string{}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp, grpc}, Reason: "it serves whoever gathers, and knows nobody's numbers"},
-	{From: "pkg/policyrelay", Allow: []string{"felix/policy", "pkg/model", "pkg/selector", "pkg/task", "pkg/policyrelay/relayrpc"}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp}, Reason: "it leaves out pods that cannot matter; what is allowed the engine decides"},
-	{From: "pkg/policyrelay/relayrpc", Allow: []string{}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "it is a wire"},
-	{From: "cmd/cni", Allow: []string{"pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
+	{From: "felix/policyrelay", Allow: []string{"felix/policy", "pkg/model", "pkg/selector", "pkg/task", "felix/policyrelay/relayrpc"}, Ban: []string{calico, netlink, nlraw, nftlib, gobgp}, Reason: "it leaves out pods that cannot matter; what is allowed the engine decides"},
+	{From: "felix/policyrelay/relayrpc", Allow: []string{}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp}, Reason: "it is a wire"},
+	{From: "cmd/cni", Allow: []string{"cmd/cni/...", "pkg/cnirpc", "pkg/cnirpc/..."}, Ban: []string{k8s, calico, netlink, nlraw, nftlib, gobgp, "net/http"}, Reason: "the plugin starts once a pod and has to be small"},
 }
 
 // Importers names libraries that few packages may import.
@@ -75,7 +76,7 @@ var Importers = map[string][]string{
 }
 
 // AgentOnly are packages that only the named package may import.
-var AgentOnly = map[string]string{"pkg/agent": "cmd/agent"}
+var AgentOnly = map[string]string{"cmd/agent/app": "cmd/agent"}
 
 // Check compares packages with the rules and returns one line for each
 // violation.

@@ -26,8 +26,8 @@ func TestRulesBite(t *testing.T) {
 		{ImportPath: Module + "/felix", Doc: "d", Imports: []string{Module + "/bgp"}},
 		{ImportPath: Module + "/felix/route", Doc: "d", Imports: []string{Module + "/felix/nft"}},
 		{ImportPath: Module + "/pkg/kube", Doc: "d", Imports: []string{"github.com/osrg/gobgp/v4/api"}},
-		{ImportPath: Module + "/pkg/cniserver", Doc: "d", Imports: []string{"k8s.io/client-go/rest"}},
-		{ImportPath: Module + "/cmd/controller", Doc: "d", Imports: []string{Module + "/pkg/agent"}},
+		{ImportPath: Module + "/cmd/agent/cniserver", Doc: "d", Imports: []string{"k8s.io/client-go/rest"}},
+		{ImportPath: Module + "/cmd/controller", Doc: "d", Imports: []string{Module + "/cmd/agent/app"}},
 		{ImportPath: Module + "/pkg/nodoc", GoFiles: []string{"a.go"}},
 	}
 	for _, p := range planted {

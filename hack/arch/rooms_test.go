@@ -38,7 +38,7 @@ func TestNoArrowBackUp(t *testing.T) {
 
 // TestArrowsBite plants an arrow that leads up, one between neighbours and one down.
 func TestArrowsBite(t *testing.T) {
-	for to, want := range map[string]string{"pkg/ctl/api": "1 arrows, 1 back up;", "ipam": "1 arrows, 0 back up;", "pkg/model": "1 arrows, 0 back up;"} {
+	for to, want := range map[string]string{"cmd/muslinctl/api": "1 arrows, 1 back up;", "ipam": "1 arrows, 0 back up;", "pkg/model": "1 arrows, 0 back up;"} {
 		rooms := Rooms([]Package{{ImportPath: Module + "/felix/route", Imports: []string{"os", Module + "/" + to, Module + "/felix"}}},
 			func(Package) int { return 1 })
 		if table := Table(rooms); !strings.Contains(table, want) {

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
-	"github.com/muslin-net/muslin/pkg/controller/seed"
+	"github.com/muslin-net/muslin/cmd/controller/seed"
 )
 
 const chart = root + "/manifests/charts/muslin"

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/muslin-net/muslin/pkg/ctl/world"
+	"github.com/muslin-net/muslin/cmd/muslinctl/world"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
 

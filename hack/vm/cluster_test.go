@@ -65,7 +65,7 @@ func inCluster(t *testing.T, nodes string) (gotest.Suite, vm.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return gotest.Suite{Package: "github.com/muslin-net/muslin/pkg/agent", Tests: "TestIPIPInACluster", Tags: "vmtest"},
+	return gotest.Suite{Package: "github.com/muslin-net/muslin/cmd/agent/app", Tests: "TestIPIPInACluster", Tags: "vmtest"},
 		vm.Options{Netns: server.Netns, Links: []vm.Link{vm.Loopback()}, Env: []string{
 			"MUSLIN_TEST_API=" + server.Dir, "MUSLIN_TEST_API_AT=" + vm.HostAddress + ":6443", "MUSLIN_TEST_PLUGIN=" + plugin,
 			"MUSLIN_TEST_NODES=" + nodes,

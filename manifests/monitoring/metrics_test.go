@@ -7,7 +7,7 @@ import (
 )
 
 // documented are the metrics of docs/operations.md with their type and labels. The
-// tests of pkg/agent and cmd/controller hold that table against what is collected.
+// tests of cmd/agent/app and cmd/controller hold that table against what is collected.
 func documented(t *testing.T) map[string]documentedMetric {
 	t.Helper()
 	out := map[string]documentedMetric{}

@@ -1,0 +1,166 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/felix/policynft"
+	"github.com/muslin-net/muslin/pkg/kube"
+	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
+)
+
+// policyLoop computes what the kernel has to know of network policy whenever something
+// changed, and hands it to its sink. A pod's ADD is answered once the sink has a
+// Program that was made with the pod in it. As long as not every kind of policy has
+// been read the kernel stays as it is, and no ADD is answered.
+type policyLoop struct {
+	loop
+	cluster   *kube.Cluster
+	endpoints *endpoints
+	sink      *policynft.Sink
+	apiServer model.FailsafePort
+	engine    policy.Engine
+	relayed   relayed
+	last      atomic.Pointer[policy.Program]
+	denied    deniedList
+	tenure    tenure
+	due       []netip.Addr // whose connections are to end
+	deaf      bool         // the kernel does not tell of connections
+	rev       uint64       // of the endpoints that the last step worked with
+}
+
+func newPolicyLoop(a *agent) (*policyLoop, error) {
+	sink, err := policynft.New(policynft.Options{Logger: a.log})
+	if err != nil {
+		return nil, fmt.Errorf("open nftables for policy: %w", err)
+	}
+	return &policyLoop{
+		loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, apiServer: a.apiServer,
+		relayed: relayed{client: a.relay, node: a.cfg.Node, problems: &a.own.relay},
+		tenure:  newTenure(a.endpoints.List()),
+	}, nil
+}
+
+// Ready is closed: nothing waits for policy but each ADD.
+func (p *policyLoop) Ready() <-chan struct{} { return nothingAwaited }
+
+// Run keeps the table of policy as it should be until ctx ends, and leaves it so.
+func (p *policyLoop) Run(ctx context.Context) error {
+	p.repeat(ctx, func(ctx context.Context) task.Next {
+		if pods, changed := p.endpoints.set.Get(); pods.rev == p.rev { // it is not a pod that comes
+			batch(ctx, p.cluster.PolicyChanged(), changed)
+		}
+		return p.step(ctx)
+	}, p.cluster.PolicyChanged(), p.sink.Changed())
+	return nil
+}
+
+// batchFor is how long a change of policies or pods waits for others that come
+// with it, such as the pods of a Deployment.
+const batchFor = 15 * time.Millisecond
+
+// batch lets what changes within batchFor come together. What is urgent, an
+// endpoint that an ADD waits for, ends it at once.
+func batch(ctx context.Context, changed, urgent <-chan struct{}) {
+	enough := time.After(batchFor)
+	for {
+		select {
+		case <-changed:
+		case <-urgent:
+			return
+		case <-enough:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// step brings the table to what it should be, and asks for another try of what
+// failed.
+func (p *policyLoop) step(ctx context.Context) task.Next {
+	var next task.Next
+	pods := get(&p.endpoints.set, &next.Changed)
+	p.rev = pods.rev
+	in := policy.Input{Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true}
+	p.relayed.fill(&in, &next)
+	p.ofHost(&in, &next)
+	program, problems := p.engine.Compile(in)
+	if program.Complete {
+		p.problems.set(problems)
+		p.relayed.need(program.Needs)
+		p.last.Store(&program)
+	}
+	err := p.hand(ctx, "policy", func() error {
+		err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.cluster.Snapshot(), p.node, pods.list))
+		if err == nil && program.Complete {
+			err = p.forget(pods.list, program.Evaluates())
+		}
+		return err
+	})
+	if err != nil {
+		next.After = retryAfter
+	} else if program.Complete {
+		p.endpoints.settle(writerPolicy, pods.rev)
+	}
+	return next
+}
+
+// forget ends the connections of addresses that changed hands, once the kernel judges
+// new ones by what is wanted now. No ADD is answered before. Where nothing is judged
+// there is nothing to inherit, and to look at the kernel's connections costs
+// milliseconds.
+func (p *policyLoop) forget(pods []model.Endpoint, evaluated bool) error {
+	p.due = append(p.due, p.tenure.next(pods)...)
+	if !evaluated {
+		p.due = nil
+	}
+	_, err := p.sink.Forget(p.due)
+	if errors.Is(err, errors.ErrUnsupported) {
+		if !p.deaf {
+			p.log.Warn("a pod may inherit connections with the address of another", "error", err)
+		}
+		p.deaf, err = true, nil
+	}
+	if err == nil {
+		p.due = nil
+	}
+	return err
+}
+
+// waiting says what an ADD waits for beside the kernel, "" for nothing.
+func (p *policyLoop) waiting() string {
+	if sources := p.cluster.PolicyWaiting(); len(sources) > 0 {
+		return "network policy is not known yet: cannot read " + strings.Join(sources, ", ")
+	}
+	return ""
+}
+
+// size counts what the kernel was told last.
+func (p *policyLoop) size() PolicySize {
+	last := p.last.Load()
+	if last == nil {
+		return PolicySize{}
+	}
+	out := PolicySize{Chains: len(last.Chains), Endpoints: len(last.Endpoints), Sets: last.Sets.Len()}
+	for s := range last.Sets.All() {
+		out.Members += s.Addresses.Len() + s.Nets.Len() + s.Ports.Len()
+	}
+	return out
+}
+
+// text is what the kernel was told last.
+func (p *policyLoop) text() string {
+	if last := p.last.Load(); last != nil {
+		return last.String()
+	}
+	return "network policy is not known yet\n"
+}
