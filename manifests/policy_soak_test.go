@@ -61,7 +61,7 @@ const (
 
 func newYard(t *testing.T, objects string) *yard {
 	t.Helper()
-	s := kubetest.Start(t)
+	s := kubetest.StartWithCRDs(t)
 	s.Install(t)
 	s.MustKubectl(t, `{apiVersion: v1, kind: List, items: [
   {apiVersion: v1, kind: Node, metadata: {name: elsewhere}},

@@ -30,8 +30,7 @@ type receiver struct {
 // namespace on the net.
 func startAgent(b *testing.B, n *bgptest.Net, last int, objects string) *receiver {
 	b.Helper()
-	s := kubetest.Start(b)
-	s.InstallCRDs(b)
+	s := kubetest.StartWithCRDs(b)
 	h := n.Join(s.Netns, last)
 	s.MustKubectl(b, objects, "apply", "-f", "-")
 	log, err := os.Create(filepath.Join(s.Dir, "agent.log"))

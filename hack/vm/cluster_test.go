@@ -45,8 +45,7 @@ spec: {nodeName: NAME, containers: [{name: c, image: none}]}
 // The API server runs on this machine, where no instruction is translated.
 func inCluster(t *testing.T, nodes string) (gotest.Suite, vm.Options) {
 	t.Helper()
-	server := kubetest.Start(t)
-	server.InstallCRDs(t)
+	server := kubetest.StartWithCRDs(t)
 	objects := clusterObjects
 	for name := range strings.SplitSeq(nodes, "") {
 		objects += strings.ReplaceAll(nodeObjects, "NAME", name)

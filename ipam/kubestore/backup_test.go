@@ -34,8 +34,7 @@ func TestEtcdFromABackup(t *testing.T) {
 }
 
 func etcdFromABackup(t *testing.T, restore func(backup, data string) error) {
-	s := kubetest.Start(t)
-	s.InstallCRDs(t)
+	s := kubetest.StartWithCRDs(t)
 	store, err := kubestore.New(s.Config(), kubestore.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ import (
 // routes. list: until it knows all blocks; pod: for one that starts on another node.
 // -benchtime 1x is enough.
 func BenchmarkAllBlocks(b *testing.B) {
-	s := kubetest.Start(b)
+	s := kubetest.StartWithCRDs(b)
 	s.Install(b)
 	client, made := rawClientOf(b, s), 0
 	for _, nodes := range []int{250, 1000, 5000} {

@@ -421,8 +421,7 @@ func TestNodeStatus(t *testing.T) {
 // changed meanwhile.
 func TestApiserverRestart(t *testing.T) {
 	t.Parallel()
-	own := kubetest.Start(t)
-	own.InstallCRDs(t)
+	own := kubetest.StartWithCRDs(t)
 	c := watchAs(t, own.Config(), kube.Options{Node: "n1"})
 	own.MustKubectl(t, v3("IPPool", "before", `{cidr: 10.50.0.0/16}`), "create", "-f", "-")
 	own.Restart(t)

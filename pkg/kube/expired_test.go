@@ -19,8 +19,7 @@ import (
 // anew, and what was deleted meanwhile is gone.
 func TestWatchesThatHaveExpired(t *testing.T) {
 	t.Parallel()
-	own := kubetest.Start(t)
-	own.InstallCRDs(t)
+	own := kubetest.StartWithCRDs(t)
 	config := own.Config()
 	var away atomic.Bool
 	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {

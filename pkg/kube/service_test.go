@@ -181,8 +181,7 @@ func addrs(texts ...string) []netip.Addr {
 // Whoever uses the blocks has to know when there may be newer ones.
 func TestAllBlocksAreStaleWithoutTheServer(t *testing.T) {
 	t.Parallel()
-	own := kubetest.Start(t)
-	own.InstallCRDs(t)
+	own := kubetest.StartWithCRDs(t)
 	own.MustKubectl(t, v3("BlockAffinity", "n2-10-244-2-0-26", `{state: confirmed, node: n2, cidr: 10.244.2.0/26, type: host}`), "apply", "-f", "-")
 	c := watchAs(t, own.Config(), kube.Options{Node: "n1", AllBlocksWhile: func(model.Snapshot) bool { return true }})
 	if got := c.AllBlocks(); !got.Listed || got.Stale {

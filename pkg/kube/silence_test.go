@@ -20,8 +20,7 @@ import (
 // line of the log; when it answers again there is no problem.
 func TestSilentServerIsTold(t *testing.T) {
 	t.Parallel()
-	own := kubetest.Start(t)
-	own.InstallCRDs(t)
+	own := kubetest.StartWithCRDs(t)
 	var log logged
 	c, err := kube.New(own.Config(), kube.Options{Node: "n1", Blocks: kube.OwnBlocks, Policy: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
@@ -86,8 +85,7 @@ func (l *logged) count(what string) int {
 // and not after minutes: client-go takes a watch that times out for one without events.
 func TestServerThatDoesNotHear(t *testing.T) {
 	t.Parallel()
-	own := kubetest.Start(t)
-	own.InstallCRDs(t)
+	own := kubetest.StartWithCRDs(t)
 	config := own.Config()
 	var mu sync.Mutex
 	var open []net.Conn

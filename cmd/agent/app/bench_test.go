@@ -132,8 +132,7 @@ type benchPlugin struct{ name, path, conf string }
 
 func newBenchNode(b *testing.B) *benchNode {
 	b.Helper()
-	s := kubetest.Start(b)
-	s.InstallCRDs(b)
+	s := kubetest.StartWithCRDs(b)
 	s.MustKubectl(b, benchObjects, "apply", "-f", "-")
 	n := &benchNode{server: s, dir: s.Dir}
 	built, err := image.Build(b.Context(), image.BuildOptions{Root: "../../..", Out: n.dir}, []image.Program{image.Plugin})

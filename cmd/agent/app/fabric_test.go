@@ -57,8 +57,7 @@ type member struct {
 
 func newFabric(t *testing.T, objects string) *fabric {
 	t.Helper()
-	f := &fabric{t: t, server: kubetest.Start(t)}
-	f.server.InstallCRDs(t)
+	f := &fabric{t: t, server: kubetest.StartWithCRDs(t)}
 	f.server.MustKubectl(t, objects, "apply", "-f", "-")
 	f.lay()
 	f.route()

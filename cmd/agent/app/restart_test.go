@@ -90,9 +90,8 @@ func newCrowdedNode(t testing.TB) *crowdedNode {
 // and the IPv6 ones besides.
 func newRoutedNode(t testing.TB, objects string, routes int, v6 ...string) *crowdedNode {
 	t.Helper()
-	n := &crowdedNode{t: t, server: kubetest.Start(t)}
+	n := &crowdedNode{t: t, server: kubetest.StartWithCRDs(t)}
 	n.http = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: n.server.Dial, DisableKeepAlives: true}}
-	n.server.InstallCRDs(t)
 	n.server.MustKubectl(t, restartObjects+objects, "apply", "-f", "-")
 	n.startRouter(routes)
 	addresses := `{"type":"InternalIP","address":"10.1.0.1"}`

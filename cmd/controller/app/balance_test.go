@@ -309,7 +309,7 @@ func missing(namespace, want string, state map[string]string, events map[string]
 // addresses that other tests would meet.
 func TestServices(t *testing.T) {
 	shared := server
-	server = kubetest.Start(t)
+	server = kubetest.StartWithCRDs(t)
 	defer func() { server = shared }()
 	server.Install(t)
 	var objects, gone strings.Builder

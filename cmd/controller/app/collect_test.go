@@ -156,7 +156,7 @@ func TestPoolIsDrained(t *testing.T) {
 
 // Deleting Muslin as it was installed ends, although pools have blocks in use.
 func TestUninstallIsNotStuck(t *testing.T) {
-	own := kubetest.Start(t)
+	own := kubetest.StartWithCRDs(t)
 	shared := server
 	server = own
 	t.Cleanup(func() { server = shared })

@@ -156,10 +156,9 @@ func BenchmarkController(b *testing.B) {
 // handles, and builds the controller.
 func populate(t testing.TB, n int) (s *kubetest.Server, program string) {
 	t.Helper()
-	s = kubetest.Start(t)
+	s = kubetest.StartWithCRDs(t)
 	s.MustKubectl(t, "", "create", "serviceaccount", "default")
 	s.MustKubectl(t, "", "create", "namespace", "muslin-system")
-	s.InstallCRDs(t)
 	s.MustKubectl(t, "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\nspec: {cidr: 10.0.0.0/8}\n", "apply", "-f", "-")
 	program = filepath.Join(t.TempDir(), "muslin-controller")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "../../../cmd/controller")

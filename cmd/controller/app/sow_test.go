@@ -25,7 +25,7 @@ var seedEvents = []string{"-n", "muslin-system", "get", "events", "--field-selec
 // deletes stays deleted, until the seed says something else.
 func TestSeed(t *testing.T) {
 	t.Parallel()
-	server := kubetest.Start(t) // without pools of other tests
+	server := kubetest.StartWithCRDs(t) // without pools of other tests
 	server.Install(t)
 	server.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.MustKubectl(t, v3("BGPPeer", "tor", `{peerIP: 192.0.2.1, asNumber: 65000}`), "apply", "-f", "-")
@@ -78,7 +78,7 @@ func TestSeed(t *testing.T) {
 // could not be taken back; without it there is one.
 func TestSeedUnreadable(t *testing.T) {
 	t.Parallel()
-	server := kubetest.Start(t)
+	server := kubetest.StartWithCRDs(t)
 	server.Install(t)
 	server.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	server.MustKubectl(t, seedMap("pools", "kind: [IPPool"), "apply", "-f", "-")

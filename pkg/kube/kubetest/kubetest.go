@@ -7,7 +7,8 @@
 // built once into the user's cache.
 //
 // Footprint: a namespace mt-kube-*, a process, and files in the test's
-// temporary folder; all three go when the test ends.
+// temporary folder; all three go when the test ends. What stays, beside the lab's
+// programs, is the folder kubetest: the data of a server that has the CRDs.
 package kubetest
 
 import (
@@ -81,16 +82,12 @@ func Main(m *testing.M, f func(*Server)) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	s, err := start(dir)
+	s, err := startWithCRDs(dir)
 	if s != nil {
 		defer s.remove()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "start a kube-apiserver:", err)
-		return 1
-	}
-	if err := s.installCRDs(); err != nil {
-		fmt.Fprintln(os.Stderr, "install the CRDs:", err)
+		fmt.Fprintln(os.Stderr, "start a kube-apiserver with the CRDs:", err)
 		return 1
 	}
 	f(s)
@@ -98,6 +95,15 @@ func Main(m *testing.M, f func(*Server)) int {
 }
 
 func start(dir string, more ...string) (*Server, error) {
+	s, err := prepare(dir, more...)
+	if err != nil {
+		return s, err
+	}
+	return s, s.launch()
+}
+
+// prepare makes all that a server needs but its data.
+func prepare(dir string, more ...string) (*Server, error) {
 	bin, err := Binary()
 	if err != nil {
 		return nil, err
@@ -112,7 +118,7 @@ func start(dir string, more ...string) (*Server, error) {
 	if out, err := s.Exec("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return s, fmt.Errorf("set lo up: %w: %s", err, out)
 	}
-	return s, s.launch()
+	return s, nil
 }
 
 // starting has room for the servers of a test binary that start at once. A start is all processor time: eight that
