@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -46,4 +48,24 @@ func CheckDeps() error {
 	return errors.Join(
 		fmt.Errorf("programs are missing: %s", strings.Join(missing, ", ")),
 		fmt.Errorf("install them: apt-get install -y --no-install-recommends %s", strings.Join(packages, " ")))
+}
+
+// inotifyInstances is what some labs side by side need: the kernel's default, 128 a user, is less than the kubelets and
+// containerds of five.
+const inotifyInstances = 1024
+
+// raiseLimits lets the host's root have enough inotify instances. A host that refuses keeps what it has.
+func (l *Lab) raiseLimits(context.Context) error {
+	const path = "/proc/sys/fs/inotify/max_user_instances"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read limits: %w", err)
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err != nil || n >= inotifyInstances {
+		return err
+	}
+	if err := os.WriteFile(path, []byte(strconv.Itoa(inotifyInstances)), 0); err != nil {
+		l.progress.note("fs.inotify.max_user_instances stays at %s: %v", strings.TrimSpace(string(text)), err)
+	}
+	return nil
 }

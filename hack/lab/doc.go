@@ -16,8 +16,9 @@
 //	out, err := l.Exec(ctx, "n1", "ip", "route")
 //	err = l.Down(ctx)
 //
-// It never touches the host's own network namespace, machine-wide sysctls or
-// files outside its state directory and /run/netns.
+// It never touches the host's own network namespace, or files outside its state
+// directory and /run/netns. Of machine-wide sysctls it raises one, and leaves it
+// so: fs.inotify.max_user_instances, to 1,024.
 //
 // Footprint, all with the lab's name as prefix: network namespaces NAME-…, one
 // for each machine and NAME-fabric holding one bridge for each subnet; cgroups

@@ -186,6 +186,7 @@ func (l *Lab) Up(ctx context.Context) (Phases, error) {
 		do   func(context.Context) error
 	}{
 		{"check programs", func(context.Context) error { return CheckDeps() }},
+		{"raise limits", l.raiseLimits},
 		{"build kubernetes", l.buildKubelab},
 		{"build lab programs", l.buildPrograms},
 		{"write configuration", l.writeConfiguration},

@@ -42,12 +42,12 @@ func TestSoakLight(t *testing.T) {
 	// One round that does not count: first blocks.
 	c.plugAll(t, ctx)
 	c.unplugAll(t, ctx)
-	before := c.awaitFootprint(t, ctx, nil)
+	before := c.awaitLeftovers(t, ctx, nil)
 	took := map[string][]time.Duration{}
 	round := func(name, plugin string) {
 		up, down := c.plugAll(t, ctx), c.unplugAll(t, ctx)
 		took[plugin] = append(took[plugin], up)
-		c.awaitFootprint(t, ctx, before)
+		c.awaitLeftovers(t, ctx, before)
 		t.Logf("%s, %s: %d pods plugged after %.1f s, gone after %.1f s, nothing left", name, plugin, soakPods, up.Seconds(), down.Seconds())
 	}
 	for i := range *rounds {

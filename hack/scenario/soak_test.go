@@ -40,7 +40,7 @@ func TestSoakScale(t *testing.T) {
 	// One round that does not count: images, caches and first blocks.
 	c.scaleUp(t, ctx)
 	c.scaleDown(t, ctx)
-	before := c.awaitFootprint(t, ctx, nil)
+	before := c.awaitLeftovers(t, ctx, nil)
 	took := map[string][]time.Duration{}
 	for round := range *rounds {
 		plugins := []string{"muslin"}
@@ -54,7 +54,7 @@ func TestSoakScale(t *testing.T) {
 			took[plugin] = append(took[plugin], all)
 			t.Logf("round %d, %s: %d pods Ready after %.1f s (of single pods p50 %.0f s, p95 %.0f s), gone after %.1f s",
 				round+1, plugin, soakPods, all.Seconds(), ready[len(ready)/2].Seconds(), ready[len(ready)*95/100].Seconds(), down.Seconds())
-			c.awaitFootprint(t, ctx, before)
+			c.awaitLeftovers(t, ctx, before)
 		}
 	}
 	for plugin, times := range took {
@@ -164,17 +164,17 @@ func (c *Cluster) scaleDown(t *testing.T, ctx context.Context) time.Duration {
 	return time.Since(began)
 }
 
-// footprint is what pods leave their traces in, by place.
-type footprint map[string][]string
+// leftovers are what pods leave their traces in, by place.
+type leftovers map[string][]string
 
-// awaitFootprint reads the footprint; with another to compare, it waits until
+// awaitLeftovers reads what pods leave; with another to compare, it waits until
 // the two are the same, and fails the test with the difference when they never
 // are.
-func (c *Cluster) awaitFootprint(t *testing.T, ctx context.Context, want footprint) footprint {
+func (c *Cluster) awaitLeftovers(t *testing.T, ctx context.Context, want leftovers) leftovers {
 	t.Helper()
-	var got footprint
+	var got leftovers
 	err := c.eventually(ctx, time.Minute, func() (err error) {
-		got, err = c.footprint(ctx)
+		got, err = c.leftovers(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -204,8 +204,8 @@ var traces = map[string]string{
 	"ptp":        "ls /var/lib/cni/networks/ptp | grep -v -e lock -e last_reserved",
 }
 
-func (c *Cluster) footprint(ctx context.Context) (footprint, error) {
-	f := footprint{}
+func (c *Cluster) leftovers(ctx context.Context) (leftovers, error) {
+	f := leftovers{}
 	blocks, err := c.podAddresses(ctx)
 	if err != nil {
 		return nil, err
