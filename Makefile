@@ -6,7 +6,7 @@ LAB_NAME    ?= muslin
 TOPOLOGY    ?= hack/lab/topologies/two-racks.yaml
 PACKAGES    := bird2 frr containerd runc containernetworking-plugins busybox-static nftables iproute2 tcpdump procps \
                qemu-system-x86 kmod xz-utils iputils-ping prometheus iperf3
-PURE        := ./bgp ./ipam ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
+PURE        := ./bgp ./ipam ./ipam/alloc ./felix ./pkg/selector ./pkg/reconcile ./pkg/validate
 MIN_COVER   := 85
 # How long each fuzzer runs: a time, or a number of inputs ending in x. Numbers are the same work on every machine.
 FUZZTIME      ?= 20000x

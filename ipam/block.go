@@ -23,9 +23,13 @@ const (
 
 // The kinds of affinity: a node's, and that of something else.
 const (
-	affinityHost    = "host"
-	affinityVirtual = "virtual"
+	TypeHost    = "host"
+	TypeVirtual = "virtual"
 )
+
+// reclaimAge is how long a block must have been claimed before another
+// node may take it for being empty (Calico EmptyBlockMinReclaimAge).
+const reclaimAge = time.Minute
 
 // free marks an ordinal that has no allocation.
 const free = -1
@@ -128,7 +132,7 @@ func (b *Block) Affinity() string { return b.affinity }
 
 // Node is the node the block is affine to, or empty.
 func (b *Block) Node() model.NodeName {
-	node, ok := strings.CutPrefix(b.affinity, affinityHost+":")
+	node, ok := strings.CutPrefix(b.affinity, TypeHost+":")
 	if !ok {
 		return ""
 	}
@@ -195,8 +199,8 @@ func (b *Block) Available(reserved func(netip.Addr) bool) (available, held int) 
 	return available, held
 }
 
-// room is the number of addresses that could be assigned after a Collect.
-func (b *Block) room(now time.Time, cooldown time.Duration, withheld func(netip.Addr) bool) int {
+// Room is the number of addresses that could be assigned after a Collect.
+func (b *Block) Room(now time.Time, cooldown time.Duration, withheld func(netip.Addr) bool) int {
 	n, _ := b.Available(withheld)
 	for _, o := range b.cooled(now, cooldown) {
 		if withheld == nil || !withheld(b.addr(o)) {
@@ -240,27 +244,27 @@ func (b *Block) Owner(addr netip.Addr) (Attribute, bool) {
 
 func (b *Block) ordinalsOf(handle string) []int {
 	var out []int
-	if !slices.ContainsFunc(b.attrs, func(a Attribute) bool { return a.owns(handle) }) {
+	if !slices.ContainsFunc(b.attrs, func(a Attribute) bool { return a.Owns(handle) }) {
 		return nil
 	}
 	for o, s := range b.slots {
-		if s != free && b.attrs[s].owns(handle) {
+		if s != free && b.attrs[s].Owns(handle) {
 			out = append(out, o)
 		}
 	}
 	return out
 }
 
-// owns compares handles as Calico does: what follows a carriage return is dirt
+// Owns compares handles as Calico does: what follows a carriage return is dirt
 // that an old migration left behind.
-func (a Attribute) owns(handle string) bool {
+func (a Attribute) Owns(handle string) bool {
 	have, _, _ := strings.Cut(a.Handle, "\r")
 	return have == handle && handle != "" && a.ReleasedAt.IsZero()
 }
 
 // addr is the address with that ordinal.
 func (b *Block) addr(ordinal int) netip.Addr {
-	return addrAt(b.cidr.Addr(), uint64(ordinal))
+	return AddrAt(b.cidr.Addr(), uint64(ordinal))
 }
 
 // ordinal is the place of an address in the block.
@@ -273,8 +277,8 @@ func (b *Block) ordinal(addr netip.Addr) (int, bool) {
 	return int(a[n-2]-base[n-2])<<8 | int(a[n-1]-base[n-1]), true
 }
 
-// addrAt is base + offset.
-func addrAt(base netip.Addr, offset uint64) netip.Addr {
+// AddrAt is base + offset.
+func AddrAt(base netip.Addr, offset uint64) netip.Addr {
 	b := base.As16()
 	for i := 15; i >= 0 && offset > 0; i-- {
 		offset += uint64(b[i])
@@ -285,4 +289,9 @@ func addrAt(base netip.Addr, offset uint64) netip.Addr {
 		return netip.AddrFrom16(b).Unmap()
 	}
 	return netip.AddrFrom16(b)
+}
+
+// Vacant reports whether another node may have the block.
+func (b *Block) Vacant(now time.Time) bool {
+	return b.Empty() && now.Sub(b.ClaimedAt()) > reclaimAge && (b.Node() != "" || b.Affinity() == "")
 }

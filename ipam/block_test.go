@@ -15,6 +15,9 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+
 var epoch = time.Date(2026, 8, 22, 10, 0, 0, 0, time.UTC)
 
 func newBlock(t testing.TB, cidr string) *ipam.Block {

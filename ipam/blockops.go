@@ -46,10 +46,10 @@ func (b *Block) AssignAddr(addr netip.Addr, owner Attribute) error {
 	b.normalise()
 	if s := b.slots[o]; s != free {
 		if have := b.attrs[s]; have.ReleasedAt.IsZero() {
-			if have.owns(owner.Handle) {
+			if have.Owns(owner.Handle) {
 				return nil
 			}
-			return errTaken(addr, have)
+			return ErrTaken(addr, have)
 		}
 		b.discard([]int{o})
 	}
@@ -82,7 +82,7 @@ func (b *Block) Release(list []Release, now time.Time, cooldown time.Duration) (
 		if !ok || slices.Contains(ordinals, o) {
 			continue
 		}
-		if r.Handle != "" && !owner.owns(r.Handle) {
+		if r.Handle != "" && !owner.Owns(r.Handle) {
 			return nil, fmt.Errorf("block %s: release %s: it belongs to handle %q, not %q", b.cidr, r.Addr, owner.Handle, r.Handle)
 		}
 		if r.Sequence != nil && *r.Sequence != b.slotSeq[o] {

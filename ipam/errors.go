@@ -101,12 +101,8 @@ func CodeOf(err error) Code {
 	return CodeUnavailable
 }
 
-func errLocked() *Error {
-	return &Error{Code: CodeLocked, Object: model.Ref{Kind: "ClusterInformation", Name: "default"}, Field: "spec.datastoreReady",
-		Detail: "it is false: addresses are neither given nor taken back", Hint: "set it to true when the maintenance is over; it is tried again"}
-}
-
-func errTaken(addr netip.Addr, by Attribute) *Error {
+// ErrTaken refuses an address that somebody has.
+func ErrTaken(addr netip.Addr, by Attribute) *Error {
 	owner := "handle " + by.Handle
 	if pod := by.Owner["pod"]; pod != "" {
 		owner = fmt.Sprintf("pod %s/%s on node %s", by.Owner["namespace"], pod, by.Owner["node"])

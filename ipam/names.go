@@ -19,17 +19,18 @@ const (
 	LabelIPVersion    = "projectcalico.org/ip-version"
 )
 
-// maxObjectName is the length, in bytes, from which Calico shortens the name
+// MaxObjectName is the length, in bytes, from which Calico shortens the name
 // of a BlockAffinity.
-const maxObjectName = 253
+const MaxObjectName = 253
 
 // BlockName is the object name of the block with that prefix: the prefix with
 // every ".", ":" and "/" written as "-", as in 10-244-1-0-26.
 func BlockName(cidr netip.Prefix) string {
-	return string(appendBlockName(nil, cidr))
+	return string(AppendBlockName(nil, cidr))
 }
 
-func appendBlockName(b []byte, cidr netip.Prefix) []byte {
+// AppendBlockName appends what BlockName gives.
+func AppendBlockName(b []byte, cidr netip.Prefix) []byte {
 	start := len(b)
 	b = cidr.AppendTo(b)
 	for i, c := range b[start:] {
@@ -46,12 +47,12 @@ func appendBlockName(b []byte, cidr netip.Prefix) []byte {
 func AffinityName(node model.NodeName, cidr netip.Prefix) string {
 	block := BlockName(cidr)
 	name := string(node) + "-" + block
-	if len(name) < maxObjectName {
+	if len(name) < MaxObjectName {
 		return name
 	}
 	sum := sha256.Sum256([]byte(string(node) + "+" + block))
 	suffix := "-" + block + "-" + hex.EncodeToString(sum[:])[:11]
-	return string(node)[:maxObjectName-1-len(suffix)] + suffix
+	return string(node)[:MaxObjectName-1-len(suffix)] + suffix
 }
 
 // HandleName is the object name of a handle: its id in lower case.
@@ -82,8 +83,8 @@ func AffinityLabels(a Affinity) map[string]string {
 const LoadBalancer model.NodeName = "load-balancer"
 
 // VirtualAffinity is the text of a block's affinity to something that is no node.
-func VirtualAffinity(name model.NodeName) string { return affinityVirtual + ":" + string(name) }
+func VirtualAffinity(name model.NodeName) string { return TypeVirtual + ":" + string(name) }
 
 // HostAffinity is the text of a block's affinity to a node, as it stands in
 // IPAMBlock.spec.affinity.
-func HostAffinity(node model.NodeName) string { return affinityHost + ":" + string(node) }
+func HostAffinity(node model.NodeName) string { return TypeHost + ":" + string(node) }

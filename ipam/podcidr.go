@@ -59,7 +59,7 @@ func (c *PodCIDRs) Assign(handle string, families []Family) ([]netip.Addr, error
 	defer c.mu.Unlock()
 	var out, added []netip.Addr
 	for _, f := range families {
-		have := slices.IndexFunc(c.owned[handle], func(a netip.Addr) bool { return familyOf(a) == f })
+		have := slices.IndexFunc(c.owned[handle], func(a netip.Addr) bool { return FamilyOf(a) == f })
 		if have >= 0 {
 			out = append(out, c.owned[handle][have])
 			continue
@@ -84,7 +84,7 @@ func (c *PodCIDRs) Assign(handle string, families []Family) ([]netip.Addr, error
 func (c *PodCIDRs) next(f Family) (netip.Addr, error) {
 	seen := false
 	for _, p := range c.prefixes {
-		if familyOf(p.Addr()) != f {
+		if FamilyOf(p.Addr()) != f {
 			continue
 		}
 		seen = true

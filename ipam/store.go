@@ -40,7 +40,8 @@ type Handle struct {
 	Blocks map[netip.Prefix]int
 }
 
-func (h Handle) equal(o Handle) bool { return h.ID == o.ID && maps.Equal(h.Blocks, o.Blocks) }
+// Equal compares the counts, too.
+func (h Handle) Equal(o Handle) bool { return h.ID == o.ID && maps.Equal(h.Blocks, o.Blocks) }
 
 // Objects reads and writes objects of one kind, each by compare and swap.
 //

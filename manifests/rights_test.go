@@ -17,6 +17,7 @@ import (
 
 	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
@@ -284,17 +285,17 @@ func openStore(t *testing.T, cfg *rest.Config, node model.NodeName) *kubestore.S
 }
 
 // allocator runs that of a node on a pool of two blocks.
-func allocator(t *testing.T, cfg *rest.Config, node model.NodeName, pool string) (a *ipam.Allocator, stop func()) {
+func allocator(t *testing.T, cfg *rest.Config, node model.NodeName, pool string) (a *alloc.Allocator, stop func()) {
 	t.Helper()
-	a = ipam.NewAllocator(node, openStore(t, cfg, node))
+	a = alloc.New(node, openStore(t, cfg, node))
 	a.SetPools([]model.Pool{{Name: pool, CIDR: netip.MustParsePrefix(pool), BlockSize: 29, Allocatable: true}})
 	stop = begin(t, a.Run)
 	ready(t, "the allocator of "+string(node), a.Ready())
 	return a, stop
 }
 
-func request(handle string, v4 int) ipam.Request {
-	return ipam.Request{Handle: "k8s-pod-network." + handle, V4: v4, Attrs: map[string]string{"namespace": "default", "pod": handle}}
+func request(handle string, v4 int) alloc.Request {
+	return alloc.Request{Handle: "k8s-pod-network." + handle, V4: v4, Attrs: map[string]string{"namespace": "default", "pod": handle}}
 }
 
 // leave has what a controller finds to do: blocks of node n3, which is no more,
@@ -399,13 +400,13 @@ func tell(t *testing.T, c *kube.Cluster) {
 // an empty block of another node, and puts right what was left half done.
 func assignAll(t *testing.T, s *kubetest.Server, cfg *rest.Config, node model.NodeName) {
 	t.Helper()
-	assign := func(a *ipam.Allocator, handle string, n int) {
+	assign := func(a *alloc.Allocator, handle string, n int) {
 		t.Helper()
 		if _, err := a.Assign(t.Context(), request(handle, n)); err != nil {
 			t.Fatalf("assign to %s: %v", handle, err)
 		}
 	}
-	release := func(a *ipam.Allocator, handle string) {
+	release := func(a *alloc.Allocator, handle string) {
 		t.Helper()
 		if err := a.Release(t.Context(), request(handle, 0).Handle); err != nil {
 			t.Errorf("release %s: %v", handle, err)

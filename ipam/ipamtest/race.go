@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -116,7 +117,7 @@ func (r *Race) live(t testing.TB, name model.NodeName) {
 	var unfinished []string
 	for life := 0; ; life++ {
 		conn := r.Connect()
-		a := ipam.NewAllocator(name, conn)
+		a := alloc.New(name, conn)
 		a.SetPools([]model.Pool{r.Pool})
 		ctx, cancel := context.WithCancel(context.Background())
 		var run sync.WaitGroup
@@ -140,7 +141,7 @@ type raceNode struct {
 	race *Race
 	t    testing.TB
 	name model.NodeName
-	a    *ipam.Allocator
+	a    *alloc.Allocator
 	conn Conn
 }
 
@@ -183,7 +184,7 @@ func (n *raceNode) work(unfinished []string, life int) []string {
 func (n *raceNode) pair(h string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	addrs, err := n.a.Assign(ctx, ipam.Request{Handle: h, V4: 1 + rand.N(2)})
+	addrs, err := n.a.Assign(ctx, alloc.Request{Handle: h, V4: 1 + rand.N(2)})
 	switch code := ipam.CodeOf(err); code {
 	case "", ipam.CodePoolExhausted, ipam.CodeUnavailable:
 	default:

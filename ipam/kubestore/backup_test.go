@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/hack/lab/kubelab"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
@@ -50,11 +51,11 @@ func etcdFromABackup(t *testing.T, restore func(backup, data string) error) {
 	}
 	s.Restart(t)
 
-	live, owner := []ipam.Live{}, map[netip.Addr]string{}
+	live, owner := []alloc.Live{}, map[netip.Addr]string{}
 	plug := func(name string) {
 		t.Helper()
-		l := ipam.Live{Handle: "k8s-pod-network." + name, Attrs: map[string]string{"namespace": "default", "pod": name}}
-		got, err := a.Assign(t.Context(), ipam.Request{Handle: l.Handle, V4: 1, Attrs: l.Attrs})
+		l := alloc.Live{Handle: "k8s-pod-network." + name, Attrs: map[string]string{"namespace": "default", "pod": name}}
+		got, err := a.Assign(t.Context(), alloc.Request{Handle: l.Handle, V4: 1, Attrs: l.Attrs})
 		if err != nil {
 			t.Fatalf("assign to %s: %v", name, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -68,7 +69,7 @@ func TestRequestsOfAnAssignment(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := requests(t)
-	if _, err := a.Assign(t.Context(), ipam.Request{Handle: "one", V4: 1}); err != nil {
+	if _, err := a.Assign(t.Context(), alloc.Request{Handle: "one", V4: 1}); err != nil {
 		t.Fatal(err)
 	}
 	one := since(before, requests(t))
@@ -80,7 +81,7 @@ func TestRequestsOfAnAssignment(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 100 {
 		wg.Go(func() {
-			if _, err := a.Assign(context.Background(), ipam.Request{Handle: fmt.Sprint("burst.", i), V4: 1}); err != nil {
+			if _, err := a.Assign(context.Background(), alloc.Request{Handle: fmt.Sprint("burst.", i), V4: 1}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -157,7 +158,7 @@ func BenchmarkCluster(b *testing.B) {
 		held := uint64(0)
 		for i := range b.N {
 			before := heap()
-			a := ipam.NewAllocator(model.NodeName(fmt.Sprintf("node%04d", i)), open(b))
+			a := alloc.New(model.NodeName(fmt.Sprintf("node%04d", i)), open(b))
 			b.StartTimer()
 			a.SetPools([]model.Pool{hasFree})
 			ctx, cancel := context.WithCancel(context.Background())
@@ -216,7 +217,7 @@ func BenchmarkAssign(b *testing.B) {
 	b.Run("assign-release", func(b *testing.B) {
 		for i := range b.N {
 			h := fmt.Sprintf("h.%d.%d", b.N, i)
-			if _, err := a.Assign(b.Context(), ipam.Request{Handle: h, V4: 1}); err != nil {
+			if _, err := a.Assign(b.Context(), alloc.Request{Handle: h, V4: 1}); err != nil {
 				b.Fatal(err)
 			}
 			b.StopTimer()

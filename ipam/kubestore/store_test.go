@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -51,9 +52,9 @@ func wipe(t testing.TB) {
 }
 
 // start runs an allocator until the test ends.
-func start(t testing.TB, store ipam.Store, name model.NodeName, pools ...model.Pool) *ipam.Allocator {
+func start(t testing.TB, store ipam.Store, name model.NodeName, pools ...model.Pool) *alloc.Allocator {
 	t.Helper()
-	a := ipam.NewAllocator(name, store)
+	a := alloc.New(name, store)
 	a.SetPools(pools)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -119,7 +120,7 @@ func TestContract(t *testing.T) {
 func TestWire(t *testing.T) {
 	wipe(t)
 	a := start(t, open(t), "node1", pool("p", "10.244.1.0/26", 26))
-	addrs, err := a.Assign(t.Context(), ipam.Request{Handle: "k8s-pod-network.Cafe", V4: 1,
+	addrs, err := a.Assign(t.Context(), alloc.Request{Handle: "k8s-pod-network.Cafe", V4: 1,
 		Attrs: map[string]string{"pod": "web", "namespace": "default", "timestamp": "2026-08-22 10:00:01.1 +0000 UTC"}})
 	if err != nil || addrs[0] != netip.MustParseAddr("10.244.1.0") {
 		t.Fatalf("%v, %v", addrs, err)
@@ -208,7 +209,7 @@ func TestKeepsForeignMetadata(t *testing.T) {
 	}
 	server.MustKubectl(t, "", "label", "ipamblock", "10-244-1-0-26", "example.com/mine=yes")
 	for i := range 3 {
-		if _, err := a.Assign(t.Context(), ipam.Request{Handle: fmt.Sprint("h", i), V4: 1}); err != nil {
+		if _, err := a.Assign(t.Context(), alloc.Request{Handle: fmt.Sprint("h", i), V4: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -224,7 +225,7 @@ func TestRestart(t *testing.T) {
 	s := open(t)
 	p := []model.Pool{pool("p", "10.1.0.0/24", 26), pool("q", "fd00:1::/64", 122)}
 	first := start(t, s, "node1", p...)
-	addrs, err := first.Assign(t.Context(), ipam.Request{Handle: "h", V4: 1, V6: 1})
+	addrs, err := first.Assign(t.Context(), alloc.Request{Handle: "h", V4: 1, V6: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +234,7 @@ func TestRestart(t *testing.T) {
 	if diff := cmp.Diff(first.Blocks(), second.Blocks(), comparePrefixes); diff != "" {
 		t.Errorf("blocks (-first +second):\n%s", diff)
 	}
-	again, err := second.Assign(t.Context(), ipam.Request{Handle: "h", V4: 1, V6: 1})
+	again, err := second.Assign(t.Context(), alloc.Request{Handle: "h", V4: 1, V6: 1})
 	if err != nil || !slices.Equal(addrs, again) {
 		t.Errorf("got %v, then %v, %v", addrs, again, err)
 	}

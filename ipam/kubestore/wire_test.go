@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -111,7 +112,7 @@ func TestWireBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := ipam.NewAllocator("node1.example", s)
+	a := alloc.New("node1.example", s)
 	a.SetPools([]model.Pool{pool("p4", "10.244.1.0/30", 30), pool("p6", "fd00:244:1::/126", 126)})
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -128,7 +129,7 @@ func TestWireBytes(t *testing.T) {
 	}
 	step("claim an IPv4 block", a.EnsureBlock(t.Context(), ipam.IPv4))
 	step("claim an IPv6 block", a.EnsureBlock(t.Context(), ipam.IPv6))
-	assign := func(handle string, r ipam.Request) error {
+	assign := func(handle string, r alloc.Request) error {
 		r.Handle = handle
 		_, err := a.Assign(t.Context(), r)
 		return err
@@ -136,17 +137,17 @@ func TestWireBytes(t *testing.T) {
 	const then = "2026-08-22 10:00:01.1 +0000 UTC"
 	web := map[string]string{"pod": "web", "namespace": "default", "timestamp": then}
 	tunnel := map[string]string{"type": "vxlanTunnelAddress", "timestamp": then}
-	step("assign one of each family", assign("k8s-pod-network.Cafe", ipam.Request{V4: 1, V6: 1, Attrs: web}))
-	step("assign a tunnel's", assign("vxlan-tunnel-addr-node1.example", ipam.Request{V4: 1, Use: ipam.UseTunnel, Attrs: tunnel}))
+	step("assign one of each family", assign("k8s-pod-network.Cafe", alloc.Request{V4: 1, V6: 1, Attrs: web}))
+	step("assign a tunnel's", assign("vxlan-tunnel-addr-node1.example", alloc.Request{V4: 1, Use: alloc.UseTunnel, Attrs: tunnel}))
 	step("release the first", a.Release(t.Context(), "k8s-pod-network.Cafe"))
-	a.SetConfig(ipam.Config{AutoAllocateBlocks: true, CooldownSeconds: 60})
+	a.SetConfig(alloc.Config{AutoAllocateBlocks: true, CooldownSeconds: 60})
 	step("release the second, with a cooldown", a.Release(t.Context(), "vxlan-tunnel-addr-node1.example"))
 	stop() // it would take its blocks back
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	step("give the block away", ipam.ReleaseAffinity(t.Context(), s, "node1.example", prefix("10.244.1.0/30"), ipam.AffinityRelease{}))
-	step("give the empty one away", ipam.ReleaseAffinity(t.Context(), s, "node1.example", prefix("fd00:244:1::/126"), ipam.AffinityRelease{}))
+	step("give the block away", alloc.ReleaseAffinity(t.Context(), s, "node1.example", prefix("10.244.1.0/30"), alloc.AffinityRelease{}))
+	step("give the empty one away", alloc.ReleaseAffinity(t.Context(), s, "node1.example", prefix("fd00:244:1::/126"), alloc.AffinityRelease{}))
 
 	golden := filepath.Join("testdata", "wire.txt")
 	got := masked(out.String())

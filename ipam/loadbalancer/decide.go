@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -43,7 +44,7 @@ type Plan struct {
 // Write is what one block gives.
 type Write struct {
 	CIDR   netip.Prefix
-	Grants []ipam.Grant
+	Grants []alloc.Grant
 }
 
 // Status is a Service whose status is not what it should be.
@@ -68,7 +69,7 @@ type decider struct {
 	*ledger
 	requested []*wish // older ones first
 	holders   map[netip.Addr][]*wish
-	writes    map[netip.Prefix][]ipam.Grant
+	writes    map[netip.Prefix][]alloc.Grant
 	out       Plan
 }
 
@@ -77,7 +78,7 @@ func Decide(in Input) Plan {
 	if in.Locked {
 		return Plan{}
 	}
-	d := &decider{ledger: newLedger(&in), holders: map[netip.Addr][]*wish{}, writes: map[netip.Prefix][]ipam.Grant{}}
+	d := &decider{ledger: newLedger(&in), holders: map[netip.Addr][]*wish{}, writes: map[netip.Prefix][]alloc.Grant{}}
 	d.readServices()
 	for _, round := range []func(*wish, ipam.Family){d.keep, d.rejoin, d.adopt, d.exactly, d.any, d.fallBack} {
 		for _, w := range d.requested {
@@ -144,7 +145,7 @@ func (d *decider) elsewhere(s *model.BalancedService) bool {
 
 // anyPool reports whether a pool is meant for Services at all.
 func (d *decider) anyPool() bool {
-	return slices.ContainsFunc(d.in.Pools, func(p model.Pool) bool { return slices.Contains(p.AllowedUses, ipam.UseLoadBalancer) })
+	return slices.ContainsFunc(d.in.Pools, func(p model.Pool) bool { return slices.Contains(p.AllowedUses, alloc.UseLoadBalancer) })
 }
 
 // gaveTo reports whether a block gives an address to a Service, or to one that it
@@ -167,13 +168,13 @@ func (d *decider) hold(w *wish, a netip.Addr) {
 // grant writes an address to w.
 func (d *decider) grant(w *wish, cidr netip.Prefix, a netip.Addr, from string) {
 	d.hold(w, a)
-	d.writes[cidr] = append(d.writes[cidr], ipam.Grant{Addr: a, To: attribute(w, d.in.Now), From: from})
+	d.writes[cidr] = append(d.writes[cidr], alloc.Grant{Addr: a, To: attribute(w, d.in.Now), From: from})
 }
 
 // poolOf is the pool of an address that is meant for Services; nil: none.
 func (d *decider) poolOf(a netip.Addr) *model.Pool {
 	for i := range d.in.Pools {
-		if p := &d.in.Pools[i]; p.CIDR.Contains(a) && slices.Contains(p.AllowedUses, ipam.UseLoadBalancer) {
+		if p := &d.in.Pools[i]; p.CIDR.Contains(a) && slices.Contains(p.AllowedUses, alloc.UseLoadBalancer) {
 			return p
 		}
 	}
@@ -313,7 +314,7 @@ func (d *decider) takeExactly(w *wish, ask requested) {
 		return
 	}
 	// By name, as a strict pool holds those to its selectors who name it.
-	if _, err := ipam.SelectPools(d.in.Pools, ipam.UseLoadBalancer, familyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
+	if _, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, familyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
 		d.refused(w, ask.field, err)
 		return
 	}
@@ -350,7 +351,7 @@ func (d *decider) any(w *wish, f ipam.Family) {
 		return
 	}
 	list := w.pools[f]
-	pools, err := ipam.SelectPools(d.in.Pools, ipam.UseLoadBalancer, f, d.in.Namespaces[w.Namespace], list.names)
+	pools, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, f, d.in.Namespaces[w.Namespace], list.names)
 	field := cmp.Or(list.field, "spec.ipFamilies")
 	if err != nil {
 		if !w.Optional || ipam.CodeOf(err) != ipam.CodeNoPool {

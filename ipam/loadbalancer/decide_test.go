@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/ipamtest"
 	"github.com/muslin-net/muslin/ipam/loadbalancer"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -142,15 +143,15 @@ func step(ctx context.Context, t *testing.T, store ipam.Store, in *loadbalancer.
 		}
 	}
 	for _, cidr := range p.Claims {
-		err := ipam.ClaimVirtual(ctx, store, ipam.LoadBalancer, cidr)
-		if errors.Is(err, ipam.ErrForeign) {
+		err := alloc.ClaimVirtual(ctx, store, ipam.LoadBalancer, cidr)
+		if errors.Is(err, alloc.ErrForeign) {
 			in.Foreign = append(in.Foreign, cidr)
 			return
 		}
 		fail(err)
 	}
 	for _, w := range p.Writes {
-		fail(ipam.AssignVirtual(ctx, store, w.CIDR, w.Grants))
+		fail(alloc.AssignVirtual(ctx, store, w.CIDR, w.Grants))
 	}
 	if len(p.Writes) > 0 {
 		return
@@ -167,10 +168,10 @@ func step(ctx context.Context, t *testing.T, store ipam.Store, in *loadbalancer.
 		return
 	}
 	for _, r := range p.Releases {
-		fail(ipam.ReleaseAddrs(ctx, store, r.CIDR, []ipam.Release{r.Release}, in.Cooldown))
+		fail(alloc.ReleaseAddrs(ctx, store, r.CIDR, []ipam.Release{r.Release}, in.Cooldown))
 	}
 	for _, cidr := range p.Drops {
-		fail(ipam.DropVirtual(ctx, store, ipam.LoadBalancer, cidr, in.Cooldown))
+		fail(alloc.DropVirtual(ctx, store, ipam.LoadBalancer, cidr, in.Cooldown))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -83,7 +84,7 @@ func (l *ledger) next(p model.Pool, owner ipam.Attribute) (netip.Addr, netip.Pre
 		}
 	}
 	tried := 0
-	for cidr := range ipam.PoolBlocks(p) {
+	for cidr := range alloc.PoolBlocks(p) {
 		if tried++; tried > mostBlocks {
 			break
 		}
@@ -126,7 +127,7 @@ func (l *ledger) take(p model.Pool, a netip.Addr, owner ipam.Attribute) (netip.P
 			return cidr, l.blocks[cidr].AssignAddr(a, owner) == nil
 		}
 	}
-	cidr := ipam.PoolBlock(p, a)
+	cidr := alloc.PoolBlock(p, a)
 	b := l.fresh(cidr)
 	if b == nil || b.AssignAddr(a, owner) != nil {
 		return cidr, false

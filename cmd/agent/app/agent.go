@@ -15,7 +15,7 @@ import (
 	"github.com/muslin-net/muslin/felix/link"
 	"github.com/muslin-net/muslin/felix/policyrelay"
 	"github.com/muslin-net/muslin/felix/route"
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
@@ -67,7 +67,7 @@ type agent struct {
 	apiConns  *apiConnections
 	apiServer model.FailsafePort // where it is called
 	cluster   *kube.Cluster
-	alloc     *ipam.Allocator
+	alloc     *alloc.Allocator
 	links     *link.Watcher
 	in        *inputs
 	routes    *route.Reconciler
@@ -228,7 +228,7 @@ func (a *agent) connect() (err error) {
 	if err != nil {
 		return err
 	}
-	a.alloc = ipam.NewAllocator(a.cfg.Node, store)
+	a.alloc = alloc.New(a.cfg.Node, store)
 	return nil
 }
 
@@ -331,8 +331,8 @@ type holdings struct {
 	problems []model.Problem
 }
 
-func ipamConfig(c model.IPAM) ipam.Config {
-	return ipam.Config{
+func ipamConfig(c model.IPAM) alloc.Config {
+	return alloc.Config{
 		StrictAffinity: c.StrictAffinity, AutoAllocateBlocks: c.AutoAllocateBlocks,
 		MaxBlocksPerHost: c.MaxBlocksPerHost, CooldownSeconds: c.CooldownSeconds,
 		Locked: c.Locked,

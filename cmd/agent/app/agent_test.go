@@ -11,7 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/cmd/agent/cniserver"
 	"github.com/muslin-net/muslin/felix/route"
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -123,7 +123,7 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	if got := asBlocks(p.inUse.Value(), "n1"); len(got) != 0 {
 		t.Fatalf("announced without a pod: %v", got)
 	}
-	d := addresses{podCIDRs: p, alloc: ipam.NewAllocator("n1", nil)}
+	d := addresses{podCIDRs: p, alloc: alloc.New("n1", nil)}
 	got, err := d.Assign(t.Context(), cniserver.AddressRequest{
 		Handle: "h", PodCIDRs: true, IPv4: cniserver.NeedYes, IPv6: cniserver.NeedYes,
 	})

@@ -11,6 +11,7 @@ import (
 	"github.com/muslin-net/muslin/cmd/agent/cniserver"
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/nodeaddr"
@@ -91,7 +92,7 @@ func (a *agent) cniStatus(context.Context) error {
 
 // addresses gives the CNI server what the allocators have.
 type addresses struct {
-	alloc    *ipam.Allocator
+	alloc    *alloc.Allocator
 	cluster  *kube.Cluster
 	podCIDRs *podCIDRs
 	node     model.NodeName
@@ -109,7 +110,7 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 			Hint: "give kubelet a --node-ip of the pools' family, or make an IPPool of the node's",
 		})
 	}
-	got, err := d.alloc.Assign(ctx, ipam.Request{
+	got, err := d.alloc.Assign(ctx, alloc.Request{
 		Handle: r.Handle, Attrs: r.Attributes, V4: v4, V6: v6,
 		PoolsV4: r.PoolsV4, PoolsV6: r.PoolsV6,
 		NamespaceLabels: r.NamespaceLabels, Addrs: r.Addresses, Chosen: r.Chosen,

@@ -2,7 +2,7 @@ package app
 
 import (
 	"github.com/muslin-net/muslin/felix"
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -11,13 +11,13 @@ import (
 func (a *agent) tellLive() {
 	a.telling.Lock() // who comes last tells the latest
 	defer a.telling.Unlock()
-	live := ipam.LivePods(a.endpoints.List(), a.podCIDRs.foreign())
+	live := alloc.LivePods(a.endpoints.List(), a.podCIDRs.foreign())
 	a.alloc.SetLive(append(live, liveTunnels(a.cfg.Node, a.in.tunnels.Value())...))
 }
 
 // liveTunnels are the node's tunnel addresses.
-func liveTunnels(node model.NodeName, own felix.TunnelAddresses) []ipam.Live {
-	var out []ipam.Live
+func liveTunnels(node model.NodeName, own felix.TunnelAddresses) []alloc.Live {
+	var out []alloc.Live
 	for _, end := range tunnelEnds {
 		if addr := *end.field(&own); addr.IsValid() {
 			out = append(out, end.tunnel.Live(node, addr))

@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/muslin-net/muslin/felix"
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 func TestGivenAddressesAreNotAdopted(t *testing.T) {
 	lent, given := endpoint("lent", "cali1", "10.9.0.1"), endpoint("given", "cali2", "10.9.0.2", "fd00::2")
 	given.WithoutIPAM = "k8s-pod-network"
-	a := &agent{alloc: ipam.NewAllocator("n1", nil), endpoints: newEndpoints([]model.Endpoint{lent, given}), podCIDRs: newPodCIDRs(), in: &inputs{}}
+	a := &agent{alloc: alloc.New("n1", nil), endpoints: newEndpoints([]model.Endpoint{lent, given}), podCIDRs: newPodCIDRs(), in: &inputs{}}
 	a.tellLive()
 	if got := fmt.Sprint(a.alloc.Borrowed()); got != "[10.9.0.1/32]" {
 		t.Errorf("borrowed %s, want the one address that IPAM gave", got)
@@ -30,7 +30,7 @@ func TestGivenAddressesAreNotAdopted(t *testing.T) {
 func TestLiveAddresses(t *testing.T) {
 	lent, given, prefixed := endpoint("lent", "cali1", "10.9.0.1", "fd00::1"), endpoint("given", "cali2", "10.9.0.2"), endpoint("prefixed", "cali3", "10.1.0.2")
 	given.WithoutIPAM, lent.Namespace, lent.Pod = "k8s-pod-network", "default", "a"
-	live := ipam.LivePods([]model.Endpoint{lent, given, prefixed}, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")})
+	live := alloc.LivePods([]model.Endpoint{lent, given, prefixed}, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")})
 	live = append(live, liveTunnels("n1", felix.TunnelAddresses{VXLAN: netip.MustParseAddr("10.9.0.9")})...)
 	var got []string
 	for _, l := range live {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/nodeaddr"
@@ -16,7 +17,7 @@ import (
 
 // tunnelEnd is this node's end of a kind of tunnel.
 type tunnelEnd struct {
-	tunnel     ipam.Tunnel
+	tunnel     alloc.Tunnel
 	annotation string
 	announced  func(model.Node) netip.Addr              // value of the annotation, as the API server has it
 	field      func(*felix.TunnelAddresses) *netip.Addr // in TunnelAddresses
@@ -25,11 +26,11 @@ type tunnelEnd struct {
 // tunnelEnds are the tunnels that need an address of the node's own, each with
 // the node annotation that tells the other nodes (Calico's names).
 var tunnelEnds = []tunnelEnd{
-	{ipam.TunnelIPIP, kube.AnnotationIPIPTunnel, func(n model.Node) netip.Addr { return n.IPIPTunnel },
+	{alloc.TunnelIPIP, kube.AnnotationIPIPTunnel, func(n model.Node) netip.Addr { return n.IPIPTunnel },
 		func(t *felix.TunnelAddresses) *netip.Addr { return &t.IPIP }},
-	{ipam.TunnelVXLAN, kube.AnnotationVXLANTunnel, func(n model.Node) netip.Addr { return n.VXLANTunnel },
+	{alloc.TunnelVXLAN, kube.AnnotationVXLANTunnel, func(n model.Node) netip.Addr { return n.VXLANTunnel },
 		func(t *felix.TunnelAddresses) *netip.Addr { return &t.VXLAN }},
-	{ipam.TunnelVXLANv6, kube.AnnotationVXLANTunnelV6, func(n model.Node) netip.Addr { return n.VXLANTunnelV6 },
+	{alloc.TunnelVXLANv6, kube.AnnotationVXLANTunnelV6, func(n model.Node) netip.Addr { return n.VXLANTunnelV6 },
 		func(t *felix.TunnelAddresses) *netip.Addr { return &t.VXLANV6 }},
 }
 
@@ -44,7 +45,7 @@ const tunnelGrace = 30 * time.Second
 // done so for a while.
 func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 	ready()
-	unwanted := map[ipam.Tunnel]time.Time{}
+	unwanted := map[alloc.Tunnel]time.Time{}
 	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
 		get(&a.dataplane.up, &next.Changed)
 		get(&a.in.held, &next.Changed)
@@ -72,7 +73,7 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 
 // addressTunnel settles one tunnel; a positive duration says when to look
 // again.
-func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.Pool, self model.Node, unwanted map[ipam.Tunnel]time.Time) (time.Duration, error) {
+func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.Pool, self model.Node, unwanted map[alloc.Tunnel]time.Time) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	now := end.announced(self)
@@ -98,7 +99,7 @@ func (a *agent) addressTunnel(ctx context.Context, end tunnelEnd, pools []model.
 // giveTunnel has the allocator choose an address for the tunnel, and the data
 // plane make its device. The other nodes are told, by the node's annotation,
 // once that device takes packets: they send as soon as they read it.
-func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request ipam.Request, now netip.Addr, fits bool) error {
+func (a *agent) giveTunnel(ctx context.Context, end tunnelEnd, request alloc.Request, now netip.Addr, fits bool) error {
 	if now.IsValid() && !fits {
 		if err := a.retireTunnel(ctx, end); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/muslin-net/muslin/cmd/agent/cniserver"
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 )
@@ -36,7 +37,7 @@ func (p *podCIDRs) foreign() []netip.Prefix {
 // given tells which of the node's prefixes pools give addresses out of. The rest
 // is not IPAM's, whether a pod has an address of it yet or not.
 func (p *podCIDRs) given(prefixes []netip.Prefix, pools []model.Pool) {
-	outside := ipam.OutsidePools(prefixes, pools)
+	outside := alloc.OutsidePools(prefixes, pools)
 	was := p.outside.Swap(&outside)
 	if was == nil && len(outside) > 0 || was != nil && !slices.Equal(*was, outside) {
 		p.changed()
@@ -87,7 +88,7 @@ func (a *agent) learnPodCIDRs(self model.Node, pools []model.Pool) {
 	default:
 		return // its blocks are not known yet
 	}
-	if ipam.UsesPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), a.endpoints.List()) {
+	if alloc.UsesPodCIDRs(self.PodCIDRs, pools, a.alloc.Blocks(), a.endpoints.List()) {
 		a.podCIDRs.use()
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/muslin-net/muslin/cmd/agent/cniserver"
 	"github.com/muslin-net/muslin/felix/pod"
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -63,7 +63,7 @@ func (a *agent) adoptEndpoints() (*endpoints, error) {
 		return nil, err
 	}
 	a.log.Info("pods adopted", "count", len(adopted))
-	for _, ep := range ipam.ByIPAM(adopted) {
+	for _, ep := range alloc.ByIPAM(adopted) {
 		a.podCIDRs.Adopt(model.HandlePrefix+ep.ContainerID, ep.Addresses)
 	}
 	return newEndpoints(adopted), nil

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -13,7 +13,7 @@ import (
 // killed between the two, or the node lost power. It runs before the CNI socket
 // opens, so that nothing is being assigned meanwhile.
 func (a *agent) sweep(ctx context.Context, ready func()) error {
-	for _, handle := range ipam.Orphans(a.alloc.Allocations(), inUse(a.endpoints.List(), a.cluster.Pods())) {
+	for _, handle := range alloc.Orphans(a.alloc.Allocations(), inUse(a.endpoints.List(), a.cluster.Pods())) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		err := a.alloc.Release(ctx, handle)
 		cancel()

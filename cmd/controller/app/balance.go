@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/loadbalancer"
 	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
@@ -143,7 +144,7 @@ func (b *balancer) step(ctx context.Context, in loadbalancer.Input) (loadbalance
 		}
 	}
 	for _, cidr := range plan.Drops {
-		if err := ipam.DropVirtual(ctx, b.store, ipam.LoadBalancer, cidr, in.Cooldown); !errors.Is(err, ipam.ErrNotEmpty) {
+		if err := alloc.DropVirtual(ctx, b.store, ipam.LoadBalancer, cidr, in.Cooldown); !errors.Is(err, alloc.ErrNotEmpty) {
 			errs = append(errs, err)
 		}
 	}
@@ -155,12 +156,12 @@ func (b *balancer) step(ctx context.Context, in loadbalancer.Input) (loadbalance
 func (b *balancer) assign(ctx context.Context, plan loadbalancer.Plan) (failed []netip.Prefix, err error) {
 	var errs []error
 	for _, cidr := range plan.Claims {
-		err := ipam.ClaimVirtual(ctx, b.store, ipam.LoadBalancer, cidr)
+		err := alloc.ClaimVirtual(ctx, b.store, ipam.LoadBalancer, cidr)
 		if err == nil {
 			continue
 		}
 		failed = append(failed, cidr)
-		if errors.Is(err, ipam.ErrForeign) {
+		if errors.Is(err, alloc.ErrForeign) {
 			b.foreign[cidr] = true
 			continue
 		}
@@ -170,7 +171,7 @@ func (b *balancer) assign(ctx context.Context, plan loadbalancer.Plan) (failed [
 		if slices.Contains(failed, w.CIDR) {
 			continue
 		}
-		if err := ipam.AssignVirtual(ctx, b.store, w.CIDR, w.Grants); err != nil {
+		if err := alloc.AssignVirtual(ctx, b.store, w.CIDR, w.Grants); err != nil {
 			failed, errs = append(failed, w.CIDR), append(errs, err)
 		}
 	}
@@ -185,7 +186,7 @@ func (b *balancer) release(ctx context.Context, r loadbalancer.Release, cooldown
 	if err != nil || there && loadbalancer.Handle(&s) == r.Handle && slices.Contains(s.Addrs, r.Addr) {
 		return err
 	}
-	if err := ipam.ReleaseAddrs(ctx, b.store, r.CIDR, []ipam.Release{r.Release}, cooldown); err != nil {
+	if err := alloc.ReleaseAddrs(ctx, b.store, r.CIDR, []ipam.Release{r.Release}, cooldown); err != nil {
 		return err
 	}
 	b.log.Info("address of a Service released", "address", r.Addr.String(), "service", r.Of.Namespace+"/"+r.Of.Name, "handle", r.Handle)

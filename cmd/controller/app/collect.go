@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -147,7 +148,7 @@ func (g *collector) act(ctx context.Context, s model.Snapshot) error {
 	w := newWorld(s, g.objects.pods)
 	errs := []error{g.releaseLeaks(ctx, due, w, cooldown)}
 	for _, name := range g.todo.orphans {
-		errs = append(errs, ipam.RecountHandle(ctx, g.store, name))
+		errs = append(errs, alloc.RecountHandle(ctx, g.store, name))
 	}
 	for _, b := range g.todo.blocks {
 		errs = append(errs, g.releaseBlock(ctx, b, w, cooldown))
@@ -175,7 +176,7 @@ func (g *collector) releaseLeaks(ctx context.Context, due [][]leak, w world, coo
 	}
 	for _, cidr := range slices.SortedFunc(maps.Keys(byBlock), func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }) {
 		leaks := byBlock[cidr]
-		err := ipam.ReleaseAddrs(ctx, g.store, cidr, releases(leaks), cooldown)
+		err := alloc.ReleaseAddrs(ctx, g.store, cidr, releases(leaks), cooldown)
 		if err != nil && len(leaks) > 1 {
 			// One that does not fit any more keeps all; the others go alone.
 			err = g.oneByOne(ctx, cidr, leaks, w, cooldown)
@@ -190,7 +191,7 @@ func (g *collector) releaseLeaks(ctx context.Context, due [][]leak, w world, coo
 func (g *collector) oneByOne(ctx context.Context, cidr netip.Prefix, leaks []leak, w world, cooldown time.Duration) error {
 	var errs []error
 	for _, l := range leaks {
-		err := ipam.ReleaseAddrs(ctx, g.store, cidr, releases([]leak{l}), cooldown)
+		err := alloc.ReleaseAddrs(ctx, g.store, cidr, releases([]leak{l}), cooldown)
 		if err == nil {
 			g.released(w, []leak{l})
 		}
@@ -273,7 +274,7 @@ func (g *collector) releaseBlock(ctx context.Context, b seenBlock, w world, cool
 	if b.cooling {
 		return g.warm(ctx, b, cooldown)
 	}
-	cond := ipam.AffinityRelease{RequireEmpty: b.idle, Sequence: &b.seq}
+	cond := alloc.AffinityRelease{RequireEmpty: b.idle, Sequence: &b.seq}
 	gone := w.missing(b.node)
 	if gone {
 		if there, err := g.exists(ctx, b.node); there || err != nil {
@@ -283,8 +284,8 @@ func (g *collector) releaseBlock(ctx context.Context, b seenBlock, w world, cool
 	if b.claim {
 		cond.Sequence = nil
 	}
-	err := ipam.ReleaseAffinity(ctx, g.store, b.node, b.cidr, cond)
-	if errors.Is(err, ipam.ErrConflict) || errors.Is(err, ipam.ErrNotEmpty) {
+	err := alloc.ReleaseAffinity(ctx, g.store, b.node, b.cidr, cond)
+	if errors.Is(err, ipam.ErrConflict) || errors.Is(err, alloc.ErrNotEmpty) {
 		return nil // it is in use again
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -35,9 +36,9 @@ func podStatus(t *testing.T, name, patch string) {
 	server.MustKubectl(t, "", "patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
 }
 
-func assignTo(t *testing.T, a *ipam.Allocator, handle, pod string) netip.Addr {
+func assignTo(t *testing.T, a *alloc.Allocator, handle, pod string) netip.Addr {
 	t.Helper()
-	addrs, err := a.Assign(t.Context(), ipam.Request{Handle: handle, V4: 1, Attrs: map[string]string{"pod": pod, "namespace": "default"}})
+	addrs, err := a.Assign(t.Context(), alloc.Request{Handle: handle, V4: 1, Attrs: map[string]string{"pod": pod, "namespace": "default"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestGarbageIsCollected(t *testing.T) {
 	for _, name := range []string{"lives", "starts"} {
 		keeps[name] = assignTo(t, a, "net."+name, name)
 	}
-	if _, err := a.Assign(t.Context(), ipam.Request{Handle: "vxlan-tunnel-addr-gcnode", V4: 1, Attrs: map[string]string{"type": "vxlanTunnelAddress"}}); err != nil {
+	if _, err := a.Assign(t.Context(), alloc.Request{Handle: "vxlan-tunnel-addr-gcnode", V4: 1, Attrs: map[string]string{"type": "vxlanTunnelAddress"}}); err != nil {
 		t.Fatal(err)
 	}
 	lost := []string{"missing", "moved", "finished", "renumbered"}

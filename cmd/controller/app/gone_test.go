@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // allocator runs a node's allocator until stop is called or the test ends.
-func allocator(t *testing.T, node model.NodeName, pool model.Pool) (a *ipam.Allocator, stop func()) {
+func allocator(t *testing.T, node model.NodeName, pool model.Pool) (a *alloc.Allocator, stop func()) {
 	t.Helper()
 	store, err := kubestore.New(server.Config(), kubestore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a = ipam.NewAllocator(node, store)
+	a = alloc.New(node, store)
 	a.SetPools([]model.Pool{pool})
 	a.SetNode(model.Node{Name: node})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -41,9 +41,9 @@ func allocator(t *testing.T, node model.NodeName, pool model.Pool) (a *ipam.Allo
 	return a, stop
 }
 
-func assign(t *testing.T, a *ipam.Allocator, handle string) netip.Addr {
+func assign(t *testing.T, a *alloc.Allocator, handle string) netip.Addr {
 	t.Helper()
-	addrs, err := a.Assign(t.Context(), ipam.Request{Handle: handle, V4: 1})
+	addrs, err := a.Assign(t.Context(), alloc.Request{Handle: handle, V4: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestDeletedNodeKeepsWhatPodsHave(t *testing.T) {
 	for _, name := range []string{"runs", "starts"} {
 		had[name] = assignTo(t, keeps, "net."+name, name)
 	}
-	if _, err := keeps.Assign(t.Context(), ipam.Request{Handle: "vxlan-tunnel-addr-keeps", V4: 1, Attrs: map[string]string{"type": "vxlanTunnelAddress"}}); err != nil {
+	if _, err := keeps.Assign(t.Context(), alloc.Request{Handle: "vxlan-tunnel-addr-keeps", V4: 1, Attrs: map[string]string{"type": "vxlanTunnelAddress"}}); err != nil {
 		t.Fatal(err)
 	}
 	podObject(t, "runs", "keeps", had["runs"].String())
@@ -206,7 +206,7 @@ func TestFixedAddressMoves(t *testing.T) {
 	replica(t, "one")
 	gone(t, server, "ipamhandle", "net.before")
 	lives, _ := allocator(t, "lives", pool)
-	got, err := lives.Assign(t.Context(), ipam.Request{Handle: "net.after", Addrs: []netip.Addr{addr}, Attrs: map[string]string{"pod": "db-0", "namespace": "default"}})
+	got, err := lives.Assign(t.Context(), alloc.Request{Handle: "net.after", Addrs: []netip.Addr{addr}, Attrs: map[string]string{"pod": "db-0", "namespace": "default"}})
 	if err != nil || got[0] != addr {
 		t.Errorf("%v %v", got, err)
 	}

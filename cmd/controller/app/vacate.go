@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -39,11 +40,11 @@ func (c *Controller) vacate(ctx context.Context) (again time.Duration, err error
 	}
 	var errs []error
 	for _, k := range requestedFrom(s.Blocks) {
-		err := ipam.Vacate(ctx, c.Store, k.Node, k.CIDR)
+		err := alloc.Vacate(ctx, c.Store, k.Node, k.CIDR)
 		switch {
 		case err == nil:
 			c.Logger.Info("empty block taken from its node for another", "block", k.CIDR.String(), "for", k.Node)
-		case errors.Is(err, ipam.ErrNotEmpty), errors.Is(err, ipam.ErrConflict): // it is in use again
+		case errors.Is(err, alloc.ErrNotEmpty), errors.Is(err, ipam.ErrConflict): // it is in use again
 		default:
 			errs = append(errs, err)
 		}
