@@ -12,14 +12,14 @@ MIN_COVER   := 85
 FUZZTIME      ?= 20000x
 SOAK_FUZZTIME ?= 10m
 # How many packages are tested at once, and how many tests of one that may run beside each other: they mostly wait.
-AT_ONCE       ?= 2
+AT_ONCE       ?= 3
 PARALLEL      ?= 6
 # The stories of hack/scenario that take longest are played from the start, and so many of the others beside them, each on a lab
 # of its own.
 LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice|TestInstallation
 STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
-LONG          := cmd/agent/app pkg/kube manifests cmd/controller/app hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
+LONG          := bgp/gobgp cmd/agent/app pkg/kube manifests cmd/controller/app hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
                  hack/manifests
 # The release that make skew plays beside this tree: a tag or a commit of the history. Until there is a tag, the newest commit
 # that clusters may have run.
@@ -112,31 +112,27 @@ lab-down: ## remove the lab and everything it made
 	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
 
 .PHONY: test
-test: deps third-party lint vuln cover fuzz ## lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short, then all tests and the cluster stories beside each other
-	@$(MAKE) --no-print-directory -j4 test-packages test-gobgp test-long-stories test-other-stories
-
-# None of these four keeps two processors busy: tests wait for timers, routers and clusters.
-.PHONY: test-packages
-test-packages: deps third-party ## the tests of every package but bgp/gobgp, the stories and the pure rooms
+test: deps third-party lint vuln cover fuzz ## lint, known vulnerabilities, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
 	$(PATCHED) $(GO_TEST) --packages "$(addprefix ./,$(LONG)) \
-		$$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario ./bgp/gobgp $(PURE) $(addprefix ./,$(LONG)))" | tr '\n' ' ')" \
+		$$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE) $(addprefix ./,$(LONG)))" | tr '\n' ' ')" \
 		-- -count=1 -timeout 30m -p $(AT_ONCE) -parallel $(PARALLEL)
+	$(MAKE) --no-print-directory -j2 test-gobgp test-stories
 
-.PHONY: test-gobgp
-test-gobgp: deps third-party ## bgp/gobgp with the patches and with the release, and GoBGP's own tests of the patched packages but table, whose tests need a C compiler
-	$(PATCHED) $(GO_TEST) --packages ./bgp/gobgp -- -count=1 -timeout 30m -parallel $(PARALLEL)
-	$(GO_TEST) --packages ./bgp/gobgp -- -count=1 -timeout 30m -parallel $(PARALLEL) -skip '$(PATCHED_ONLY)'
+.PHONY: test-gobgp test-release
+test-gobgp: test-release third-party ## and GoBGP's own tests of the patched packages, but for table, whose tests need a C compiler
 	cd third_party/gobgp/patched && unshare --net sh -ec 'ip link set lo up; exec "$$@"' sh \
 		$(GO_TEST) --packages './internal/pkg/netutils ./pkg/packet/bgp ./pkg/server' -- -count=1 -timeout 15m
+test-release: ## the tests of bgp/gobgp with GoBGP's release
+	$(GO_TEST) --packages ./bgp/gobgp -- -count=1 -timeout 30m -parallel $(PARALLEL) -skip '$(PATCHED_ONLY)'
 
 .PHONY: test-stories
-test-stories: ## the stories of hack/scenario, each on a cluster of its own
+test-stories: deps third-party ## the stories of hack/scenario, each on a cluster of its own
 	@$(MAKE) --no-print-directory -j2 test-long-stories test-other-stories
 
 .PHONY: test-long-stories test-other-stories
-test-long-stories: deps third-party
+test-long-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 4 -run '^($(LONG_STORIES))$$'
-test-other-stories: deps third-party
+test-other-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$'
 
 .PHONY: vuln
