@@ -484,7 +484,7 @@ func TestSoakKilledUnderChurn(t *testing.T) {
 		churn.runFor(2 * time.Second)
 		if i%2 == 0 {
 			churn.settle()
-			monitor, end := y.monitor()
+			monitor, end := monitored(t, n)
 			n.StopAgent()
 			y.restart()
 			end()
@@ -542,19 +542,6 @@ func newRelayed(t *testing.T) (*yard, func()) {
 func (y *yard) restart() {
 	y.t.Helper()
 	y.start("env", "MUSLIN_POLICY_RELAY="+y.n.File("relay-token"), filepath.Join(y.plugin, "../agent"))
-}
-
-// monitor follows the changes of nftables of the node until end is called.
-func (y *yard) monitor() (changes *bytes.Buffer, end func()) {
-	y.t.Helper()
-	changes = new(bytes.Buffer)
-	cmd := y.n.Exec("nft", "monitor")
-	cmd.Stdout = changes
-	if err := cmd.Start(); err != nil {
-		y.t.Fatal(err)
-	}
-	time.Sleep(300 * time.Millisecond) // until it listens: what it misses it does not judge
-	return changes, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 }
 
 // counters gives those of a chain of seen.

@@ -1,6 +1,7 @@
 package manifests_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 )
@@ -70,6 +72,14 @@ func TestPolicyRelay(t *testing.T) {
 	shows("the peer that the policy names", client)
 	more := remotePod(t, s, "client2", "client", "10.99.0.6")
 	shows("a peer that came", client, more)
+	changes, quiet := monitored(t, n)
+	n.StopAgent()
+	start()
+	shows("the same peers after a restart", client, more)
+	quiet()
+	if text := changes.String(); strings.Contains(text, "delete element inet muslin-policy") {
+		t.Errorf("a restart took peers away for a while:\n%s", text)
+	}
 	if _, text, _ := n.Get("/show"); strings.Contains(text, "10.99.0.7") {
 		t.Errorf("a pod that no policy names is in\n%s", text)
 	}
@@ -94,6 +104,19 @@ func TestPolicyRelay(t *testing.T) {
 			t.Errorf("the controller may not %s %s %s", r.Verb, r.Resource, r.URI)
 		}
 	}
+}
+
+// monitored follows the changes of nftables of a node until end is called.
+func monitored(t *testing.T, n *kubetest.Node) (changes *bytes.Buffer, end func()) {
+	t.Helper()
+	changes = new(bytes.Buffer)
+	cmd := n.Exec("nft", "monitor")
+	cmd.Stdout = changes
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond) // until it listens: what it misses is not seen
+	return changes, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 }
 
 // remotePod is one of another node, with an address, which it gives.

@@ -94,6 +94,8 @@ func (c *Client) Run(ctx context.Context, ready func()) error {
 		pause = min(2*pause, mostPause)
 		return task.Next{After: after}
 	})
+	c.stored = time.Time{} // what a restart finds is what is known now
+	c.store(time.Now())
 	return nil
 }
 

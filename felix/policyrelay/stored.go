@@ -98,5 +98,6 @@ func readView(path string, node model.NodeName, now time.Time) (*receiver, error
 	if _, err := r.receive(in.Pods); err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", path, err)
 	}
+	r.view.Answered = false // not by a relay
 	return r, nil
 }

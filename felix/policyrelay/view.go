@@ -17,6 +17,9 @@ type View struct {
 	Pods  model.Sorted[*model.PolicyPod] // of other nodes
 	// Refused are needs that the relay cannot read; they are not known.
 	Refused []policy.Need
+	// Answered: a relay has given all that was needed since Run began. Before that the View is what was kept on disk,
+	// which may be some seconds older than what the kernel has.
+	Answered bool
 	// Lost is since when no relay has answered; zero: one does. Err is why.
 	Lost time.Time
 	Err  error
@@ -155,7 +158,8 @@ func (r *receiver) commit(in *relayrpc.Response) bool {
 	next := r.view
 	next.Lost, next.Err = time.Time{}, nil
 	next.Pods = next.Pods.With(here, gone)
-	same := len(here)+len(gone) == 0 && maps.Equal(known, next.Known) && r.view.Lost.IsZero()
+	next.Answered = next.Answered || in.Revision == r.number
+	same := len(here)+len(gone) == 0 && maps.Equal(known, next.Known) && r.view.Lost.IsZero() && next.Answered == r.view.Answered
 	if !maps.Equal(known, next.Known) {
 		next.Known = known
 	}

@@ -97,6 +97,9 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	if program.Complete {
 		p.problems.set(problems)
 		p.relayed.need(program.Needs)
+		if p.relayed.awaits(program.Needs, &next) {
+			return next
+		}
 		p.last.Store(&program)
 	}
 	err := p.hand(ctx, "policy", func() error {

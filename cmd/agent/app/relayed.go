@@ -23,6 +23,8 @@ type relayed struct {
 	node     model.NodeName
 	union    policyrelay.Union
 	problems *problemList
+	began    time.Time // when the view was first looked at
+	answered bool      // a relay has answered since then
 }
 
 // relay makes the client of policy relays, nil if there is to be none.
@@ -65,6 +67,10 @@ func (r *relayed) fill(in *policy.Input, next *task.Next) {
 	}
 	view, changed := r.client.View()
 	next.Changed = append(next.Changed, changed)
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	r.answered = view.Answered
 	in.Known, in.View.Pods = view.Known, r.union.Of(in.View.Pods, view.Pods)
 	r.report(view, next)
 }
@@ -74,6 +80,21 @@ func (r *relayed) need(list []policy.Need) {
 	if r.client != nil {
 		r.client.Need(list)
 	}
+}
+
+// firstAnswer is how long a new process leaves the kernel as it is, for want of an
+// answer of a relay: what the process before has put there is newer than what it left
+// on disk.
+const firstAnswer = 3 * time.Second
+
+// awaits reports whether a Program with those needs is to wait for a relay.
+func (r *relayed) awaits(needs []policy.Need, next *task.Next) bool {
+	left := time.Until(r.began.Add(firstAnswer))
+	if r.client == nil || r.answered || len(needs) == 0 || left <= 0 {
+		return false
+	}
+	*next = next.Within(left)
+	return true
 }
 
 // relayPatience is how long a relay may be away, as while it is replaced, before that is
