@@ -74,7 +74,7 @@ func tail(text string) string {
 // KubectlCommand returns a kubectl command with the administrator's rights. It
 // sees the caller's files and working directory.
 func (l *Lab) KubectlCommand(ctx context.Context, args ...string) *exec.Cmd {
-	command := l.CommandInNet(ctx, l.topology.ControlPlane.Name, append([]string{l.program("kubelab"), "kubectl"}, args...)...)
+	command := l.CommandInNet(ctx, l.topology.ControlPlane.Name, append([]string{l.program("kubectl")}, args...)...)
 	// Less garbage collection is a third of what a kubectl costs.
 	command.Env = append(command.Env, "KUBECONFIG="+l.Kubeconfig(), "GOGC=400")
 	return command

@@ -60,8 +60,8 @@ func FindSource(dir string) (string, error) {
 // Note is told what a build is busy with.
 type Note func(format string, args ...any)
 
-// Build makes dir's binary unless it is there, built from the same sources by
-// the same compiler, and gives its path. The first build of a machine takes
+// Build makes dir's binaries, kubelab and kubectl, unless they are there, built from the same sources by
+// the same compiler, and gives the path of kubelab. The first build of a machine takes
 // minutes. Calls of several processes build once.
 func Build(ctx context.Context, source, dir string, note Note) (path string, err error) {
 	unlock, err := Lock(dir)
@@ -82,14 +82,19 @@ func Build(ctx context.Context, source, dir string, note Note) (path string, err
 		return path, nil
 	}
 	note("from source, the first time takes some minutes")
-	if err := GoBuild(ctx, sources, note, "-modfile=", "-mod=readonly", "-ldflags", ldflags(), "-o", path+".new", "."); err != nil {
-		return "", fmt.Errorf("build kubelab: %w", err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return "", fmt.Errorf("build kubelab: %w", err)
+	for program, pkg := range map[string]string{path: ".", Kubectl(path): "./kubectl"} {
+		if err := GoBuild(ctx, sources, note, "-modfile=", "-mod=readonly", "-ldflags", ldflags(), "-o", program+".new", pkg); err != nil {
+			return "", fmt.Errorf("build kubelab: %w", err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			return "", fmt.Errorf("build kubelab: %w", err)
+		}
 	}
 	return path, os.WriteFile(stamp, []byte(want), 0o644)
 }
+
+// Kubectl is the path of the kubectl that Build puts beside a kubelab.
+func Kubectl(kubelab string) string { return filepath.Join(filepath.Dir(kubelab), "kubectl") }
 
 func ldflags() string {
 	const pkg = "k8s.io/component-base/version"
@@ -176,7 +181,7 @@ var packageName = regexp.MustCompile(`^[A-Za-z0-9._~/-]+$`)
 // the compiler.
 func fingerprint(dir string) (string, error) {
 	var files []string
-	for _, pattern := range []string{"*.go", "go.mod", "go.sum"} {
+	for _, pattern := range []string{"*.go", "kubectl/*.go", "go.mod", "go.sum"} {
 		found, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return "", err

@@ -10,7 +10,8 @@ import (
 
 // Binary gives the path of kubelab, which the lab and the tests share, and
 // builds it when its sources have changed. The first build of a machine takes
-// minutes. MUSLIN_KUBELAB names another.
+// minutes. MUSLIN_KUBELAB names another,
+// with a kubectl beside it.
 func Binary() (string, error) {
 	if path := os.Getenv("MUSLIN_KUBELAB"); path != "" {
 		if _, err := os.Stat(path); err != nil {

@@ -33,6 +33,8 @@ import (
 
 	"github.com/vishvananda/netns"
 	"k8s.io/client-go/rest"
+
+	"github.com/muslin-net/muslin/hack/lab/kubelab"
 )
 
 const (
@@ -251,7 +253,7 @@ func (s *Server) Exec(name string, args ...string) *exec.Cmd {
 // Kubectl runs kubectl as the administrator, with stdin as its input, and gives
 // what it printed on both outputs.
 func (s *Server) Kubectl(stdin string, args ...string) (string, error) {
-	cmd := s.Exec(s.bin, append([]string{"kubectl", "--kubeconfig=" + s.path("kubeconfig")}, args...)...)
+	cmd := s.Exec(kubelab.Kubectl(s.bin), append([]string{"--kubeconfig=" + s.path("kubeconfig")}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
 	// Less garbage collection is a third of what a kubectl costs, and tests run hundreds.
 	cmd.Env = append(os.Environ(), "HOME="+s.Dir, "GOGC=400")
