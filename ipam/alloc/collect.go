@@ -50,13 +50,8 @@ func ReleaseAddrs(ctx context.Context, store ipam.Store, cidr netip.Prefix, list
 		ids = append(ids, r.Handle)
 	}
 	slices.Sort(ids)
-	var errs []error
-	for _, id := range slices.Compact(ids) {
-		if id != "" {
-			errs = append(errs, RecountHandle(ctx, store, id))
-		}
-	}
-	return errors.Join(errs...)
+	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == "" })
+	return each(ids, func(id string) error { return RecountHandle(ctx, store, id) })
 }
 
 // RecountHandle makes a handle count what its blocks say it has, and deletes it

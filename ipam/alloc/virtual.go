@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -92,22 +93,23 @@ func AssignVirtual(ctx context.Context, store ipam.Store, cidr netip.Prefix, gra
 			return err
 		}
 	}
-	for id := range before {
-		if err := countHandle(ctx, store, id, cidr, len(b.AddrsOf(id))); err != nil {
-			return err
-		}
+	if err := each(slices.Sorted(maps.Keys(before)), func(id string) error {
+		return countHandle(ctx, store, id, cidr, len(b.AddrsOf(id)))
+	}); err != nil {
+		return err
 	}
 	b.Bump()
 	if _, err := store.Blocks().Update(ctx, b, rev); err != nil {
 		return fmt.Errorf("assign addresses of block %s: %w", cidr, err)
 	}
-	var errs []error
+	var left []string
 	for _, g := range grants {
 		if g.From != "" {
-			errs = append(errs, RecountHandle(ctx, store, g.From))
+			left = append(left, g.From)
 		}
 	}
-	return errors.Join(errs...)
+	slices.Sort(left)
+	return each(slices.Compact(left), func(id string) error { return RecountHandle(ctx, store, id) })
 }
 
 // countHandle makes a handle say that it has n addresses in a block.

@@ -16,10 +16,16 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/validate"
+	"golang.org/x/sync/errgroup"
 )
 
-// gather is how long a burst of changes of Services is waited for.
-const gather = 50 * time.Millisecond
+const (
+	// gather is the least time between two looks at Services: what comes alone is seen
+	// at once, what comes in a burst together.
+	gather = 50 * time.Millisecond
+	// writers is how many statuses are written at the same time.
+	writers = 8
+)
 
 // balancer gives Services of type LoadBalancer their addresses. It keeps no memory
 // of what it gave: each pass reads the blocks, decides, and writes.
@@ -40,6 +46,7 @@ type balancer struct {
 func (b *balancer) run(ctx context.Context) {
 	b.foreign = map[netip.Prefix]bool{}
 	for {
+		soon := time.After(gather)
 		after := b.pass(ctx)
 		select {
 		case <-ctx.Done():
@@ -51,7 +58,7 @@ func (b *balancer) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(gather):
+		case <-soon:
 		}
 	}
 }
@@ -123,26 +130,8 @@ func (b *balancer) step(ctx context.Context, in loadbalancer.Input) (loadbalance
 	in.Now = b.now()
 	plan := loadbalancer.Decide(in)
 	failed, err := b.assign(ctx, plan)
-	errs := []error{err}
-	var showing []netip.Addr // by a Service whose status could not be written
-	for _, s := range plan.Statuses {
-		if slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return contains(failed, a) }) {
-			showing = append(showing, s.Service.Addrs...)
-			continue
-		}
-		err := b.cluster.SetIngress(ctx, s.Service, s.Addrs, s.Drop)
-		if err != nil {
-			showing = append(showing, s.Service.Addrs...)
-		} else {
-			b.log.Info("addresses of a Service written", "service", s.Service.Namespace+"/"+s.Service.Name, "addresses", s.Addrs, "taken", s.Drop)
-		}
-		errs = append(errs, err)
-	}
-	for _, r := range plan.Releases {
-		if !slices.Contains(showing, r.Addr) {
-			errs = append(errs, b.release(ctx, r, in.Cooldown))
-		}
-	}
+	showing, statusErr := b.show(ctx, plan, failed)
+	errs := []error{err, statusErr, b.release(ctx, plan, showing, in.Cooldown)}
 	for _, cidr := range plan.Drops {
 		if err := alloc.DropVirtual(ctx, b.store, ipam.LoadBalancer, cidr, in.Cooldown); !errors.Is(err, alloc.ErrNotEmpty) {
 			errs = append(errs, err)
@@ -178,18 +167,76 @@ func (b *balancer) assign(ctx context.Context, plan loadbalancer.Plan) (failed [
 	return failed, errors.Join(errs...)
 }
 
-// release takes an address back. The server itself is asked first: while a Service
-// says by its status that it has the address, which a cache may not know of yet,
-// nobody else gets it.
-func (b *balancer) release(ctx context.Context, r loadbalancer.Release, cooldown time.Duration) error {
-	s, there, err := b.cluster.LiveService(ctx, r.Of.Namespace, r.Of.Name)
-	if err != nil || there && loadbalancer.Handle(&s) == r.Handle && slices.Contains(s.Addrs, r.Addr) {
+// show writes the statuses of Services whose addresses are not of failed blocks. showing
+// are the addresses of those that may still say by it that they have them.
+func (b *balancer) show(ctx context.Context, plan loadbalancer.Plan, failed []netip.Prefix) (showing []netip.Addr, err error) {
+	errs := make([]error, len(plan.Statuses))
+	withheld := make([]bool, len(plan.Statuses))
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for i, s := range plan.Statuses {
+		if withheld[i] = slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return contains(failed, a) }); withheld[i] {
+			continue
+		}
+		g.Go(func() error {
+			if errs[i] = b.cluster.SetIngress(ctx, s.Service, s.Addrs, s.Drop); errs[i] == nil {
+				b.log.Info("addresses of a Service written", "service", s.Service.Namespace+"/"+s.Service.Name, "addresses", s.Addrs, "taken", s.Drop)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // errs has each
+	for i, s := range plan.Statuses {
+		if withheld[i] || errs[i] != nil {
+			showing = append(showing, s.Service.Addrs...)
+		}
+	}
+	return showing, errors.Join(errs...)
+}
+
+// release takes back the addresses that nobody shows. The server itself is asked first:
+// while a Service says by its status that it has the address, which a cache may not know
+// of yet, nobody else gets it.
+func (b *balancer) release(ctx context.Context, plan loadbalancer.Plan, showing []netip.Addr, cooldown time.Duration) error {
+	errs, free := make([]error, len(plan.Releases)), make([]bool, len(plan.Releases))
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for i, r := range plan.Releases {
+		if slices.Contains(showing, r.Addr) {
+			continue
+		}
+		g.Go(func() error {
+			s, there, err := b.cluster.LiveService(ctx, r.Of.Namespace, r.Of.Name)
+			errs[i] = err
+			free[i] = err == nil && !(there && loadbalancer.Handle(&s) == r.Handle && slices.Contains(s.Addrs, r.Addr))
+			return nil
+		})
+	}
+	_ = g.Wait() // errs has each
+	byBlock := map[netip.Prefix][]loadbalancer.Release{}
+	for i, r := range plan.Releases {
+		if free[i] {
+			byBlock[r.CIDR] = append(byBlock[r.CIDR], r)
+		}
+	}
+	for cidr, list := range byBlock {
+		errs = append(errs, b.releaseOf(ctx, cidr, list, cooldown))
+	}
+	return errors.Join(errs...)
+}
+
+// releaseOf takes back addresses of one block.
+func (b *balancer) releaseOf(ctx context.Context, cidr netip.Prefix, list []loadbalancer.Release, cooldown time.Duration) error {
+	var of []ipam.Release
+	for _, r := range list {
+		of = append(of, r.Release)
+	}
+	if err := alloc.ReleaseAddrs(ctx, b.store, cidr, of, cooldown); err != nil {
 		return err
 	}
-	if err := alloc.ReleaseAddrs(ctx, b.store, r.CIDR, []ipam.Release{r.Release}, cooldown); err != nil {
-		return err
+	for _, r := range list {
+		b.log.Info("address of a Service released", "address", r.Addr.String(), "service", r.Of.Namespace+"/"+r.Of.Name, "handle", r.Handle)
 	}
-	b.log.Info("address of a Service released", "address", r.Addr.String(), "service", r.Of.Namespace+"/"+r.Of.Name, "handle", r.Handle)
 	return nil
 }
 
