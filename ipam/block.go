@@ -51,6 +51,12 @@ type Block struct {
 	slotSeq  []uint64 // by ordinal: seq when it was assigned
 	deleted  bool
 	unknown  Unknown // keys of the spec
+
+	// By the clock of this process: since when it knows of the claim, and of the
+	// release of the addresses that cool down, by ordinal. Unset where nobody
+	// observes, as in a block that was read from a file; the stored times count then.
+	claimSeen time.Time
+	rests     map[int]time.Time
 }
 
 // Attribute is what is known of the owner of one or more addresses.
@@ -121,6 +127,7 @@ func (b *Block) Clone() *Block {
 	c.unused = slices.Clone(b.unused)
 	c.attrs = slices.Clone(b.attrs)
 	c.slotSeq = slices.Clone(b.slotSeq)
+	c.rests = maps.Clone(b.rests)
 	return &c
 }
 
@@ -156,9 +163,9 @@ func (b *Block) Bump() { b.seq++ }
 
 // SetAffinity makes the block affine to somebody, or to nobody if empty.
 func (b *Block) SetAffinity(affinity string, now time.Time) {
-	b.affinity, b.claimed = affinity, time.Time{}
+	b.affinity, b.claimed, b.claimSeen = affinity, time.Time{}, time.Time{}
 	if affinity != "" {
-		b.claimed = now.UTC().Truncate(time.Second)
+		b.claimed, b.claimSeen = now.UTC().Truncate(time.Second), now
 	}
 }
 
@@ -291,7 +298,20 @@ func AddrAt(base netip.Addr, offset uint64) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// Vacant reports whether another node may have the block.
+// Vacant reports whether another node may have the block: it is empty, and has been
+// claimed for long enough, as this process has seen.
 func (b *Block) Vacant(now time.Time) bool {
-	return b.Empty() && now.Sub(b.ClaimedAt()) > reclaimAge && (b.Node() != "" || b.Affinity() == "")
+	since := b.claimed
+	if !since.IsZero() && !b.claimSeen.IsZero() {
+		since = b.claimSeen
+	}
+	return b.Empty() && now.Sub(since) > reclaimAge && (b.Node() != "" || b.Affinity() == "")
+}
+
+// MayBeVacant is for who asks another for the block, and has perhaps never seen it
+// before: a claim that is old by the clock of who made it is old enough to ask.
+func (b *Block) MayBeVacant(now time.Time) bool {
+	c := *b
+	c.claimSeen = time.Time{}
+	return b.Vacant(now) || c.Vacant(now)
 }

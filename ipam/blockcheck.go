@@ -31,7 +31,7 @@ func (b *Block) Validate(now time.Time) error {
 			complain("attribute %d (handle %q) is referred to by no address", i, a.Handle)
 		}
 		if a.ReleasedAt.After(now) {
-			complain("attribute %d was released in the future, at %s", i, formatTime(a.ReleasedAt))
+			complain("attribute %d was released in the future, at %s: the clock of who released it is ahead of this one", i, formatTime(a.ReleasedAt))
 		}
 	}
 	queued := make([]bool, len(b.slots))

@@ -113,8 +113,12 @@ func (b *Block) retire(ordinals []int, now time.Time, cooldown time.Duration) {
 		return
 	}
 	attr := b.attribute(Attribute{ReleasedAt: now.UTC().Truncate(time.Second)})
+	if b.rests == nil {
+		b.rests = map[int]time.Time{}
+	}
 	for _, o := range ordinals {
 		b.slots[o] = attr
+		b.rests[o] = now.Add(-time.Duration(now.Nanosecond())) // as stored, but for good on this clock
 	}
 	b.sweep()
 }
@@ -128,8 +132,9 @@ func (b *Block) Collect(now time.Time, cooldown time.Duration) bool {
 	return len(ordinals) > 0
 }
 
-// cooled lists the ordinals whose cooldown is over. The time of release is kept
-// in whole seconds, rounded down, so that one more second is waited.
+// cooled lists the ordinals whose cooldown is over: since this process has known of
+// the release, see Observer. The time of release is kept in whole seconds, rounded
+// down, so that one more second is waited.
 func (b *Block) cooled(now time.Time, cooldown time.Duration) []int {
 	if cooldown > 0 {
 		cooldown += time.Second
@@ -139,7 +144,14 @@ func (b *Block) cooled(now time.Time, cooldown time.Duration) []int {
 		if s == free {
 			continue
 		}
-		if at := b.attrs[s].ReleasedAt; !at.IsZero() && !now.Before(at.Add(cooldown)) {
+		at := b.attrs[s].ReleasedAt
+		if at.IsZero() {
+			continue
+		}
+		if since, known := b.rests[o]; known {
+			at = since
+		}
+		if cooldown <= 0 || !now.Before(at.Add(cooldown)) {
 			out = append(out, o)
 		}
 	}
@@ -150,6 +162,7 @@ func (b *Block) cooled(now time.Time, cooldown time.Duration) []int {
 func (b *Block) discard(ordinals []int) {
 	for _, o := range ordinals {
 		b.slots[o], b.slotSeq[o] = free, 0
+		delete(b.rests, o)
 		b.unused = append(b.unused, uint16(o))
 	}
 	if len(ordinals) > 0 {

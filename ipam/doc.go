@@ -9,7 +9,8 @@
 // down; its free ones form a queue, so that a released address is reused as
 // late as possible. An Affinity ties a block to a node. A Handle counts an
 // owner's addresses by block, and is the way back from an owner to addresses
-// that lie in other nodes' blocks. Every write is a compare and swap on one
+// that lie in other nodes' blocks. The times that a block holds are by the clock of
+// whoever wrote them, and no wait is measured by these (observer.go). Every write is a compare and swap on one
 // object (store.go): there are no transactions, so the order of writes is the
 // protocol.
 //

@@ -28,6 +28,8 @@ type objects[K comparable, T any] struct {
 	encode         func(value T, deleted bool) any
 	decode         func(spec []byte) (value T, deleted bool, err error)
 	unknown        func(spec []byte) ipam.Unknown // nil: the value keeps them itself
+	observe        func(T)                        // a value that was read; nil: nothing remembers it
+	note           func(T)                        // a value that was written; nil: as above
 	seen           highest
 }
 
@@ -80,6 +82,9 @@ func (o *objects[K, T]) read(obj *object) (value T, rev ipam.Revision, deleted b
 		obj.Metadata.unknown = o.unknown(obj.Spec)
 	}
 	value, deleted, err = o.decode(obj.Spec)
+	if err == nil && o.observe != nil {
+		o.observe(value)
+	}
 	return value, rev, deleted, err
 }
 
@@ -101,12 +106,22 @@ func (o *objects[K, T]) create(ctx context.Context, value T) (ipam.Revision, err
 	if o.labels != nil {
 		m.Labels = o.labels(value)
 	}
-	return o.write(ctx, "create", o.client.Post().Resource(o.resource), m, o.encode(value, false))
+	rev, err := o.write(ctx, "create", o.client.Post().Resource(o.resource), m, o.encode(value, false))
+	return rev, o.written(value, err)
 }
 
 // Update replaces an object under its resourceVersion.
 func (o *objects[K, T]) Update(ctx context.Context, value T, at ipam.Revision) (ipam.Revision, error) {
-	return o.update(ctx, value, at, false)
+	rev, err := o.update(ctx, value, at, false)
+	return rev, o.written(value, err)
+}
+
+// written remembers a value that the server has taken.
+func (o *objects[K, T]) written(value T, err error) error {
+	if err == nil && o.note != nil {
+		o.note(value)
+	}
+	return err
 }
 
 func (o *objects[K, T]) update(ctx context.Context, value T, at ipam.Revision, deleted bool) (ipam.Revision, error) {

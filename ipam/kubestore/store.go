@@ -72,6 +72,9 @@ func New(cfg *rest.Config, opt Options) (*Store, error) {
 		client: client, kind: "IPAMBlock", resource: "ipamblocks",
 		name: ipam.BlockName, key: (*ipam.Block).CIDR, encode: encodeBlock, decode: decodeBlock,
 	}
+	watched := new(ipam.Observer)
+	s.blocks.observe = func(b *ipam.Block) { watched.Observe(b, time.Now()) }
+	s.blocks.note = func(b *ipam.Block) { watched.Note(b, time.Now()) }
 	s.affinities = &objects[ipam.AffinityKey, ipam.Affinity]{
 		client: client, kind: "BlockAffinity", resource: "blockaffinities",
 		name:   func(k ipam.AffinityKey) string { return ipam.AffinityName(k.Node, k.CIDR) },
