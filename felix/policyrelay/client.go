@@ -70,7 +70,7 @@ func (c *Client) String() string { return "policy relay" }
 // Run follows a relay until ctx ends, and returns nil then. It begins with the View that
 // was kept, and as long as no relay answers it stays as it was.
 func (c *Client) Run(ctx context.Context, ready func()) error {
-	c.receiver = c.load(time.Now())
+	c.receiver = c.load(newMoment())
 	c.view.Set(c.receiver.view)
 	ready()
 	pause := leastPause

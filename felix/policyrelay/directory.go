@@ -103,15 +103,17 @@ func (d *Directory) keep(ctx context.Context, name string, r Replica) error {
 	if err != nil {
 		return err
 	}
+	known := have[name]
+	delete(have, name)
+	r.Since = since(r.Since, have)
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode replica: %w", err)
 	}
 	change := map[string]any{}
-	if h := have[name]; h.Address != r.Address || h.Certificate != r.Certificate {
+	if known.Address != r.Address || known.Certificate != r.Certificate {
 		change[name] = string(text)
 	}
-	delete(have, name)
 	var others []string
 	for other := range have {
 		others = append(others, other)
@@ -126,6 +128,17 @@ func (d *Directory) keep(ctx context.Context, name string, r Replica) error {
 		return nil
 	}
 	return d.patch(ctx, change)
+}
+
+// since is when a replica began, after all that were there before it: one that ended
+// without a word, and whose clock was ahead, is not newer than it for that.
+func since(own time.Time, others map[string]Replica) time.Time {
+	for _, other := range others {
+		if !own.After(other.Since) {
+			own = other.Since.Add(time.Second)
+		}
+	}
+	return own
 }
 
 func (d *Directory) patch(ctx context.Context, data map[string]any) error {

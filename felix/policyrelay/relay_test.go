@@ -211,14 +211,14 @@ func TestAgentFollowsReplicas(t *testing.T) {
 		v, _ := c.View()
 		return !v.Lost.IsZero() && v.Err != nil && v.Pods.Len() == 31 && v.Known[webNeed]
 	})
-	late := policy.Need{Port: "late"}
-	c.Need([]policy.Need{late, webNeed})
+	unknown := policy.Need{Port: "late"}
+	c.Need([]policy.Need{unknown, webNeed})
 	eventually(t, "what is needed since is not known", func() bool {
 		v, _ := c.View()
-		return v.Known[webNeed] && !v.Known[late]
+		return v.Known[webNeed] && !v.Known[unknown]
 	})
 	end()
-	if err := writeView(file, c.receiver, time.Now()); err != nil {
+	if err := writeView(file, c.receiver, newMoment()); err != nil {
 		t.Fatal(err)
 	}
 	again := &Client{Node: "n1", Replicas: d.Replicas, Token: c.Token, File: file, Logger: slog.Default()}
@@ -234,11 +234,17 @@ func TestAgentFollowsReplicas(t *testing.T) {
 		t.Error("the view does not outlive the first try")
 	}
 	end()
-	if _, err := readView(file, "n2", time.Now()); err == nil {
+	if _, err := readView(file, "n2", newMoment()); err == nil {
 		t.Error("the view of one node is read by another")
 	}
-	if _, err := readView(file, "n1", time.Now().Add(2*storedAge)); err == nil {
+	late, put := newMoment(), newMoment()
+	late.since += 2 * storedAge
+	if _, err := readView(file, "n1", late); err == nil {
 		t.Error("an old view is believed")
+	}
+	put.wall += int64(2 * storedAge / time.Second)
+	if _, err := readView(file, "n1", put); err != nil {
+		t.Errorf("a view is not believed since the clock was put forward: %v", err)
 	}
 	cancel()
 	for range 2 {

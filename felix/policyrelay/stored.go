@@ -27,14 +27,14 @@ func (c *Client) store(now time.Time) {
 		return
 	}
 	c.stored, c.unstored = now, false
-	if err := writeView(c.File, c.receiver, now); err != nil {
+	if err := writeView(c.File, c.receiver, newMoment()); err != nil {
 		c.Logger.Warn("a restart while no policy relay answers closes what rules open to pods of other nodes", "error", err)
 	}
 }
 
 // writeView replaces the file at once, or not at all.
-func writeView(path string, r *receiver, now time.Time) error {
-	out := &relayrpc.View{Node: string(r.node), Time: now.Unix()}
+func writeView(path string, r *receiver, now moment) error {
+	out := &relayrpc.View{Node: string(r.node), Time: now.wall, Boot: now.boot, SinceBoot: int64(now.since)}
 	for n := range r.view.Known {
 		out.Needs = append(out.Needs, &relayrpc.Need{Selector: n.Selector, Port: n.Port})
 	}
@@ -64,7 +64,7 @@ func writeSynced(path string, text []byte) error {
 }
 
 // load gives what was stored, or nothing if that is of another node, or too old.
-func (c *Client) load(now time.Time) *receiver {
+func (c *Client) load(now moment) *receiver {
 	if c.File == "" {
 		return newReceiver(c.Node)
 	}
@@ -78,7 +78,7 @@ func (c *Client) load(now time.Time) *receiver {
 	return r
 }
 
-func readView(path string, node model.NodeName, now time.Time) (*receiver, error) {
+func readView(path string, node model.NodeName, now moment) (*receiver, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func readView(path string, node model.NodeName, now time.Time) (*receiver, error
 	if err := proto.Unmarshal(text, &in); err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", path, err)
 	}
-	if age := now.Sub(time.Unix(in.Time, 0)); in.Node != string(node) || age > storedAge || in.Pods == nil {
+	if age := (moment{in.Time, in.Boot, time.Duration(in.SinceBoot)}).age(now); in.Node != string(node) || age > storedAge || in.Pods == nil {
 		return nil, fmt.Errorf("%s is of node %s and %s old", path, in.Node, age)
 	}
 	r := newReceiver(node)

@@ -23,11 +23,13 @@ type metrics struct {
 	duration  *prometheus.HistogramVec // by sink
 	cni       *prometheus.HistogramVec // by verb and CNI error code
 	converged prometheus.Histogram
-	news      atomic.Int64 // Unix nanoseconds of the first news of BGP that the kernel does not have; 0: none
+	began     time.Time    // what news is counted from, so that it does not follow the wall clock
+	news      atomic.Int64 // nanoseconds until the first news of BGP that the kernel does not have; 0: none
 }
 
 func newMetrics(reg prometheus.Registerer, read func() reading) *metrics {
 	m := &metrics{
+		began: time.Now(),
 		applies: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "muslin_apply_total", Help: "Desired states handed to a sink, by sink and outcome.",
 		}, []string{"sink", "outcome"}),
@@ -65,7 +67,7 @@ func (m *metrics) observeCNI(verb string, took time.Duration, code uint) {
 }
 
 // received notes news of BGP that the kernel may have to be told of.
-func (m *metrics) received(now time.Time) { m.news.CompareAndSwap(0, now.UnixNano()) }
+func (m *metrics) received(now time.Time) { m.news.CompareAndSwap(0, max(1, int64(now.Sub(m.began)))) }
 
 // carries observes how long the news took that a step of the data plane began
 // with, 0 for none, once the kernel has it; what failed stays news.
@@ -73,7 +75,7 @@ func (m *metrics) carries(news int64, done bool, now time.Time) {
 	switch {
 	case news == 0:
 	case done:
-		m.converged.Observe(now.Sub(time.Unix(0, news)).Seconds())
+		m.converged.Observe((now.Sub(m.began) - time.Duration(news)).Seconds())
 	default:
 		m.news.Store(news)
 	}

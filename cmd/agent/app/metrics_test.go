@@ -140,7 +140,7 @@ func TestSessionsMetric(t *testing.T) {
 func TestConvergence(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := newMetrics(reg, func() reading { return reading{} })
-	at := func(s int64) time.Time { return time.Unix(1000+s, 0) }
+	at := func(s int64) time.Time { return m.began.Add(time.Duration(s) * time.Second) }
 	m.carries(m.news.Swap(0), true, at(0)) // no news
 	m.received(at(1))
 	m.received(at(2))

@@ -514,6 +514,8 @@ type View struct {
 	Time          int64                  `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`  // Unix time, seconds: when it was so
 	Needs         []*Need                `protobuf:"bytes,3,rep,name=needs,proto3" json:"needs,omitempty"` // that are known
 	Pods          *Response              `protobuf:"bytes,4,opt,name=pods,proto3" json:"pods,omitempty"`
+	Boot          string                 `protobuf:"bytes,5,opt,name=boot,proto3" json:"boot,omitempty"`                             // the kernel's boot_id
+	SinceBoot     int64                  `protobuf:"varint,6,opt,name=since_boot,json=sinceBoot,proto3" json:"since_boot,omitempty"` // nanoseconds from that boot until it was so
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +578,20 @@ func (x *View) GetPods() *Response {
 	return nil
 }
 
+func (x *View) GetBoot() string {
+	if x != nil {
+		return x.Boot
+	}
+	return ""
+}
+
+func (x *View) GetSinceBoot() int64 {
+	if x != nil {
+		return x.SinceBoot
+	}
+	return 0
+}
+
 var File_relay_proto protoreflect.FileDescriptor
 
 const file_relay_proto_rawDesc = "" +
@@ -618,14 +634,17 @@ const file_relay_proto_rawDesc = "" +
 	"\bcontests\x18\x06 \x03(\v2\x18.muslin.relay.v1.ContestR\bcontests\"9\n" +
 	"\aContest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x14\n" +
-	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"\x8a\x01\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\"\xbd\x01\n" +
 	"\x04View\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12+\n" +
 	"\x05needs\x18\x03 \x03(\v2\x15.muslin.relay.v1.NeedR\x05needs\x12-\n" +
-	"\x04pods\x18\x04 \x01(\v2\x19.muslin.relay.v1.ResponseR\x04pods2I\n" +
+	"\x04pods\x18\x04 \x01(\v2\x19.muslin.relay.v1.ResponseR\x04pods\x12\x12\n" +
+	"\x04boot\x18\x05 \x01(\tR\x04boot\x12\x1d\n" +
+	"\n" +
+	"since_boot\x18\x06 \x01(\x03R\tsinceBoot2I\n" +
 	"\x05Relay\x12@\n" +
-	"\x05Watch\x12\x18.muslin.relay.v1.Request\x1a\x19.muslin.relay.v1.Response(\x010\x01B7Z5github.com/muslin-net/muslin/felix/policyrelay/relayrpcb\x06proto3"
+	"\x05Watch\x12\x18.muslin.relay.v1.Request\x1a\x19.muslin.relay.v1.Response(\x010\x01B9Z7github.com/muslin-net/muslin/felix/policyrelay/relayrpcb\x06proto3"
 
 var (
 	file_relay_proto_rawDescOnce sync.Once
