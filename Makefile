@@ -166,11 +166,12 @@ skew: deps third-party previous ## programs of the release before, by pairs besi
 	MUSLIN_PREVIOUS=$(CURDIR)/dist/previous $(GO_PATCHED) test -tags skew -count=1 -timeout 60m ./hack/skew
 
 .PHONY: previous
-previous: ## build the programs of the release before into dist/previous, from the history
+previous: ## the chart and the programs of the release before into dist/previous, from the history
 	@git cat-file -e '$(PREVIOUS)^{commit}' 2>/dev/null || \
 		{ echo "$(PREVIOUS) is not in this copy of the repository: git fetch --tags --unshallow, or name another by PREVIOUS="; exit 1; }
 	@rm -rf dist/previous && mkdir -p dist/previous && src=$$(mktemp -d) && trap 'rm -rf "$$src"' EXIT && \
-	git archive '$(PREVIOUS)' | tar -x -C "$$src" && cp "$$src/manifests/muslin.yaml" dist/previous/ && cd "$$src" && \
+	git archive '$(PREVIOUS)' | tar -x -C "$$src" && cp "$$src/manifests/muslin.yaml" dist/previous/ && \
+	cp -rL "$$src/manifests/charts" dist/previous/ && cd "$$src" && \
 	$(GO) run ./hack/thirdparty/cmd/thirdparty >/dev/null && \
 	$(GO) build -buildvcs=false -modfile="$$src/third_party/gobgp/patched/go.alt.mod" -ldflags '-s -w -X main.version=previous' \
 		-o '$(CURDIR)/dist/previous/' ./cmd/agent ./cmd/cni ./cmd/controller
