@@ -4,9 +4,6 @@ package alloc_test
 
 import "testing"
 
-// TestSoakBlockAgainstModel is the long form of TestBlockAgainstModel.
-func TestSoakBlockAgainstModel(t *testing.T) { againstModel(t, 1_000_000) }
-
 // TestSoakRace is the long form of TestRace.
 func TestSoakRace(t *testing.T) { race(t, 32, 200_000, pool("p", "10.0.0.0/22", 26)) }
 
