@@ -81,7 +81,8 @@ type Chain struct {
 // Denied is the packets of one kind that network policy denied, as far as the agent was
 // told: at most ten a second of each rule.
 type Denied struct {
-	First, Last         time.Time
+	First, Last         time.Time     // by the node's clock
+	Age                 time.Duration // of Last, when this was shown; 0: an agent that does not tell
 	Count               int
 	Direction           string // "ingress" or "egress", seen from Pod
 	By                  string // tier, policy, rule; or the end of a tier: "default end"
@@ -102,6 +103,16 @@ type Flow struct {
 
 // Service gives "80/tcp", or the protocol alone.
 func (f Flow) Service() string { return service(f.Protocol, f.Port) }
+
+// At gives the packets with the times that another clock had then, which shows now: the
+// node's may differ.
+func (d Denied) At(now time.Time) Denied {
+	if d.Age > 0 {
+		ahead := d.Last.Sub(now.Add(-d.Age))
+		d.First, d.Last = d.First.Add(-ahead), d.Last.Add(-ahead)
+	}
+	return d
+}
 
 // Service gives "80/tcp", or the protocol alone.
 func (d Denied) Service() string { return service(d.Protocol, d.Port) }

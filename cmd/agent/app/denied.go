@@ -50,6 +50,9 @@ func (l *deniedList) get() []nodeview.Denied {
 	defer l.mu.Unlock()
 	out := slices.Clone(l.list)
 	slices.Reverse(out)
+	for i := range out {
+		out[i].Age = max(1, time.Since(out[i].Last))
+	}
 	return out
 }
 

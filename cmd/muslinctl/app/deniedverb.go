@@ -93,12 +93,12 @@ func (t *Tool) runPolicyDenied(ctx context.Context, args []string, o deniedOptio
 		err = a.Get(ctx, s.client, "/show/denied", &out)
 		return out, err
 	})
-	list, errs := []denied{}, []error(nil)
+	list, errs, now := []denied{}, []error(nil), time.Now()
 	for _, a := range answers {
 		errs = append(errs, a.err)
 		for _, one := range a.views {
-			d := named(v, a.node, one)
-			if (pod == "" || d.Pod == pod || d.From == pod || d.To == pod) && (o.since == 0 || time.Since(d.Last) <= o.since) {
+			d := named(v, a.node, one.At(now))
+			if (pod == "" || d.Pod == pod || d.From == pod || d.To == pod) && (o.since == 0 || now.Sub(d.Last) <= o.since) {
 				list = append(list, d)
 			}
 		}
