@@ -58,6 +58,9 @@ type change struct {
 // held right.
 func (w *world) update(list model.Sorted[*model.PolicyPod], ends []model.Endpoint) {
 	changes := map[podKey]*change{}
+	if len(w.byKey) == 0 {
+		changes, w.byKey = make(map[podKey]*change, list.Len()), make(map[podKey]*pod, list.Len())
+	}
 	at := func(k podKey) *change {
 		if changes[k] == nil {
 			changes[k] = &change{}
@@ -83,15 +86,17 @@ func (w *world) update(list model.Sorted[*model.PolicyPod], ends []model.Endpoin
 			}
 		}
 	}
-	w.disown(dirty)
+	for a := range dirty {
+		w.disown(a)
+	}
 	for k, c := range changes {
 		w.apply(k, c)
 		if p := w.byKey[k]; p != nil {
 			for _, a := range p.claims {
 				if !dirty[a] {
-					w.disown(map[netip.Addr]bool{a: true})
+					w.disown(a)
+					dirty[a] = true
 				}
-				dirty[a] = true
 			}
 		}
 	}
@@ -179,11 +184,11 @@ func (w *world) apply(k podKey, c *change) {
 	}
 	if c.podGone || c.pod != nil {
 		w.leave(p)
-		p.known = c.pod != nil
-		p.PolicyPod = &model.PolicyPod{Namespace: k.namespace, Name: k.name}
-		if p.known {
+		if p.known = c.pod != nil; p.known {
 			p.PolicyPod = c.pod
 			w.join(p)
+		} else {
+			p.PolicyPod = &model.PolicyPod{Namespace: k.namespace, Name: k.name}
 		}
 	}
 	p.claims = w.claimsOf(p)
@@ -244,14 +249,12 @@ func (w *world) winner(a netip.Addr) *pod {
 	return best
 }
 
-// disown takes addresses from those that have them, and out of sets.
-func (w *world) disown(addrs map[netip.Addr]bool) {
-	for a := range addrs {
-		for _, p := range w.claimants[a] {
-			if i := slices.Index(p.addrs, a); i >= 0 {
-				p.addrs = slices.Delete(p.addrs, i, i+1)
-				w.contribute(p, a, false)
-			}
+// disown takes an address from who has it, and out of sets.
+func (w *world) disown(a netip.Addr) {
+	for _, p := range w.claimants[a] {
+		if i := slices.Index(p.addrs, a); i >= 0 {
+			p.addrs = slices.Delete(p.addrs, i, i+1)
+			w.contribute(p, a, false)
 		}
 	}
 }
