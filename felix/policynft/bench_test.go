@@ -335,6 +335,31 @@ func town(pods, members int) policy.Input {
 	return in
 }
 
+// BenchmarkHeap is what 40 pods of a node with one policy and a thousand peers take in memory, beside the policies of
+// as many namespaces that have no pod here: the view, and the engine with it.
+func BenchmarkHeap(b *testing.B) {
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / 1e6
+	}
+	for _, policies := range []int{1, 7_500, 75_000} {
+		b.Run(fmt.Sprint("policies=", policies), func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				in := crowd(1_000, policies, benchPods)
+				view := heap()
+				engine := new(policy.Engine)
+				program, _ := engine.Compile(in)
+				b.ReportMetric(view-before, "MB/view")
+				b.ReportMetric(heap()-view, "MB/engine")
+				runtime.KeepAlive([]any{in, engine, program})
+			}
+		})
+	}
+}
+
 // BenchmarkColdStart is a node whose agent starts: 250 pods with 500 policies, and 500 selectors in their rules, which are
 // a thousand sets, of 200 members each pair: from the view to the kernel. By turns with the writing of the same table, made before, with nft -f of what nft lists of it, and with
 // the start of an agent that finds it.
@@ -350,11 +375,12 @@ func BenchmarkColdStart(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	var first, second, bare, nft cost
+	var first, second, engine, bare, nft cost
 	for b.Loop() {
 		for range 5 {
 			ns, sink := nsOf()
 			first.of(func() { apply(sink) })
+			engine.of(func() { new(policy.Engine).Compile(in) })
 			again := newSink(b, ns)
 			second.of(func() { apply(again) })
 			if s := again.Stats(); s.Replaced+s.Chains+s.Elements != 0 {
@@ -377,6 +403,8 @@ func BenchmarkColdStart(b *testing.B) {
 	b.ReportMetric(first.median()/bare.median(), "x-bare")
 	b.ReportMetric(first.median()/nft.median(), "x-nft")
 	b.ReportMetric(second.median()/first.median(), "second-x")
+	b.ReportMetric(engine.median()/first.median(), "engine-x")
+	b.ReportMetric(first.cpu/bare.cpu, "x-bare-cpu")
 	b.ReportMetric(first.median()/1e6, "ms/first")
 	b.ReportMetric(second.median()/1e6, "ms/second")
 	b.ReportMetric(0, "ns/op")

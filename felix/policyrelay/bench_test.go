@@ -81,9 +81,10 @@ func BenchmarkIndex(b *testing.B) {
 	}
 	size := heap() - before
 	pods := slices.Collect(view.Pods.All())
-	sent := 0
+	sent, took := 0, make([]time.Duration, b.N)
 	b.ResetTimer()
 	for i := range b.N {
+		start := time.Now()
 		p := *pods[i*7919%len(pods)]
 		p.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})}
 		view.Pods = view.Pods.With([]*model.PolicyPod{&p}, nil)
@@ -95,8 +96,12 @@ func BenchmarkIndex(b *testing.B) {
 			default:
 			}
 		}
+		took[i] = time.Since(start)
 	}
 	b.StopTimer()
+	slices.Sort(took)
+	b.ReportMetric(took[len(took)/2].Seconds()*1e3, "ms/p50")
+	b.ReportMetric(took[(len(took)-1)*99/100].Seconds()*1e3, "ms/p99")
 	b.ReportMetric(ready.Seconds(), "s/ready")
 	b.ReportMetric(float64(size)/1e6, "MB/relay")
 	b.ReportMetric(float64(first)/float64(len(subs)), "B/first")
