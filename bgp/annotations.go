@@ -78,6 +78,26 @@ var (
 // annotationsOfAddresses are read by package nodeaddr, before anything gets here.
 var annotationsOfAddresses = []string{"muslin.io/ip-autodetection-method", "muslin.io/ip6-autodetection-method"}
 
+// Misread tells which annotations of BGPPeers, and of the BGPConfiguration "default", no
+// node can read, whatever its addresses. It is sorted; DesiredOn tells the same of one node.
+func Misread(snap model.Snapshot) []model.Problem {
+	b := &builder{snap: snap, anywhere: true}
+	for _, o := range snap.Peers {
+		external := Peer{LocalASN: 1, ASN: 2, Address: o.PeerIP} // which each annotation may be about
+		b.annotations(o, &external)
+		b.reExportAll(o)
+	}
+	for _, c := range snap.BGP {
+		if b.defaults = c; c.Name == "default" {
+			b.maxPaths()
+			b.timers(model.Ref{Kind: "BGPConfiguration", Name: "default"}, c.Annotations, &Peer{})
+			b.word(model.Ref{Kind: "BGPConfiguration", Name: "default"}, c.Annotations, AnnotationCordoned, "Announce", "LastResort")
+		}
+	}
+	slices.SortFunc(b.problems, compareProblems)
+	return b.problems
+}
+
 // annotations applies those of a BGPPeer to its session.
 func (b *builder) annotations(o model.BGPPeer, p *Peer) {
 	ref := peerRef(o)
@@ -124,8 +144,11 @@ func (b *builder) source(ref model.Ref, v string, p *Peer) {
 	case err != nil:
 		b.badAnnotation(ref, AnnotationSource, v, "want an address of the node or a prefix that holds one")
 		return
-	case FamilyOf(within.Addr()) != FamilyOf(p.Address):
+	case p.Address.IsValid() && FamilyOf(within.Addr()) != FamilyOf(p.Address):
 		b.badAnnotation(ref, AnnotationSource, v, "the peer's address is of the other family")
+		return
+	}
+	if b.anywhere {
 		return
 	}
 	for _, a := range b.addrs {
@@ -179,7 +202,7 @@ func (b *builder) families(ref model.Ref, v string, p *Peer) {
 			b.badAnnotation(ref, AnnotationFamilies, v, "want ipv4, ipv6 or ipv4,ipv6")
 			return
 		}
-		if !addrOf(b.node, f).IsValid() {
+		if !b.anywhere && !addrOf(b.node, f).IsValid() {
 			b.badAnnotation(ref, AnnotationFamilies, v, "this node has no "+f.String()+" address")
 			return
 		}

@@ -81,6 +81,7 @@ type builder struct {
 	ending     map[netip.Prefix]bool // own paths that are the last resort
 	policies   []Policy
 	problems   []model.Problem
+	anywhere   bool // see Misread
 }
 
 func newBuilder(snap model.Snapshot, self model.NodeName) *builder {

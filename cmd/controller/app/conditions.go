@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
@@ -42,7 +43,7 @@ type state struct {
 func changes(s state, now time.Time) (out []change, notTrue int) {
 	verdicts := validate.Pools(s.pools)
 	byObject := map[model.Ref][]model.Problem{}
-	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), validate.Policies(s.policies), unannounced(s)) {
+	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), bgp.Misread(s.snapshot), validate.Policies(s.policies), unannounced(s)) {
 		byObject[p.Object] = append(byObject[p.Object], p)
 	}
 	for _, o := range s.objects {
