@@ -21,6 +21,8 @@ const (
 	// AnnotationShare names a key: Services of one namespace that have the same one
 	// may have the same address.
 	AnnotationShare = "muslin.io/shared-ip-key"
+
+	annotationPrefix = "muslin.io/"
 )
 
 // The values of spec.loadBalancerClass that are served here. Calico's is there for
@@ -36,6 +38,7 @@ const (
 	reasonConflict  = "ConflictingRequests"
 	reasonPoolGone  = "PoolGone"
 	reasonElsewhere = "ServedElsewhere"
+	reasonUnknown   = "UnknownAnnotation"
 )
 
 // Handle is the handle of a Service's addresses, as Calico makes it: "lb-" and the
@@ -115,13 +118,24 @@ func read(s *model.BalancedService) (*wish, []model.Problem) {
 		exact: map[ipam.Family]requested{}, pools: map[ipam.Family]pooled{}, has: map[ipam.Family]netip.Addr{},
 	}
 	var out []model.Problem
+	note := func(field, reason, format string, args ...any) {
+		out = append(out, model.Problem{Object: s.Ref(), Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)})
+	}
 	tell := func(field, reason, format string, args ...any) {
 		w.unread = true
-		out = append(out, model.Problem{Object: s.Ref(), Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)})
+		note(field, reason, format, args...)
 	}
 	for f, name := range map[ipam.Family]string{ipam.IPv4: AnnotationIPv4Pools, ipam.IPv6: AnnotationIPv6Pools} {
 		if list := readList(s, name, tell); len(list) > 0 {
 			w.pools[f] = pooled{list, annotation(name)}
+			if !w.Optional && (f == ipam.IPv4 && !w.IPv4 || f == ipam.IPv6 && !w.IPv6) {
+				note(annotation(name), reasonConflict, "has no effect: spec.ipFamilies has no %s", f)
+			}
+		}
+	}
+	for key := range s.Annotations {
+		if strings.HasPrefix(key, annotationPrefix) && key != AnnotationShare {
+			note(annotation(key), reasonUnknown, "no such annotation of a Service; known is %s", AnnotationShare)
 		}
 	}
 	for _, text := range readList(s, AnnotationAddrs, tell) {

@@ -90,6 +90,11 @@ var lbCases = []lbCase{
 	{"pool for pods", v3("IPPool", "p#-pods", `{cidr: 10.22.#.0/24, nodeSelector: all(), assignmentMode: Manual}`), []lbStep{
 		{svc("a", fromPool("p#-pods"), p80), "a= a!PoolUnusable"},
 	}},
+	{"pools of a family that the Service has not", "", []lbStep{
+		{svc("a", `projectcalico.org/ipv6pools: '["p#"]'`, p80), "a=10.20.#.0 a!ConflictingRequests"},
+		{svc("b", `projectcalico.org/ipv6pools: '["p#"]'`, p80+", ipFamilyPolicy: PreferDualStack"), "a=10.20.#.0 a!ConflictingRequests b=10.20.#.1"},
+	}},
+	{"annotation that nobody knows", "", []lbStep{{svc("a", "muslin.io/shared-ip: k", p80), "a=10.20.#.0 a!UnknownAnnotation"}}},
 	{"annotation that is no JSON", "", []lbStep{{svc("a", "projectcalico.org/ipv4pools: p#", p80), "a= a!InvalidValue"}}},
 	{"address by annotation", "", []lbStep{
 		{svc("a", requested("10.20.#.5"), p80), "a=10.20.#.5"},
