@@ -45,7 +45,7 @@ func TestForeignChanges(t *testing.T) {
 	var took []time.Duration
 	const changes = 100
 	for i := range changes {
-		text := n.strange(i)
+		text := n.foreign(i)
 		began := time.Now()
 		n.ns.Run("nft", text)
 		<-n.sink.Changed()
@@ -72,8 +72,8 @@ func (n *node) listed() []string {
 	return out
 }
 
-// strange is a change that leaves the table another.
-func (n *node) strange(i int) string {
+// foreign is a change that leaves the table another.
+func (n *node) foreign(i int) string {
 	one := func(of ...string) string { return of[rand.IntN(len(of))] }
 	chain := one("forward", "input", fromPod, toPod, "i-0", "i-1", "generation")
 	switch i % 7 {
@@ -86,7 +86,7 @@ func (n *node) strange(i int) string {
 	case 3:
 		return "flush " + one("set inet "+TableName+" a-04", "set inet "+TableName+" n-04", "map inet "+TableName+" to", "map inet "+TableName+" from")
 	case 4:
-		return fmt.Sprintf("add set inet %s strange { type ipv4_addr; elements = { 192.0.2.1 }; }; add chain inet %[1]s strange { counter drop; }", TableName)
+		return fmt.Sprintf("add set inet %s foreign { type ipv4_addr; elements = { 192.0.2.1 }; }; add chain inet %[1]s foreign { counter drop; }", TableName)
 	case 5:
 		return fmt.Sprintf(`add element inet %s to { "cali%d" : accept }`, TableName, i+3)
 	}
