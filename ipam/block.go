@@ -299,19 +299,10 @@ func AddrAt(base netip.Addr, offset uint64) netip.Addr {
 }
 
 // Vacant reports whether another node may have the block: it is empty, and has been
-// claimed for long enough, as this process has seen.
+// claimed for long enough, by the clock of who claimed it or as long as this process has
+// seen it. A clock that is wrong makes nobody wait for ever; at worst an empty block is
+// taken that was claimed just now, and its node claims another.
 func (b *Block) Vacant(now time.Time) bool {
-	since := b.claimed
-	if !since.IsZero() && !b.claimSeen.IsZero() {
-		since = b.claimSeen
-	}
-	return b.Empty() && now.Sub(since) > reclaimAge && (b.Node() != "" || b.Affinity() == "")
-}
-
-// MayBeVacant is for who asks another for the block, and has perhaps never seen it
-// before: a claim that is old by the clock of who made it is old enough to ask.
-func (b *Block) MayBeVacant(now time.Time) bool {
-	c := *b
-	c.claimSeen = time.Time{}
-	return b.Vacant(now) || c.Vacant(now)
+	long := now.Sub(b.claimed) > reclaimAge || !b.claimSeen.IsZero() && now.Sub(b.claimSeen) > reclaimAge
+	return long && b.Empty() && (b.Node() != "" || b.Affinity() == "")
 }

@@ -90,7 +90,7 @@ func (a *Allocator) scan(ctx context.Context, pool model.Pool) error {
 		if n > 0 {
 			f.room = append(f.room, hasFree{cidr: cidr, free: n})
 		}
-		if b.MayBeVacant(f.at) && !set.excluded(cidr) {
+		if b.Vacant(f.at) && !set.excluded(cidr) {
 			f.empty = append(f.empty, emptied{cidr: cidr, node: b.Node(), seq: b.Sequence()})
 		}
 		return true
