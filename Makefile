@@ -171,7 +171,7 @@ previous: ## the chart and the programs of the release before into dist/previous
 		{ echo "$(PREVIOUS) is not in this copy of the repository: git fetch --tags --unshallow, or name another by PREVIOUS="; exit 1; }
 	@rm -rf dist/previous && mkdir -p dist/previous && src=$$(mktemp -d) && trap 'rm -rf "$$src"' EXIT && \
 	git archive '$(PREVIOUS)' | tar -x -C "$$src" && cp "$$src/manifests/muslin.yaml" dist/previous/ && \
-	cp -rL "$$src/manifests/charts" dist/previous/ && cd "$$src" && \
+	cp -rL "$$src/manifests/charts" dist/previous/ && find dist/previous -name '*.go' -delete && cd "$$src" && \
 	$(GO) run ./hack/thirdparty/cmd/thirdparty >/dev/null && \
 	$(GO) build -buildvcs=false -modfile="$$src/third_party/gobgp/patched/go.alt.mod" -ldflags '-s -w -X main.version=previous' \
 		-o '$(CURDIR)/dist/previous/' ./cmd/agent ./cmd/cni ./cmd/controller

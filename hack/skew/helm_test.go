@@ -77,7 +77,7 @@ func TestHelmUpgrade(t *testing.T) {
 	}
 	upgraded, fresh := empty(t), empty(t)
 	helm(upgraded, "install", "muslin", before, "--set=agent.logLevel=warn")
-	upgraded.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+	established(t, upgraded)
 	upgraded.MustKubectl(t, "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.9.0.0/16}}", "create", "-f", "-")
 	helm(fresh, "install", "muslin", now, "--set=agent.logLevel=warn")
 

@@ -40,7 +40,7 @@ func cluster(t *testing.T, crds release) *kubetest.Server {
 	s.MustKubectl(t, "", "apply", "--server-side", "-f", crds.manifests)
 	base := filepath.Join(kubetest.Root(), "manifests/base")
 	s.MustKubectl(t, "", "apply", "--server-side", "-f", filepath.Join(base, "agent-rbac.yaml"), "-f", filepath.Join(base, "controller-rbac.yaml"))
-	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+	established(t, s)
 	s.MustKubectl(t, "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: pods}, spec: {cidr: 10.77.0.0/16}}", "apply", "-f", "-")
 	return s
 }
