@@ -31,8 +31,8 @@ func (s story) uninstall(t *testing.T, ctx context.Context) {
 	if err != nil || len(pods) < 2 {
 		t.Fatalf("pods: %v, %v", pods, err)
 	}
-	from, to := s.neighbours(t, slices.DeleteFunc(pods, func(p Pod) bool { return p.Node == "n4" })) // was cleaned up before
-	s.kubectlOK(t, ctx, "", "delete", "-k", filepath.Join(s.Source, "manifests"), "--timeout=3m")
+	from, to := s.neighbours(t, slices.DeleteFunc(pods, func(p Pod) bool { return p.Node == "n4" }))                    // was cleaned up before
+	s.kubectlOK(t, ctx, "", "delete", "-k", filepath.Join(s.Source, "manifests"), "--ignore-not-found", "--timeout=3m") // the namespace takes some of them away first
 	if _, err := s.dialFromPod(ctx, from, to.IP); err != nil {
 		t.Errorf("pods of one rack do not talk when Muslin is gone: %v", err)
 	}

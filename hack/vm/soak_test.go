@@ -23,6 +23,15 @@ func TestSoakIPIPInOneGuest(t *testing.T) {
 	gotest.Run(t, 25*time.Minute, o, cluster)
 }
 
+// TestSoakClock has the clock of a guest with a whole cluster jump, beside that of the API
+// server, which is this machine's.
+func TestSoakClock(t *testing.T) {
+	cluster, o := inCluster(t, "ac")
+	cluster.Tests = "TestClockInACluster"
+	o.Env = append(o.Env, "MUSLIN_TEST_NODES_HERE=ac")
+	gotest.Run(t, 25*time.Minute, o, cluster)
+}
+
 // TestSoakIPIPBetweenGuests has the cluster in two guests: node a in one, and b, c and
 // the router between them in the other, joined by a cable. Both have this machine's
 // release's kernel, then the old one's.

@@ -169,6 +169,6 @@ func TestUninstallIsNotStuck(t *testing.T) {
 	stopAgent()
 	replica(t, "one")
 	shows(t, "projectcalico.org/ippool-finalizer", "get", "ippool", "used", "-o", "jsonpath={.metadata.finalizers}")
-	own.MustKubectl(t, "", "delete", "-k", filepath.Join(kubetest.Root(), "manifests"), "--wait=false")
+	own.MustKubectl(t, "", "delete", "-k", filepath.Join(kubetest.Root(), "manifests"), "--ignore-not-found", "--wait=false")
 	gone(t, own, "crd", "ippools.projectcalico.org")
 }

@@ -61,7 +61,7 @@ func certificate(dir, name string, ca *x509.Certificate, caKey crypto.Signer) (*
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(240 * time.Hour),
+		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(240 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	parent, signer := template, crypto.Signer(key)
