@@ -265,3 +265,25 @@ func TestManyMembers(t *testing.T) {
 		t.Errorf("not all was read back as written: %+v", s)
 	}
 }
+
+// TestThere: a new process asks whether one before has left the table.
+func TestThere(t *testing.T) {
+	n := newNode(t)
+	for _, step := range []struct {
+		what string
+		p    policy.Program
+		want bool
+	}{{"policies", closed(n.hosts[1].addrs[0]), true}, {"none", program(nil, nil), false}, {"policies again", closed(), true}} {
+		n.apply(t, step.p)
+		another, err := New(Options{NetNS: n.ns.Path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := another.There(); got != step.want {
+			t.Errorf("%s: the table is there: %t", step.what, got)
+		}
+		if err := another.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -97,8 +97,8 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	if program.Complete {
 		p.problems.set(problems)
 		p.relayed.need(program.Needs)
-		if p.relayed.awaits(program.Needs, &next) {
-			return next
+		if p.relayed.awaits(program.Needs, &next) && p.sink.There() {
+			return next // without a table pods would be open meanwhile
 		}
 		p.last.Store(&program)
 	}

@@ -84,7 +84,7 @@ func (r *relayed) need(list []policy.Need) {
 
 // firstAnswer is how long a new process leaves the kernel as it is, for want of an
 // answer of a relay: what the process before has put there is newer than what it left
-// on disk.
+// on disk. Where there is no table it does not wait.
 const firstAnswer = 3 * time.Second
 
 // awaits reports whether a Program with those needs is to wait for a relay.

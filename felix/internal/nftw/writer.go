@@ -122,6 +122,14 @@ func (w *Writer) Stats() Stats {
 	return w.stats
 }
 
+// There reports whether the kernel has the table, whoever wrote it.
+func (w *Writer) There() bool {
+	w.apply.Lock()
+	defer w.apply.Unlock()
+	t, err := w.conn.ListTableOfFamily(w.name, nftables.TableFamilyINet)
+	return err == nil && t != nil
+}
+
 // attempts is how often a table is written as a difference before it is written as
 // a whole.
 const attempts = 2
