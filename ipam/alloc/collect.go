@@ -10,7 +10,11 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/task"
 )
+
+// writers is how many handles are written at the same time.
+const writers = 8
 
 // ReleaseAddrs takes addresses of one block from owners that are gone, whoever
 // the block belongs to: one write of the block for all of them, and one of each
@@ -51,7 +55,7 @@ func ReleaseAddrs(ctx context.Context, store ipam.Store, cidr netip.Prefix, list
 	}
 	slices.Sort(ids)
 	ids = slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == "" })
-	return each(ids, func(id string) error { return RecountHandle(ctx, store, id) })
+	return task.Each(writers, ids, func(id string) error { return RecountHandle(ctx, store, id) })
 }
 
 // RecountHandle makes a handle count what its blocks say it has, and deletes it

@@ -77,8 +77,8 @@
 //
 // # What it never does
 //
-// It does not log, and imports nothing but ipam, the model, the selector language
-// and the standard library. It never lists anything to assign out of a block with
+// It does not log, and imports nothing but ipam, the model, the selector language,
+// task and the standard library. It never lists anything to assign out of a block with
 // room. Kernel footprint: none. Wire footprint: the objects of package ipam, by
 // way of an ipam.Store (package kubestore).
 //

@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // Blocks of something that is no node, such as the addresses of Services. They
@@ -93,7 +94,7 @@ func AssignVirtual(ctx context.Context, store ipam.Store, cidr netip.Prefix, gra
 			return err
 		}
 	}
-	if err := each(slices.Sorted(maps.Keys(before)), func(id string) error {
+	if err := task.Each(writers, slices.Sorted(maps.Keys(before)), func(id string) error {
 		return countHandle(ctx, store, id, cidr, len(b.AddrsOf(id)))
 	}); err != nil {
 		return err
@@ -109,7 +110,7 @@ func AssignVirtual(ctx context.Context, store ipam.Store, cidr netip.Prefix, gra
 		}
 	}
 	slices.Sort(left)
-	return each(slices.Compact(left), func(id string) error { return RecountHandle(ctx, store, id) })
+	return task.Each(writers, slices.Compact(left), func(id string) error { return RecountHandle(ctx, store, id) })
 }
 
 // countHandle makes a handle say that it has n addresses in a block.

@@ -2,15 +2,14 @@ package cniserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // parallel is how many attachments GC and the spool take down at once: enough
@@ -27,7 +26,7 @@ func (s *Server) gc(ctx context.Context, r *cnirpc.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = each(stale, func(a attachment) error {
+	err = task.Each(parallel, stale, func(a attachment) error {
 		// Whoever holds the lock is an ADD or DEL that the runtime began
 		// after it wrote its list, or one that did not hear of its end.
 		release, ok := s.locks.try(a.keys()...)
@@ -92,20 +91,4 @@ func (s *Server) stale(ctx context.Context, c conf) ([]attachment, error) {
 		}
 	}
 	return out, nil
-}
-
-// each calls f for every item, a few at a time, and joins the errors.
-func each[T any](items []T, f func(T) error) error {
-	slots := make(chan struct{}, parallel)
-	errs := make([]error, len(items))
-	var all sync.WaitGroup
-	for i, item := range items {
-		slots <- struct{}{}
-		all.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = f(item)
-		})
-	}
-	all.Wait()
-	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -15,8 +16,8 @@ import (
 	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
+	"github.com/muslin-net/muslin/pkg/task"
 	"github.com/muslin-net/muslin/pkg/validate"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -170,55 +171,46 @@ func (b *balancer) assign(ctx context.Context, plan loadbalancer.Plan) (failed [
 // show writes the statuses of Services whose addresses are not of failed blocks. showing
 // are the addresses of those that may still say by it that they have them.
 func (b *balancer) show(ctx context.Context, plan loadbalancer.Plan, failed []netip.Prefix) (showing []netip.Addr, err error) {
-	errs := make([]error, len(plan.Statuses))
-	withheld := make([]bool, len(plan.Statuses))
-	var g errgroup.Group
-	g.SetLimit(writers)
-	for i, s := range plan.Statuses {
-		if withheld[i] = slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return contains(failed, a) }); withheld[i] {
-			continue
-		}
-		g.Go(func() error {
-			if errs[i] = b.cluster.SetIngress(ctx, s.Service, s.Addrs, s.Drop); errs[i] == nil {
-				b.log.Info("addresses of a Service written", "service", s.Service.Namespace+"/"+s.Service.Name, "addresses", s.Addrs, "taken", s.Drop)
-			}
+	var mu sync.Mutex
+	keep := func(s *loadbalancer.Status) {
+		mu.Lock()
+		defer mu.Unlock()
+		showing = append(showing, s.Service.Addrs...)
+	}
+	err = task.Each(writers, plan.Statuses, func(s loadbalancer.Status) error {
+		if slices.ContainsFunc(s.Addrs, func(a netip.Addr) bool { return contains(failed, a) }) {
+			keep(&s)
 			return nil
-		})
-	}
-	_ = g.Wait() // errs has each
-	for i, s := range plan.Statuses {
-		if withheld[i] || errs[i] != nil {
-			showing = append(showing, s.Service.Addrs...)
 		}
-	}
-	return showing, errors.Join(errs...)
+		if err := b.cluster.SetIngress(ctx, s.Service, s.Addrs, s.Drop); err != nil {
+			keep(&s)
+			return err
+		}
+		b.log.Info("addresses of a Service written", "service", s.Service.Namespace+"/"+s.Service.Name, "addresses", s.Addrs, "taken", s.Drop)
+		return nil
+	})
+	return showing, err
 }
 
 // release takes back the addresses that nobody shows. The server itself is asked first:
 // while a Service says by its status that it has the address, which a cache may not know
 // of yet, nobody else gets it.
 func (b *balancer) release(ctx context.Context, plan loadbalancer.Plan, showing []netip.Addr, cooldown time.Duration) error {
-	errs, free := make([]error, len(plan.Releases)), make([]bool, len(plan.Releases))
-	var g errgroup.Group
-	g.SetLimit(writers)
-	for i, r := range plan.Releases {
-		if slices.Contains(showing, r.Addr) {
-			continue
-		}
-		g.Go(func() error {
-			s, there, err := b.cluster.LiveService(ctx, r.Of.Namespace, r.Of.Name)
-			errs[i] = err
-			free[i] = err == nil && !(there && loadbalancer.Handle(&s) == r.Handle && slices.Contains(s.Addrs, r.Addr))
-			return nil
-		})
-	}
-	_ = g.Wait() // errs has each
+	var mu sync.Mutex
 	byBlock := map[netip.Prefix][]loadbalancer.Release{}
-	for i, r := range plan.Releases {
-		if free[i] {
-			byBlock[r.CIDR] = append(byBlock[r.CIDR], r)
+	errs := []error{task.Each(writers, plan.Releases, func(r loadbalancer.Release) error {
+		if slices.Contains(showing, r.Addr) {
+			return nil
 		}
-	}
+		s, there, err := b.cluster.LiveService(ctx, r.Of.Namespace, r.Of.Name)
+		if err != nil || there && loadbalancer.Handle(&s) == r.Handle && slices.Contains(s.Addrs, r.Addr) {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		byBlock[r.CIDR] = append(byBlock[r.CIDR], r)
+		return nil
+	})}
 	for cidr, list := range byBlock {
 		errs = append(errs, b.releaseOf(ctx, cidr, list, cooldown))
 	}
