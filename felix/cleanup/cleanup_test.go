@@ -16,6 +16,7 @@ import (
 	"github.com/muslin-net/muslin/felix/policynft"
 	"github.com/muslin-net/muslin/felix/route"
 	"github.com/muslin-net/muslin/felix/tunnel"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // show is everything of a namespace that Muslin may leave something in.
@@ -86,7 +87,7 @@ func write(t *testing.T, n *nstest.NS, s felix.State) {
 		t.Fatal(err)
 	}
 	defer closing.Close()
-	closed := policy.Program{Complete: true, Chains: map[policy.ChainID]policy.Chain{"i-0": {ID: "i-0", Rules: []policy.Rule{{Verdict: policy.Deny}}}}}
+	closed := policy.Program{Complete: true, Chains: model.SortedOf([]policy.Chain{{ID: "i-0", Rules: []policy.Rule{{Verdict: policy.Deny}}}})}
 	if err := closing.Apply(t.Context(), closed, []string{"cali"}); err != nil {
 		t.Fatal(err)
 	}

@@ -157,13 +157,13 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 		w.host, w.stale, w.hosts = host, true, map[string]*group{}
 	}
 	if w.seen.Len() == 0 {
-		out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints)), Chains: map[ChainID]Chain{}}
+		out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints))}
 		for _, e := range in.Endpoints {
 			out.Endpoints[e.HostInterface] = Endpoint{}
 		}
-		sets := map[SetID]*Set{}
-		problems := w.evaluateHosts(in, &out, sets)
-		out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+		used := newUsage()
+		problems := w.evaluateHosts(in, &out, used)
+		used.fill(&out, w.last)
 		w.built()
 		out.share(w.last)
 		w.last, w.restless = out, true
@@ -198,26 +198,26 @@ func (w *world) report() []model.Problem {
 // build makes a Program anew, of chains and sets that are kept. changed are sets with other members.
 func (w *world) build(in Input, changed []*Set) (Program, []model.Problem) {
 	w.tidy()
-	out := Program{Complete: true, Closed: true, Chains: map[ChainID]Chain{}}
+	out := Program{Complete: true, Closed: true}
 	settled := !w.restless
 	out.Endpoints, out.Unknown = w.endpoints(in.Endpoints)
 	if settled = settled && len(w.last.Endpoints) > 0 && same(out.Endpoints, w.last.Endpoints) && w.last.Hosts == nil && len(hostEndpointsOf(w.self, in.View.HostEndpoints)) == 0; settled && w.leadsOn() {
 		return w.rewrite(changed), nil
 	}
 	clear(w.rewritten)
-	sets := map[SetID]*Set{}
+	used := newUsage()
 	for _, s := range w.subjects {
 		if s.round == w.round {
-			w.follow(&out, sets, s.Ingress)
-			w.follow(&out, sets, s.Egress)
+			w.follow(used, s.Ingress)
+			w.follow(used, s.Egress)
 		}
 	}
-	problems := w.evaluateHosts(in, &out, sets)
-	out.Sets = model.SortedOf(slices.Collect(maps.Values(sets)))
+	problems := w.evaluateHosts(in, &out, used)
+	used.fill(&out, w.last)
 	out.Needs = w.needs()
 	w.before = model.Sorted[*Set]{}
 	for id, h := range w.held {
-		if sets[id] == nil {
+		if used.sets[id] == nil {
 			w.release(h)
 		}
 	}
@@ -230,7 +230,7 @@ func (w *world) build(in Input, changed []*Set) (Program, []model.Problem) {
 // leadsOn reports whether the chains with other rules lead to the chains and sets that they did.
 func (w *world) leadsOn() bool {
 	for id := range w.rewritten {
-		if was, there := w.last.Chains[id]; there && !maps.Equal(was.names(), w.chains[id].names()) {
+		if was, there := w.last.Chains.Get(Chain{ID: id}); there && !maps.Equal(was.names(), w.chains[id].names()) {
 			return false
 		}
 	}
@@ -254,12 +254,13 @@ func (c Chain) names() map[string]bool {
 // rewrite gives the last Program with other rules in chains, and other members in sets.
 func (w *world) rewrite(changed []*Set) Program {
 	out := w.last
-	out.Chains = maps.Clone(out.Chains)
+	var other []Chain
 	for id := range w.rewritten {
-		if _, there := out.Chains[id]; there {
-			out.Chains[id] = w.chains[id]
+		if _, there := out.Chains.Get(Chain{ID: id}); there {
+			other = append(other, w.chains[id])
 		}
 	}
+	out.Chains = out.Chains.With(other, nil)
 	clear(w.rewritten)
 	if len(changed) > 0 {
 		out.Sets = out.Sets.With(changed, nil)
@@ -296,20 +297,47 @@ func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unkno
 	return out, unknown
 }
 
+// usage is the chains and sets that endpoints lead to.
+type usage struct {
+	chains map[ChainID]Chain
+	sets   map[SetID]*Set
+}
+
+func newUsage() usage { return usage{map[ChainID]Chain{}, map[SetID]*Set{}} }
+
+// fill gives a Program what is used. What another one has too, it shares.
+func (u usage) fill(out *Program, last Program) {
+	var put, drop []Chain
+	for c := range last.Chains.All() {
+		if _, still := u.chains[c.ID]; !still {
+			drop = append(drop, c)
+		}
+	}
+	for _, c := range u.chains {
+		if before, had := last.Chains.Get(c); !had || !before.Same(c) {
+			put = append(put, c)
+		}
+	}
+	out.Chains, out.Sets = last.Chains, model.SortedOf(slices.Collect(maps.Values(u.sets)))
+	if len(put)+len(drop) > 0 {
+		out.Chains = out.Chains.With(put, drop)
+	}
+}
+
 // follow adds a chain with those that it leads to, and their sets. A tier without
 // a Pass hides those behind it.
-func (w *world) follow(out *Program, sets map[SetID]*Set, id ChainID) {
-	if _, done := out.Chains[id]; done || id == "" {
+func (w *world) follow(u usage, id ChainID) {
+	if _, done := u.chains[id]; done || id == "" {
 		return
 	}
 	chain := w.chains[id]
-	out.Chains[id] = chain
+	u.chains[id] = chain
 	for _, r := range chain.Rules {
-		w.follow(out, sets, r.Next)
+		w.follow(u, r.Next)
 		for _, ids := range [][]SetID{r.Source.In, r.Source.NotIn, r.Destination.In, r.Destination.NotIn} {
 			for _, set := range ids {
-				if sets[set] == nil {
-					sets[set] = w.hold(set)
+				if u.sets[set] == nil {
+					u.sets[set] = w.hold(set)
 				}
 			}
 		}
@@ -326,8 +354,5 @@ func (p *Program) share(o Program) {
 	}
 	if maps.Equal(p.Hosts, o.Hosts) {
 		p.Hosts = o.Hosts
-	}
-	if maps.EqualFunc(p.Chains, o.Chains, Chain.Same) {
-		p.Chains = o.Chains
 	}
 }

@@ -21,15 +21,16 @@ type Packet struct {
 // allowed. A chain that does not exist, or that leads to itself, denies.
 func (p Program) Decide(id ChainID, k Packet) []Rule {
 	var path []Rule
-	for range len(p.Chains) + 1 {
+	for range p.Chains.Len() + 1 {
 		if id == "" {
 			return path
 		}
-		i := slices.IndexFunc(p.Chains[id].Rules, func(r Rule) bool { return r.Verdict != Log && p.matches(&r, &k) })
+		rules := p.Chain(id).Rules
+		i := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && p.matches(&r, &k) })
 		if i < 0 {
 			break
 		}
-		r := p.Chains[id].Rules[i]
+		r := rules[i]
 		if path = append(path, r); r.Verdict != Pass {
 			return path
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // The way of a packet has the rules that passed it on and the one that decided;
@@ -16,12 +18,12 @@ func TestDecide(t *testing.T) {
 		}
 		return r
 	}
-	p := Program{Chains: map[ChainID]Chain{
-		"i-1": {"i-1", []Rule{rule(Log, "", 0, "a"), rule(Allow, "", 80, "a"), rule(Pass, "i-2", 81, "a"), rule(Pass, "i-9", 82, "a"), rule(Deny, "", 0, "a")}},
-		"i-2": {"i-2", []Rule{rule(Allow, "", 0, "b")}},
-		"i-3": {"i-3", []Rule{rule(Pass, "i-3", 0, "c")}},
-		"i-4": {"i-4", []Rule{rule(Allow, "", 80, "d")}},
-	}}
+	p := Program{Chains: model.SortedOf([]Chain{
+		{"i-1", []Rule{rule(Log, "", 0, "a"), rule(Allow, "", 80, "a"), rule(Pass, "i-2", 81, "a"), rule(Pass, "i-9", 82, "a"), rule(Deny, "", 0, "a")}},
+		{"i-2", []Rule{rule(Allow, "", 0, "b")}},
+		{"i-3", []Rule{rule(Pass, "i-3", 0, "c")}},
+		{"i-4", []Rule{rule(Allow, "", 80, "d")}},
+	})}
 	for _, c := range []struct {
 		chain ChainID
 		port  uint16

@@ -31,7 +31,7 @@ func TestEngineIsCompile(t *testing.T) {
 		for step := range steps {
 			got, problems := e.Compile(in)
 			want, wantProblems := Compile(in)
-			if got.String() != want.String() || !reflect.DeepEqual(got.Chains, want.Chains) || !slices.Equal(problems, wantProblems) {
+			if got.String() != want.String() || !reflect.DeepEqual(slices.Collect(got.Chains.All()), slices.Collect(want.Chains.All())) || !slices.Equal(problems, wantProblems) {
 				t.Fatalf("-seed %d world %d step %d: engine\n%s%v\ncompile\n%s%v", start, n, step, got, problems, want, wantProblems)
 			}
 			shares(t, last, got)
@@ -49,9 +49,9 @@ func shares(t *testing.T, a, b Program) {
 			t.Errorf("%s is equal and made anew", s.ID)
 		}
 	}
-	for id, c := range b.Chains {
-		if old, had := a.Chains[id]; had && !old.Same(c) && reflect.DeepEqual(old, c) {
-			t.Errorf("%s is equal and made anew", id)
+	for c := range b.Chains.All() {
+		if old, had := a.Chains.Get(c); had && !old.Same(c) && reflect.DeepEqual(old, c) {
+			t.Errorf("%s is equal and made anew", c.ID)
 		}
 	}
 }
@@ -70,12 +70,12 @@ func TestChainsAreNamedByPolicies(t *testing.T) {
 	other := *web
 	other.IngressRules = web.IngressRules[:1]
 	after := change(&other)
-	if !maps.Equal(before.Endpoints, after.Endpoints) || len(before.Chains) != len(after.Chains) {
-		t.Errorf("another rule gives other chains: %d, %d before", len(after.Chains), len(before.Chains))
+	if !maps.Equal(before.Endpoints, after.Endpoints) || before.Chains.Len() != after.Chains.Len() {
+		t.Errorf("another rule gives other chains: %d, %d before", after.Chains.Len(), before.Chains.Len())
 	}
 	written := 0
-	for id, c := range after.Chains {
-		if !c.Same(before.Chains[id]) {
+	for c := range after.Chains.All() {
+		if !c.Same(before.Chain(c.ID)) {
 			written++
 		}
 	}
@@ -105,10 +105,10 @@ func TestEngineForgets(t *testing.T) {
 		in.View.Policies, in.View.Revision = in.View.Policies.With([]*model.Policy{&p}, nil), uint64(n+1)
 		e.Compile(in)
 	}
-	w, most := e.world, 4*len(e.world.last.Chains)+littleRubbish
+	w, most := e.world, 4*e.world.last.Chains.Len()+littleRubbish
 	if len(w.chains) > most || len(w.lists) > most || len(w.sources) > most || len(w.requested) > most || len(w.byObject) != len(all) || len(w.held) != w.last.Sets.Len() {
 		t.Errorf("of %d policies, with %d chains: %d chains, %d lists, %d sets, %d selectors, %d policies remembered",
-			len(all), len(w.last.Chains), len(w.chains), len(w.lists), len(w.sources), len(w.requested), len(w.byObject))
+			len(all), w.last.Chains.Len(), len(w.chains), len(w.lists), len(w.sources), len(w.requested), len(w.byObject))
 	}
 }
 

@@ -70,7 +70,7 @@ func FuzzHostileSpecs(f *testing.F) {
 		}
 		program, _ := policy.Compile(in)
 		for _, id := range []policy.ChainID{program.Endpoints["cali1"].Ingress, program.Endpoints["cali1"].Egress} {
-			if c := program.Chains[id]; len(c.Rules) != 1 || c.Rules[0].Verdict != policy.Deny {
+			if c := program.Chain(id); len(c.Rules) != 1 || c.Rules[0].Verdict != policy.Deny {
 				t.Errorf("not closed: %s", program)
 			}
 		}

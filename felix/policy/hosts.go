@@ -105,7 +105,7 @@ func interfaceWith(links []Interface, e *model.HostEndpoint) string {
 }
 
 // evaluateHosts adds the node's host endpoints to a Program.
-func (w *world) evaluateHosts(in Input, out *Program, sets map[SetID]*Set) []model.Problem {
+func (w *world) evaluateHosts(in Input, out *Program, used usage) []model.Problem {
 	ends, problems := w.hostEndpoints(in)
 	if len(ends) == 0 {
 		return problems
@@ -130,7 +130,7 @@ func (w *world) evaluateHosts(in Input, out *Program, sets map[SetID]*Set) []mod
 		}
 		out.Hosts[name] = s.Host
 		for _, id := range s.Host.chains() {
-			w.follow(out, sets, id)
+			w.follow(used, id)
 		}
 	}
 	return problems
@@ -190,12 +190,12 @@ func (b *hostBuilder) undecided(h hook) Rule {
 func (w *world) keep(id ChainID, rules []Rule) ChainID {
 	last := slices.IndexFunc(rules, func(r Rule) bool { return r.Verdict != Log && r.matchesAll() })
 	chain := Chain{ID: id, Rules: rules[:last+1]}
-	for _, before := range []Chain{w.chains[id], w.last.Chains[id]} {
+	for _, before := range []Chain{w.chains[id], w.last.Chain(id)} {
 		if reflect.DeepEqual(before, chain) {
 			chain = before
 		}
 	}
-	if !chain.Same(w.last.Chains[id]) {
+	if !chain.Same(w.last.Chain(id)) {
 		w.rewritten[id] = true
 	}
 	w.chains[id] = chain

@@ -35,11 +35,17 @@ type Program struct {
 	// model.AnyInterface for all others that are neither a pod's nor the loopback. One
 	// that is not among them is open.
 	Hosts  map[string]Host
-	Chains map[ChainID]Chain  // those that Endpoints, Hosts and Pass rules lead to, no others
-	Sets   model.Sorted[*Set] // those that rules name, no others; may be empty
+	Chains model.Sorted[Chain] // those that Endpoints, Hosts and Pass rules lead to, no others
+	Sets   model.Sorted[*Set]  // those that rules name, no others; may be empty
 	// Needs are what the policies of Endpoints and Hosts ask of pods of all nodes, sorted.
 	// Which of them are known changes nothing of it. Nil without Input.Known.
 	Needs []Need
+}
+
+// Chain gives a chain, the zero value if there is none of that name.
+func (p Program) Chain(id ChainID) Chain {
+	c, _ := p.Chains.Get(Chain{ID: id})
+	return c
 }
 
 // Set gives a set, the zero value if there is none of that name.
@@ -51,7 +57,7 @@ func (p Program) Set(id SetID) Set {
 }
 
 // Evaluates reports whether any packet of a pod that is known, or should be, is judged.
-func (p Program) Evaluates() bool { return len(p.Chains) > 0 || p.Unknown }
+func (p Program) Evaluates() bool { return p.Chains.Len() > 0 || p.Unknown }
 
 // Endpoint says which chain judges what a pod receives (Ingress) and sends
 // (Egress). An empty ChainID: no policy of that direction selects it, and
@@ -75,6 +81,9 @@ type Chain struct {
 	ID    ChainID
 	Rules []Rule
 }
+
+// Compare orders by ID.
+func (c Chain) Compare(o Chain) int { return cmp.Compare(c.ID, o.ID) }
 
 // Same reports whether the rules of both are one piece of memory, as those of two Programs are
 // that did not change.

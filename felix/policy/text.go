@@ -25,8 +25,8 @@ func (p Program) String() string {
 	for _, name := range p.sortedHosts() {
 		b.WriteString("host " + name + " " + p.Hosts[name].String() + "\n")
 	}
-	for _, id := range slices.Sorted(maps.Keys(p.Chains)) {
-		b.WriteString(p.Chains[id].String())
+	for c := range p.Chains.All() {
+		b.WriteString(c.String())
 	}
 	for s := range p.Sets.All() {
 		b.WriteString(s.String())

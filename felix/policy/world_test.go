@@ -59,17 +59,17 @@ func TestCompileAgreesWithEvaluate(t *testing.T) {
 func checkShape(t *testing.T, p Program) {
 	t.Helper()
 	used := map[SetID]bool{}
-	for id, c := range p.Chains {
+	for c := range p.Chains.All() {
 		last := c.Rules[len(c.Rules)-1]
 		if last.match() != "" || last.Verdict == Log {
 			t.Errorf("a packet can fall off %s", c)
 		}
-		if len(id) > 24 || id != c.ID {
-			t.Errorf("chain id %q", id)
+		if len(c.ID) > 24 {
+			t.Errorf("chain id %q", c.ID)
 		}
 		for _, r := range c.Rules {
-			if _, ok := p.Chains[r.Next]; (r.Verdict == Pass) != ok {
-				t.Errorf("%s: %s leads nowhere", id, r)
+			if _, ok := p.Chains.Get(Chain{ID: r.Next}); (r.Verdict == Pass) != ok {
+				t.Errorf("%s: %s leads nowhere", c.ID, r)
 			}
 			for _, s := range []Side{r.Source, r.Destination} {
 				for _, set := range slices.Concat(s.In, s.NotIn) {

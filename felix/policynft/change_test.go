@@ -280,7 +280,7 @@ func TestPortsAreOneRule(t *testing.T) {
 		}
 	}
 	rule.Destination.Ports, rule.Destination.NotPorts = []policy.PortRange{{First: 0, Last: 65535}}, []policy.PortRange{{First: 80, Last: 80}, {First: 400, Last: 65535}}
-	p.Chains["i-1"], p.Endpoints["cali0"] = chain("i-1", rule), policy.Endpoint{Ingress: "i-1"}
+	p.Chains, p.Endpoints["cali0"] = p.Chains.With([]policy.Chain{chain("i-1", rule)}, nil), policy.Endpoint{Ingress: "i-1"}
 	n.apply(t, p)
 	for port, want := range map[uint16]bool{80: false, 81: true, 443: false} {
 		if got := reaches(n.hosts[1].ns, tcp, at(n.hosts[0].addrs[0], port)); got != want {

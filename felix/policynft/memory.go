@@ -18,35 +18,29 @@ import (
 type memory struct {
 	program  policy.Program
 	prefixes []string
-	parts    map[policy.ChainID]part
-	uses     map[string]int // how many parts have a set or a chain of that name
-	frame    *table         // all but the parts and the program's sets
+	parts    map[policy.ChainID]*table // each of the program's chains, compiled, with what belongs to it
+	uses     map[string]int            // how many parts have a set or a chain of that name
+	frame    *table                    // all but the parts and the program's sets
 	table    *table
-}
-
-// part is a compiled chain with what belongs to it.
-type part struct {
-	policy.Chain
-	*table
 }
 
 // compile turns a Program into a table. prefixes are what the names of pods'
 // interfaces begin with. discard: nothing is logged.
 func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*table, error) {
 	if m.table == nil || m.table.discard != discard {
-		*m = memory{parts: map[policy.ChainID]part{}, uses: map[string]int{}, table: newTable(discard)}
+		*m = memory{parts: map[policy.ChainID]*table{}, uses: map[string]int{}, table: newTable(discard)}
 	}
 	frame, err := m.framed(p, prefixes)
 	if err != nil {
 		return nil, err
 	}
-	come, err := m.others(p.Chains)
+	come, gone, err := m.others(p.Chains)
 	if err != nil {
 		return nil, err
 	}
 	c := change{gone: map[string]Denial{}, come: map[string]Denial{}}
 	c.sets(m.program.Sets, p.Sets)
-	m.exchange(p.Chains, come, &c)
+	m.exchange(come, gone, &c)
 	if frame != m.frame {
 		if m.frame != nil {
 			c.drop(m.frame)
@@ -70,42 +64,35 @@ func (m *memory) framed(p policy.Program, prefixes []string) (*table, error) {
 	return t, t.Finish(generation)
 }
 
-// others compiles the chains that are others than before.
-func (m *memory) others(chains map[policy.ChainID]policy.Chain) (map[policy.ChainID]part, error) {
-	out := map[policy.ChainID]part{}
-	if same(m.program.Chains, chains) {
-		return out, nil
-	}
-	for id, chain := range chains {
-		if before, had := m.parts[id]; had && before.Same(chain) {
-			continue
+// others compiles the chains that are others than before, and names those that are not any more.
+func (m *memory) others(chains model.Sorted[policy.Chain]) (come map[policy.ChainID]*table, gone []policy.ChainID, err error) {
+	come = map[policy.ChainID]*table{}
+	for was, is := range chains.Since(m.program.Chains) {
+		switch {
+		case is == nil:
+			gone = append(gone, was.ID)
+		case was == nil || !was.Same(*is):
+			if come[is.ID], err = compileChain(*is, m.table.discard); err != nil {
+				return nil, nil, err
+			}
 		}
-		t, err := compileChain(chain, m.table.discard)
-		if err != nil {
-			return nil, err
-		}
-		out[id] = part{chain, t}
 	}
-	return out, nil
+	return come, gone, nil
 }
 
-// exchange has the parts of a Program in the place of those that were.
-func (m *memory) exchange(chains map[policy.ChainID]policy.Chain, come map[policy.ChainID]part, c *change) {
-	if same(m.program.Chains, chains) {
-		return
-	}
-	for id, was := range m.parts {
-		_, still := chains[id]
-		if _, other := come[id]; other || !still {
+// exchange has parts of a Program in the place of those that were.
+func (m *memory) exchange(come map[policy.ChainID]*table, gone []policy.ChainID, c *change) {
+	for _, id := range slices.AppendSeq(gone, maps.Keys(come)) {
+		if was := m.parts[id]; was != nil {
 			delete(m.parts, id)
-			c.drop(was.table)
-			m.count(was.table, -1)
+			c.drop(was)
+			m.count(was, -1)
 		}
 	}
 	for id, is := range come {
 		m.parts[id] = is
-		c.put(is.table)
-		m.count(is.table, 1)
+		c.put(is)
+		m.count(is, 1)
 	}
 	c.keep(m.uses)
 }
@@ -129,7 +116,7 @@ func (m *memory) count(t *table, n int) {
 func (m *memory) denials() map[string]Denial {
 	out := maps.Clone(m.frame.denials)
 	for _, p := range m.parts {
-		maps.Copy(out, p.table.denials)
+		maps.Copy(out, p.denials)
 	}
 	return out
 }

@@ -72,7 +72,7 @@ func newNode(t testing.TB) *node {
 
 func (n *node) apply(t testing.TB, p policy.Program) {
 	t.Helper()
-	p.Complete, p.Endpoints, p.Chains = true, maps.Clone(p.Endpoints), maps.Clone(p.Chains) // the test goes on with its own
+	p.Complete, p.Endpoints = true, maps.Clone(p.Endpoints) // the test goes on with its own
 	if err := n.sink.Apply(t.Context(), p, []string{"cali"}); err != nil {
 		t.Fatalf("%v\n%s", err, p)
 	}
@@ -169,10 +169,7 @@ func chain(id policy.ChainID, rules ...policy.Rule) policy.Chain {
 }
 
 func program(endpoints map[string]policy.Endpoint, sets []policy.Set, chains ...policy.Chain) policy.Program {
-	p := policy.Program{Complete: true, Endpoints: endpoints, Chains: map[policy.ChainID]policy.Chain{}}
-	for _, c := range chains {
-		p.Chains[c.ID] = c
-	}
+	p := policy.Program{Complete: true, Endpoints: endpoints, Chains: model.SortedOf(chains)}
 	for _, s := range sets {
 		p.Sets = p.Sets.With([]*policy.Set{&s}, nil)
 	}
@@ -221,7 +218,7 @@ func TestPackets(t *testing.T) {
 
 // walk judges a packet as a kernel would.
 func walk(p policy.Program, from, to host, k policy.Packet) bool {
-	if len(p.Chains) == 0 {
+	if p.Chains.Len() == 0 {
 		return true
 	}
 	for _, at := range []struct {
@@ -324,13 +321,15 @@ func rename(p policy.Program, suffix string) policy.Program {
 	for name, e := range p.Endpoints {
 		out.Endpoints[name] = policy.Endpoint{Ingress: id(e.Ingress), Egress: id(e.Egress)}
 	}
-	for old, c := range p.Chains {
-		c.ID, c.Rules = id(old), slices.Clone(c.Rules)
+	var chains []policy.Chain
+	for c := range p.Chains.All() {
+		c.ID, c.Rules = id(c.ID), slices.Clone(c.Rules)
 		for i := range c.Rules {
 			c.Rules[i].Next = id(c.Rules[i].Next)
 		}
-		out.Chains[c.ID] = c
+		chains = append(chains, c)
 	}
+	out.Chains = model.SortedOf(chains)
 	return out
 }
 

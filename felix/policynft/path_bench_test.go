@@ -159,7 +159,7 @@ func guarded(n int, p *path) policy.Input {
 func nested(p policy.Program, between *path) string {
 	var sets, policies, pod strings.Builder
 	i := 0
-	for _, c := range p.Chains {
+	for c := range p.Chains.All() {
 		for _, r := range c.Rules {
 			if len(r.Source.In) == 0 {
 				continue // what is at the end of the tier

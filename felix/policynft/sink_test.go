@@ -173,13 +173,12 @@ func TestInProportion(t *testing.T) {
 	p.Endpoints["cali1"] = policy.Endpoint{Ingress: "i-0"}
 	n.apply(t, p)
 	wrote("a member fewer, an endpoint in another group", n.sink, 1, 0, 4)
-	p.Chains["i-1"] = chain("i-1")
+	p.Chains = p.Chains.With([]policy.Chain{chain("i-1")}, nil)
 	p.Endpoints["cali2"] = policy.Endpoint{Egress: "i-1"}
 	n.apply(t, p)
 	wrote("a group more", n.sink, 1, 1, 6)
 	p.Sets = p.Sets.With([]*policy.Set{{ID: "n-0", Kind: policy.Nets, Nets: model.SortedOf([]policy.Range{{First: netip.IPv4Unspecified(), Last: netip.MustParseAddr("255.255.255.255")}})}}, nil)
-	p.Chains["i-2"] = chain("i-2", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow})
-	delete(p.Chains, "i-1")
+	p.Chains = p.Chains.With([]policy.Chain{chain("i-2", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow})}, []policy.Chain{{ID: "i-1"}})
 	p.Endpoints["cali2"] = policy.Endpoint{Egress: "i-2"}
 	n.apply(t, p)
 	wrote("another group instead, with a set", n.sink, 1, 3, 9)

@@ -167,7 +167,7 @@ func TestPolicyMetrics(t *testing.T) {
 		t.Errorf("before the first Program: %+v", got)
 	}
 	p.last.Store(&policy.Program{
-		Complete: true, Endpoints: map[string]policy.Endpoint{"a": {}, "b": {}}, Chains: map[policy.ChainID]policy.Chain{"i-1": {}},
+		Complete: true, Endpoints: map[string]policy.Endpoint{"a": {}, "b": {}}, Chains: model.SortedOf([]policy.Chain{{ID: "i-1"}}),
 		Sets: model.SortedOf([]*policy.Set{
 			{ID: "a-1", Addresses: model.SortedOf([]netip.Addr{{}, netip.IPv4Unspecified(), netip.IPv6Unspecified()})},
 			{ID: "n-1", Nets: model.SortedOf([]policy.Range{{}, {Last: netip.IPv4Unspecified()}})}, {ID: "p-1", Ports: model.SortedOf([]policy.AddrPort{{}})},

@@ -153,7 +153,7 @@ func (p *policyLoop) size() PolicySize {
 	if last == nil {
 		return PolicySize{}
 	}
-	out := PolicySize{Chains: len(last.Chains), Endpoints: len(last.Endpoints), Sets: last.Sets.Len()}
+	out := PolicySize{Chains: last.Chains.Len(), Endpoints: len(last.Endpoints), Sets: last.Sets.Len()}
 	for s := range last.Sets.All() {
 		out.Members += s.Addresses.Len() + s.Nets.Len() + s.Ports.Len()
 	}

@@ -193,7 +193,7 @@ func (j *Evaluation) ports() []uint16 {
 			set[r.First], set[r.First-1], set[r.Last], set[r.Last+1] = true, true, true, true
 		}
 	}
-	for _, c := range j.program.Chains {
+	for c := range j.program.Chains.All() {
 		for _, r := range c.Rules {
 			add(r.Destination.Ports)
 			add(r.Destination.NotPorts)

@@ -101,10 +101,10 @@ func change(before, after policy.Program, a, b policy.ChainID) string {
 
 // sameRules compares the rules of a chain, those it leads to, and the members of the sets that they name.
 func sameRules(before, after policy.Program, id policy.ChainID) bool {
-	if before.Chains[id].String() != after.Chains[id].String() {
+	if before.Chain(id).String() != after.Chain(id).String() {
 		return false
 	}
-	for _, r := range before.Chains[id].Rules {
+	for _, r := range before.Chain(id).Rules {
 		if r.Verdict == policy.Pass && !sameRules(before, after, r.Next) {
 			return false
 		}
