@@ -16,7 +16,7 @@ AT_ONCE       ?= 3
 PARALLEL      ?= 6
 # The stories of hack/scenario that take longest are played from the start, and so many of the others beside them, each on a lab
 # of its own.
-LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice|TestInstallation
+LONG_STORIES  := TestCluster|TestOperator|TestNeverTwice|TestInstallation|TestChaos
 STORIES       ?= 2
 # The packages that take minutes, longest first: they start first, so that none is left to run alone at the end.
 LONG          := bgp/gobgp cmd/agent/app pkg/kube manifests cmd/controller/app hack/vm manifests/monitoring ipam/kubestore felix/acceptance \
@@ -112,11 +112,19 @@ lab-down: ## remove the lab and everything it made
 	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
 
 .PHONY: test
-test: deps third-party lint vuln cover fuzz ## lint, known vulnerabilities, all tests, coverage of the pure rooms, fuzzers in short, then the cluster scenario
+test: test-packages ## all tests, the cluster scenario, lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short
+	$(MAKE) --no-print-directory -j3 test-stories test-gobgp test-source
+
+.PHONY: test-packages
+test-packages: deps third-party ## the tests of all packages but the stories
 	$(PATCHED) $(GO_TEST) --packages "$(addprefix ./,$(LONG)) \
 		$$($(GO) list ./... | grep -vxF -e "$$($(GO) list ./hack/scenario $(PURE) $(addprefix ./,$(LONG)))" | tr '\n' ' ')" \
 		-- -count=1 -timeout 30m -p $(AT_ONCE) -parallel $(PARALLEL)
-	$(MAKE) --no-print-directory -j2 test-gobgp test-stories
+
+# The stories wait half of their time, for kubelets and for timers. What only computes takes what they leave.
+.PHONY: test-source
+test-source: third-party ## lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short
+	nice -n 19 $(MAKE) --no-print-directory lint vuln cover fuzz
 
 .PHONY: test-gobgp test-release
 test-gobgp: test-release third-party ## and GoBGP's own tests of the patched packages, but for table, whose tests need a C compiler
@@ -131,7 +139,7 @@ test-stories: deps third-party ## the stories of hack/scenario, each on a cluste
 
 .PHONY: test-long-stories test-other-stories
 test-long-stories:
-	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 4 -run '^($(LONG_STORIES))$$'
+	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel 5 -run '^($(LONG_STORIES))$$'
 test-other-stories:
 	$(PATCHED) $(GO_TEST) --packages ./hack/scenario -- -count=1 -timeout 60m -parallel $(STORIES) -skip '^($(LONG_STORIES))$$'
 
