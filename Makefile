@@ -190,6 +190,7 @@ conformance: deps third-party ## Kubernetes' own suites of network policy and si
 	$(GO_PATCHED) run ./hack/conformance/cmd/conformance -topology $(TOPOLOGY)
 
 .PHONY: bench
+bench: PACKAGES += iptables ipset
 bench: deps third-party ## benchmarks beside peers, with ratios
 	$(GO_PATCHED) test -run '^$$' -bench . -benchtime 1x ./...
 

@@ -29,7 +29,7 @@ import (
 // subnet 10.1.0.0/24, and a router from it to each node behind a link of its own.
 // The API server is reached past it.
 type fabric struct {
-	t      *testing.T
+	t      testing.TB
 	server *kubetest.Server
 	netns  string
 	plugin string // the CNI plugin's binary
@@ -55,7 +55,7 @@ type member struct {
 	podIP, podIP6 string
 }
 
-func newFabric(t *testing.T, objects string) *fabric {
+func newFabric(t testing.TB, objects string) *fabric {
 	t.Helper()
 	f := &fabric{t: t, server: kubetest.StartWithCRDs(t)}
 	f.server.MustKubectl(t, objects, "apply", "-f", "-")

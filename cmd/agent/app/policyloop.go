@@ -35,6 +35,7 @@ type policyLoop struct {
 	due       []netip.Addr // whose connections are to end
 	deaf      bool         // the kernel does not tell of connections
 	rev       uint64       // of the endpoints that the last step worked with
+	stepped   time.Time    // when that began
 }
 
 func newPolicyLoop(a *agent) (*policyLoop, error) {
@@ -56,21 +57,25 @@ func (p *policyLoop) Ready() <-chan struct{} { return nothingAwaited }
 func (p *policyLoop) Run(ctx context.Context) error {
 	p.repeat(ctx, func(ctx context.Context) task.Next {
 		if pods, changed := p.endpoints.set.Get(); pods.rev == p.rev { // it is not a pod that comes
-			batch(ctx, p.cluster.PolicyChanged(), changed)
+			batch(ctx, time.Until(p.stepped.Add(batchFor)), p.cluster.PolicyChanged(), changed)
 		}
+		p.stepped = time.Now()
 		return p.step(ctx)
 	}, p.cluster.PolicyChanged(), p.sink.Changed())
 	return nil
 }
 
-// batchFor is how long a change of policies or pods waits for others that come
-// with it, such as the pods of a Deployment.
+// batchFor is how long after a change of policies or pods the next ones, such as the
+// other pods of a Deployment, wait for each other. One that comes alone does not wait.
 const batchFor = 15 * time.Millisecond
 
-// batch lets what changes within batchFor come together. What is urgent, an
-// endpoint that an ADD waits for, ends it at once.
-func batch(ctx context.Context, changed, urgent <-chan struct{}) {
-	enough := time.After(batchFor)
+// batch lets what changes within a time come together. What is urgent, an endpoint
+// that an ADD waits for, ends it at once.
+func batch(ctx context.Context, within time.Duration, changed, urgent <-chan struct{}) {
+	if within <= 0 {
+		return
+	}
+	enough := time.After(within)
 	for {
 		select {
 		case <-changed:
