@@ -39,6 +39,8 @@ type Plan struct {
 	Drops    []netip.Prefix // empty blocks without a pool
 	// Problems are of Services, sorted: what each asks for and does not get.
 	Problems []model.Problem
+	// Served are the Services that get their addresses here.
+	Served map[model.Ref]bool
 }
 
 // Write is what one block gives.
@@ -79,6 +81,7 @@ func Decide(in Input) Plan {
 		return Plan{}
 	}
 	d := &decider{ledger: newLedger(&in), holders: map[netip.Addr][]*wish{}, writes: map[netip.Prefix][]alloc.Grant{}}
+	d.out.Served = map[model.Ref]bool{}
 	d.readServices()
 	for _, round := range []func(*wish, ipam.Family){d.keep, d.rejoin, d.adopt, d.exactly, d.any, d.fallBack} {
 		for _, w := range d.requested {
@@ -107,6 +110,7 @@ func (d *decider) readServices() {
 	for i := range d.in.Services {
 		s := &d.in.Services[i]
 		if !ours(s, d.in.OnlyRequested) {
+			d.out.Problems = append(d.out.Problems, misplaced(s, notOurs(s))...)
 			for _, a := range s.Addrs {
 				if !d.gaveTo(a, s) {
 					d.others[a] = true
@@ -116,6 +120,7 @@ func (d *decider) readServices() {
 		}
 		w, problems := read(s)
 		if !w.named && !d.anyPool() && len(d.mine[w.handle]) == 0 {
+			d.out.Problems = append(d.out.Problems, misplaced(s, "no IPPool has allowedUses LoadBalancer")...)
 			continue // nobody meant Services to get addresses from here
 		}
 		if !w.named && len(d.mine[w.handle]) == 0 && d.elsewhere(s) {
@@ -123,7 +128,7 @@ func (d *decider) readServices() {
 				"what it has is of no IPPool for Services and is left to whoever gave it; name a pool, an address or loadBalancerClass %s to have one from here", Class)
 			continue
 		}
-		d.requested = append(d.requested, w)
+		d.requested, d.out.Served[s.Ref()] = append(d.requested, w), true
 		d.out.Problems = append(d.out.Problems, problems...)
 	}
 	slices.SortStableFunc(d.requested, func(a, b *wish) int {

@@ -242,6 +242,7 @@ func set(p ...model.Pool) func(*loadbalancer.Input) {
 }
 
 const poolsField = "metadata.annotations[projectcalico.org/ipv4pools]"
+const shareField = "metadata.annotations[muslin.io/shared-ip-key]"
 const addrsField = "metadata.annotations[projectcalico.org/loadBalancerIPs]"
 
 var stories = []struct {
@@ -350,7 +351,12 @@ var stories = []struct {
 	{"a key that comes later, and the first goes", nil, []act{
 		{put(service("a")), "a 10.9.0.0"},
 		{put(service("a", key("k", 80)), service("b", key("k", 443))), "a 10.9.0.0; b 10.9.0.0"},
-		{put(service("a", key("k", 80), cluster)), "a; b 10.9.0.0"},
+		{put(service("a", key("k", 80), cluster)), "a; b 10.9.0.0; ! a " + shareField + " NotHonoured"},
+	}},
+	{"annotations of who gets no address here", func(in *loadbalancer.Input) { in.OnlyRequested = true }, []act{
+		{put(service("a", pools4(`["lb"]`), cluster), service("b", addrs(`["10.9.0.0"]`), class("example.com/other")), service("c", key("k", 80)), service("d", note("muslin.io/x", "y"), cluster)),
+			"a; b; c; d; ! a " + poolsField + " NotHonoured; ! b " + addrsField + " NotHonoured; ! c " + shareField + " NotHonoured; ! d metadata.annotations[muslin.io/x] NotHonoured"},
+		{func(in *loadbalancer.Input) { in.OnlyRequested, in.Pools = false, nil }, "a; b; c; d; ! a " + poolsField + " NotHonoured; ! b " + addrsField + " NotHonoured; ! c " + shareField + " NotHonoured; ! d metadata.annotations[muslin.io/x] NotHonoured"},
 	}},
 	{"a key across namespaces", nil, []act{{put(service("one/a", key("k", 80)), service("two/b", key("k", 443))), "a 10.9.0.0; b 10.9.0.1"}}},
 	{"shared with externalTrafficPolicy Local", nil, []act{

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,6 +40,8 @@ const (
 	reasonPoolGone  = "PoolGone"
 	reasonElsewhere = "ServedElsewhere"
 	reasonUnknown   = "UnknownAnnotation"
+	// reasonNotHonoured is that of an annotation on a Service that gets no address here.
+	reasonNotHonoured = "NotHonoured"
 )
 
 // Handle is the handle of a Service's addresses, as Calico makes it: "lb-" and the
@@ -62,6 +65,30 @@ func ours(s *model.BalancedService, onlyRequested bool) bool {
 		return s.Class == Class || s.Class == ClassCalico
 	}
 	return !onlyRequested || asks(s)
+}
+
+// notOurs says why a Service gets no address here.
+func notOurs(s *model.BalancedService) string {
+	switch {
+	case !s.LoadBalancer:
+		return "spec.type is not LoadBalancer"
+	case s.Class != "":
+		return "spec.loadBalancerClass " + s.Class + " is another's"
+	}
+	return "KubeControllersConfiguration default has assignIPs RequestedServicesOnly, and the Service names no pool, address or class"
+}
+
+// misplaced tells of the annotations of a Service that gets no address here: they ask
+// for something about one.
+func misplaced(s *model.BalancedService, why string) []model.Problem {
+	var out []model.Problem
+	for _, key := range slices.Sorted(maps.Keys(s.Annotations)) {
+		switch {
+		case strings.HasPrefix(key, annotationPrefix), key == AnnotationIPv4Pools, key == AnnotationIPv6Pools, key == AnnotationAddrs:
+			out = append(out, model.Problem{Object: s.Ref(), Field: annotation(key), Reason: reasonNotHonoured, Message: "has no effect: " + why})
+		}
+	}
+	return out
 }
 
 // wish is what a Service asks for.

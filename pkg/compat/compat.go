@@ -109,7 +109,11 @@ func Object(o map[string]any) (problems []model.Problem, ok bool) {
 		spec, _ := o["spec"].(map[string]any)
 		problems = k.fieldsBelow(ref, "spec", spec)
 	}
-	return append(problems, k.annotations(ref, meta["annotations"])...), true
+	problems = append(problems, k.annotations(ref, meta["annotations"])...)
+	if spec, _ := o["spec"].(map[string]any); name == "Service" && spec["type"] == "LoadBalancer" {
+		problems = append(problems, Others(ref, texts(meta["annotations"]))...)
+	}
+	return problems, true
 }
 
 // fieldsBelow walks what stands below root.
@@ -180,10 +184,19 @@ func (f Field) effectOf(object string, value any, known bool) (reason, why strin
 // annotations gives those of Calico's that have no effect on such an object.
 func (k Kind) annotations(ref model.Ref, all any) []model.Problem {
 	var out []model.Problem
-	list, _ := all.(map[string]any)
+	list := texts(all)
 	for _, key := range slices.Sorted(maps.Keys(list)) {
-		text, _ := list[key].(string)
-		out = append(out, k.annotation(ref, key, text)...)
+		out = append(out, k.annotation(ref, key, list[key])...)
+	}
+	return out
+}
+
+// texts are annotations out of decoded JSON.
+func texts(all any) map[string]string {
+	list, _ := all.(map[string]any)
+	out := make(map[string]string, len(list))
+	for key, value := range list {
+		out[key], _ = value.(string)
 	}
 	return out
 }

@@ -30,6 +30,7 @@ func Markdown() string {
 	for _, k := range kinds {
 		table(&w, "Annotations of a "+k.Name, "annotation", k.Annotations)
 	}
+	table(&w, "Annotations of MetalLB and Cilium on a Service of type LoadBalancer that Muslin serves", "annotation", others)
 	table(&w, "CNI configuration", "key of the plugin", plugin.Fields)
 	table(&w, "ConfigMaps calico-config and canal-config", "key", configKeys)
 	table(&w, "Environment of Calico's programs", "variable", variables)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/muslin-net/muslin/pkg/compat"
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -69,7 +70,7 @@ func readBalanced(obj any) reading[model.BalancedService] {
 		IPv4: slices.Contains(o.Spec.IPFamilies, corev1.IPv4Protocol), IPv6: slices.Contains(o.Spec.IPFamilies, corev1.IPv6Protocol),
 		Optional:     deref(o.Spec.IPFamilyPolicy) == corev1.IPFamilyPolicyPreferDualStack,
 		LocalTraffic: o.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		Selector:     labels.Set(o.Spec.Selector).String(), Labels: o.Labels, Annotations: ours(o.Annotations),
+		Selector:     labels.Set(o.Spec.Selector).String(), Labels: o.Labels, Annotations: asking(o.Annotations),
 	}
 	for _, p := range o.Spec.Ports {
 		out.Ports = append(out.Ports, model.ServicePort{Protocol: string(p.Protocol), Port: uint16(p.Port)})
@@ -86,9 +87,25 @@ func readBalanced(obj any) reading[model.BalancedService] {
 func stripBalanced(obj any) (any, error) {
 	if s, ok := obj.(*corev1.Service); ok {
 		s.ManagedFields, s.OwnerReferences = nil, nil
-		s.Annotations = ours(s.Annotations)
+		s.Annotations = asking(s.Annotations)
 	}
 	return obj, nil
+}
+
+// asking keeps the annotations by which a Service may ask for something: Calico's and
+// Muslin's, and those of other allocators, so that it can be told of them.
+func asking(annotations map[string]string) map[string]string {
+	out := ours(annotations)
+	for k, v := range annotations {
+		if !compat.OfOthers(k) {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[k] = v
+	}
+	return out
 }
 
 // LiveService asks the server itself for a Service; false: there is none.

@@ -19,7 +19,7 @@ type BalancedService struct {
 	LocalTraffic    bool   // spec.externalTrafficPolicy: Local
 	Selector        string // spec.selector in one canonical text; empty: none
 	Labels          map[string]string
-	Annotations     map[string]string // Calico's and Muslin's
+	Annotations     map[string]string // Calico's, Muslin's and other allocators'
 	Ports           []ServicePort
 	// Addrs are the addresses in status.loadBalancer.ingress, in its order. Others
 	// says that there is more in it: names of hosts, or ports.

@@ -21,17 +21,24 @@ const (
 )
 
 // BGP finds what is wrong between the BGP objects of a snapshot, sorted by kind
-// and name. A password counts as missing when its PasswordRef is not Known.
-func BGP(s model.Snapshot) []model.Problem {
+// and name. A password counts as missing when its PasswordRef is not Known. nodes have
+// seen those of the snapshot.
+func BGP(s model.Snapshot, nodes *Nodes) []model.Problem {
 	var out []model.Problem
 	for i := range s.BGP {
-		out = append(out, configuration(&s.BGP[i], s.Nodes)...)
+		out = append(out, configuration(&s.BGP[i], nodes)...)
 	}
 	for i := range s.Filters {
 		out = append(out, filter(&s.Filters[i], s)...)
 	}
+	first := map[session]string{}
 	for i := range s.Peers {
-		out = append(out, peer(&s.Peers[i], s)...)
+		p := &s.Peers[i]
+		key := session{p.PeerIP, p.PeerPort, p.Node, text(p.NodeSelector)}
+		out = append(out, peer(p, s, nodes, first[key])...)
+		if first[key] == "" {
+			first[key] = p.Name
+		}
 	}
 	return out
 }
@@ -46,10 +53,10 @@ func (n *notes) add(field, reason, format string, args ...any) {
 	n.problems = append(n.problems, model.Problem{Object: n.object, Field: field, Reason: reason, Message: fmt.Sprintf(format, args...)})
 }
 
-func configuration(c *model.BGPConfiguration, nodes []model.Node) []model.Problem {
+func configuration(c *model.BGPConfiguration, nodes *Nodes) []model.Problem {
 	n := &notes{object: model.Ref{Kind: "BGPConfiguration", Name: c.Name}}
 	if name, ok := strings.CutPrefix(c.Name, "node."); ok {
-		if !hasNode(nodes, model.NodeName(name)) {
+		if !nodes.has(model.NodeName(name)) {
 			n.add("metadata.name", ReasonUnknownName, "there is no node %s", name)
 		}
 	}
@@ -147,10 +154,25 @@ func matchesAll(r *model.FilterRule) bool {
 		len(r.Communities) == 0 && len(r.ASPathPrefix) == 0 && r.Priority == nil
 }
 
-func peer(p *model.BGPPeer, s model.Snapshot) []model.Problem {
+// session is what two BGPPeers must not both ask for. Selectors are compared as text.
+type session struct {
+	addr     netip.Addr
+	port     int
+	node     model.NodeName
+	selector string
+}
+
+// peer finds what is wrong with one; rival is another that asks for the same session.
+func peer(p *model.BGPPeer, s model.Snapshot, nodes *Nodes, rival string) []model.Problem {
 	n := &notes{object: model.Ref{Kind: "BGPPeer", Name: p.Name}}
-	if p.Node != "" && !hasNode(s.Nodes, p.Node) {
+	if p.Node != "" && !nodes.has(p.Node) {
 		n.add("spec.node", ReasonUnknownName, "there is no node %s", p.Node)
+	}
+	if nodes.none(p.NodeSelector) {
+		n.add("spec.nodeSelector", ReasonNoNode, "no node has such labels: nobody has the session")
+	}
+	if nodes.none(p.PeerSelector) {
+		n.add("spec.peerSelector", ReasonNoNode, "no node has such labels: there is nobody to peer with")
 	}
 	for i, name := range p.Filters {
 		if !slices.ContainsFunc(s.Filters, func(f model.BGPFilter) bool { return f.Name == name }) {
@@ -161,23 +183,10 @@ func peer(p *model.BGPPeer, s model.Snapshot) []model.Problem {
 	if p.ReachableBy.IsValid() && p.PeerIP.IsValid() && p.ReachableBy.Is4() != p.PeerIP.Is4() {
 		n.add("spec.reachableBy", ReasonInvalid, "%s is of another address family than peerIP %s", p.ReachableBy, p.PeerIP)
 	}
-	if other := rival(p, s.Peers); other != "" {
-		n.add("spec.peerIP", ReasonConflict, "BGPPeer %s peers with %s from the same nodes; delete one of the two", other, p.PeerIP)
+	if rival != "" && p.PeerIP.IsValid() {
+		n.add("spec.peerIP", ReasonConflict, "BGPPeer %s peers with %s from the same nodes; delete one of the two", rival, p.PeerIP)
 	}
 	return n.problems
-}
-
-// rival gives the name of a peer before p, by name, that is for the same
-// address and written for the same nodes. Selectors are compared as text.
-func rival(p *model.BGPPeer, peers []model.BGPPeer) string {
-	for i := range peers {
-		o := &peers[i]
-		if o.Name < p.Name && p.PeerIP.IsValid() && o.PeerIP == p.PeerIP && o.PeerPort == p.PeerPort &&
-			o.Node == p.Node && text(o.NodeSelector) == text(p.NodeSelector) {
-			return o.Name
-		}
-	}
-	return ""
 }
 
 func text(s model.Selector) string {
@@ -185,10 +194,6 @@ func text(s model.Selector) string {
 		return ""
 	}
 	return s.String()
-}
-
-func hasNode(nodes []model.Node, name model.NodeName) bool {
-	return slices.ContainsFunc(nodes, func(n model.Node) bool { return n.Name == name })
 }
 
 // Community checks a standard community aa:nn of two 16-bit numbers (RFC 1997)

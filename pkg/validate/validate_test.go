@@ -132,7 +132,18 @@ func TestBGP(t *testing.T) {
 			`BGPPeer p: spec.password.secretKeyRef: key "k" of Secret s cannot be read in Muslin's namespace; the session is withheld until it can`,
 			"BGPPeer p: spec.reachableBy: fd00::1 is of another address family than peerIP 192.0.2.1",
 		}},
+		"selectors": {model.Snapshot{
+			Nodes: []model.Node{{Name: "n1", Labels: map[string]string{"rack": "a"}}},
+			Peers: []model.BGPPeer{
+				{Name: "a", PeerIP: tor, NodeSelector: sel(t, "rack == 'a'")}, {Name: "b", PeerIP: tor, NodeSelector: sel(t, "rack == 'b'")},
+				{Name: "c", PeerSelector: sel(t, "has(reflector)")}, {Name: "d", PeerSelector: all},
+			},
+		}, []string{
+			"BGPPeer b: spec.nodeSelector: no node has such labels: nobody has the session",
+			"BGPPeer c: spec.peerSelector: no node has such labels: there is nobody to peer with",
+		}},
 		"rivals": {model.Snapshot{
+			Nodes: []model.Node{{Name: "n1", Labels: map[string]string{"x": ""}}},
 			Peers: []model.BGPPeer{
 				{Name: "a", PeerIP: tor}, {Name: "b", PeerIP: tor}, {Name: "c", PeerIP: tor, PeerPort: 1179},
 				{Name: "d", PeerIP: tor, NodeSelector: sel(t, "has(x)")}, {Name: "e", PeerIP: tor, NodeSelector: sel(t, "has( x )")},
@@ -145,7 +156,9 @@ func TestBGP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, p := range validate.BGP(c.s) {
+			var nodes validate.Nodes
+			nodes.See(c.s.Nodes)
+			for _, p := range validate.BGP(c.s, &nodes) {
 				got = append(got, p.String())
 				if p.Reason == "" {
 					t.Errorf("%s: no reason", p)

@@ -138,7 +138,7 @@ func (b *balancer) step(ctx context.Context, in loadbalancer.Input) (loadbalance
 			errs = append(errs, err)
 		}
 	}
-	return plan, errors.Join(append(errs, b.tell(ctx, in, plan.Problems))...)
+	return plan, errors.Join(append(errs, b.tell(ctx, in, plan))...)
 }
 
 // assign claims blocks and writes what they give. A block that could not be written
@@ -234,16 +234,19 @@ func (b *balancer) releaseOf(ctx context.Context, cidr netip.Prefix, list []load
 
 // tell records an event for each Service whose problems, annotations without effect among
 // them, are others than they were.
-func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, problems []model.Problem) error {
+func (b *balancer) tell(ctx context.Context, in loadbalancer.Input, plan loadbalancer.Plan) error {
 	byService := map[model.Ref][]model.Problem{}
-	for _, p := range problems {
+	for _, p := range plan.Problems {
 		byService[p.Object] = append(byService[p.Object], p)
 	}
 	now := map[model.Ref]string{}
 	var errs []error
 	for i := range in.Services {
-		ref := in.Services[i].Ref()
-		list := slices.Concat(byService[ref], compat.Annotations("", ref, in.Services[i].Annotations))
+		ref, annotations := in.Services[i].Ref(), in.Services[i].Annotations
+		list := slices.Concat(byService[ref], compat.Annotations("", ref, annotations))
+		if plan.Served[ref] {
+			list = append(list, compat.Others(ref, annotations)...)
+		}
 		if len(list) == 0 {
 			continue
 		}

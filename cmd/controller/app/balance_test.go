@@ -63,6 +63,15 @@ var lbCases = []lbCase{
 		{svc("a", `cni.projectcalico.org/ipv4pools: '["p#"]'`, p80), "a=10.20.#.0 a!Unsupported"},
 		{strings.Replace(svc("b", `cni.projectcalico.org/floatingIPs: '["192.0.2.1"]'`, p80), "LoadBalancer, allocateLoadBalancerNodePorts: false", "ClusterIP", 1), "a=10.20.#.0 a!Unsupported b= b!Unsupported"},
 	}},
+	{"annotations of MetalLB and Cilium", "", []lbStep{
+		{svc("a", "metallb.universe.tf/loadBalancerIPs: 10.20.#.5", p80), "a=10.20.#.0 a!Unsupported"},
+		{svc("b", "metallb.io/allow-shared-ip: k", p80), "a=10.20.#.0 b=10.20.#.1 a!Unsupported b!Unsupported"},
+		{svc("c", "io.cilium/lb-ipam-ips: 10.20.#.6", p80) + svc("d", "lbipam.cilium.io/sharing-key: k", p80), "a=10.20.#.0 b=10.20.#.1 c=10.20.#.2 d=10.20.#.3 c!Unsupported d!Unsupported"},
+	}},
+	{"a sharing key on who gets no address", "", []lbStep{
+		{strings.Replace(svc("a", keyed, p80), "LoadBalancer, allocateLoadBalancerNodePorts: false", "ClusterIP", 1) + svc("b", keyed, p80+", loadBalancerClass: example.com/other"),
+			"a= b= a!NotHonoured b!NotHonoured"},
+	}},
 	{"classes", "", []lbStep{
 		{svc("a", "", p80+", loadBalancerClass: calico") + svc("b", "", p80+", loadBalancerClass: example.com/other"), "a=10.20.#.0 b="},
 		{svc("c", "", p80+", loadBalancerClass: muslin.io/load-balancer"), "a=10.20.#.0 b= c=10.20.#.1"},

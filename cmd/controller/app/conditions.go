@@ -35,6 +35,7 @@ type state struct {
 	snapshot model.Snapshot
 	policies model.PolicyView
 	problems []model.Problem // from reading the objects
+	nodes    *validate.Nodes // as the pass before left them
 }
 
 // changes gives the objects whose conditions are not as they should be, and how
@@ -43,7 +44,9 @@ type state struct {
 func changes(s state, now time.Time) (out []change, notTrue int) {
 	verdicts := validate.Pools(s.pools)
 	byObject := map[model.Ref][]model.Problem{}
-	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot), bgp.Misread(s.snapshot), validate.Policies(s.policies), unannounced(s)) {
+	s.nodes.See(s.snapshot.Nodes)
+	for _, p := range slices.Concat(s.problems, validate.BGP(s.snapshot, s.nodes), bgp.Misread(s.snapshot), validate.Policies(s.policies),
+		validate.Placed(s.snapshot, s.policies.HostEndpoints, s.nodes), unannounced(s)) {
 		byObject[p.Object] = append(byObject[p.Object], p)
 	}
 	for _, o := range s.objects {
@@ -88,10 +91,13 @@ func unannounced(s state) []model.Problem {
 }
 
 // allocatable is the condition of a pool. A pool that could not be read has no
-// verdict, and its problems speak. A field without effect keeps no address back.
+// verdict, and its problems speak. A field without effect keeps no address back, nor
+// does that no node asks for one.
 func allocatable(v validate.Verdict, problems []model.Problem) metav1.Condition {
 	c := metav1.Condition{Type: kube.ConditionAllocatable, Status: metav1.ConditionFalse, Reason: v.Reason, Message: v.Message}
-	inVain := len(problems) > 0 && !slices.ContainsFunc(problems, func(p model.Problem) bool { return p.Reason != compat.ReasonUnsupported })
+	inVain := len(problems) > 0 && !slices.ContainsFunc(problems, func(p model.Problem) bool {
+		return p.Reason != compat.ReasonUnsupported && p.Reason != validate.ReasonNoNode
+	})
 	switch {
 	case inVain && v.Allocatable:
 		c.Status, c.Message = metav1.ConditionTrue, v.Message+"; "+message(problems)

@@ -63,6 +63,7 @@ func TestChanges(t *testing.T) {
 		"overlap before rest": {state{objects: []kube.Reported{reported("IPPool", "b")}, pools: []validate.Pool{pool("a", "10.0.0.0/16"), pool("b", "10.0.0.0/24")}}, []metav1.Condition{condition("Allocatable", "False", "CIDROverlap", "spec.cidr: 10.0.0.0/24 overlaps 10.0.0.0/16 of the older IPPool a; no address is taken from this pool: delete one of the two", now)}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			c.s.nodes = new(validate.Nodes)
 			got, notTrue := changes(c.s, now)
 			if notTrue != c.notTrue {
 				t.Errorf("%d not true, want %d", notTrue, c.notTrue)

@@ -12,6 +12,7 @@ import (
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
+	"github.com/muslin-net/muslin/pkg/validate"
 	"github.com/prometheus/client_golang/prometheus"
 	rbac "k8s.io/api/rbac/v1"
 )
@@ -45,6 +46,7 @@ type Controller struct {
 	defaultsMade bool
 	failing      bool                 // the last pass met an error
 	reported     map[model.Ref]string // by events, of objects without conditions
+	nodes        validate.Nodes       // of the last look at conditions
 	untouched    []model.Problem      // HostEndpoints that are not the controller's
 	granted      []rbac.PolicyRule    // of PasswordRole; nil: not known
 	grantedAt    time.Time
@@ -194,7 +196,7 @@ func (c *Controller) collect(ctx context.Context) (again time.Duration, err erro
 func (c *Controller) writeConditions(ctx context.Context) error {
 	s := state{
 		objects: c.Cluster.Reported(), pools: c.Cluster.AgedPools(),
-		snapshot: c.Cluster.Snapshot(), policies: c.Cluster.PolicyView(), problems: c.Cluster.Problems(),
+		snapshot: c.Cluster.Snapshot(), policies: c.Cluster.PolicyView(), problems: c.Cluster.Problems(), nodes: &c.nodes,
 	}
 	todo, notTrue := changes(s, c.Now())
 	if c.metrics.problems != nil {

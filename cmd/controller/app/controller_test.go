@@ -168,6 +168,29 @@ func TestController(t *testing.T) {
 	server.MustKubectl(t, "", "patch", "ippool", "second", "--type=merge", "-p", `{"spec":{"disabled":true}}`)
 	shows(t, "Allocatable=False PoolDisabled", conditionsOf("ippool", "second")...)
 
+	// what is for nodes that are not there is said, until one comes
+	placed := map[string][]string{
+		"spec.nodeSelector: no node has such labels: nobody has the session":       conditionsOf("bgppeer", "rack"),
+		"spec.peerSelector: no node has such labels: there is nobody to peer with": conditionsOf("bgppeer", "reflectors"),
+		"spec.node: there is no node r9":                                           conditionsOf("hostendpoint", "r9"),
+		"metadata.name: there is no node r9":                                       conditionsOf("felixconfiguration", "node.r9"),
+		"spec.nodeSelector: no node has such labels: nobody gets an address of it": conditionsOf("ippool", "rack"),
+	}
+	server.MustKubectl(t, v3("BGPPeer", "rack", `{peerIP: 192.0.2.4, asNumber: 65000, nodeSelector: "rack == 'r9'"}`)+
+		v3("BGPPeer", "reflectors", `{peerSelector: "rack == 'r9'"}`)+v3("FelixConfiguration", "node.r9", `{vxlanMTU: 1400}`)+
+		v3("HostEndpoint", "r9", `{node: r9, interfaceName: eth1}`)+v3("IPPool", "rack", `{cidr: 10.9.0.0/24, nodeSelector: "rack == 'r9'"}`), "apply", "-f", "-")
+	for want, args := range placed {
+		shows(t, want, args...)
+	}
+	server.MustKubectl(t, "apiVersion: v1\nkind: Node\nmetadata: {name: r9, labels: {rack: r9}}\n", "apply", "-f", "-")
+	for want, args := range placed {
+		shows(t, "=True", args...)
+		if out := server.MustKubectl(t, "", args...); strings.Contains(out, want) {
+			t.Errorf("with the node there: %s", out)
+		}
+	}
+	server.MustKubectl(t, "", "delete", "node/r9", "bgppeer/rack", "bgppeer/reflectors", "felixconfiguration/node.r9", "hostendpoint/r9", "ippool/rack")
+
 	// what has no effect is said, where the kind has no conditions by an event; so
 	// is a field that the API does not have yet
 	server.MustKubectl(t, v3("FelixConfiguration", "default", `{bpfEnabled: true, fieldOfTomorrow: {a: 1}}`), "apply", "-f", "-")

@@ -50,7 +50,7 @@ spec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{
 	t.Cleanup(func() { server.MustKubectl(t, staged, "delete", "-f", "-") })
 	shows(t, "Accepted=True Accepted staged: nothing enforces it", conditionsOf("stagedglobalnetworkpolicy", "good")...)
 	shows(t, "Accepted=False InvalidValue spec.selector: ", conditionsOf("stagedglobalnetworkpolicy", "typo")...)
-	hosts := v3("HostEndpoint", "good", `{node: n1, interfaceName: "*"}`) + v3("HostEndpoint", "typo", `{node: n1, interfaceName: eth0, expectedIPs: [192.0.2]}`)
+	hosts := "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\n" + v3("HostEndpoint", "good", `{node: n1, interfaceName: "*"}`) + v3("HostEndpoint", "typo", `{node: n1, interfaceName: eth0, expectedIPs: [192.0.2]}`)
 	server.MustKubectl(t, hosts, "apply", "-f", "-")
 	t.Cleanup(func() { server.MustKubectl(t, hosts, "delete", "-f", "-") })
 	shows(t, "Accepted=True Accepted in force", conditionsOf("hostendpoint", "good")...)

@@ -40,7 +40,10 @@ func Read(ctx context.Context, cfg *rest.Config, changes []api.Object) (World, e
 		return World{}, err
 	}
 	w := World{Snapshot: c.Snapshot(), Aged: c.AgedPools(), Problems: c.Problems()}
-	w.Problems = append(w.Problems, validate.BGP(w.Snapshot)...)
+	var nodes validate.Nodes
+	nodes.See(w.Nodes)
+	w.Problems = append(w.Problems, validate.BGP(w.Snapshot, &nodes)...)
+	w.Problems = append(w.Problems, validate.Placed(w.Snapshot, nil, &nodes)...)
 	w.workloads, err = readWorkloads(ctx, cfg, w.Snapshot)
 	return w, err
 }
