@@ -1,11 +1,11 @@
-//go:build soak
-
 package vm_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/hack/vm"
@@ -69,4 +69,22 @@ func inCluster(t *testing.T, nodes string) (gotest.Suite, vm.Options) {
 			"MUSLIN_TEST_API=" + server.Dir, "MUSLIN_TEST_API_AT=" + vm.HostAddress + ":6443", "MUSLIN_TEST_PLUGIN=" + plugin,
 			"MUSLIN_TEST_NODES=" + nodes,
 		}}
+}
+
+// between runs a suite of a cluster in two guests at once, joined by a cable: in each those
+// of the cluster's nodes that it is given, on the kernel that it is given.
+func between(t *testing.T, suite gotest.Suite, o vm.Options, nodes, kernels [2]string) {
+	suite = gotest.Build(t, suite)
+	dir := t.TempDir()
+	ends := [2]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	for i := range nodes {
+		o := o
+		o.Kernel = kernels[i]
+		o.Links = append(slices.Clip(o.Links), vm.Cable(ends[i], ends[1-i]))
+		o.Env = append(slices.Clip(o.Env), "MUSLIN_TEST_NODES_HERE="+nodes[i])
+		t.Run(nodes[i], func(t *testing.T) {
+			t.Parallel()
+			gotest.Run(t, 30*time.Minute, o, suite)
+		})
+	}
 }

@@ -3,8 +3,6 @@
 package vm_test
 
 import (
-	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -39,19 +37,7 @@ func TestSoakIPIPBetweenGuests(t *testing.T) {
 	for name, kernels := range map[string][2]string{"new": {"", ""}, "old": {old, old}, "mixed": {"", old}} {
 		t.Run(name, func(t *testing.T) {
 			suite, o := inCluster(t, "abc")
-			suite = gotest.Build(t, suite)
-			dir := t.TempDir()
-			ends := [2]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
-			for i, nodes := range []string{"a", "bc"} {
-				o := o
-				o.Kernel = kernels[i]
-				o.Links = append(slices.Clip(o.Links), vm.Cable(ends[i], ends[1-i]))
-				o.Env = append(slices.Clip(o.Env), "MUSLIN_TEST_NODES_HERE="+nodes)
-				t.Run(nodes, func(t *testing.T) {
-					t.Parallel()
-					gotest.Run(t, 30*time.Minute, o, suite)
-				})
-			}
+			between(t, suite, o, [2]string{"a", "bc"}, kernels)
 		})
 	}
 }

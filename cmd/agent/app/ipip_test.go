@@ -3,6 +3,7 @@
 package app_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,10 +35,22 @@ const (
 	envPlugin = "MUSLIN_TEST_PLUGIN"
 	envNodes  = "MUSLIN_TEST_NODES"
 	envMine   = "MUSLIN_TEST_NODES_HERE"
+	envModes  = "MUSLIN_TEST_MODES"
 )
 
 // places are the subnet and the number of each node.
 var places = map[string][2]int{"a": {1, 1}, "b": {1, 2}, "c": {2, 3}}
+
+// modes are the devices by which nodes on a link and behind a router send in each mode of a
+// pool, and the MTU of its pods.
+var modes = map[string]struct {
+	near, far string
+	mtu       int
+}{
+	"CrossSubnet": {"eth0", "tunl0", 1480},
+	"Always":      {"tunl0", "tunl0", 1480},
+	"Never":       {"eth0", "eth0", 1500},
+}
 
 // spread is a cluster of nodes, a and b on a link and c behind a router, in one guest or
 // more.
@@ -62,19 +75,13 @@ func TestIPIPInACluster(t *testing.T) {
 		}
 	}
 	s.meet("pings")
-	for i, step := range []struct {
-		mode, near, far string
-		mtu             int
-	}{
-		{"CrossSubnet", "eth0", "tunl0", 1480},
-		{"Always", "tunl0", "tunl0", 1480},
-		{"Never", "eth0", "eth0", 1500},
-	} {
+	for i, mode := range strings.Fields(cmp.Or(os.Getenv(envModes), "CrossSubnet Always Never")) {
+		step := modes[mode]
 		if s.has("a") {
-			s.must("PATCH", "/apis/projectcalico.org/v3/ippools/pods", `{"spec":{"ipipMode":"`+step.mode+`"}}`)
+			s.must("PATCH", "/apis/projectcalico.org/v3/ippools/pods", `{"spec":{"ipipMode":"`+mode+`"}}`)
 		}
 		for _, m := range s.mine {
-			s.await(m.name+" follows ipipMode "+step.mode, func() string { return s.wrong(m, step.near, step.far, step.mtu) })
+			s.await(m.name+" follows ipipMode "+mode, func() string { return s.wrong(m, step.near, step.far, step.mtu) })
 		}
 		s.meet(fmt.Sprintf("follow-%d", i))
 		for _, m := range s.mine {
