@@ -176,6 +176,14 @@ var fields = []field{
 		s.BGP[0].ServiceClusterIPs = prefixes("10.96.0.0/12")
 		s.Services = []model.Service{{Name: "x", LocalTraffic: true, IPv4: model.Endpoints{LastHere: true, LastAnywhere: true}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.3.4")}}}
 	}, at: []string{"10.96.0.0/12", "10.96.3.4/32", "BGP.community: (65535,0)"}},
+	{name: "services-well-known-community", change: func(s *model.Snapshot, p *model.BGPPeer) {
+		byLabel(s, p)
+		s.Filters[0].ExportV4[0].Operations = []model.FilterOperation{{AddCommunity: "65535:65281"}}
+	}, at: []string{own, "172.20.0.1/32", "BGP.community: (65535,65281)"}},
+	{name: "services-of-excluded-node", change: func(s *model.Snapshot, p *model.BGPPeer) {
+		byLabel(s, p)
+		s.Nodes[0].ExcludeFromExternalLB = true
+	}, at: []string{own}, not: []string{"172.20."}},
 	{name: "services-by-label", change: byLabel, at: []string{own, "172.20.0.1/32", "BGP.community: (65000,80)", "BGP.large_community: (64512, 1, 2)", "172.20.1.0/28"},
 		not: []string{"172.20.0.0/16", "172.20.1.1/32", "172.20.2.1/32"}},
 	{name: "services-by-label-internal", as: 64512, change: byLabel, at: []string{"172.20.0.1/32", "BGP.local_pref: 2147483135"}},
