@@ -92,6 +92,7 @@ func Decide(in Input) Plan {
 			}
 		}
 	}
+	d.alone()
 	d.statuses()
 	d.releases()
 	d.drops()

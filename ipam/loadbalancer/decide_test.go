@@ -339,8 +339,8 @@ var stories = []struct {
 		{put(service("a", dual), service("b", prefer), service("c", six)), "a 10.9.0.0; b 10.9.0.1; c; ! a spec.ipFamilies NoPool; ! c spec.ipFamilies NoPool"},
 	}},
 	{"shared by ports, with a key", nil, []act{
-		{put(service("a", key("k", 80)), service("b", key("k", 443)), service("c", key("k", 80)), service("d", key("other", 53))), "a 10.9.0.0; b 10.9.0.0; c 10.9.0.1; d 10.9.0.2"},
-		{put(service("e", key("k", 8080))), "a 10.9.0.0; b 10.9.0.0; c 10.9.0.1; d 10.9.0.2; e 10.9.0.0"},
+		{put(service("a", key("k", 80)), service("b", key("k", 443)), service("c", key("k", 80)), service("d", key("other", 53))), "a 10.9.0.0; b 10.9.0.0; c 10.9.0.1; d 10.9.0.2; ! c " + shareField + " NotShared"},
+		{put(service("e", key("k", 8080))), "a 10.9.0.0; b 10.9.0.0; c 10.9.0.1; d 10.9.0.2; e 10.9.0.0; ! c " + shareField + " NotShared"},
 	}},
 	{"shared, and the first goes", nil, []act{
 		{put(service("a", key("k", 80)), service("b", key("k", 443))), "a 10.9.0.0; b 10.9.0.0"},
@@ -360,12 +360,13 @@ var stories = []struct {
 	}},
 	{"a key across namespaces", nil, []act{{put(service("one/a", key("k", 80)), service("two/b", key("k", 443))), "a 10.9.0.0; b 10.9.0.1"}}},
 	{"shared with externalTrafficPolicy Local", nil, []act{
-		{put(service("a", key("k", 80), local), service("b", key("k", 443), local), service("c", key("k", 53))), "a 10.9.0.0; b 10.9.0.1; c 10.9.0.2"},
+		{put(service("a", key("k", 80), local), service("b", key("k", 443), local), service("c", key("k", 53))), "a 10.9.0.0; b 10.9.0.1; c 10.9.0.2; ! a " + shareField + " NotShared; ! b " + shareField + " NotShared; ! c " + shareField + " NotShared"},
+		{put(service("b", key("l", 443), local), service("c", key("m", 53))), "a 10.9.0.0; b 10.9.0.1; c 10.9.0.2"},
 		{put(service("d", key("s", 80), local, samePods), service("e", key("s", 443), local, samePods)), "a 10.9.0.0; b 10.9.0.1; c 10.9.0.2; d 10.9.0.3; e 10.9.0.3"},
 	}},
 	{"shared, and then the ports collide", nil, []act{
 		{put(service("a", key("k", 80)), service("b", key("k", 443))), "a 10.9.0.0; b 10.9.0.0"},
-		{put(service("b", key("k", 80))), "a 10.9.0.0; b 10.9.0.1"},
+		{put(service("b", key("k", 80))), "a 10.9.0.0; b 10.9.0.1; ! a " + shareField + " NotShared; ! b " + shareField + " NotShared"},
 	}},
 	{"shared by name", nil, []act{
 		{put(service("a", key("k", 80), addrs(`["10.9.0.5"]`)), service("b", key("k", 443), addrs(`["10.9.0.5"]`)), service("c", addrs(`["10.9.0.5"]`))),

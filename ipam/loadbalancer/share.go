@@ -55,6 +55,41 @@ func (d *decider) shareable(w *wish, f ipam.Family, within []netip.Prefix) (neti
 	return best, best.IsValid()
 }
 
+// alone tells of Services that name a key and share no address, though others of their
+// namespace name it, too: the first of those, and why not with it.
+func (d *decider) alone() {
+	groups := map[[2]string][]*wish{}
+	for _, w := range d.requested {
+		if w.key != "" {
+			of := [2]string{w.Namespace, w.key}
+			groups[of] = append(groups[of], w)
+		}
+	}
+	for _, w := range d.requested {
+		group := groups[[2]string{w.Namespace, w.key}]
+		for _, f := range w.families() {
+			if a := w.has[f]; a.IsValid() && len(d.holders[a]) == 1 && d.tellApart(w, f, group) {
+				break
+			}
+		}
+	}
+}
+
+// tellApart tells why w shares no address of a family with the first of a group that it
+// cannot share with; false: there is none.
+func (d *decider) tellApart(w *wish, f ipam.Family, group []*wish) bool {
+	for _, other := range group {
+		if other == w || !other.has[f].IsValid() {
+			continue
+		}
+		if why := apart(w, other); why != "" {
+			d.tell(w, annotation(AnnotationShare), reasonNotShared, "has an address of its own: Service %s/%s has %s, and %s", other.Namespace, other.Name, other.has[f], why)
+			return true
+		}
+	}
+	return false
+}
+
 // inherits reports whether w may take over an address whose owner holds it no more:
 // it shared it, by the key that is written beside it.
 func (w *wish) inherits(was ipam.Attribute) bool {

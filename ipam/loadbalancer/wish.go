@@ -42,6 +42,8 @@ const (
 	reasonUnknown   = "UnknownAnnotation"
 	// reasonNotHonoured is that of an annotation on a Service that gets no address here.
 	reasonNotHonoured = "NotHonoured"
+	// reasonNotShared is that of a key by which nothing is shared.
+	reasonNotShared = "NotShared"
 )
 
 // Handle is the handle of a Service's addresses, as Calico makes it: "lb-" and the

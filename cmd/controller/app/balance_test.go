@@ -157,7 +157,7 @@ var lbCases = []lbCase{
 	{"shared by ports", "", []lbStep{
 		{svc("a", keyed, p80), "a=10.20.#.0"},
 		{svc("b", keyed, p443), "a=10.20.#.0 b=10.20.#.0"},
-		{svc("c", keyed, p80), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1"},
+		{svc("c", keyed, p80), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1 c!NotShared"},
 		{svc("d", "", p53), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1 d=10.20.#.2"},
 	}},
 	{"shared, and the first goes", "", []lbStep{
@@ -169,7 +169,7 @@ var lbCases = []lbCase{
 	{"shared with policy Local", "", []lbStep{
 		{svc("a", keyed, p80+", externalTrafficPolicy: Local, selector: {app: one}"), "a=10.20.#.0"},
 		{svc("b", keyed, p443+", externalTrafficPolicy: Local, selector: {app: one}"), "a=10.20.#.0 b=10.20.#.0"},
-		{svc("c", keyed, p53+", externalTrafficPolicy: Local, selector: {app: two}"), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1"},
+		{svc("c", keyed, p53+", externalTrafficPolicy: Local, selector: {app: two}"), "a=10.20.#.0 b=10.20.#.0 c=10.20.#.1 c!NotShared"},
 	}},
 	{"shared by name, by who may not", "", []lbStep{
 		{svc("a", requested("10.20.#.1"), p80), "a=10.20.#.1"},
@@ -179,7 +179,7 @@ var lbCases = []lbCase{
 	{"ports collide later", "", []lbStep{
 		{svc("a", keyed, p80), "a=10.20.#.0"},
 		{svc("b", keyed, p443), "a=10.20.#.0 b=10.20.#.0"},
-		{svc("b", keyed, p80), "a=10.20.#.0 b=10.20.#.1"},
+		{svc("b", keyed, p80), "a=10.20.#.0 b=10.20.#.1 a!NotShared b!NotShared"},
 	}},
 	{"pool disabled", "", []lbStep{
 		{svc("a", "", p80), "a=10.20.#.0"},
