@@ -144,7 +144,7 @@ func (b *builder) source(ref model.Ref, v string, p *Peer) {
 	case err != nil:
 		b.badAnnotation(ref, AnnotationSource, v, "want an address of the node or a prefix that holds one")
 		return
-	case p.Address.IsValid() && FamilyOf(within.Addr()) != FamilyOf(p.Address):
+	case p.Address.IsValid() && model.FamilyOf(within.Addr()) != model.FamilyOf(p.Address):
 		b.badAnnotation(ref, AnnotationSource, v, "the peer's address is of the other family")
 		return
 	}
@@ -189,20 +189,18 @@ func (b *builder) timers(ref model.Ref, a map[string]string, p *Peer) {
 	}
 }
 
+// familyNamed are the families by their names in text form and annotations.
+var familyNamed = map[string]model.Family{"ipv4": model.IPv4, "ipv6": model.IPv6}
+
 func (b *builder) families(ref model.Ref, v string, p *Peer) {
-	var fs []Family
+	var fs []model.Family
 	for w := range strings.SplitSeq(v, ",") {
-		var f Family
-		switch strings.TrimSpace(w) {
-		case "ipv4":
-			f = IPv4
-		case "ipv6":
-			f = IPv6
-		default:
+		f, ok := familyNamed[strings.TrimSpace(w)]
+		if !ok {
 			b.badAnnotation(ref, AnnotationFamilies, v, "want ipv4, ipv6 or ipv4,ipv6")
 			return
 		}
-		if !b.anywhere && !addrOf(b.node, f).IsValid() {
+		if !b.anywhere && !b.node.Address(f).IsValid() {
 			b.badAnnotation(ref, AnnotationFamilies, v, "this node has no "+f.String()+" address")
 			return
 		}

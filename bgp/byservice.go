@@ -58,10 +58,8 @@ func (b *builder) accepted(f model.BGPFilter, hosts []netip.Prefix) []netip.Pref
 // accepts reports whether the first export rule of a filter that an address matches
 // accepts it.
 func accepts(f model.BGPFilter, h netip.Prefix) bool {
-	rules, family := f.ExportV4, FamilyOf(h.Addr())
-	if family == IPv6 {
-		rules = f.ExportV6
-	}
+	family := model.FamilyOf(h.Addr())
+	rules := model.OfFamily(family, f.ExportV4, f.ExportV6)
 	i := slices.IndexFunc(rules, func(r model.FilterRule) bool {
 		m := Match{Family: family}
 		return prefixMatch(&m, r, family) == nil && m.matches(Route{Prefix: h, Local: true, Partial: true})
@@ -72,10 +70,7 @@ func accepts(f model.BGPFilter, h netip.Prefix) bool {
 // announcedAs is what a peer with the filter hears of an address: it, or the aggregate that
 // it lies in. An aggregate never reaches beyond the range that the address is in.
 func (b *builder) announcedAs(f model.BGPFilter, h netip.Prefix) netip.Prefix {
-	bits := f.AggregationLength
-	if FamilyOf(h.Addr()) == IPv6 {
-		bits = f.AggregationLengthV6
-	}
+	bits := model.OfFamily(model.FamilyOf(h.Addr()), f.AggregationLength, f.AggregationLengthV6)
 	if bits == 0 || bits >= h.Bits() {
 		return h
 	}

@@ -35,31 +35,6 @@ const (
 	LocalPref uint32 = maxLocalPref - NormalPriority
 )
 
-// Family is an address family; the SAFI is always unicast.
-type Family uint8
-
-// The families. The zero value means both, where both make sense.
-const (
-	IPv4 Family = 4
-	IPv6 Family = 6
-)
-
-// String gives "ipv4" or "ipv6", the keys of model.PeerStatus counters.
-func (f Family) String() string {
-	if f == IPv6 {
-		return "ipv6"
-	}
-	return "ipv4"
-}
-
-// FamilyOf tells the family of an address.
-func FamilyOf(a netip.Addr) Family {
-	if a.Unmap().Is4() {
-		return IPv4
-	}
-	return IPv6
-}
-
 // Config is everything a node's speaker needs to know. It is a value: whoever
 // holds it may keep it, nobody changes it. ASN 0 means that nothing is known
 // about the node yet; a speaker then keeps what it has.
@@ -131,7 +106,7 @@ type Peer struct {
 	Passive      bool       // wait for the peer to connect
 	Multihop     int        // TTL of what is sent to an external peer, 1 to 255; 0: the default, 255
 	Password     model.Secret
-	Families     []Family // the family of Address first
+	Families     []model.Family // the family of Address first
 
 	HoldTime    time.Duration
 	Keepalive   time.Duration

@@ -64,7 +64,7 @@ func (m Match) looksFurther() bool {
 // matches reports whether a route matches, and of a partial one whether it may.
 func (m Match) matches(r Route) bool {
 	switch {
-	case m.Family != 0 && m.Family != FamilyOf(r.Prefix.Addr()):
+	case m.Family != 0 && m.Family != model.FamilyOf(r.Prefix.Addr()):
 		return false
 	case len(m.Prefixes) > 0 && !m.matchesPrefix(r.Prefix):
 		return false
@@ -105,7 +105,7 @@ func (s Source) made(r Route) bool {
 func (m Match) matchesPrefix(p netip.Prefix) bool {
 	inside, speaks := false, false
 	for _, g := range m.Prefixes {
-		if FamilyOf(g.Prefix.Addr()) != FamilyOf(p.Addr()) {
+		if model.FamilyOf(g.Prefix.Addr()) != model.FamilyOf(p.Addr()) {
 			continue
 		}
 		speaks = true

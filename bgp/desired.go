@@ -132,12 +132,3 @@ func compareProblems(x, y model.Problem) int {
 		cmp.Compare(x.Object.Name, y.Object.Name), cmp.Compare(x.Field, y.Field),
 		cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Message, y.Message))
 }
-
-// addrOf is the BGP address of a node in a family; the zero value when it has
-// none.
-func addrOf(n model.Node, f Family) netip.Addr {
-	if f == IPv6 {
-		return n.IPv6.Addr()
-	}
-	return n.IPv4.Addr()
-}

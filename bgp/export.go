@@ -130,11 +130,11 @@ func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 	var out []Rule
 	for _, f := range p.Families {
 		switch {
-		case f != FamilyOf(p.Address) && (mode == NextHopSelf || p.External()):
+		case !f.Has(p.Address) && (mode == NextHopSelf || p.External()):
 			out = append(out, b.otherNextHop(p, f, elsewhere))
 		case mode == NextHopSelf:
 			out = append(out, Rule{From: "next hop mode", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
-		case f == FamilyOf(p.Address) && elsewhere:
+		case f.Has(p.Address) && elsewhere:
 			out = append(out, Rule{From: "source address", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
 		}
 	}
@@ -144,11 +144,11 @@ func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 // otherNextHop is the rule of the family that is not the session's. It needs an
 // address by name: the session has none of that family. On a session from another
 // address than the node's it is one of the link on which the router is.
-func (b *builder) otherNextHop(p Peer, f Family, elsewhere bool) Rule {
-	own := addrOf(b.node, f)
+func (b *builder) otherNextHop(p Peer, f model.Family, elsewhere bool) Rule {
+	own := b.node.Address(f)
 	r := Rule{From: "next hop of the other family", Match: Match{Family: f, Source: SourcePeers}, Action: Continue,
 		Set: Set{NextHop: NextHopSelf, NextHopAddr: own}}
-	has := func(q netip.Prefix) bool { return FamilyOf(q.Addr()) == f }
+	has := func(q netip.Prefix) bool { return f.Has(q.Addr()) }
 	if i := slices.IndexFunc(p.Link.Nets, has); elsewhere && i >= 0 && !p.Link.Holds(own) {
 		r.Match.Source, r.Set.NextHopAddr = "", p.Link.Nets[i].Addr()
 	}
@@ -274,10 +274,8 @@ func (b *builder) addresses(want func(model.Node) bool) []netip.Addr {
 		if n.Name == b.node.Name || !want(n) {
 			continue
 		}
-		for _, f := range []Family{IPv4, IPv6} {
-			if a := addrOf(n, f); a.IsValid() {
-				out = append(out, a)
-			}
+		for _, p := range n.Subnets() {
+			out = append(out, p.Addr())
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

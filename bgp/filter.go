@@ -50,20 +50,20 @@ func (b *builder) filterRules(p Peer, o model.BGPPeer, d Direction) []Rule {
 
 type filterList struct {
 	field  string
-	family Family
+	family model.Family
 	rules  []model.FilterRule
 }
 
 func filterLists(f model.BGPFilter, d Direction) []filterList {
 	if d == Import {
-		return []filterList{{"importV4", IPv4, f.ImportV4}, {"importV6", IPv6, f.ImportV6}}
+		return []filterList{{"importV4", model.IPv4, f.ImportV4}, {"importV6", model.IPv6, f.ImportV6}}
 	}
-	return []filterList{{"exportV4", IPv4, f.ExportV4}, {"exportV6", IPv6, f.ExportV6}}
+	return []filterList{{"exportV4", model.IPv4, f.ExportV4}, {"exportV6", model.IPv6, f.ExportV6}}
 }
 
 // filterRule translates one rule; no rule at all means that it can never match
 // on this session.
-func (b *builder) filterRule(r model.FilterRule, f Family, d Direction, p Peer) ([]Rule, error) {
+func (b *builder) filterRule(r model.FilterRule, f model.Family, d Direction, p Peer) ([]Rule, error) {
 	switch r.PeerType {
 	case "":
 	case "eBGP", "iBGP":
@@ -105,14 +105,14 @@ func (b *builder) filterRule(r model.FilterRule, f Family, d Direction, p Peer) 
 	return []Rule{out}, nil
 }
 
-func prefixMatch(m *Match, r model.FilterRule, f Family) error {
+func prefixMatch(m *Match, r model.FilterRule, f model.Family) error {
 	if !r.CIDR.IsValid() {
 		if r.MinLength != nil || r.MaxLength != nil {
 			return fmt.Errorf("prefixLength needs a cidr")
 		}
 		return nil
 	}
-	if FamilyOf(r.CIDR.Addr()) != f {
+	if !f.Has(r.CIDR.Addr()) {
 		return fmt.Errorf("cidr %s is not of family %s", r.CIDR, f)
 	}
 	cidr := netip.PrefixFrom(r.CIDR.Addr().Unmap(), r.CIDR.Bits()).Masked()

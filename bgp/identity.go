@@ -92,10 +92,8 @@ func (b *builder) listenAddresses() []netip.Addr {
 		return nil
 	}
 	var out []netip.Addr
-	for _, f := range []Family{IPv4, IPv6} {
-		if a := addrOf(b.node, f); a.IsValid() {
-			out = append(out, a)
-		}
+	for _, p := range b.node.Subnets() {
+		out = append(out, p.Addr())
 	}
 	return out
 }

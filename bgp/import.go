@@ -35,10 +35,8 @@ var nobodys = []netip.Prefix{
 // node whose address is on its loopback.)
 func (b *builder) nodeAddresses(p Peer) []PrefixRange {
 	var own []PrefixRange
-	for _, f := range []Family{IPv4, IPv6} {
-		if a := addrOf(b.node, f); a.IsValid() {
-			own = append(own, Exactly(host(a)))
-		}
+	for _, p := range b.node.Subnets() {
+		own = append(own, Exactly(host(p.Addr())))
 	}
 	if !p.InCluster {
 		return own

@@ -22,13 +22,13 @@ func (b *builder) mesh() []Peer {
 		if n.Name == b.node.Name || isReflector(n) {
 			continue
 		}
-		for _, f := range []Family{IPv4, IPv6} {
-			if !addrOf(n, f).IsValid() || !addrOf(b.node, f).IsValid() {
+		for _, f := range model.Families {
+			if !n.Address(f).IsValid() || !b.node.Address(f).IsValid() {
 				continue
 			}
 			p := Peer{
-				Address: addrOf(n, f), ASN: b.asnOf(n), Kind: KindMesh,
-				Object: model.Ref{Kind: "Node", Name: string(n.Name)}, Families: []Family{f},
+				Address: n.Address(f), ASN: b.asnOf(n), Kind: KindMesh,
+				Object: model.Ref{Kind: "Node", Name: string(n.Name)}, Families: []model.Family{f},
 			}
 			b.asNode(&p, n)
 			p.ReflectorClient = false

@@ -84,10 +84,8 @@ func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
 	slices.SortFunc(c.starts, netip.Addr.Compare)
 	slices.SortFunc(c.bits, func(x, y int) int { return y - x })
 	for _, n := range snap.Nodes {
-		for _, f := range []Family{IPv4, IPv6} {
-			if a := addrOf(n, f); a.IsValid() {
-				c.nodes[a] = n.Name
-			}
+		for _, p := range n.Subnets() {
+			c.nodes[p.Addr()] = n.Name
 		}
 	}
 	return c
@@ -97,7 +95,7 @@ func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
 // router is before it.
 type neighbour struct {
 	node   model.NodeName
-	family Family
+	family model.Family
 }
 
 func neighbours(nodes []model.Node, self model.NodeName) map[neighbour]bool {
@@ -110,8 +108,9 @@ func neighbours(nodes []model.Node, self model.NodeName) map[neighbour]bool {
 		if n.Name == self {
 			continue
 		}
-		out[neighbour{n.Name, IPv4}] = nodes[i].IPv4.Contains(n.IPv4.Addr())
-		out[neighbour{n.Name, IPv6}] = nodes[i].IPv6.Contains(n.IPv6.Addr())
+		for _, f := range model.Families {
+			out[neighbour{n.Name, f}] = nodes[i].Subnet(f).Contains(n.Address(f))
+		}
 	}
 	return out
 }
@@ -183,7 +182,7 @@ func (c OriginCheck) refuse(l model.Learned) []Refusal {
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNoBlock})
 		case isNode && node != owner && !borrowed:
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonWrongOwner})
-		case !isNode && !borrowed && !nh.IsLinkLocalUnicast() && c.near[neighbour{owner, FamilyOf(nh)}]:
+		case !isNode && !borrowed && !nh.IsLinkLocalUnicast() && c.near[neighbour{owner, model.FamilyOf(nh)}]:
 			out = append(out, Refusal{l.Prefix, nh, l.From[i], ReasonNotBehind})
 		}
 	}

@@ -16,12 +16,13 @@ func (b *builder) paths() []Path {
 	seen := map[netip.Prefix]bool{}
 	var out []Path
 	add := func(p netip.Prefix, k PathKind) {
-		nh := addrOf(b.node, FamilyOf(p.Addr()))
+		f := model.FamilyOf(p.Addr())
+		nh := b.node.Address(f)
 		if p = p.Masked(); !p.IsValid() || !nh.IsValid() || seen[p] {
 			return
 		}
 		seen[p] = true
-		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: b.localPref(FamilyOf(p.Addr())), Kind: k})
+		out = append(out, Path{Prefix: p, NextHop: nh, LocalPref: b.localPref(f), Kind: k})
 	}
 	own := b.ownBlocks()
 	for _, p := range own {
@@ -51,11 +52,8 @@ func (b *builder) paths() []Path {
 }
 
 // localPref is that of own paths towards iBGP peers.
-func (b *builder) localPref(f Family) uint32 {
-	priority := b.defaults.RoutePriority
-	if f == IPv6 {
-		priority = b.defaults.RoutePriorityV6
-	}
+func (b *builder) localPref(f model.Family) uint32 {
+	priority := model.OfFamily(f, b.defaults.RoutePriority, b.defaults.RoutePriorityV6)
 	if priority < 1 || priority >= maxLocalPref {
 		return LocalPref
 	}

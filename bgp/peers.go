@@ -46,7 +46,7 @@ func (b *builder) peers() []Peer {
 // address that differ in their port cannot both be had: sessions are told
 // apart by address alone.
 func (b *builder) choose(chosen map[netip.Addr]Peer, p Peer) {
-	if p.Address == addrOf(b.node, IPv4) || p.Address == addrOf(b.node, IPv6) {
+	if p.Address == b.node.Address(model.IPv4) || p.Address == b.node.Address(model.IPv6) {
 		return // a selector that takes in the node itself
 	}
 	have, ok := chosen[p.Address]
@@ -127,8 +127,8 @@ func (b *builder) usable(o model.BGPPeer) bool {
 	case o.PeerSelector == nil && o.PeerIP.IsLinkLocalUnicast() && o.PeerIP.Is6() && o.PeerIP.Zone() == "":
 		b.problem(ref, "spec.peerIP", "InvalidAddress", "%s is link-local: say on which interface, as in %s%%eth0", o.PeerIP, o.PeerIP)
 		return false
-	case o.PeerSelector == nil && !linkLocal(o.PeerIP) && !addrOf(b.node, FamilyOf(o.PeerIP)).IsValid():
-		b.problem(ref, "spec.peerIP", "NoAddress", "node %s has no %s address to reach %s from", b.node.Name, FamilyOf(o.PeerIP), o.PeerIP)
+	case o.PeerSelector == nil && !linkLocal(o.PeerIP) && !b.node.Address(model.FamilyOf(o.PeerIP)).IsValid():
+		b.problem(ref, "spec.peerIP", "NoAddress", "node %s has no %s address to reach %s from", b.node.Name, model.FamilyOf(o.PeerIP), o.PeerIP)
 		return false
 	case o.NodeSelector != nil && o.Node != "":
 		b.problem(ref, "spec.node", "Conflict", "node and nodeSelector exclude each other; nodeSelector is used")
@@ -148,11 +148,11 @@ func (b *builder) nodeAt(a netip.Addr) (model.Node, bool) {
 
 // nodePeers makes the sessions with another node that a BGPPeer asks for, one
 // a family both have. family 0 means both.
-func (b *builder) nodePeers(o model.BGPPeer, n model.Node, kind PeerKind, family Family) []Peer {
+func (b *builder) nodePeers(o model.BGPPeer, n model.Node, kind PeerKind, family model.Family) []Peer {
 	var out []Peer
-	for _, f := range []Family{IPv4, IPv6} {
-		a := addrOf(n, f)
-		if family != 0 && f != family || !a.IsValid() || !addrOf(b.node, f).IsValid() {
+	for _, f := range model.Families {
+		a := n.Address(f)
+		if family != 0 && f != family || !a.IsValid() || !b.node.Address(f).IsValid() {
 			continue
 		}
 		p := Peer{Address: a, Kind: kind, Object: peerRef(o), ASN: b.asnOf(n)}
@@ -172,7 +172,7 @@ func (b *builder) asNode(p *Peer, n model.Node) {
 	if p.Port == 0 {
 		p.Port = b.listenPort(n.Name)
 	}
-	p.Passive = p.Address.String() > addrOf(b.node, FamilyOf(p.Address)).String()
+	p.Passive = p.Address.String() > b.node.Address(model.FamilyOf(p.Address)).String()
 	own := clusterID(b.node)
 	p.ReflectorClient = own.IsValid() && clusterID(n) != own
 }
@@ -216,7 +216,7 @@ func (b *builder) base(p *Peer) {
 	}
 	p.LocalASN = b.asn
 	if !linkLocal(p.Address) {
-		p.LocalAddress = addrOf(b.node, FamilyOf(p.Address))
+		p.LocalAddress = b.node.Address(model.FamilyOf(p.Address))
 	}
 	p.HoldTime, p.RestartTime = DefaultHoldTime, DefaultRestartTime
 	p.Keepalive = p.HoldTime / 3
@@ -233,7 +233,7 @@ func (b *builder) reflect(p *Peer) {
 func (b *builder) reachableBy(o model.BGPPeer, p *Peer) {
 	switch {
 	case !o.ReachableBy.IsValid():
-	case FamilyOf(o.ReachableBy) != FamilyOf(p.Address):
+	case model.FamilyOf(o.ReachableBy) != model.FamilyOf(p.Address):
 		b.problem(peerRef(o), "spec.reachableBy", "FamilyMismatch",
 			"%s and the peer's address %s are of different families; reachableBy is ignored", o.ReachableBy, p.Address)
 	default:
@@ -262,9 +262,9 @@ func (b *builder) fillFamilies(ps []Peer) {
 		if len(p.Families) > 0 {
 			continue
 		}
-		f := FamilyOf(p.Address)
-		p.Families = []Family{f}
-		if o := otherFamily(f); !p.InCluster && addrOf(b.node, o).IsValid() {
+		f := model.FamilyOf(p.Address)
+		p.Families = []model.Family{f}
+		if o := f.Other(); !p.InCluster && b.node.Address(o).IsValid() {
 			p.Families = append(p.Families, o)
 		}
 	}
@@ -274,12 +274,5 @@ func (b *builder) fillFamilies(ps []Peer) {
 // interface. Its session carries both families with link-local next hops
 // (RFC 8950), so neither end needs an address of its own on the link.
 func linkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() && a.Zone() != "" }
-
-func otherFamily(f Family) Family {
-	if f == IPv4 {
-		return IPv6
-	}
-	return IPv4
-}
 
 func clamp[T cmp.Ordered](v, lo, hi T) T { return min(max(v, lo), hi) }

@@ -63,7 +63,7 @@ const (
 
 // Match is a conjunction; zero fields match every route.
 type Match struct {
-	Family       Family        // 0: both
+	Family       model.Family  // 0: both
 	Prefixes     []PrefixRange // one of them must match
 	NotPrefixes  bool          // none of Prefixes may match
 	Source       Source

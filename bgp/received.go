@@ -62,7 +62,7 @@ func ReceivedProblems(cfg Config, peers []model.PeerStatus, odd []Oddity) []mode
 			continue
 		}
 		for _, f := range p.Families {
-			if n := st.Received[f.String()]; n > p.PrefixLimit-p.PrefixLimit/4 {
+			if n := st.Received[f.Lower()]; n > p.PrefixLimit-p.PrefixLimit/4 {
 				out = append(out, p.received("metadata.annotations["+AnnotationPrefixLimit+"]", ReasonPrefixLimitNear,
 					"%s announces more than three quarters of the %d %s prefixes that it may; with more than all of them its session is closed", p.Address, p.PrefixLimit, f))
 			}

@@ -22,18 +22,18 @@ func (b *builder) reverse(o model.BGPPeer) []Peer {
 
 // isRemoteEnd reports whether this node is what o wants to peer with, and over
 // which family (0: both).
-func (b *builder) isRemoteEnd(o model.BGPPeer) (Family, bool) {
+func (b *builder) isRemoteEnd(o model.BGPPeer) (model.Family, bool) {
 	if o.PeerSelector != nil {
 		return 0, o.PeerSelector.Matches(b.node.Labels)
 	}
 	if !o.PeerIP.IsValid() {
 		return 0, false
 	}
-	f := FamilyOf(o.PeerIP)
+	f := model.FamilyOf(o.PeerIP)
 	asn := o.ASN
 	if asn == 0 {
 		asn = b.asnOf(model.Node{})
 	}
 	port := o.PeerPort == 0 || o.PeerPort == b.listenPort(b.node.Name)
-	return f, o.PeerIP.Unmap() == addrOf(b.node, f) && asn == b.asn && port
+	return f, o.PeerIP.Unmap() == b.node.Address(f) && asn == b.asn && port
 }

@@ -92,10 +92,7 @@ func within(as []netip.Addr, allowed []netip.Prefix, wanted func(netip.Prefix) b
 
 // endpoints are those of a service in the family of an address.
 func endpoints(s model.Service, h netip.Prefix) model.Endpoints {
-	if FamilyOf(h.Addr()) == IPv6 {
-		return s.IPv6
-	}
-	return s.IPv4
+	return model.OfFamily(model.FamilyOf(h.Addr()), s.IPv4, s.IPv6)
 }
 
 // ranges drops ranges of a single address.

@@ -50,7 +50,7 @@ func (p Peer) String() string {
 	} else {
 		fmt.Fprint(&w, " *")
 	}
-	fmt.Fprintf(&w, " as %s %s", p.LocalASN, join(p.Families))
+	fmt.Fprintf(&w, " as %s %s", p.LocalASN, strings.ToLower(join(p.Families)))
 	when(&w, p.IsPod(), " pod %s/%s", p.Pod.Namespace, p.Pod.Name)
 	when(&w, p.Passive, " passive")
 	when(&w, !p.Password.IsZero(), " password")
@@ -88,7 +88,7 @@ func (p Policy) String() string {
 func (r Rule) String() string {
 	var w strings.Builder
 	m := r.Match
-	when(&w, m.Family != 0, "%s ", m.Family)
+	when(&w, m.Family != 0, "%s ", m.Family.Lower())
 	if len(m.Prefixes) > 0 {
 		when(&w, m.NotPrefixes, "not ")
 		fmt.Fprintf(&w, "%s ", join(m.Prefixes))

@@ -33,9 +33,9 @@ func (b *builder) workloads(o model.BGPPeer, kind PeerKind) []Peer {
 		ref := model.Ref{Kind: "Pod", Namespace: w.Namespace, Name: w.Pod}
 		reached := false
 		for _, a := range w.Addresses {
-			f := FamilyOf(a)
+			f := model.FamilyOf(a)
 			own := b.peeringAddress(f)
-			if !own.IsValid() || !addrOf(b.node, f).IsValid() {
+			if !own.IsValid() || !b.node.Address(f).IsValid() {
 				continue
 			}
 			if own.Is6() && own.IsLinkLocalUnicast() {
@@ -44,7 +44,7 @@ func (b *builder) workloads(o model.BGPPeer, kind PeerKind) []Peer {
 				continue
 			}
 			reached = true
-			p := Peer{Address: a, Kind: kind, Object: peerRef(o), Pod: ref, ASN: o.ASN, Families: []Family{f}}
+			p := Peer{Address: a, Kind: kind, Object: peerRef(o), Pod: ref, ASN: o.ASN, Families: []model.Family{f}}
 			if b.settle(o, &p) {
 				p.LocalAddress, p.ReachableBy = own, netip.Addr{}
 				out = append(out, p)
@@ -60,11 +60,8 @@ func (b *builder) workloads(o model.BGPPeer, kind PeerKind) []Peer {
 }
 
 // peeringAddress is the node's end of its pods' links in a family.
-func (b *builder) peeringAddress(f Family) netip.Addr {
-	if f == IPv6 {
-		return b.defaults.LocalWorkloadPeerIPv6
-	}
-	return b.defaults.LocalWorkloadPeerIPv4.Unmap()
+func (b *builder) peeringAddress(f model.Family) netip.Addr {
+	return model.OfFamily(f, b.defaults.LocalWorkloadPeerIPv4.Unmap(), b.defaults.LocalWorkloadPeerIPv6)
 }
 
 // podRules come before the filters of a session with a pod: whoever may set the
@@ -94,10 +91,8 @@ func (b *builder) podRules(p Peer) []Rule {
 func (b *builder) nodeNetworks() []PrefixRange {
 	var nets []netip.Prefix
 	for _, n := range b.snap.Nodes {
-		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
-			if p.IsValid() {
-				nets = append(nets, p.Masked())
-			}
+		for _, p := range n.Subnets() {
+			nets = append(nets, p.Masked())
 		}
 	}
 	slices.SortFunc(nets, netip.Prefix.Compare)

@@ -82,10 +82,8 @@ func newCase(in Input) *builder {
 		if n.Name == in.Self {
 			c.self = n
 		}
-		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
-			if p.IsValid() {
-				c.nodes[p.Addr()] = n
-			}
+		for _, p := range n.Subnets() {
+			c.nodes[p.Addr()] = n
 		}
 	}
 	c.Endpoints = c.byAge(c.Endpoints)

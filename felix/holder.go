@@ -2,8 +2,6 @@ package felix
 
 import (
 	"net/netip"
-
-	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // Holder says whose an address is that no pod may choose for itself: a node's, a
@@ -56,14 +54,10 @@ func (c *builder) holders() holders {
 		hold("the address of BGPPeer "+p.Name, p.PeerIP, p.ReachableBy)
 	}
 	for _, n := range c.Snapshot.Nodes {
-		hold("an address of node "+string(n.Name), nodeAddresses(n)...)
+		hold("an address of node "+string(n.Name), n.Addresses()...)
 	}
 	for a := range c.own {
 		hold("an address of this node", a)
 	}
 	return h
-}
-
-func nodeAddresses(n model.Node) []netip.Addr {
-	return []netip.Addr{n.IPv4.Addr(), n.IPv6.Addr(), n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6}
 }

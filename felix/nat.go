@@ -1,7 +1,6 @@
 package felix
 
 import (
-	"net/netip"
 	"strings"
 )
 
@@ -33,10 +32,8 @@ func (c *builder) nat() NAT {
 	}
 	if c.config.NATExcludeHosts {
 		for _, node := range c.Snapshot.Nodes {
-			for _, p := range []netip.Prefix{node.IPv4, node.IPv6} {
-				if p.IsValid() {
-					n.Exclude = append(n.Exclude, hostPrefix(p.Addr()))
-				}
+			for _, p := range node.Subnets() {
+				n.Exclude = append(n.Exclude, hostPrefix(p.Addr()))
 			}
 		}
 		n.Exclude = append(n.Exclude, c.config.ExternalNodes...)

@@ -91,10 +91,8 @@ func (c *builder) guard() TunnelGuard {
 		return TunnelGuard{}
 	}
 	for _, n := range c.Snapshot.Nodes {
-		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
-			if p.IsValid() {
-				g.Nodes = append(g.Nodes, p.Addr())
-			}
+		for _, p := range n.Subnets() {
+			g.Nodes = append(g.Nodes, p.Addr())
 		}
 	}
 	slices.SortFunc(g.Nodes, netip.Addr.Compare)

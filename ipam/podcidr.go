@@ -54,12 +54,12 @@ func (c *PodCIDRs) Adopt(handle string, addrs []netip.Addr) {
 
 // Assign gives a handle one address of each family asked for; again the same
 // ones. All or nothing. Errors are *Error with CodeNoPool or CodePoolExhausted.
-func (c *PodCIDRs) Assign(handle string, families []Family) ([]netip.Addr, error) {
+func (c *PodCIDRs) Assign(handle string, families []model.Family) ([]netip.Addr, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out, added []netip.Addr
 	for _, f := range families {
-		have := slices.IndexFunc(c.owned[handle], func(a netip.Addr) bool { return FamilyOf(a) == f })
+		have := slices.IndexFunc(c.owned[handle], func(a netip.Addr) bool { return f.Has(a) })
 		if have >= 0 {
 			out = append(out, c.owned[handle][have])
 			continue
@@ -81,10 +81,10 @@ func (c *PodCIDRs) Assign(handle string, families []Family) ([]netip.Addr, error
 
 // next finds the free address that follows the one assigned last. Callers hold
 // mu.
-func (c *PodCIDRs) next(f Family) (netip.Addr, error) {
+func (c *PodCIDRs) next(f model.Family) (netip.Addr, error) {
 	seen := false
 	for _, p := range c.prefixes {
-		if FamilyOf(p.Addr()) != f {
+		if !f.Has(p.Addr()) {
 			continue
 		}
 		seen = true

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 func TestPodCIDRs(t *testing.T) {
 	c := ipam.NewPodCIDRs()
-	both := []ipam.Family{ipam.IPv4, ipam.IPv6}
+	both := model.Families[:]
 	if _, err := c.Assign("h", both); ipam.CodeOf(err) != ipam.CodeNoPool {
 		t.Errorf("no prefix: %v", err)
 	}
@@ -31,7 +32,7 @@ func TestPodCIDRs(t *testing.T) {
 			t.Errorf("got %v, %v, want %s", got, err, want)
 		}
 	}
-	_, err = c.Assign("over", []ipam.Family{ipam.IPv6, ipam.IPv4})
+	_, err = c.Assign("over", []model.Family{model.IPv6, model.IPv4})
 	if ipam.CodeOf(err) != ipam.CodePoolExhausted || !strings.Contains(err.Error(), "node1") || !strings.Contains(err.Error(), "spec.podCIDRs") {
 		t.Errorf("exhausted: %v", err)
 	}

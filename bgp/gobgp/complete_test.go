@@ -14,6 +14,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // A peer's first table is complete when its End-of-RIB has come and no path is on its
@@ -40,7 +41,7 @@ func TestFirstTableIsComplete(t *testing.T) {
 		{"marker promised, has sent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(time.Minute), lastPath: ago(silentPeriod), promised: ended}, false},
 		{"marker promised of another family, silent", session{state: packet.BGP_FSM_ESTABLISHED, since: ago(silentPeriod), promised: ended6}, true},
 	} {
-		c.v.config.Families = []bgp.Family{bgp.IPv4}
+		c.v.config.Families = []model.Family{model.IPv4}
 		if got := c.v.complete(now); got != c.want {
 			t.Errorf("%s: complete %v, want %v", c.name, got, c.want)
 		}
@@ -90,7 +91,7 @@ func TestFirstTableOfOneWhoRestarts(t *testing.T) {
 		{"has sent it", *up, false, 0, 0},
 	} {
 		s := newSessions(slog.New(slog.DiscardHandler), func() {})
-		c.peer.config = bgp.Peer{Families: []bgp.Family{bgp.IPv4}, RestartTime: restart, NoRestart: c.noGR}
+		c.peer.config = bgp.Peer{Families: []model.Family{model.IPv4}, RestartTime: restart, NoRestart: c.noGR}
 		s.peers[netip.MustParseAddr("10.0.0.1")] = up
 		s.peers[netip.MustParseAddr("10.0.0.2")] = &c.peer
 		s.start(begun)

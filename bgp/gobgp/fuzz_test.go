@@ -74,7 +74,7 @@ func newVictim(f *testing.F) *victim {
 	peer := func(a netip.Addr, limit int) {
 		cfg.Peers = append(cfg.Peers, bgp.Peer{
 			Address: a, ASN: 65666, LocalASN: 64512, Port: port, LocalAddress: netip.MustParseAddr("127.0.0.1"), Passive: true,
-			Families: []bgp.Family{bgp.IPv4, bgp.IPv6}, HoldTime: time.Hour, Keepalive: time.Hour / 3, RestartTime: time.Second, PrefixLimit: limit,
+			Families: model.Families[:], HoldTime: time.Hour, Keepalive: time.Hour / 3, RestartTime: time.Second, PrefixLimit: limit,
 		})
 	}
 	peer(netip.MustParseAddr("127.0.0.2"), 0)

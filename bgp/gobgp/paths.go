@@ -9,6 +9,7 @@ import (
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // addPaths puts new and changed own paths into the RIB.
@@ -82,7 +83,7 @@ func apiPath(p bgp.Path, withdraw bool) (*apiutil.Path, error) {
 		a.Attrs = append(a.Attrs, packet.NewPathAttributeCommunities([]uint32{uint32(packet.COMMUNITY_PLANNED_SHUT)}))
 	}
 	var nh packet.PathAttributeInterface
-	if bgp.FamilyOf(p.Prefix.Addr()) == bgp.IPv6 {
+	if model.FamilyOf(p.Prefix.Addr()) == model.IPv6 {
 		a.Family = packet.RF_IPv6_UC
 		nh, err = packet.NewPathAttributeMpReachNLRI(packet.RF_IPv6_UC, []packet.PathNLRI{{NLRI: nlri}}, p.NextHop)
 	} else {

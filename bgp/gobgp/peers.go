@@ -267,7 +267,7 @@ func apiPeer(p bgp.Peer, deferral time.Duration, restarting bool) *api.Peer {
 	return out
 }
 
-func apiFamilyConfig(f bgp.Family, limit int, restart bool) *api.AfiSafi {
+func apiFamilyConfig(f model.Family, limit int, restart bool) *api.AfiSafi {
 	a := &api.AfiSafi{
 		Config:            &api.AfiSafiConfig{Family: apiFamily(f), Enabled: true},
 		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restart}},
@@ -278,12 +278,8 @@ func apiFamilyConfig(f bgp.Family, limit int, restart bool) *api.AfiSafi {
 	return a
 }
 
-func apiFamily(f bgp.Family) *api.Family {
-	afi := api.Family_AFI_IP
-	if f == bgp.IPv6 {
-		afi = api.Family_AFI_IP6
-	}
-	return &api.Family{Afi: afi, Safi: api.Family_SAFI_UNICAST}
+func apiFamily(f model.Family) *api.Family {
+	return &api.Family{Afi: model.OfFamily(f, api.Family_AFI_IP, api.Family_AFI_IP6), Safi: api.Family_SAFI_UNICAST}
 }
 
 func seconds(d time.Duration) uint64 { return uint64(d.Round(time.Second) / time.Second) }

@@ -210,10 +210,10 @@ func (c *compiler) prefixes(m bgp.Match) []*api.MatchSet {
 		return []*api.MatchSet{nil}
 	}
 	var out []*api.MatchSet
-	for _, f := range []bgp.Family{bgp.IPv4, bgp.IPv6} {
+	for _, f := range model.Families {
 		var list []*api.Prefix
 		for _, r := range m.Prefixes {
-			if bgp.FamilyOf(r.Prefix.Addr()) == f {
+			if f.Has(r.Prefix.Addr()) {
 				list = append(list, &api.Prefix{IpPrefix: r.Prefix.String(), MaskLengthMin: uint32(r.Min), MaskLengthMax: uint32(r.Max)})
 			}
 		}

@@ -174,7 +174,7 @@ func (s *server) whyRefused(ctx context.Context, want bgp.Peer) (f failure) {
 			return
 		}
 		s.refusals[want.Address] = in
-		f = failure{reasonOpenRefused, fmt.Sprintf("the peer refused this node's OPEN with a NOTIFICATION: it may expect another AS number than %s, support no address family that is offered (%s), or want another capability", want.LocalASN, strings.Join(model.Texts(want.Families), ", "))}
+		f = failure{reasonOpenRefused, fmt.Sprintf("the peer refused this node's OPEN with a NOTIFICATION: it may expect another AS number than %s, support no address family that is offered (%s), or want another capability", want.LocalASN, strings.ToLower(strings.Join(model.Texts(want.Families), ", ")))}
 	})
 	return f
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/internal/bgptest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // A speaker whose port is taken tries again every second, for hours: nothing may
@@ -75,7 +76,7 @@ func TestIdentityChangesUnderStatus(t *testing.T) {
 			}
 		}
 	})
-	peers := []bgp.Peer{{Address: netip.MustParseAddr("127.0.0.8"), ASN: 64512, Port: 1, Families: []bgp.Family{bgp.IPv4}}}
+	peers := []bgp.Peer{{Address: netip.MustParseAddr("127.0.0.8"), ASN: 64512, Port: 1, Families: []model.Family{model.IPv4}}}
 	for i := range 100 {
 		id := netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})
 		if err := s.Apply(ctx, bgp.Config{ASN: 64512, RouterID: id, ListenPort: -1, Peers: peers}); err != nil {

@@ -11,6 +11,7 @@ import (
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // silentPeriod is how long an established peer that does not say that it sends
@@ -321,11 +322,8 @@ func promisedBy(capabilities []packet.ParameterCapabilityInterface) map[packet.F
 	return out
 }
 
-func family(f bgp.Family) packet.Family {
-	if f == bgp.IPv6 {
-		return packet.RF_IPv6_UC
-	}
-	return packet.RF_IPv4_UC
+func family(f model.Family) packet.Family {
+	return model.OfFamily(f, packet.RF_IPv4_UC, packet.RF_IPv6_UC)
 }
 
 func wake(c chan struct{}) {

@@ -186,9 +186,9 @@ func detail(st *model.PeerStatus, p *api.Peer) {
 	st.Keepalive = time.Duration(t.GetKeepaliveInterval()) * time.Second
 	st.PeerRestarting = p.GetGracefulRestart().GetPeerRestarting()
 	for _, a := range p.GetAfiSafis() {
-		f := bgp.IPv4.String()
+		f := model.IPv4.Lower()
 		if a.GetConfig().GetFamily().GetAfi() == api.Family_AFI_IP6 {
-			f = bgp.IPv6.String()
+			f = model.IPv6.Lower()
 		}
 		v := a.GetState()
 		st.Received[f], st.Accepted[f], st.Sent[f] = int(v.GetReceived()), int(v.GetAccepted()), int(v.GetAdvertised())

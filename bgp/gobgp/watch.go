@@ -10,7 +10,7 @@ import (
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v4/pkg/server"
 
-	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // watch subscribes to the RIB and to the sessions.
@@ -53,7 +53,7 @@ func (s *server) watchRIB(rib *learned, sessions *sessions) error {
 		return fmt.Errorf("watch best paths: %w", err)
 	}
 	var best []*apiutil.Path
-	for _, f := range []bgp.Family{bgp.IPv4, bgp.IPv6} {
+	for _, f := range model.Families {
 		req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family(f)}
 		err := s.bgp.ListPath(req, func(_ packet.NLRI, paths []*apiutil.Path) {
 			for _, p := range paths {

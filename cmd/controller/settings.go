@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/cmd/controller/app"
 	"github.com/muslin-net/muslin/pkg/metricsserver"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // settings are what the environment says.
@@ -48,18 +49,18 @@ func readSettings(getenv func(string) string) (settings, error) {
 	if s.metrics, err = metricsserver.Read(getenv); err != nil {
 		errs = append(errs, err)
 	}
-	s.defaults.IPv4Pool = readPool(getenv, "MUSLIN_IPV4POOL_CIDR", netip.Addr.Is4, &errs)
-	s.defaults.IPv6Pool = readPool(getenv, "MUSLIN_IPV6POOL_CIDR", netip.Addr.Is6, &errs)
+	s.defaults.IPv4Pool = readPool(getenv, "MUSLIN_IPV4POOL_CIDR", model.IPv4, &errs)
+	s.defaults.IPv6Pool = readPool(getenv, "MUSLIN_IPV6POOL_CIDR", model.IPv6, &errs)
 	return s, errors.Join(errs...)
 }
 
-func readPool(getenv func(string) string, name string, family func(netip.Addr) bool, errs *[]error) netip.Prefix {
+func readPool(getenv func(string) string, name string, family model.Family, errs *[]error) netip.Prefix {
 	text := getenv(name)
 	if text == "" {
 		return netip.Prefix{}
 	}
 	p, err := netip.ParsePrefix(text)
-	if err != nil || !family(p.Addr()) || p != p.Masked() {
+	if err != nil || !family.Has(p.Addr()) || p != p.Masked() {
 		*errs = append(*errs, fmt.Errorf("%s: %q is not a CIDR of its family without bits beyond the prefix length", name, text))
 		return netip.Prefix{}
 	}

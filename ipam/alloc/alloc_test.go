@@ -115,10 +115,10 @@ func sound(t *testing.T, s *ipamtest.Store, want int) {
 func TestAssignCostsTwoWrites(t *testing.T) {
 	s := ipamtest.New()
 	n := start(t, s, "n1", nil, pool("p", "10.0.0.0/16", 26))
-	if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	blocks := n.Blocks()
@@ -163,8 +163,8 @@ func TestAssignFromScratch(t *testing.T) {
 		}
 	}
 	want := []alloc.Usage{
-		{Pool: "p", Family: ipam.IPv4, Blocks: 1, Capacity: 64, InUse: 2},
-		{Pool: "q", Family: ipam.IPv6, Blocks: 1, Capacity: 64, InUse: 1},
+		{Pool: "p", Family: model.IPv4, Blocks: 1, Capacity: 64, InUse: 2},
+		{Pool: "q", Family: model.IPv6, Blocks: 1, Capacity: 64, InUse: 1},
 	}
 	if diff := cmp.Diff(want, n.Usage()); diff != "" {
 		t.Errorf("usage (-want +got):\n%s", diff)
@@ -185,7 +185,7 @@ func TestBurstSharesWrites(t *testing.T) {
 	// Calls take their time, as on a network.
 	slow := func(string) ipamtest.Fault { time.Sleep(time.Millisecond); return ipamtest.None }
 	n := start(t, s, "n1", slow, pool("p", "10.0.0.0/16", 26))
-	if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	n.client.Calls()
@@ -558,7 +558,7 @@ func TestNotReady(t *testing.T) {
 	if err := a.Release(ctx, "h"); err == nil {
 		t.Error("release did not wait")
 	}
-	if err := a.EnsureBlock(ctx, ipam.IPv4); err == nil {
+	if err := a.EnsureBlock(ctx, model.IPv4); err == nil {
 		t.Error("ensure did not wait")
 	}
 	if err := a.ReleaseAddr(ctx, "h", addr("10.0.0.1")); err == nil {

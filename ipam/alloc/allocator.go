@@ -53,7 +53,7 @@ type Allocator struct {
 	ready   chan struct{}
 	changed chan struct{} // holds one hint
 	wake    chan struct{} // holds one hint for the repair loop
-	growing map[ipam.Family]chan struct{}
+	growing map[model.Family]chan struct{}
 
 	mu              sync.Mutex
 	set             settings
@@ -90,7 +90,7 @@ func New(node model.NodeName, store ipam.Store) *Allocator {
 		ready:           make(chan struct{}),
 		changed:         make(chan struct{}, 1),
 		wake:            make(chan struct{}, 1),
-		growing:         map[ipam.Family]chan struct{}{ipam.IPv4: make(chan struct{}, 1), ipam.IPv6: make(chan struct{}, 1)},
+		growing:         map[model.Family]chan struct{}{model.IPv4: make(chan struct{}, 1), model.IPv6: make(chan struct{}, 1)},
 		set:             settings{config: DefaultConfig()},
 		pages:           map[netip.Prefix]*page{},
 		handles:         map[string]*handle{},
@@ -291,7 +291,7 @@ func (a *Allocator) Addresses(handleID string) []netip.Addr {
 // Usage counts what the node holds of one pool.
 type Usage struct {
 	Pool     string // empty: blocks that lie in no known pool
-	Family   ipam.Family
+	Family   model.Family
 	Blocks   int
 	Capacity int // addresses in the blocks
 	InUse    int // of them with an owner, on whatever node
@@ -305,9 +305,9 @@ func (a *Allocator) Usage() []Usage {
 	by := map[string]*Usage{}
 	entry := func(addr netip.Addr) *Usage {
 		pool, _ := poolOf(a.set.pools, addr)
-		key := pool.Name + ipam.FamilyOf(addr).String()
+		key := pool.Name + model.FamilyOf(addr).String()
 		if by[key] == nil {
-			by[key] = &Usage{Pool: pool.Name, Family: ipam.FamilyOf(addr)}
+			by[key] = &Usage{Pool: pool.Name, Family: model.FamilyOf(addr)}
 		}
 		return by[key]
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // maxRounds bounds how often one request plans anew because others took what
@@ -147,10 +148,10 @@ func (w *assignment) answer(have map[netip.Addr]netip.Prefix) []netip.Addr {
 		return cmp.Or(cmp.Compare(rank(added[x]), rank(added[y])), x.Compare(y))
 	})
 	var out []netip.Addr
-	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+	for _, f := range model.Families {
 		n := 0
 		for _, addr := range all {
-			if ipam.FamilyOf(addr) == f && n < w.req.count(f) {
+			if f.Has(addr) && n < w.req.count(f) {
 				out = append(out, addr)
 				n++
 			}

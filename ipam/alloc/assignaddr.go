@@ -77,7 +77,7 @@ func (w *assignment) mayClaim(cidr netip.Prefix, addr netip.Addr) error {
 	defer w.a.mu.Unlock()
 	ref := model.Ref{Kind: "Address", Name: addr.String()}
 	switch {
-	case w.live == nil && w.a.atLimit(ipam.FamilyOf(addr)):
+	case w.live == nil && w.a.atLimit(model.FamilyOf(addr)):
 		return &ipam.Error{Code: ipam.CodeBlockLimit, Object: ref, Detail: "it lies in no block, and the node holds as many blocks as it may",
 			Hint: "ask for an address of a block that there is, or raise maxBlocksPerHost in IPAMConfiguration default"}
 	case w.live == nil && w.a.elsewhere(cidr):
@@ -143,7 +143,7 @@ func (w *assignment) blockFor(addr netip.Addr) (netip.Prefix, error) {
 	w.a.mu.Unlock()
 	ref := model.Ref{Kind: "Address", Name: addr.String()}
 	pool, ok := poolOf(pools, addr)
-	q := w.req.query(ipam.FamilyOf(addr), labels)
+	q := w.req.query(model.FamilyOf(addr), labels)
 	use := q.use
 	switch {
 	case !ok:

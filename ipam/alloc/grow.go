@@ -37,7 +37,7 @@ func (e *cannotGrow) Error() string { return e.detail }
 
 // EnsureBlock claims a block of a family unless the node has one: at start, so
 // that the first workload need not wait for it. Errors are *Error.
-func (a *Allocator) EnsureBlock(ctx context.Context, f ipam.Family) error {
+func (a *Allocator) EnsureBlock(ctx context.Context, f model.Family) error {
 	if err := a.awaitReady(ctx); err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *Allocator) EnsureBlock(ctx context.Context, f ipam.Family) error {
 // grow adds a block to the node: a free one, or one that another node has had
 // empty for long. One grows at a time for each family; whoever finds that
 // another request has grown since it looked (seen) plans again instead.
-func (a *Allocator) grow(ctx context.Context, f ipam.Family, pools []model.Pool, seen uint64) error {
+func (a *Allocator) grow(ctx context.Context, f model.Family, pools []model.Pool, seen uint64) error {
 	select {
 	case a.growing[f] <- struct{}{}:
 		defer func() { <-a.growing[f] }()
@@ -100,7 +100,7 @@ func (a *Allocator) grow(ctx context.Context, f ipam.Family, pools []model.Pool,
 }
 
 // mayGrow checks the limits; stop says that there is nothing to do.
-func (a *Allocator) mayGrow(f ipam.Family, seen uint64) (stop bool, err error) {
+func (a *Allocator) mayGrow(f model.Family, seen uint64) (stop bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.grown != seen {
@@ -120,10 +120,10 @@ func (a *Allocator) mayGrow(f ipam.Family, seen uint64) (stop bool, err error) {
 
 // atLimit reports whether the node holds as many blocks of a family as it may. The
 // caller holds mu.
-func (a *Allocator) atLimit(f ipam.Family) bool {
+func (a *Allocator) atLimit(f model.Family) bool {
 	n := 0
 	for _, p := range a.pages {
-		if ipam.FamilyOf(p.cidr.Addr()) == f && (p.aff != nil || p.own(a.node)) {
+		if f.Has(p.cidr.Addr()) && (p.aff != nil || p.own(a.node)) {
 			n++
 		}
 	}

@@ -120,7 +120,7 @@ func TestLiveIsStoredAgain(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s, p := ipamtest.New(), pool("p", "10.0.0.0/26", 28)
 					n := start(t, s, "n1", nil, p)
-					if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+					if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 						t.Fatal(err)
 					}
 					before := s.Snapshot()
@@ -306,7 +306,7 @@ func TestLocked(t *testing.T) {
 		synctest.Wait()
 		_, err := n.Assign(t.Context(), alloc.Request{Handle: "b", V4: 1})
 		for what, err := range map[string]error{
-			"assign": err, "release": n.Release(t.Context(), a.Handle), "block": n.EnsureBlock(t.Context(), ipam.IPv4), "locked": n.Locked(),
+			"assign": err, "release": n.Release(t.Context(), a.Handle), "block": n.EnsureBlock(t.Context(), model.IPv4), "locked": n.Locked(),
 		} {
 			if ipam.CodeOf(err) != ipam.CodeLocked || !strings.Contains(err.Error(), "ClusterInformation default: spec.datastoreReady") {
 				t.Errorf("%s: %v", what, err)

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -30,7 +29,7 @@ func (w *assignment) plan(ctx context.Context, have map[netip.Addr]netip.Prefix)
 		return w.planAddrs(ctx, have)
 	}
 	var parts []*part
-	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+	for _, f := range model.Families {
 		missing := w.req.count(f) - countFamily(have, f)
 		if missing <= 0 {
 			continue
@@ -45,17 +44,17 @@ func (w *assignment) plan(ctx context.Context, have map[netip.Addr]netip.Prefix)
 	return parts, nil
 }
 
-func countFamily(have map[netip.Addr]netip.Prefix, f ipam.Family) int {
+func countFamily(have map[netip.Addr]netip.Prefix, f model.Family) int {
 	n := 0
 	for addr := range have {
-		if ipam.FamilyOf(addr) == f {
+		if f.Has(addr) {
 			n++
 		}
 	}
 	return n
 }
 
-func (w *assignment) planFamily(ctx context.Context, f ipam.Family, missing int, have map[netip.Addr]netip.Prefix) ([]*part, error) {
+func (w *assignment) planFamily(ctx context.Context, f model.Family, missing int, have map[netip.Addr]netip.Prefix) ([]*part, error) {
 	a := w.a
 	for {
 		a.mu.Lock()

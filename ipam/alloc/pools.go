@@ -19,7 +19,7 @@ const (
 
 // poolQuery is what decides which pools may serve a request.
 type poolQuery struct {
-	family    ipam.Family
+	family    model.Family
 	use       string
 	node      map[string]string // labels
 	namespace map[string]string // labels
@@ -49,7 +49,7 @@ func selectPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 	}
 	var out []model.Pool
 	for _, p := range pools {
-		if ipam.FamilyOf(p.CIDR.Addr()) != q.family || !usable(p) || !allows(p, q.use) || p.AssignmentMode == "Manual" {
+		if !q.family.Has(p.CIDR.Addr()) || !usable(p) || !allows(p, q.use) || p.AssignmentMode == "Manual" {
 			continue
 		}
 		if !selectsNode(p, q.node) || !selectsNamespace(p, q) {
@@ -98,7 +98,7 @@ func wantedPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 		p := pools[i]
 		ref := model.Ref{Kind: "IPPool", Name: p.Name}
 		switch {
-		case ipam.FamilyOf(p.CIDR.Addr()) != q.family:
+		case !q.family.Has(p.CIDR.Addr()):
 			return nil, &ipam.Error{Code: ipam.CodePoolUnusable, Object: ref, Field: "spec.cidr",
 				Detail: fmt.Sprintf("%s is asked for as an %s pool", p.CIDR, q.family), Hint: "name it in the annotation of its own family"}
 		case !usable(p):
@@ -131,7 +131,7 @@ func noPool(pools []model.Pool, q poolQuery) *ipam.Error {
 	count := map[string]int{}
 	for _, p := range pools {
 		switch {
-		case ipam.FamilyOf(p.CIDR.Addr()) != q.family:
+		case !q.family.Has(p.CIDR.Addr()):
 			continue
 		case !usable(p):
 			count["disabled, overlapping or being deleted"]++

@@ -214,7 +214,7 @@ func TestOutage(t *testing.T) {
 				}
 				return ipamtest.None
 			}, thePool)
-			if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+			if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 				t.Fatal(err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -253,7 +253,7 @@ func TestClaimsInACrowdedPool(t *testing.T) {
 		}
 	}
 	n := start(t, s, "node1", nil, p)
-	if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	if b := n.Blocks(); len(b) != 1 || b[0].CIDR != prefix("10.0.19.64/26") {
@@ -263,10 +263,10 @@ func TestClaimsInACrowdedPool(t *testing.T) {
 		t.Errorf("calls: %v", calls)
 	}
 	n2 := start(t, s, "node2", nil, p)
-	if err := n2.EnsureBlock(t.Context(), ipam.IPv4); ipam.CodeOf(err) != ipam.CodePoolExhausted {
+	if err := n2.EnsureBlock(t.Context(), model.IPv4); ipam.CodeOf(err) != ipam.CodePoolExhausted {
 		t.Errorf("the pool is full: %v", err)
 	}
-	if err := n2.EnsureBlock(t.Context(), ipam.IPv6); ipam.CodeOf(err) != ipam.CodeNoPool {
+	if err := n2.EnsureBlock(t.Context(), model.IPv6); ipam.CodeOf(err) != ipam.CodeNoPool {
 		t.Errorf("no pool of the family: %v", err)
 	}
 }
@@ -293,7 +293,7 @@ func TestClaimsInATightPool(t *testing.T) {
 	lists, seen := 0, map[netip.Prefix]bool{}
 	for i := range 20 {
 		n := start(t, s, model.NodeName(fmt.Sprint("node", i)), nil, p)
-		if err := n.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+		if err := n.EnsureBlock(t.Context(), model.IPv4); err != nil {
 			t.Fatal(err)
 		}
 		if b := n.Blocks(); len(b) != 1 || seen[b[0].CIDR] {

@@ -79,11 +79,8 @@ func (r Request) attribute(node model.NodeName, now time.Time) ipam.Attribute {
 }
 
 // query is what the request asks of pools in a family.
-func (r Request) query(f ipam.Family, labels map[string]string) poolQuery {
-	q := poolQuery{family: f, use: r.Use, node: labels, namespace: r.NamespaceLabels, wanted: r.PoolsV4}
-	if f == ipam.IPv6 {
-		q.wanted = r.PoolsV6
-	}
+func (r Request) query(f model.Family, labels map[string]string) poolQuery {
+	q := poolQuery{family: f, use: r.Use, node: labels, namespace: r.NamespaceLabels, wanted: model.OfFamily(f, r.PoolsV4, r.PoolsV6)}
 	if q.use == "" {
 		q.use = UseWorkload
 	}
@@ -91,9 +88,4 @@ func (r Request) query(f ipam.Family, labels map[string]string) poolQuery {
 }
 
 // count is how many addresses of a family are asked for.
-func (r Request) count(f ipam.Family) int {
-	if f == ipam.IPv6 {
-		return r.V6
-	}
-	return r.V4
-}
+func (r Request) count(f model.Family) int { return model.OfFamily(f, r.V4, r.V6) }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -30,11 +29,11 @@ var tunnelTypes = map[Tunnel]string{
 func (t Tunnel) Handle(node model.NodeName) string { return string(t) + "-" + string(node) }
 
 // Family is the family of the tunnel's address.
-func (t Tunnel) Family() ipam.Family {
+func (t Tunnel) Family() model.Family {
 	if t == TunnelVXLANv6 {
-		return ipam.IPv6
+		return model.IPv6
 	}
-	return ipam.IPv4
+	return model.IPv4
 }
 
 // wants reports whether a pool's traffic goes through the tunnel.
@@ -43,7 +42,7 @@ func (t Tunnel) wants(p model.Pool) bool {
 	if t == TunnelIPIP {
 		mode = p.IPIP
 	}
-	return ipam.FamilyOf(p.CIDR.Addr()) == t.Family() && mode != "" && mode != model.EncapNever
+	return model.FamilyOf(p.CIDR.Addr()) == t.Family() && mode != "" && mode != model.EncapNever
 }
 
 // Request asks for the node's address of the tunnel, out of the pools that use
@@ -58,7 +57,7 @@ func (t Tunnel) Request(pools []model.Pool, node model.Node) (r Request, ok bool
 	}
 	slices.SortFunc(names, strings.Compare)
 	r = Request{Handle: t.Handle(node.Name), Attrs: map[string]string{"type": tunnelTypes[t]}, Use: UseTunnel}
-	if t.Family() == ipam.IPv6 {
+	if t.Family() == model.IPv6 {
 		r.V6, r.PoolsV6 = 1, names
 	} else {
 		r.V4, r.PoolsV4 = 1, names

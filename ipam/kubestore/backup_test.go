@@ -13,6 +13,7 @@ import (
 	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // TestEtcdFromABackup puts a server's data back under a running allocator. It
@@ -41,7 +42,7 @@ func etcdFromABackup(t *testing.T, restore func(backup, data string) error) {
 		t.Fatal(err)
 	}
 	a := start(t, store, "n1", pool("p", "10.7.0.0/24", 26))
-	if err := a.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := a.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	data, backup := filepath.Join(s.Dir, "etcd"), filepath.Join(t.TempDir(), "etcd")

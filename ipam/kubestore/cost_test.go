@@ -65,7 +65,7 @@ func since(before, after map[string]int) map[string]int {
 func TestRequestsOfAnAssignment(t *testing.T) {
 	wipe(t)
 	a := start(t, open(t), "node1", pool("p", "10.5.0.0/16", 26))
-	if err := a.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := a.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	before := requests(t)
@@ -197,7 +197,7 @@ func BenchmarkCluster(b *testing.B) {
 				a := start(b, s, model.NodeName(fmt.Sprintf("new-%s-%d-%d", p.Name, b.N, i)), p)
 				<-a.Ready()
 				b.StartTimer()
-				err := a.EnsureBlock(b.Context(), ipam.IPv4)
+				err := a.EnsureBlock(b.Context(), model.IPv4)
 				b.StopTimer()
 				if err != nil {
 					b.Fatal(err)
@@ -211,7 +211,7 @@ func BenchmarkCluster(b *testing.B) {
 func BenchmarkAssign(b *testing.B) {
 	wipe(b)
 	a := start(b, open(b), "node1", pool("p", "10.0.0.0/16", 26))
-	if err := a.EnsureBlock(b.Context(), ipam.IPv4); err != nil {
+	if err := a.EnsureBlock(b.Context(), model.IPv4); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("assign-release", func(b *testing.B) {

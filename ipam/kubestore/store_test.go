@@ -204,7 +204,7 @@ func TestFinishesDeletes(t *testing.T) {
 func TestKeepsForeignMetadata(t *testing.T) {
 	wipe(t)
 	a := start(t, open(t), "node1", pool("p", "10.244.1.0/26", 26))
-	if err := a.EnsureBlock(t.Context(), ipam.IPv4); err != nil {
+	if err := a.EnsureBlock(t.Context(), model.IPv4); err != nil {
 		t.Fatal(err)
 	}
 	server.MustKubectl(t, "", "label", "ipamblock", "10-244-1-0-26", "example.com/mine=yes")

@@ -18,7 +18,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/ipam/kubestore"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -127,8 +126,8 @@ func TestWireBytes(t *testing.T) {
 		together := strings.HasPrefix(name, "assign") || strings.HasPrefix(name, "release")
 		fmt.Fprintf(&out, "# %s\n%s\n\n", name, strings.Join(rec.take(together), "\n"))
 	}
-	step("claim an IPv4 block", a.EnsureBlock(t.Context(), ipam.IPv4))
-	step("claim an IPv6 block", a.EnsureBlock(t.Context(), ipam.IPv6))
+	step("claim an IPv4 block", a.EnsureBlock(t.Context(), model.IPv4))
+	step("claim an IPv6 block", a.EnsureBlock(t.Context(), model.IPv6))
 	assign := func(handle string, r alloc.Request) error {
 		r.Handle = handle
 		_, err := a.Assign(t.Context(), r)

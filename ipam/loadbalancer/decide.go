@@ -83,7 +83,7 @@ func Decide(in Input) Plan {
 	d := &decider{ledger: newLedger(&in), holders: map[netip.Addr][]*wish{}, writes: map[netip.Prefix][]alloc.Grant{}}
 	d.out.Served = map[model.Ref]bool{}
 	d.readServices()
-	for _, round := range []func(*wish, ipam.Family){d.keep, d.rejoin, d.adopt, d.exactly, d.any, d.fallBack} {
+	for _, round := range []func(*wish, model.Family){d.keep, d.rejoin, d.adopt, d.exactly, d.any, d.fallBack} {
 		for _, w := range d.requested {
 			for _, f := range w.families() {
 				if !w.has[f].IsValid() {
@@ -167,7 +167,7 @@ func (d *decider) tell(w *wish, field, reason, format string, args ...any) {
 
 // hold notes that w has an address from now on.
 func (d *decider) hold(w *wish, a netip.Addr) {
-	w.has[familyOf(a)] = a
+	w.has[model.FamilyOf(a)] = a
 	d.holders[a] = append(d.holders[a], w)
 }
 
@@ -189,7 +189,7 @@ func (d *decider) poolOf(a netip.Addr) *model.Pool {
 
 // fits reports whether an address is one that w asks for. Without a wish it is one
 // of any pool, and also of none any more, but of no pool that is for wishes alone.
-func (d *decider) fits(w *wish, f ipam.Family, a netip.Addr) bool {
+func (d *decider) fits(w *wish, f model.Family, a netip.Addr) bool {
 	p := d.poolOf(a)
 	switch {
 	case w.unread:
@@ -203,19 +203,19 @@ func (d *decider) fits(w *wish, f ipam.Family, a netip.Addr) bool {
 }
 
 // keep: what is in a block under its handle, and fits.
-func (d *decider) keep(w *wish, f ipam.Family) {
+func (d *decider) keep(w *wish, f model.Family) {
 	d.keepIf(w, f, func(a netip.Addr) bool { return d.fits(w, f, a) })
 }
 
 // fallBack: what it has, though it asks for something else that it cannot have.
-func (d *decider) fallBack(w *wish, f ipam.Family) {
+func (d *decider) fallBack(w *wish, f model.Family) {
 	d.keepIf(w, f, func(a netip.Addr) bool { ok, _ := d.mayShare(w, a); return ok })
 }
 
-func (d *decider) keepIf(w *wish, f ipam.Family, good func(netip.Addr) bool) {
+func (d *decider) keepIf(w *wish, f model.Family, good func(netip.Addr) bool) {
 	var best netip.Addr
 	for _, a := range d.mine[w.handle] {
-		if familyOf(a) == f && good(a) && (!best.IsValid() || slices.Contains(w.Addrs, a)) {
+		if f.Has(a) && good(a) && (!best.IsValid() || slices.Contains(w.Addrs, a)) {
 			best = a
 		}
 	}
@@ -235,10 +235,10 @@ func (d *decider) keepIf(w *wish, f ipam.Family, good func(netip.Addr) bool) {
 }
 
 // rejoin: what it shared by its status, and still may, or now takes over.
-func (d *decider) rejoin(w *wish, f ipam.Family) {
+func (d *decider) rejoin(w *wish, f model.Family) {
 	for _, a := range w.Addrs {
 		have, given := d.slots[a]
-		if !given || familyOf(a) != f || w.key == "" || !d.fits(w, f, a) {
+		if !given || !f.Has(a) || w.key == "" || !d.fits(w, f, a) {
 			continue
 		}
 		if ok, _ := d.mayShare(w, a); len(d.holders[a]) > 0 && ok {
@@ -254,10 +254,10 @@ func (d *decider) rejoin(w *wish, f ipam.Family) {
 
 // adopt: what its status says, by another allocator or before blocks were lost, and
 // no block gives to anybody.
-func (d *decider) adopt(w *wish, f ipam.Family) {
+func (d *decider) adopt(w *wish, f model.Family) {
 	for _, a := range w.Addrs {
 		p := d.poolOf(a)
-		if familyOf(a) != f || p == nil || p.Deleting || !d.fits(w, f, a) || d.inUse(*p, a) {
+		if !f.Has(a) || p == nil || p.Deleting || !d.fits(w, f, a) || d.inUse(*p, a) {
 			continue
 		}
 		if _, given := d.slots[a]; given {
@@ -278,7 +278,7 @@ func (d *decider) adopt(w *wish, f ipam.Family) {
 }
 
 // exactly: an address that is asked for by name.
-func (d *decider) exactly(w *wish, f ipam.Family) {
+func (d *decider) exactly(w *wish, f model.Family) {
 	ask := w.exact[f]
 	a := ask.addr
 	if !a.IsValid() || w.unread {
@@ -320,7 +320,7 @@ func (d *decider) takeExactly(w *wish, ask requested) {
 		return
 	}
 	// By name, as a strict pool holds those to its selectors who name it.
-	if _, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, familyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
+	if _, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, model.FamilyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
 		d.refused(w, ask.field, err)
 		return
 	}
@@ -352,7 +352,7 @@ func (d *decider) refused(w *wish, field string, err error) {
 }
 
 // any: an address that is shared already, or a free one, of the pools that serve it.
-func (d *decider) any(w *wish, f ipam.Family) {
+func (d *decider) any(w *wish, f model.Family) {
 	if w.exact[f].addr.IsValid() || w.unread {
 		return
 	}
@@ -390,7 +390,7 @@ func (d *decider) statuses() {
 	for _, w := range d.requested {
 		served[w.BalancedService] = true
 		var want []netip.Addr
-		for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+		for _, f := range model.Families {
 			if a := w.has[f]; a.IsValid() {
 				want = append(want, a)
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/muslin-net/muslin/ipam"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // apart tells why two Services cannot have one address; empty: they can.
@@ -39,10 +40,10 @@ func (d *decider) mayShare(w *wish, a netip.Addr) (bool, string) {
 
 // shareable gives the lowest address that others of the same key hold and let w
 // have, out of a pool that serves it.
-func (d *decider) shareable(w *wish, f ipam.Family, within []netip.Prefix) (netip.Addr, bool) {
+func (d *decider) shareable(w *wish, f model.Family, within []netip.Prefix) (netip.Addr, bool) {
 	var best netip.Addr
 	for a := range d.holders {
-		if w.key == "" || familyOf(a) != f || best.IsValid() && best.Less(a) {
+		if w.key == "" || !f.Has(a) || best.IsValid() && best.Less(a) {
 			continue
 		}
 		if !slices.ContainsFunc(within, func(p netip.Prefix) bool { return p.Contains(a) }) {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -98,12 +97,12 @@ type wish struct {
 	*model.BalancedService
 	handle string
 	key    string // of sharing; empty: it shares with nobody
-	exact  map[ipam.Family]requested
-	pools  map[ipam.Family]pooled
+	exact  map[model.Family]requested
+	pools  map[model.Family]pooled
 	unread bool // it cannot be told what it asks for: it keeps what it has
 	named  bool // by class or annotation: it wants its address from here
 
-	has map[ipam.Family]netip.Addr // what it gets
+	has map[model.Family]netip.Addr // what it gets
 }
 
 // requested is an address and the field that asks for it.
@@ -120,22 +119,15 @@ type pooled struct {
 
 // families are those of the Service; of them, if it names addresses, as Calico has it
 // those of the addresses.
-func (w *wish) families() []ipam.Family {
-	var out []ipam.Family
-	for _, f := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+func (w *wish) families() []model.Family {
+	var out []model.Family
+	for _, f := range model.Families {
 		_, named := w.exact[f]
-		if (f == ipam.IPv4 && w.IPv4 || f == ipam.IPv6 && w.IPv6) && (len(w.exact) == 0 || named || w.unread) {
+		if model.OfFamily(f, w.IPv4, w.IPv6) && (len(w.exact) == 0 || named || w.unread) {
 			out = append(out, f)
 		}
 	}
 	return out
-}
-
-func familyOf(a netip.Addr) ipam.Family {
-	if a.Is4() {
-		return ipam.IPv4
-	}
-	return ipam.IPv6
 }
 
 func annotation(name string) string { return "metadata.annotations[" + name + "]" }
@@ -144,7 +136,7 @@ func annotation(name string) string { return "metadata.annotations[" + name + "]
 func read(s *model.BalancedService) (*wish, []model.Problem) {
 	w := &wish{
 		BalancedService: s, handle: Handle(s), key: s.Annotations[AnnotationShare], named: s.Class != "" || asks(s),
-		exact: map[ipam.Family]requested{}, pools: map[ipam.Family]pooled{}, has: map[ipam.Family]netip.Addr{},
+		exact: map[model.Family]requested{}, pools: map[model.Family]pooled{}, has: map[model.Family]netip.Addr{},
 	}
 	var out []model.Problem
 	note := func(field, reason, format string, args ...any) {
@@ -154,10 +146,10 @@ func read(s *model.BalancedService) (*wish, []model.Problem) {
 		w.unread = true
 		note(field, reason, format, args...)
 	}
-	for f, name := range map[ipam.Family]string{ipam.IPv4: AnnotationIPv4Pools, ipam.IPv6: AnnotationIPv6Pools} {
+	for f, name := range map[model.Family]string{model.IPv4: AnnotationIPv4Pools, model.IPv6: AnnotationIPv6Pools} {
 		if list := readList(s, name, tell); len(list) > 0 {
 			w.pools[f] = pooled{list, annotation(name)}
-			if !w.Optional && (f == ipam.IPv4 && !w.IPv4 || f == ipam.IPv6 && !w.IPv6) {
+			if !w.Optional && !model.OfFamily(f, w.IPv4, w.IPv6) {
 				note(annotation(name), reasonConflict, "has no effect: spec.ipFamilies has no %s", f)
 			}
 		}
@@ -199,14 +191,14 @@ func (w *wish) ask(text, field string, tell builder) {
 		return
 	}
 	a = a.Unmap()
-	f := familyOf(a)
+	f := model.FamilyOf(a)
 	before, twice := w.exact[f]
 	switch {
 	case twice && before.addr != a && before.field == field:
 		tell(field, reasonConflict, "%s and %s are both %s: a Service has one address of a family", before.addr, a, f)
 	case twice && before.addr != a:
 		tell(field, reasonConflict, "%s is asked for, and %s by %s: name one of them", a, before.addr, before.field)
-	case f == ipam.IPv4 && !w.IPv4 || f == ipam.IPv6 && !w.IPv6:
+	case !model.OfFamily(f, w.IPv4, w.IPv6):
 		tell(field, reasonConflict, "%s is asked for, and spec.ipFamilies has no %s", a, f)
 	case !twice:
 		w.exact[f] = requested{a, field}

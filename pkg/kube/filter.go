@@ -2,7 +2,6 @@ package kube
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -36,10 +35,10 @@ func readFilter(obj any) reading[model.BGPFilter] {
 	r.spec(o, &spec)
 	out := model.BGPFilter{
 		Name:     o.Name,
-		ExportV4: r.rules("spec.exportV4", spec.ExportV4, netip.Addr.Is4),
-		ImportV4: r.rules("spec.importV4", spec.ImportV4, netip.Addr.Is4),
-		ExportV6: r.rules("spec.exportV6", spec.ExportV6, netip.Addr.Is6),
-		ImportV6: r.rules("spec.importV6", spec.ImportV6, netip.Addr.Is6),
+		ExportV4: r.rules("spec.exportV4", spec.ExportV4, model.IPv4),
+		ImportV4: r.rules("spec.importV4", spec.ImportV4, model.IPv4),
+		ExportV6: r.rules("spec.exportV6", spec.ExportV6, model.IPv6),
+		ImportV6: r.rules("spec.importV6", spec.ImportV6, model.IPv6),
 	}
 	r.byService(ours(o.Annotations), &out)
 	return finish(r, out)
@@ -104,7 +103,7 @@ func (r *reader) length(field, text string, most int) int {
 	return n
 }
 
-func (r *reader) rules(field string, rules []v3.BGPFilterRule, family func(netip.Addr) bool) []model.FilterRule {
+func (r *reader) rules(field string, rules []v3.BGPFilterRule, family model.Family) []model.FilterRule {
 	out := make([]model.FilterRule, 0, len(rules))
 	for i := range rules {
 		out = append(out, r.rule(fmt.Sprintf("%s[%d]", field, i), &rules[i], family))
@@ -115,7 +114,7 @@ func (r *reader) rules(field string, rules []v3.BGPFilterRule, family func(netip
 	return out
 }
 
-func (r *reader) rule(field string, rule *v3.BGPFilterRule, family func(netip.Addr) bool) model.FilterRule {
+func (r *reader) rule(field string, rule *v3.BGPFilterRule, family model.Family) model.FilterRule {
 	out := model.FilterRule{
 		Source: rule.Source, Interface: rule.Interface, PeerType: rule.PeerType,
 		Priority: rule.Priority, Accept: rule.Action == "Accept",
@@ -124,7 +123,7 @@ func (r *reader) rule(field string, rule *v3.BGPFilterRule, family func(netip.Ad
 	if rule.CIDR != "" {
 		out.CIDR = r.prefix(field+".cidr", rule.CIDR)
 		out.MatchOperator = r.oneOf(field+".matchOperator", rule.MatchOperator, "Equal", "NotEqual", "In", "NotIn")
-		if out.CIDR.IsValid() && !family(out.CIDR.Addr()) {
+		if out.CIDR.IsValid() && !family.Has(out.CIDR.Addr()) {
 			r.fail(field+".cidr", "%s is of the other address family", rule.CIDR)
 		}
 	}

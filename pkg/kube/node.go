@@ -103,7 +103,7 @@ func (r *reader) nodeAddress(n *corev1.Node, f nodeaddr.Family, internal []netip
 	var annotated netip.Prefix
 	if text != "" {
 		p, err := parseAddrOrPrefix(text)
-		if err == nil && f.Is(p.Addr()) {
+		if err == nil && f.Has(p.Addr()) {
 			annotated = p
 		} else {
 			r.warn(annotationField(f.Address), "%q is not an address with a prefix length, as in 192.0.2.1/24; the node's InternalIP is used", text)

@@ -85,6 +85,23 @@ type Node struct {
 	ExcludeFromExternalLB bool // label node.kubernetes.io/exclude-from-external-load-balancers
 }
 
+// Subnets are IPv4 and IPv6, as far as the node has them.
+func (n Node) Subnets() []netip.Prefix {
+	return slices.DeleteFunc([]netip.Prefix{n.IPv4, n.IPv6}, func(p netip.Prefix) bool { return !p.IsValid() })
+}
+
+// Subnet is that of a family; the zero value when the node has none.
+func (n Node) Subnet(f Family) netip.Prefix { return OfFamily(f, n.IPv4, n.IPv6) }
+
+// Address is that of a family; the zero value when the node has none.
+func (n Node) Address(f Family) netip.Addr { return n.Subnet(f).Addr() }
+
+// Addresses are the node's own and those of its tunnels; the zero value stands for each
+// that it does not have.
+func (n Node) Addresses() []netip.Addr {
+	return []netip.Addr{n.IPv4.Addr(), n.IPv6.Addr(), n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6}
+}
+
 // Encap says when a pool's traffic is tunnelled (Calico ipipMode, vxlanMode).
 type Encap string
 

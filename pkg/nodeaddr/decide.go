@@ -43,10 +43,10 @@ type decider struct {
 func (d *decider) family(f Family) {
 	value, mark := d.Node.Annotations[f.Address], d.Node.Annotations[f.Mark]
 	annotated, err := parse(value)
-	if err != nil || annotated.IsValid() && !f.Is(annotated.Addr()) {
+	if err != nil || annotated.IsValid() && !f.Has(annotated.Addr()) {
 		return // told by whoever reads the Node, and not ours to replace
 	}
-	d.taken(f, known(f, d.Node))
+	d.taken(f, d.Node.Subnet(f.Family))
 	m, where, err := d.method(f)
 	switch {
 	case value != "" && !d.agents(f, value, mark, m):
@@ -117,7 +117,7 @@ func (d *decider) detected(f Family, m Method, where model.Ref, value string, an
 	case m.find != nil:
 		d.Problems = append(d.Problems, model.Problem{
 			Object: where, Field: field(f.Method), Reason: "AddressNotFound",
-			Message: fmt.Sprintf("%s finds no %s address on node %s; %s", m, f.Name, d.Node.Name, stays(known(f, d.Node))),
+			Message: fmt.Sprintf("%s finds no %s address on node %s; %s", m, f.Family, d.Node.Name, stays(d.Node.Subnet(f.Family))),
 		})
 	case len(internal) > 0:
 		d.Problems = append(d.Problems, model.Problem{
@@ -145,7 +145,7 @@ func (d *decider) write(f Family, m Method, value string, found netip.Prefix) {
 // is kept, so that their order does not matter.
 func (d *decider) find(f Family, m Method, stands netip.Addr) netip.Prefix {
 	if m.find != nil {
-		return m.find(d.Host, f.is)
+		return m.find(d.Host, f.Family)
 	}
 	internal := ofFamily(f, d.Node.InternalIPs)
 	if contains(internal, stands) {
@@ -163,7 +163,7 @@ func (d *decider) find(f Family, m Method, stands netip.Addr) netip.Prefix {
 // cannot be told apart.
 func (d *decider) taken(f Family, own netip.Prefix) {
 	for _, n := range d.Nodes {
-		if n.Name != d.Node.Name && own.IsValid() && known(f, n).Addr() == own.Addr() {
+		if n.Name != d.Node.Name && own.IsValid() && n.Subnet(f.Family).Addr() == own.Addr() {
 			d.problem(f.Address, "AddressTwice", "nodes %s and %s both have the address %s: see the InternalIP and the annotation of each", d.Node.Name, n.Name, own.Addr())
 		}
 	}
@@ -180,15 +180,15 @@ func (d *decider) problem(annotation, reason, format string, args ...any) {
 func Missing(n model.Node, pools []model.Pool, blocks []model.Block) (out []model.Problem) {
 	for _, f := range Families {
 		pool := slices.IndexFunc(pools, func(p model.Pool) bool {
-			return f.Is(p.CIDR.Addr()) && !p.Disabled && (p.NodeSelector == nil || p.NodeSelector.Matches(n.Labels))
+			return f.Has(p.CIDR.Addr()) && !p.Disabled && (p.NodeSelector == nil || p.NodeSelector.Matches(n.Labels))
 		})
 		var own []string
 		for _, b := range blocks {
-			if b.Node == n.Name && f.Is(b.CIDR.Addr()) {
+			if b.Node == n.Name && f.Has(b.CIDR.Addr()) {
 				own = append(own, b.CIDR.String())
 			}
 		}
-		if known(f, n).IsValid() || pool < 0 && len(own) == 0 {
+		if n.Subnet(f.Family).IsValid() || pool < 0 && len(own) == 0 {
 			continue
 		}
 		what := "it announces none of its pods' addresses"
@@ -200,17 +200,10 @@ func Missing(n model.Node, pools []model.Pool, blocks []model.Block) (out []mode
 		}
 		out = append(out, model.Problem{
 			Object: model.Ref{Kind: "Node", Name: string(n.Name)}, Field: "status.addresses", Reason: "NoAddressOfFamily",
-			Message: fmt.Sprintf("node %s has no %s address; %s: give kubelet a --node-ip of that family, or set the annotation %s or %s", n.Name, f.Name, what, f.Address, f.Method),
+			Message: fmt.Sprintf("node %s has no %s address; %s: give kubelet a --node-ip of that family, or set the annotation %s or %s", n.Name, f.Family, what, f.Address, f.Method),
 		})
 	}
 	return out
-}
-
-func known(f Family, n model.Node) netip.Prefix {
-	if f.Name == IPv4.Name {
-		return n.IPv4
-	}
-	return n.IPv6
 }
 
 func stays(p netip.Prefix) string {
@@ -246,13 +239,6 @@ func parse(text string) (netip.Prefix, error) {
 
 // Unreachable tells whether a node has an address, but none of this family: no
 // other node could be told a next hop for its blocks.
-func Unreachable(self model.Node, family func(netip.Addr) bool) bool {
-	some := false
-	for _, p := range []netip.Prefix{self.IPv4, self.IPv6} {
-		if p.IsValid() && family(p.Addr()) {
-			return false
-		}
-		some = some || p.IsValid()
-	}
-	return some
+func Unreachable(self model.Node, f model.Family) bool {
+	return len(self.Subnets()) > 0 && !self.Address(f).IsValid()
 }

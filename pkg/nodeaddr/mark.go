@@ -3,25 +3,23 @@ package nodeaddr
 import (
 	"net/netip"
 	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // Family has the names of what belongs to one address family on a Node, and on
 // BGPConfiguration default.
 type Family struct {
-	Name    string // IPv4, IPv6
+	model.Family
 	Address string // Calico's annotation with the address, as in 192.0.2.1/24
 	Mark    string // who wrote that, where it was the agent
 	Method  string // how to find it; of the Node, else of the BGPConfiguration
-	is      family
 }
-
-// Is tells whether an address is of the family.
-func (f Family) Is(a netip.Addr) bool { return f.is(a) }
 
 // The families.
 var (
-	IPv4 = Family{"IPv4", "projectcalico.org/IPv4Address", "muslin.io/ipv4-address-from", "muslin.io/ip-autodetection-method", netip.Addr.Is4}
-	IPv6 = Family{"IPv6", "projectcalico.org/IPv6Address", "muslin.io/ipv6-address-from", "muslin.io/ip6-autodetection-method", netip.Addr.Is6}
+	IPv4 = Family{model.IPv4, "projectcalico.org/IPv4Address", "muslin.io/ipv4-address-from", "muslin.io/ip-autodetection-method"}
+	IPv6 = Family{model.IPv6, "projectcalico.org/IPv6Address", "muslin.io/ipv6-address-from", "muslin.io/ip6-autodetection-method"}
 )
 
 // Families are both, in order.
@@ -61,7 +59,7 @@ func Known(f Family, annotated netip.Prefix, value, mark string, internal []neti
 
 func ofFamily(f Family, addrs []netip.Addr) (out []netip.Addr) {
 	for _, a := range addrs {
-		if f.Is(a) {
+		if f.Has(a) {
 			out = append(out, a)
 		}
 	}

@@ -17,11 +17,8 @@ const InternalIP = "kubernetes-internal-ip"
 // value is InternalIP.
 type Method struct {
 	text string
-	find func(model.Host, family) netip.Prefix // nil: InternalIP
+	find func(model.Host, model.Family) netip.Prefix // nil: InternalIP
 }
-
-// family tells addresses of one family from those of the other.
-type family func(netip.Addr) bool
 
 // String is the method as it was written.
 func (m Method) String() string {
@@ -71,7 +68,7 @@ func ParseMethod(text string) (Method, error) {
 		if err != nil {
 			return Method{}, fmt.Errorf("can-reach: %q is not an IP address", value)
 		}
-		m.find = func(h model.Host, is family) netip.Prefix { return towards(h, target.Unmap(), is) }
+		m.find = func(h model.Host, f model.Family) netip.Prefix { return towards(h, target.Unmap(), f) }
 	default:
 		return Method{}, fmt.Errorf("%q is none of first-found, interface=, skip-interface=, cidr=, can-reach= and %s", text, InternalIP)
 	}
@@ -120,11 +117,11 @@ func ofPods(l model.Link) bool { return strings.HasPrefix(l.Alias, "muslin:") }
 // onLinks takes the first address that will do, by the index of the link. An
 // address with a subnet goes before a lone one on the same link: that is how a
 // virtual IP looks.
-func onLinks(link func(model.Link) bool, will func(netip.Addr) bool) func(model.Host, family) netip.Prefix {
-	return func(h model.Host, is family) netip.Prefix {
+func onLinks(link func(model.Link) bool, will func(netip.Addr) bool) func(model.Host, model.Family) netip.Prefix {
+	return func(h model.Host, f model.Family) netip.Prefix {
 		for _, l := range h.Links {
 			if l.Up && !ofPods(l) && link(l) {
-				if p := first(l, func(p netip.Prefix) bool { return is(p.Addr()) && will(p.Addr()) }); p.IsValid() {
+				if p := first(l, func(p netip.Prefix) bool { return f.Has(p.Addr()) && will(p.Addr()) }); p.IsValid() {
 					return p
 				}
 			}
@@ -150,8 +147,8 @@ func first(l model.Link, will func(netip.Prefix) bool) (lone netip.Prefix) {
 // most specific route, in the subnet of its gateway if there is one. A link
 // without an address of the family borrows one of the loopback's, as the kernel
 // does.
-func towards(h model.Host, target netip.Addr, is family) netip.Prefix {
-	if !is(target) {
+func towards(h model.Host, target netip.Addr, f model.Family) netip.Prefix {
+	if !f.Has(target) {
 		return netip.Prefix{}
 	}
 	var best model.HostRoute
@@ -166,11 +163,11 @@ func towards(h model.Host, target netip.Addr, is family) netip.Prefix {
 	for _, l := range h.Links {
 		switch {
 		case l.Name == "lo":
-			loopback = first(l, func(p netip.Prefix) bool { return is(p.Addr()) })
+			loopback = first(l, func(p netip.Prefix) bool { return f.Has(p.Addr()) })
 		case best.Prefix.IsValid() && l.Index == best.LinkIndex:
-			onLink = first(l, func(p netip.Prefix) bool { return is(p.Addr()) && slices.ContainsFunc(via, p.Contains) })
+			onLink = first(l, func(p netip.Prefix) bool { return f.Has(p.Addr()) && slices.ContainsFunc(via, p.Contains) })
 			if !onLink.IsValid() {
-				onLink = first(l, func(p netip.Prefix) bool { return is(p.Addr()) })
+				onLink = first(l, func(p netip.Prefix) bool { return f.Has(p.Addr()) })
 			}
 		}
 	}

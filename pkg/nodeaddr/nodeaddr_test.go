@@ -273,7 +273,7 @@ func TestNoAddressOfAFamilyWithoutTheNodes(t *testing.T) {
 		"IPv6 alone":           {model.Node{IPv6: six}, true, false},
 		"not known by kubelet": {model.Node{}, false, false},
 	} {
-		if got4, got6 := nodeaddr.Unreachable(c.node, netip.Addr.Is4), nodeaddr.Unreachable(c.node, netip.Addr.Is6); got4 != c.no4 || got6 != c.no6 {
+		if got4, got6 := nodeaddr.Unreachable(c.node, model.IPv4), nodeaddr.Unreachable(c.node, model.IPv6); got4 != c.no4 || got6 != c.no6 {
 			t.Errorf("%s: %v %v, want %v %v", name, got4, got6, c.no4, c.no6)
 		}
 	}

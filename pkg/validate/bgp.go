@@ -111,11 +111,11 @@ func (n *notes) byService(f *model.BGPFilter, s model.Snapshot) {
 		return
 	}
 	for _, l := range []struct {
-		key  string
-		bits int
-		four bool
-	}{{"muslin.io/aggregation-length", f.AggregationLength, true}, {"muslin.io/aggregation-length-v6", f.AggregationLengthV6, false}} {
-		holds := func(p netip.Prefix) bool { return p.Addr().Is4() == l.four && p.Bits() <= l.bits }
+		key    string
+		bits   int
+		family model.Family
+	}{{"muslin.io/aggregation-length", f.AggregationLength, model.IPv4}, {"muslin.io/aggregation-length-v6", f.AggregationLengthV6, model.IPv6}} {
+		holds := func(p netip.Prefix) bool { return l.family.Has(p.Addr()) && p.Bits() <= l.bits }
 		if l.bits > 0 && !slices.ContainsFunc(ranges, holds) {
 			n.add("metadata.annotations["+l.key+"]", ReasonNotHonoured,
 				"/%d reaches beyond every range of service addresses in BGPConfiguration default; addresses are announced one by one", l.bits)

@@ -43,10 +43,7 @@ func AllInUse(s model.Snapshot) []InUse {
 	}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
-		for _, p := range []netip.Prefix{n.IPv4, n.IPv6} {
-			if !p.IsValid() {
-				continue
-			}
+		for _, p := range n.Subnets() {
 			ref, field := model.Ref{Kind: "Node", Name: string(n.Name)}, "address "+p.String()
 			if !p.IsSingleIP() {
 				add(InUse{p.Masked(), ref, field, ReasonOverlapsNode, true})

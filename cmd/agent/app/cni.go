@@ -103,7 +103,7 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 		got, err := d.podCIDRs.assign(r)
 		return got, asCNI(err)
 	}
-	v4, v6 := d.count(r.IPv4, netip.Addr.Is4), d.count(r.IPv6, netip.Addr.Is6)
+	v4, v6 := d.count(r.IPv4, model.IPv4), d.count(r.IPv6, model.IPv6)
 	if v4+v6+len(r.Addresses) == 0 && (r.IPv4 == cniserver.NeedAuto || r.IPv6 == cniserver.NeedAuto) {
 		return nil, asCNI(&ipam.Error{
 			Code: ipam.CodeNoPool, Object: model.Ref{Kind: "Node", Name: string(d.node)}, Detail: "has no address of a family that there are pools of",
@@ -120,7 +120,7 @@ func (d addresses) Assign(ctx context.Context, r cniserver.AddressRequest) ([]ne
 
 // count is how many addresses of a family to ask for: with NeedAuto one if
 // there is any pool of the family, and the node can be reached by that family.
-func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
+func (d addresses) count(n cniserver.Need, f model.Family) int {
 	switch n {
 	case cniserver.NeedYes:
 		return 1
@@ -128,15 +128,15 @@ func (d addresses) count(n cniserver.Need, family func(netip.Addr) bool) int {
 		return 0
 	}
 	s := d.cluster.Snapshot()
-	if self, ok := s.Node(d.node); ok && nodeaddr.Unreachable(self, family) {
+	if self, ok := s.Node(d.node); ok && nodeaddr.Unreachable(self, f) {
 		return 0
 	}
 	for _, p := range s.Pools {
-		if family(p.CIDR.Addr()) && !p.Disabled && !p.Deleting && p.Allocatable {
+		if f.Has(p.CIDR.Addr()) && !p.Disabled && !p.Deleting && p.Allocatable {
 			return 1
 		}
 	}
-	if family(netip.IPv4Unspecified()) { // nothing at all: let the allocator say what is missing
+	if f == model.IPv4 { // nothing at all: let the allocator say what is missing
 		return 1
 	}
 	return 0

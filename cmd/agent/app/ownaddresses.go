@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/felix"
-	"github.com/muslin-net/muslin/ipam"
 	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -142,8 +141,8 @@ func (a *agent) setTunnel(end tunnelEnd, addr netip.Addr) {
 // and an address of, so that the first pod need not wait for one.
 func (a *agent) claimFirst(ctx context.Context, s model.Snapshot) {
 	self, known := s.Node(a.cfg.Node)
-	for family, is := range map[ipam.Family]func(netip.Addr) bool{ipam.IPv4: netip.Addr.Is4, ipam.IPv6: netip.Addr.Is6} {
-		if known && nodeaddr.Unreachable(self, is) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return is(p.CIDR.Addr()) }) {
+	for _, family := range model.Families {
+		if known && nodeaddr.Unreachable(self, family) || !slices.ContainsFunc(s.Pools, func(p model.Pool) bool { return family.Has(p.CIDR.Addr()) }) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -53,12 +53,12 @@ func (p *podCIDRs) assign(r cniserver.AddressRequest) ([]netip.Addr, error) {
 			Detail: "it asks for a certain address, and the node's prefixes give any", Hint: "use an IPPool for pods with an address of their own",
 		}
 	}
-	var families []ipam.Family
+	var families []model.Family
 	if r.IPv4 == cniserver.NeedYes {
-		families = append(families, ipam.IPv4)
+		families = append(families, model.IPv4)
 	}
 	if r.IPv6 == cniserver.NeedYes {
-		families = append(families, ipam.IPv6)
+		families = append(families, model.IPv6)
 	}
 	got, err := p.Assign(r.Handle, families)
 	if err == nil {

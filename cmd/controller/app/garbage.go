@@ -186,8 +186,8 @@ func sameLeaks(a, b []leak) bool {
 // not exist, and of other owners than nodes, are not judged.
 func idleBlocks(s *survey, w world) []seenBlock {
 	type owner struct {
-		node model.NodeName
-		v4   bool
+		node   model.NodeName
+		family model.Family
 	}
 	useful := map[owner]int{}
 	var out, spare []seenBlock
@@ -204,7 +204,7 @@ func idleBlocks(s *survey, w world) []seenBlock {
 				out = append(out, b)
 			}
 		default:
-			useful[owner{b.node, b.cidr.Addr().Is4()}]++
+			useful[owner{b.node, model.FamilyOf(b.cidr.Addr())}]++
 			if b.idle {
 				spare = append(spare, b)
 			}
@@ -212,7 +212,7 @@ func idleBlocks(s *survey, w world) []seenBlock {
 	}
 	slices.SortFunc(spare, func(a, b seenBlock) int { return b.cidr.Addr().Compare(a.cidr.Addr()) })
 	for _, b := range spare {
-		of := owner{b.node, b.cidr.Addr().Is4()}
+		of := owner{b.node, model.FamilyOf(b.cidr.Addr())}
 		if useful[of] > 1 {
 			useful[of]--
 			out = append(out, b)

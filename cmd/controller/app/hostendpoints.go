@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -30,8 +29,7 @@ func hostEndpointOf(n *model.Node) model.HostEndpoint {
 	}
 	maps.Copy(e.Labels, n.Labels)
 	e.Labels[kube.LabelCreatedBy] = kube.CreatedByControllers
-	known := []netip.Addr{n.IPv4.Addr(), n.IPv6.Addr(), n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6}
-	for _, a := range slices.Concat(known, n.InternalIPs, n.OtherIPs) {
+	for _, a := range slices.Concat(n.Addresses(), n.InternalIPs, n.OtherIPs) {
 		if a = a.Unmap().WithZone(""); a.IsValid() && !slices.Contains(e.Addresses, a) {
 			e.Addresses = append(e.Addresses, a)
 		}

@@ -148,20 +148,16 @@ func statusText(s liveStatus) string {
 		fmt.Fprintf(&b, "\n  not ready: %s", w)
 	}
 	b.WriteString("\n")
-	for _, v4 := range []bool{true, false} {
+	for _, family := range model.Families {
 		rows := [][]string{{"PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "BFD", "RECEIVED", "ACCEPTED", "SENT", "INFO"}}
 		for _, p := range s.Peers {
-			if p.Address.Unmap().Is4() != v4 {
+			if !family.Has(p.Address) {
 				continue
 			}
 			rows = append(rows, []string{
 				p.Address.String(), cmp.Or(peerTypes[p.Kind], p.Kind), upDown(p.State), since(p.Since), cmp.Or(p.BFDState, "-"),
 				counters(p.Received), counters(p.Accepted), counters(p.Sent), info(p),
 			})
-		}
-		family := "IPv6"
-		if v4 {
-			family = "IPv4"
 		}
 		if len(rows) == 1 {
 			fmt.Fprintf(&b, "%s: no peers\n", family)

@@ -48,18 +48,18 @@ func (e *explainer) targets(owner model.NodeName, c check.Cluster) []netip.Addr 
 	if v == nil {
 		return nil
 	}
-	lowest := map[bool]netip.Addr{}
+	lowest := map[model.Family]netip.Addr{}
 	for _, p := range v.Endpoints {
 		for _, a := range p.Addresses {
-			known := lowest[a.Is4()]
+			known := lowest[model.FamilyOf(a)]
 			if _, uses := e.survey.Pods[a]; uses && (!known.IsValid() || a.Less(known)) {
-				lowest[a.Is4()] = a
+				lowest[model.FamilyOf(a)] = a
 			}
 		}
 	}
 	var out []netip.Addr
-	for _, v4 := range []bool{true, false} {
-		if a := lowest[v4]; a.IsValid() {
+	for _, f := range model.Families {
+		if a := lowest[f]; a.IsValid() {
 			out = append(out, a)
 		}
 	}

@@ -72,8 +72,7 @@ func Evaluate(view model.PolicyView, nodes []model.Node, from, to End) Evaluatio
 // isOf reports whether a node has an address.
 func isOf(nodes []model.Node, name model.NodeName, a netip.Addr) bool {
 	return slices.ContainsFunc(nodes, func(n model.Node) bool {
-		has := append([]netip.Addr{n.IPv4.Addr(), n.IPv6.Addr(), n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6}, n.InternalIPs...)
-		return n.Name == name && slices.Contains(has, a)
+		return n.Name == name && slices.Contains(append(n.Addresses(), n.InternalIPs...), a)
 	})
 }
 

@@ -53,7 +53,7 @@ func router(p bgp.Peer) bool { return !p.InCluster && p.External() }
 // fromRouter tells whether a node takes a prefix of another node from a router:
 // by its policy, and by the count of its own AS in the path.
 func fromRouter(c bgp.Config, p bgp.Peer, f learnedPrefix, owner model.ASN) bool {
-	if !router(p) || !slices.Contains(p.Families, bgp.FamilyOf(f.Prefix.Addr())) || owner == p.LocalASN && p.AllowedLocalASNs == 0 {
+	if !router(p) || !slices.Contains(p.Families, model.FamilyOf(f.Prefix.Addr())) || owner == p.LocalASN && p.AllowedLocalASNs == 0 {
 		return false
 	}
 	policy, ok := c.Policy(bgp.Import, p.Import)

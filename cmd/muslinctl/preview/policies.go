@@ -139,7 +139,7 @@ func evaluate(view model.PolicyView, nodes []model.Node) judgement {
 		}
 	}
 	for _, n := range nodes {
-		for _, a := range append([]netip.Addr{n.IPv4.Addr(), n.IPv6.Addr(), n.IPIPTunnel, n.VXLANTunnel, n.VXLANTunnelV6}, n.InternalIPs...) {
+		for _, a := range append(n.Addresses(), n.InternalIPs...) {
 			j.own[a] = n.Name
 		}
 	}

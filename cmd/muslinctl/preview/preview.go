@@ -181,7 +181,7 @@ func (s side) sends(p bgp.Peer) []netip.Prefix {
 	policy, ok := s.Policy(bgp.Export, p.Export)
 	for _, h := range s.learnedPrefix {
 		r := h.Route
-		if !ok || !p.External() || p.InCluster || h.router || !slices.Contains(p.Families, bgp.FamilyOf(r.Prefix.Addr())) {
+		if !ok || !p.External() || p.InCluster || h.router || !slices.Contains(p.Families, model.FamilyOf(r.Prefix.Addr())) {
 			continue
 		}
 		if action, _ := policy.Decide(r); action == bgp.Accept {
@@ -196,7 +196,7 @@ func announced(c bgp.Config, p bgp.Peer) []netip.Prefix {
 	policy, ok := c.Policy(bgp.Export, p.Export)
 	var out []netip.Prefix
 	for _, path := range c.Paths {
-		if !ok || !slices.Contains(p.Families, bgp.FamilyOf(path.Prefix.Addr())) {
+		if !ok || !slices.Contains(p.Families, model.FamilyOf(path.Prefix.Addr())) {
 			continue
 		}
 		if action, _ := policy.Decide(bgp.Route{Prefix: path.Prefix, NextHop: path.NextHop, Local: true, LocalPref: path.LocalPref}); action == bgp.Accept {

@@ -55,11 +55,11 @@ func Routers(nodes map[model.NodeName]bgp.Config, pools []model.Pool, limit int)
 			}
 			local := p.LocalAddress
 			if !local.IsValid() {
-				local = nodeAddress(c, bgp.FamilyOf(p.Address))
+				local = nodeAddress(c, model.FamilyOf(p.Address))
 			}
 			r.Neighbors = append(r.Neighbors, Neighbor{
 				Name: name, Address: local, ASN: p.LocalASN, Port: c.ListenPort, Local: p.Address, Password: !p.Password.IsZero(), BFD: p.BFD,
-				TTL: p.TTLSecurity, V4: slices.Contains(p.Families, bgp.IPv4), V6: slices.Contains(p.Families, bgp.IPv6),
+				TTL: p.TTLSecurity, V4: slices.Contains(p.Families, model.IPv4), V6: slices.Contains(p.Families, model.IPv6),
 			})
 		}
 	}
@@ -81,9 +81,9 @@ func Routers(nodes map[model.NodeName]bgp.Config, pools []model.Pool, limit int)
 	return out
 }
 
-func nodeAddress(c bgp.Config, f bgp.Family) netip.Addr {
+func nodeAddress(c bgp.Config, f model.Family) netip.Addr {
 	for _, p := range c.Paths {
-		if bgp.FamilyOf(p.NextHop) == f {
+		if f.Has(p.NextHop) {
 			return p.NextHop
 		}
 	}
@@ -113,9 +113,5 @@ func (r Router) oneAS() model.ASN {
 	return r.Neighbors[0].ASN
 }
 
-func (r Router) v4() []netip.Prefix { return r.of(netip.Addr.Is4) }
-func (r Router) v6() []netip.Prefix { return r.of(netip.Addr.Is6) }
-
-func (r Router) of(family func(netip.Addr) bool) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(r.Pools), func(p netip.Prefix) bool { return !family(p.Addr()) })
-}
+func (r Router) v4() []netip.Prefix { return model.IPv4.Of(r.Pools) }
+func (r Router) v6() []netip.Prefix { return model.IPv6.Of(r.Pools) }

@@ -22,11 +22,11 @@ func rack(n int, v6, rich bool) map[model.NodeName]bgp.Config {
 	for i := 1; i <= n; i++ {
 		p := bgp.Peer{
 			Address: netip.MustParseAddr("192.0.2.1"), Port: 179, ASN: 65101, LocalASN: 64512,
-			LocalAddress: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", 10+i)), Families: []bgp.Family{bgp.IPv4},
+			LocalAddress: netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", 10+i)), Families: []model.Family{model.IPv4},
 		}
 		if v6 {
 			p.Address, p.LocalAddress = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", 10+i))
-			p.Families = []bgp.Family{bgp.IPv6, bgp.IPv4}
+			p.Families = []model.Family{model.IPv6, model.IPv4}
 		}
 		if rich {
 			p.Password, p.TTLSecurity = model.NewSecret("never shown"), 1
