@@ -81,22 +81,12 @@ type Path struct {
 	LastResort bool
 }
 
-// PeerKind is how a peer came to be, in the words of CalicoNodeStatus.
-type PeerKind string
-
-// The kinds of peers.
-const (
-	KindMesh   PeerKind = "NodeMesh"
-	KindNode   PeerKind = "NodePeer"
-	KindGlobal PeerKind = "GlobalPeer"
-)
-
 // Peer is one session.
 type Peer struct {
 	Address netip.Addr
 	Port    int // 1 to 65535
 	ASN     model.ASN
-	Kind    PeerKind
+	Kind    model.PeerKind
 	Object  model.Ref // the BGPPeer, or the Node of a mesh peer
 
 	InCluster    bool       // a node of the cluster

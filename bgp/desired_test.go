@@ -139,7 +139,7 @@ var scenarios = []scenario{
 	}},
 	{"mesh-reflector-left-out", "n1", func(_ *testing.T, s *model.Snapshot) { s.Nodes[1].RouteReflectorClusterID = "1.0.0.1" }},
 	{"listen", "n1", func(_ *testing.T, s *model.Snapshot) {
-		s.BGP[0].ListenPort, s.BGP[0].BindMode = 1179, "NodeIP"
+		s.BGP[0].ListenPort, s.BGP[0].BindNodeIP = 1179, true
 		s.BGP = append(s.BGP, model.BGPConfiguration{Name: "node.n2", ListenPort: 2179})
 	}},
 	{"router-id-of-an-ipv6-node", "n1", func(_ *testing.T, s *model.Snapshot) {
@@ -236,7 +236,7 @@ var scenarios = []scenario{
 		p.Password = &model.PasswordRef{Known: true, Value: model.NewSecret("x")}
 	}),
 	peerField("password-missing", func(p *model.BGPPeer) { p.Password = &model.PasswordRef{SecretName: "s", Key: "k"} }),
-	peerField("source-none", func(p *model.BGPPeer) { p.SourceAddress = "None" }),
+	peerField("source-none", func(p *model.BGPPeer) { p.AnySource = true }),
 	peerField("restart-time", func(p *model.BGPPeer) { p.MaxRestartTime = 30 * time.Second }),
 	peerField("restart-time-too-long", func(p *model.BGPPeer) { p.MaxRestartTime = 2 * time.Hour }),
 	peerField("keepalive", func(p *model.BGPPeer) { p.KeepaliveTime = 5 * time.Second }),
@@ -289,7 +289,7 @@ var scenarios = []scenario{
 	}},
 	{"reflector-manual", "n1", func(t *testing.T, s *model.Snapshot) {
 		reflector(t, s)
-		s.Peers[0].ReversePeering = "Manual"
+		s.Peers[0].NoReverse = true
 	}},
 	{"reflector-by-address", "n1", func(t *testing.T, s *model.Snapshot) {
 		s.Nodes[0].RouteReflectorClusterID = "1.0.0.1"
@@ -342,7 +342,7 @@ var scenarios = []scenario{
 	{"services", "n1", services},
 	{"services-not-aggregated", "n1", func(t *testing.T, s *model.Snapshot) {
 		services(t, s)
-		s.BGP[0].ServiceLBAggregation = "Disabled"
+		s.BGP[0].NoLBAggregation = true
 	}},
 	{"services-internal-local", "n1", func(_ *testing.T, s *model.Snapshot) {
 		noMesh(s)

@@ -64,7 +64,7 @@ func (b *builder) drained(p Peer, rules []Rule) []Rule {
 	if b.drain() != DrainShutdown {
 		return rules
 	}
-	toUs := p.External() || slices.ContainsFunc(rules, func(r Rule) bool { return r.Set.NextHop == NextHopSelf })
+	toUs := p.External() || slices.ContainsFunc(rules, func(r Rule) bool { return r.Set.NextHop == model.NextHopSelf })
 	out := make([]Rule, 0, len(rules)+1)
 	gone := false // every own path has met its rule
 	for _, r := range rules {

@@ -19,7 +19,7 @@ func (b *builder) attachPolicies(p *Peer, own []Path) {
 
 // objectOf finds the BGPPeer behind a session; a mesh session has none.
 func (b *builder) objectOf(p Peer) model.BGPPeer {
-	if p.Kind != KindMesh {
+	if p.Kind != model.PeerMesh {
 		for _, o := range b.snap.Peers {
 			if o.Name == p.Object.Name {
 				return o
@@ -69,12 +69,12 @@ func (b *builder) policyList() []Policy {
 
 // nextHopMode is that of a session: nextHopMode, else keepOriginalNextHop,
 // which acts on eBGP alone.
-func nextHopMode(o model.BGPPeer, p Peer) NextHopMode {
+func nextHopMode(o model.BGPPeer, p Peer) model.NextHopMode {
 	switch {
-	case o.NextHopMode == "Self":
-		return NextHopSelf
-	case o.NextHopMode == "Keep", o.KeepOriginalNextHop && p.External():
-		return NextHopKeep
+	case o.NextHopMode == model.NextHopSelf, o.NextHopMode == model.NextHopKeep:
+		return o.NextHopMode
+	case o.KeepOriginalNextHop && p.External():
+		return model.NextHopKeep
 	}
 	return ""
 }
@@ -121,21 +121,21 @@ func wellKnown(p Peer) []Rule {
 func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 	mode := nextHopMode(o, p)
 	switch {
-	case mode == NextHopKeep:
-		return []Rule{{From: "next hop mode", Action: Continue, Set: Set{NextHop: NextHopKeep}}}
+	case mode == model.NextHopKeep:
+		return []Rule{{From: "next hop mode", Action: Continue, Set: Set{NextHop: model.NextHopKeep}}}
 	case linkLocal(p.Address):
-		return []Rule{{From: "unnumbered peer", Action: Continue, Set: Set{NextHop: NextHopSelf}}}
+		return []Rule{{From: "unnumbered peer", Action: Continue, Set: Set{NextHop: model.NextHopSelf}}}
 	}
 	elsewhere := p.External() && p.Outside() && !p.LocalAddress.IsValid()
 	var out []Rule
 	for _, f := range p.Families {
 		switch {
-		case !f.Has(p.Address) && (mode == NextHopSelf || p.External()):
+		case !f.Has(p.Address) && (mode == model.NextHopSelf || p.External()):
 			out = append(out, b.otherNextHop(p, f, elsewhere))
-		case mode == NextHopSelf:
-			out = append(out, Rule{From: "next hop mode", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
+		case mode == model.NextHopSelf:
+			out = append(out, Rule{From: "next hop mode", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: model.NextHopSelf}})
 		case f.Has(p.Address) && elsewhere:
-			out = append(out, Rule{From: "source address", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: NextHopSelf}})
+			out = append(out, Rule{From: "source address", Match: Match{Family: f}, Action: Continue, Set: Set{NextHop: model.NextHopSelf}})
 		}
 	}
 	return out
@@ -147,7 +147,7 @@ func (b *builder) nextHopRules(p Peer, o model.BGPPeer) []Rule {
 func (b *builder) otherNextHop(p Peer, f model.Family, elsewhere bool) Rule {
 	own := b.node.Address(f)
 	r := Rule{From: "next hop of the other family", Match: Match{Family: f, Source: SourcePeers}, Action: Continue,
-		Set: Set{NextHop: NextHopSelf, NextHopAddr: own}}
+		Set: Set{NextHop: model.NextHopSelf, NextHopAddr: own}}
 	has := func(q netip.Prefix) bool { return f.Has(q.Addr()) }
 	if i := slices.IndexFunc(p.Link.Nets, has); elsewhere && i >= 0 && !p.Link.Holds(own) {
 		r.Match.Source, r.Set.NextHopAddr = "", p.Link.Nets[i].Addr()
@@ -196,7 +196,7 @@ func (b *builder) passOn(p Peer, o model.BGPPeer) []Rule {
 	switch {
 	case len(pools) == 0:
 		return nil
-	case p.External() && p.Kind == KindMesh:
+	case p.External() && p.Kind == model.PeerMesh:
 		return []Rule{
 			{From: "nodes of the mesh", Match: Match{NextHops: b.meshNodes()}, Action: Reject},
 			{From: "pools", Match: Match{Prefixes: pools}, Action: Accept},

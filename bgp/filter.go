@@ -66,8 +66,8 @@ func filterLists(f model.BGPFilter, d Direction) []filterList {
 func (b *builder) filterRule(r model.FilterRule, f model.Family, d Direction, p Peer) ([]Rule, error) {
 	switch r.PeerType {
 	case "":
-	case "eBGP", "iBGP":
-		if (r.PeerType == "eBGP") != p.External() {
+	case model.EBGP, model.IBGP:
+		if (r.PeerType == model.EBGP) != p.External() {
 			return nil, nil
 		}
 	default:
@@ -118,9 +118,9 @@ func prefixMatch(m *Match, r model.FilterRule, f model.Family) error {
 	cidr := netip.PrefixFrom(r.CIDR.Addr().Unmap(), r.CIDR.Bits()).Masked()
 	rg := Inside(cidr)
 	switch r.MatchOperator {
-	case "Equal", "NotEqual":
+	case model.Equal, model.NotEqual:
 		rg = Exactly(cidr)
-	case "In", "NotIn":
+	case model.In, model.NotIn:
 		if r.MinLength != nil {
 			rg.Min = *r.MinLength
 		}
@@ -135,7 +135,7 @@ func prefixMatch(m *Match, r model.FilterRule, f model.Family) error {
 		return fmt.Errorf("matchOperator %q is none of Equal, NotEqual, In, NotIn", r.MatchOperator)
 	}
 	m.Prefixes = []PrefixRange{rg}
-	m.NotPrefixes = r.MatchOperator == "NotEqual" || r.MatchOperator == "NotIn"
+	m.NotPrefixes = r.MatchOperator == model.NotEqual || r.MatchOperator == model.NotIn
 	return nil
 }
 

@@ -88,7 +88,7 @@ func (b *builder) listenPort(n model.NodeName) int {
 
 // listenAddresses honours bindMode NodeIP.
 func (b *builder) listenAddresses() []netip.Addr {
-	if b.defaults.BindMode != "NodeIP" {
+	if !b.defaults.BindNodeIP {
 		return nil
 	}
 	var out []netip.Addr

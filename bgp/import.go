@@ -105,9 +105,9 @@ func exportedBy(f model.BGPFilter) (inside, exact []netip.Prefix) {
 	for _, r := range slices.Concat(f.ExportV4, f.ExportV6) {
 		switch p := r.CIDR; {
 		case !r.Accept || !p.IsValid():
-		case r.MatchOperator == "In":
+		case r.MatchOperator == model.In:
 			inside = append(inside, p)
-		case r.MatchOperator == "Equal":
+		case r.MatchOperator == model.Equal:
 			exact = append(exact, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked())
 		}
 	}

@@ -27,7 +27,7 @@ func (b *builder) mesh() []Peer {
 				continue
 			}
 			p := Peer{
-				Address: n.Address(f), ASN: b.asnOf(n), Kind: KindMesh,
+				Address: n.Address(f), ASN: b.asnOf(n), Kind: model.PeerMesh,
 				Object: model.Ref{Kind: "Node", Name: string(n.Name)}, Families: []model.Family{f},
 			}
 			b.asNode(&p, n)

@@ -118,7 +118,7 @@ func linkLocalNextHop(p Peer) []Rule {
 	}
 	return []Rule{{
 		From: "unnumbered peer", Match: Match{NextHopIn: []netip.Prefix{host(netip.IPv6Unspecified())}},
-		Action: Continue, Set: Set{NextHop: NextHopSelf, NextHopAddr: p.Address.WithZone("")},
+		Action: Continue, Set: Set{NextHop: model.NextHopSelf, NextHopAddr: p.Address.WithZone("")},
 	}}
 }
 

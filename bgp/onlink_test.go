@@ -186,7 +186,7 @@ func TestNextHopOfTheSession(t *testing.T) {
 	s := cluster()
 	noMesh(&s)
 	s.Nodes[0] = dual(s.Nodes[0])
-	none := func(p *model.BGPPeer) { p.SourceAddress = "None" }
+	none := func(p *model.BGPPeer) { p.AnySource = true }
 	at := func(name, a string, change ...func(*model.BGPPeer)) {
 		s.Peers = append(s.Peers, tor(append(change, func(p *model.BGPPeer) { p.Name, p.PeerIP = name, addr(a) })...))
 	}

@@ -70,7 +70,7 @@ func NewOriginCheck(snap model.Snapshot, self model.NodeName) OriginCheck {
 	}
 	for _, p := range snap.Pools {
 		c.pools = append(c.pools, p.CIDR.Masked())
-		if p.AssignmentMode == "Manual" {
+		if p.Manual {
 			c.manual = append(c.manual, p.CIDR.Masked())
 		}
 	}

@@ -143,7 +143,7 @@ func TestOriginOfHostRoutes(t *testing.T) {
 	const node2, node10, router = "10.0.1.2", "10.0.2.10", "10.0.1.254"
 	snap := cluster()
 	snap.BGP[0].Annotations = map[string]string{bgp.AnnotationOriginCheck: "Enforce"}
-	snap.Pools = append(snap.Pools, model.Pool{Name: "by-hand", CIDR: prefix("10.250.0.0/24"), AssignmentMode: "Manual"})
+	snap.Pools = append(snap.Pools, model.Pool{Name: "by-hand", CIDR: prefix("10.250.0.0/24"), Manual: true})
 	snap.Blocks = []model.Block{
 		{CIDR: prefix("10.244.1.0/26"), Node: "n1", State: model.BlockConfirmed},
 		{CIDR: prefix("10.244.2.0/26"), Node: "n2", State: model.BlockConfirmed},

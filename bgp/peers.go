@@ -54,7 +54,7 @@ func (b *builder) choose(chosen map[netip.Addr]Peer, p Peer) {
 		chosen[p.Address] = p
 		return
 	}
-	if p.Kind != KindMesh && have.Port != p.Port && have.Object != p.Object {
+	if p.Kind != model.PeerMesh && have.Port != p.Port && have.Object != p.Object {
 		b.problem(p.Object, "spec.peerIP", "PeerConflict",
 			"%s has a session with %s on another port; one address can have one session", have.Object, p.Address)
 	}
@@ -80,9 +80,9 @@ func (b *builder) forward(o model.BGPPeer) []Peer {
 	if !applies(o, b.node) {
 		return nil
 	}
-	kind := KindNode
+	kind := model.PeerNode
 	if isGlobal(o) {
-		kind = KindGlobal
+		kind = model.PeerGlobal
 	}
 	if o.HasLocalWorkloadPeering {
 		return b.workloads(o, kind)
@@ -148,7 +148,7 @@ func (b *builder) nodeAt(a netip.Addr) (model.Node, bool) {
 
 // nodePeers makes the sessions with another node that a BGPPeer asks for, one
 // a family both have. family 0 means both.
-func (b *builder) nodePeers(o model.BGPPeer, n model.Node, kind PeerKind, family model.Family) []Peer {
+func (b *builder) nodePeers(o model.BGPPeer, n model.Node, kind model.PeerKind, family model.Family) []Peer {
 	var out []Peer
 	for _, f := range model.Families {
 		a := n.Address(f)
@@ -184,7 +184,7 @@ func (b *builder) settle(o model.BGPPeer, p *Peer) bool {
 	if o.LocalASN != 0 {
 		p.LocalASN = o.LocalASN
 	}
-	if o.SourceAddress == "None" {
+	if o.AnySource {
 		p.LocalAddress = netip.Addr{}
 	}
 	if o.MaxRestartTime > 0 {

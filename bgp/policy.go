@@ -94,23 +94,16 @@ func longerThan(p netip.Prefix) (r PrefixRange, ok bool) {
 	return PrefixRange{p, p.Bits() + 1, p.Addr().BitLen()}, p.Bits() < p.Addr().BitLen()
 }
 
-// NextHopMode says what becomes of the next hop of an announced route.
-type NextHopMode string
-
-// The modes. Empty leaves it to BGP: own address towards external peers, as it
-// is towards internal ones.
-const (
-	NextHopSelf NextHopMode = "self" // the session's local address, or SetNextHop's Address
-	NextHopKeep NextHopMode = "keep"
-)
-
 // Set changes a route; zero fields change nothing.
 type Set struct {
 	Communities   []string // added; "65000:1" or "65000:1:2"
 	PrependASPath []model.ASN
 	LocalPref     *uint32
-	NextHop       NextHopMode
-	NextHopAddr   netip.Addr // with NextHopSelf: this address
+	// NextHop leaves it to BGP when it is empty: the own address towards external peers,
+	// as it is towards internal ones. NextHopSelf: the session's local address, or
+	// NextHopAddr.
+	NextHop     model.NextHopMode
+	NextHopAddr netip.Addr
 }
 
 // SamePolicies reports whether two policies decide alike.

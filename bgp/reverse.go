@@ -8,13 +8,13 @@ import "github.com/muslin-net/muslin/pkg/model"
 // clients.
 func (b *builder) reverse(o model.BGPPeer) []Peer {
 	family, ok := b.isRemoteEnd(o)
-	if !ok || o.ReversePeering == "Manual" || o.HasLocalWorkloadPeering {
+	if !ok || o.NoReverse || o.HasLocalWorkloadPeering {
 		return nil
 	}
 	var out []Peer
 	for _, n := range b.snap.Nodes {
 		if n.Name != b.node.Name && applies(o, n) {
-			out = append(out, b.nodePeers(o, n, KindNode, family)...)
+			out = append(out, b.nodePeers(o, n, model.PeerNode, family)...)
 		}
 	}
 	return out

@@ -37,7 +37,7 @@ func (b *builder) services() (out, ending []netip.Prefix) {
 		return nil, nil
 	}
 	d := b.defaults
-	aggregated := d.ServiceLBAggregation != "Disabled"
+	aggregated := !d.NoLBAggregation
 	out = append(ranges(d.ServiceClusterIPs), ranges(d.ServiceExternalIPs)...)
 	if aggregated {
 		out = append(out, ranges(d.ServiceLoadBalancers)...)

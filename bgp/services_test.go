@@ -36,7 +36,7 @@ func TestServiceEndpoints(t *testing.T) {
 		s.Nodes[0] = dual(s.Nodes[0])
 		s.Blocks = nil
 		s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix("172.20.0.0/16"), prefix("fd72::/64")}
-		s.BGP[0].ServiceLBAggregation = "Disabled"
+		s.BGP[0].NoLBAggregation = true
 		s.Services = []model.Service{{Name: "web", LocalTraffic: !tc.shared, LoadBalancerIPs: addrs("172.20.0.1", "fd72::1"), IPv4: tc.four, IPv6: tc.six}}
 		c, _ := bgp.Desired(s, "n1")
 		var got []string
@@ -60,7 +60,7 @@ func TestAddressesOfPools(t *testing.T) {
 	for ranges, want := range map[string]string{"": "", "203.0.113.0/24": "203.0.113.0/24 203.0.113.5/32", "203.0.113.5/32": "203.0.113.5/32", "198.51.100.0/24": "198.51.100.0/24"} {
 		s := cluster()
 		s.Blocks = nil
-		s.Pools = append(s.Pools, model.Pool{Name: "lb", CIDR: prefix("203.0.113.0/24"), BlockSize: 28, AllowedUses: []string{"LoadBalancer"}})
+		s.Pools = append(s.Pools, model.Pool{Name: "lb", CIDR: prefix("203.0.113.0/24"), BlockSize: 28, AllowedUses: []model.Use{"LoadBalancer"}})
 		if ranges != "" {
 			s.BGP[0].ServiceLoadBalancers = []netip.Prefix{prefix(ranges)}
 		}

@@ -72,7 +72,7 @@ func (w SessionWatch) Changes(peers []model.PeerStatus, now time.Time) []Session
 }
 
 func (m *sessionMemory) look(p model.PeerStatus, now time.Time) []SessionChange {
-	up := p.State == "Established"
+	up := p.Up()
 	var out []SessionChange
 	if m.wasUp {
 		switch missed := p.Flaps > m.flaps; {

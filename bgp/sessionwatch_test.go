@@ -11,7 +11,7 @@ import (
 )
 
 func peer(state string, flaps int) model.PeerStatus {
-	return model.PeerStatus{Address: netip.MustParseAddr("192.0.2.9"), ASN: 65101, State: state, Flaps: flaps, LastError: "hold timer expired"}
+	return model.PeerStatus{Address: netip.MustParseAddr("192.0.2.9"), ASN: 65101, State: model.SessionState(state), Flaps: flaps, LastError: "hold timer expired"}
 }
 
 func TestSessionChanges(t *testing.T) {

@@ -32,7 +32,7 @@ var peerings = map[string][]func(*model.BGPPeer){
 	"other link":  {func(p *model.BGPPeer) { p.PeerIP = addr("fe80::2%eth1") }},
 	"self":        {func(p *model.BGPPeer) { p.NextHopMode = "Self" }},
 	"keep":        {func(p *model.BGPPeer) { p.NextHopMode = "Keep" }},
-	"any source":  {func(p *model.BGPPeer) { p.SourceAddress = "None" }},
+	"any source":  {func(p *model.BGPPeer) { p.AnySource = true }},
 	"all":         {annotated("muslin.io/re-export", "All")},
 	"internal":    {func(p *model.BGPPeer) { p.ASN = 64512 }},
 	"local as":    {func(p *model.BGPPeer) { p.LocalASN = 65300 }},

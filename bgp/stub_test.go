@@ -50,7 +50,7 @@ func TestNodeIsNoTransit(t *testing.T) {
 		{"a pod of another node", false, "10.244.3.9", true},
 	} {
 		for _, p := range c.Peers {
-			if p.Kind == bgp.KindMesh || p.IsPod() {
+			if p.Kind == model.PeerMesh || p.IsPod() {
 				continue
 			}
 			policy, _ := c.Policy(bgp.Export, p.Export)

@@ -111,7 +111,7 @@ func (r Rule) String() string {
 	if s.LocalPref != nil {
 		fmt.Fprintf(&w, "local-pref %d ", *s.LocalPref)
 	}
-	when(&w, s.NextHop != "", "next-hop %s ", s.NextHop)
+	when(&w, s.NextHop != "", "next-hop %s ", strings.ToLower(string(s.NextHop)))
 	when(&w, s.NextHopAddr.IsValid(), "(%s) ", s.NextHopAddr)
 	fmt.Fprintf(&w, "%s  # %s", r.Action, r.From)
 	return w.String()

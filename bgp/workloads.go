@@ -24,7 +24,7 @@ func (p Peer) IsPod() bool { return p.Pod != model.Ref{} }
 // workloads makes the sessions with pods of this node that a BGPPeer asks for,
 // one an address (Calico localWorkloadSelector). The node speaks from the
 // address that the BGPConfiguration gives its end of all pods' links.
-func (b *builder) workloads(o model.BGPPeer, kind PeerKind) []Peer {
+func (b *builder) workloads(o model.BGPPeer, kind model.PeerKind) []Peer {
 	var out []Peer
 	for _, w := range b.snap.Workloads {
 		if o.LocalWorkloadSelector == nil || !o.LocalWorkloadSelector.Matches(w.Labels) {

@@ -100,7 +100,7 @@ func base() Input {
 
 // floatingPools are pools for floating addresses.
 func floatingPools() []model.Pool {
-	return []model.Pool{{Name: "f4", CIDR: pfx("10.99.0.0/24"), AssignmentMode: "Manual"}, {Name: "f6", CIDR: pfx("fd99::/64"), AssignmentMode: "Manual"}}
+	return []model.Pool{{Name: "f4", CIDR: pfx("10.99.0.0/24"), Manual: true}, {Name: "f6", CIDR: pfx("fd99::/64"), Manual: true}}
 }
 
 // noNamespace is a selector.
@@ -255,7 +255,7 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.Pools = append(in.Snapshot.Pools,
 			model.Pool{Name: "inner", CIDR: pfx("10.65.128.0/17")},
 			model.Pool{Name: "other", CIDR: pfx("10.60.0.0/16"), NATOutgoing: true, Disabled: true},
-			model.Pool{Name: "services", CIDR: pfx("198.51.100.0/24"), NATOutgoing: true, AllowedUses: []string{"LoadBalancer"}})
+			model.Pool{Name: "services", CIDR: pfx("198.51.100.0/24"), NATOutgoing: true, AllowedUses: []model.Use{"LoadBalancer"}})
 		in.Snapshot.Pools[1].NATOutgoing = true
 		in.Snapshot.Felix = []model.FelixConfiguration{
 			{Name: "default", NATPortMin: 1000, NATPortMax: 2000, NATExcludeHosts: true},
@@ -375,9 +375,9 @@ var cases = map[string]func(in *Input){
 		in.Snapshot.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
 		in.Snapshot.Pools = append(in.Snapshot.Pools, floatingPools()...)
 		in.Snapshot.Pools = append(in.Snapshot.Pools,
-			model.Pool{Name: "everything", CIDR: pfx("0.0.0.0/0"), AssignmentMode: "Manual"}, model.Pool{Name: "everything6", CIDR: pfx("::/0"), AssignmentMode: "Manual"},
-			model.Pool{Name: "lb", CIDR: pfx("10.98.0.0/24"), AssignmentMode: "Manual", AllowedUses: []string{"LoadBalancer"}},
-			model.Pool{Name: "theirs", CIDR: pfx("10.97.0.0/24"), AssignmentMode: "Manual", NamespaceSelector: noNamespace{}})
+			model.Pool{Name: "everything", CIDR: pfx("0.0.0.0/0"), Manual: true}, model.Pool{Name: "everything6", CIDR: pfx("::/0"), Manual: true},
+			model.Pool{Name: "lb", CIDR: pfx("10.98.0.0/24"), Manual: true, AllowedUses: []model.Use{"LoadBalancer"}},
+			model.Pool{Name: "theirs", CIDR: pfx("10.97.0.0/24"), Manual: true, NamespaceSelector: noNamespace{}})
 		in.Snapshot.Services = []model.Service{{Namespace: "kube-system", Name: "dns", ClusterIPs: ips("10.200.0.10"), ExternalIPs: ips("192.0.2.80"), LoadBalancerIPs: ips("192.0.2.81")}}
 		in.Snapshot.BGP = []model.BGPConfiguration{{Name: "default", ServiceClusterIPs: []netip.Prefix{pfx("10.120.0.0/16")}, LocalWorkloadPeerIPv4: ip("192.0.2.179")}}
 		in.Snapshot.Peers = []model.BGPPeer{{Name: "tor", PeerIP: ip("10.1.0.253"), ReachableBy: ip("10.1.0.252")}}

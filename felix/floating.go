@@ -115,7 +115,7 @@ func (c *builder) mayFloat(a netip.Addr, e model.Endpoint, taken string, held ho
 		return "OutsidePools", remedy + "it is in no IPPool; make a pool for it, with assignmentMode Manual"
 	}
 	switch p := c.Snapshot.Pools[i]; {
-	case p.AssignmentMode != "Manual" || len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, "Workload"):
+	case !p.Manual || len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, model.UseWorkload):
 		return "PoolUnusable", remedy + "IPPool " + p.Name + " is not for it: its assignmentMode must be Manual and its allowedUses have Workload"
 	case p.NamespaceSelector != nil && !p.NamespaceSelector.Matches(c.Snapshot.Namespaces[e.Namespace]):
 		return "PoolUnusable", remedy + "namespaceSelector " + p.NamespaceSelector.String() + " of IPPool " + p.Name + " does not select namespace " + e.Namespace

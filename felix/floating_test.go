@@ -21,7 +21,7 @@ func TestFloatingIPs(t *testing.T) {
 	c.router.IP("-6 route add " + floating6 + "/128 via fd01::1")
 	c.a.set(func(in *felix.Input) {
 		in.Snapshot.Pools = append(in.Snapshot.Pools,
-			model.Pool{Name: "f4", CIDR: pfx("10.65.99.0/24"), AssignmentMode: "Manual"}, model.Pool{Name: "f6", CIDR: pfx("fd65::99:0/120"), AssignmentMode: "Manual"})
+			model.Pool{Name: "f4", CIDR: pfx("10.65.99.0/24"), Manual: true}, model.Pool{Name: "f6", CIDR: pfx("fd65::99:0/120"), Manual: true})
 	})
 	give := func(enabled bool, addrs ...string) {
 		c.a.set(func(in *felix.Input) {

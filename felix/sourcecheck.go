@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // sourceCheck lets each pod send from its addresses, from what it announces by BGP
@@ -19,7 +21,7 @@ func (c *builder) sourceCheck(routes []Route) SourceCheck {
 	}
 	s := SourceCheck{
 		Prefix: c.prefixes[0], OtherPrefixes: c.prefixes[1:],
-		ToHost: cmp.Or(c.config.ToHost, "Accept"), BGPPort: c.bgpPort(),
+		ToHost: cmp.Or(c.config.ToHost, model.ActionAccept), BGPPort: c.bgpPort(),
 	}
 	g := c.guard()
 	s.NoIPIP = g.IPIP && !c.config.IPIPFromPods
@@ -57,7 +59,7 @@ func linkLocalOf(mac string) netip.Addr {
 // serviceLoopPrevention: Drop, Reject, Disabled).
 func (c *builder) services() ServiceGuard {
 	mode := c.config.ServiceLoops
-	if mode == "Disabled" {
+	if mode == model.ActionOff {
 		return ServiceGuard{}
 	}
 	var all []netip.Prefix
@@ -69,7 +71,7 @@ func (c *builder) services() ServiceGuard {
 	if len(all) == 0 {
 		return ServiceGuard{}
 	}
-	return ServiceGuard{Ranges: cover(all), Reject: mode == "Reject"}
+	return ServiceGuard{Ranges: cover(all), Reject: mode == model.ActionReject}
 }
 
 // guard lets tunnelled packets in from nodes only, as long as a device takes

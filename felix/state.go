@@ -3,6 +3,8 @@ package felix
 import (
 	"net/netip"
 	"time"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // DefaultRouteMetric is the priority of every route Muslin writes (Calico
@@ -147,7 +149,7 @@ type SourceCheck struct {
 	Pods []PodSource
 	// ToHost says what becomes of packets from pods to the node itself (Calico
 	// defaultEndpointToHostAction): "Accept", "Drop" or "Return".
-	ToHost string
+	ToHost model.Action
 	// BGPPort is where the node listens for BGP: open to pods that speak it, also
 	// where ToHost is "Drop", and to no other.
 	BGPPort int

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // String gives the whole State: routes as `ip route` shows them, sysctls as
@@ -439,7 +441,7 @@ func (s SourceCheck) toNode(b *strings.Builder) {
 	for _, p := range s.SpeakersPorts() {
 		fmt.Fprintf(b, "\t\t%s dport %d iifname != @pod-speakers counter drop\n", p.Protocol, p.Port)
 	}
-	if s.ToHost == "Drop" {
+	if s.ToHost == model.ActionDrop {
 		b.WriteString("\t\tct state established,related accept\n" +
 			"\t\ticmpv6 type 133-136 accept\n")
 		for _, p := range s.SpeakersPorts() {

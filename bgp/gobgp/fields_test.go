@@ -106,7 +106,7 @@ var fields = []field{
 		}},
 	{name: "connect-retry", change: peer(annotated("muslin.io/connect-retry", "1s")), at: []string{own}},
 	{name: "ttlSecurity", bird: "ttl security on; multihop 1;", change: peer(func(p *model.BGPPeer) { p.TTLSecurity = 1 }), at: []string{own}},
-	{name: "sourceAddress-None", change: peer(func(p *model.BGPPeer) { p.SourceAddress = "None" }), at: []string{own, "BGP.next_hop: 10.9.0.1"}},
+	{name: "sourceAddress-None", change: peer(func(p *model.BGPPeer) { p.AnySource = true }), at: []string{own, "BGP.next_hop: 10.9.0.1"}},
 	{name: "numAllowedLocalASNumbers", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(64512); };",
 		change: peer(func(p *model.BGPPeer) { p.NumAllowedLocalASNs = 1 }), learned: []string{"10.244.50.0/26"}},
 	{name: "no-allowed-local-as", static: "route 10.244.50.0/26 blackhole { bgp_path.prepend(64512); }; route 10.244.60.0/26 blackhole;",
@@ -160,7 +160,7 @@ var fields = []field{
 	{name: "normalRoutePriority", as: 64512, change: func(s *model.Snapshot, _ *model.BGPPeer) {
 		s.BGP[0].RoutePriority, s.BGP[0].RoutePriorityV6 = 500, 600
 	}, at: []string{own, "BGP.local_pref: 2147483147", "fd44::40/122", "BGP.local_pref: 2147483047"}, not: []string{"2147482623"}},
-	{name: "bindMode-NodeIP", change: func(s *model.Snapshot, _ *model.BGPPeer) { s.BGP[0].BindMode = "NodeIP" }, at: []string{own},
+	{name: "bindMode-NodeIP", change: func(s *model.Snapshot, _ *model.BGPPeer) { s.BGP[0].BindNodeIP = true }, at: []string{own},
 		extra: func(t *testing.T, s *process, _ *bgptest.BIRD) {
 			bgptest.Eventually(t, "listening", bgptest.Contains(func() string { return s.host.Run("ss -ltnH") }, "10.9.0.1:179", "[fd09::1]:179"))
 		}},

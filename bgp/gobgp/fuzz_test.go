@@ -182,7 +182,7 @@ func (v *victim) wrong() string {
 		return fmt.Sprintf("the good peer's route is gone from %+v", learned)
 	}
 	for _, p := range v.speaker.Peers() {
-		if p.Address == good && (p.State != "Established" || p.Flaps != 0) {
+		if p.Address == good && (!p.Up() || p.Flaps != 0) {
 			return fmt.Sprintf("the good peer suffered: %+v", p)
 		}
 	}

@@ -366,7 +366,7 @@ func (w *writer) join(hops []hop) *model.Multipath {
 	m := &model.Multipath{NextHops: make([]netip.Addr, len(hops)), From: make([]netip.Addr, len(hops)), Mesh: true}
 	for i, h := range hops {
 		m.NextHops[i], m.From[i] = h.nextHop, h.peer
-		m.Mesh = m.Mesh && w.peers[h.peer].Kind == bgp.KindMesh
+		m.Mesh = m.Mesh && w.peers[h.peer].Kind == model.PeerMesh
 		m.Stale = m.Stale || h.stale
 	}
 	return w.l.same(m)

@@ -39,7 +39,7 @@ func TestLearnedIncremental(t *testing.T) {
 	sub.listed(nil)
 	cfg := &bgp.Config{
 		MaxPaths: 2, NoInstall: []netip.Prefix{netip.MustParsePrefix("10.0.3.0/24")},
-		Peers: []bgp.Peer{{Address: netip.MustParseAddr("10.9.0.1"), Kind: bgp.KindMesh}},
+		Peers: []bgp.Peer{{Address: netip.MustParseAddr("10.9.0.1"), Kind: model.PeerMesh}},
 	}
 	peers := []string{"10.9.0.1", "10.9.0.2", "10.9.0.3"}
 	for range 2000 {

@@ -167,7 +167,7 @@ func nextHopsOf(a *bgptest.Host) bgp.FIB {
 
 // A router on the node's second uplink, which knows no way to the node's address.
 func TestSecondUplink(t *testing.T) {
-	none := func(p *model.BGPPeer) { p.SourceAddress = "None" }
+	none := func(p *model.BGPPeer) { p.AnySource = true }
 	own := []string{"10.244.1.0/26", "fd44::40/122"}
 	for name, far := range map[string]string{"IPv4": "10.8.0.254", "IPv6": "fd08::254"} {
 		near := map[string]string{"IPv4": "10.8.0.1", "IPv6": "fd08::1"}[name]

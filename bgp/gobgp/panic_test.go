@@ -61,7 +61,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 		return string(text)
 	}, "node: Received: "))
 	for _, p := range s.state().Peers {
-		if p.Address.String() == c.V4 && (p.State != "Established" || p.Flaps > 0) {
+		if p.Address.String() == c.V4 && (!p.Up() || p.Flaps > 0) {
 			t.Errorf("the other session suffers:\n%s", s.peers())
 		}
 	}

@@ -293,11 +293,11 @@ func setActions(s bgp.Set) *api.Actions {
 		a.LocalPref = &api.LocalPrefAction{Value: max(*s.LocalPref, 1)}
 	}
 	switch {
-	case s.NextHop == bgp.NextHopKeep:
+	case s.NextHop == model.NextHopKeep:
 		a.Nexthop = &api.NexthopAction{Unchanged: true}
 	case s.NextHopAddr.IsValid():
 		a.Nexthop = &api.NexthopAction{Address: s.NextHopAddr.String()}
-	case s.NextHop == bgp.NextHopSelf:
+	case s.NextHop == model.NextHopSelf:
 		a.Nexthop = &api.NexthopAction{Self: true}
 	}
 	return a

@@ -161,7 +161,7 @@ func (s *sessions) status() []model.PeerStatus {
 	for _, v := range s.peers {
 		st := model.PeerStatus{
 			Address: v.config.Address, Port: v.config.Port, ASN: v.config.ASN,
-			Kind: string(v.config.Kind), Object: v.config.Object,
+			Kind: v.config.Kind, Object: v.config.Object,
 			State: stateName(v.state), Since: v.since, Flaps: v.flaps,
 			Received: map[string]int{}, Accepted: map[string]int{}, Sent: map[string]int{},
 		}
@@ -210,7 +210,7 @@ func bfdName(st api.BfdSessionState) string {
 }
 
 // stateName gives the names of RFC 4271 section 8.2.2.
-func stateName(s packet.FSMState) string {
+func stateName(s packet.FSMState) model.SessionState {
 	switch s {
 	case packet.BGP_FSM_CONNECT:
 		return "Connect"
@@ -221,7 +221,7 @@ func stateName(s packet.FSMState) string {
 	case packet.BGP_FSM_OPENCONFIRM:
 		return "OpenConfirm"
 	case packet.BGP_FSM_ESTABLISHED:
-		return "Established"
+		return model.Established
 	}
 	return "Idle"
 }

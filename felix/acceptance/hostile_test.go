@@ -247,7 +247,7 @@ func (a *attacker) steal(t *testing.T) {
 	a.mu.Lock()
 	s, greedy := a.snapshot, a.others[0]
 	s.Felix = []model.FelixConfiguration{{Name: "default", FloatingIPs: true}}
-	s.Pools = append(slices.Clone(s.Pools), model.Pool{Name: "any", CIDR: netip.MustParsePrefix("0.0.0.0/0"), AssignmentMode: "Manual"})
+	s.Pools = append(slices.Clone(s.Pools), model.Pool{Name: "any", CIDR: netip.MustParsePrefix("0.0.0.0/0"), Manual: true})
 	greedy.FloatingIPs = []netip.Addr{a.victim, gateway4, a.IPv4.Addr()}
 	a.others = []model.Endpoint{greedy}
 	a.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nftw"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 const (
@@ -198,7 +199,7 @@ func (p *program) toNode(s felix.SourceCheck) {
 	for _, port := range s.SpeakersPorts() {
 		c.Add(isPort(port), nftw.Meta(expr.MetaKeyIIFNAME), p.NotIn("pod-speakers"), nftw.Count(), drop)
 	}
-	if s.ToHost != "Drop" {
+	if s.ToHost != model.ActionDrop {
 		return
 	}
 	c.Add(nftw.EstablishedOrRelated(), accept)

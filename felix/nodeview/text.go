@@ -146,7 +146,7 @@ func (v View) BGPText() string {
 	b.WriteString("# desired\n" + v.BGP.String() + "# sessions\n")
 	for _, p := range v.Peers {
 		mark := same
-		if p.State != "Established" {
+		if !p.Up() {
 			mark = trouble
 		}
 		fmt.Fprintf(&b, "%s%s as %s %s received %d accepted %d sent %d", mark, p.Address, p.ASN, p.State, total(p.Received), total(p.Accepted), total(p.Sent))

@@ -242,27 +242,27 @@ func TestPoolSelection(t *testing.T) {
 		{name: "namespace selector hits", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.NamespaceSelector = sel("team == 'x'") })},
 			req: alloc.Request{NamespaceLabels: map[string]string{"team": "x"}}, want: "10.2.0.0/24"},
 		{name: "namespace selector and tunnel", pools: []model.Pool{with(plain, func(p *model.Pool) { p.NamespaceSelector = sel("all()") })},
-			req: alloc.Request{Use: alloc.UseTunnel}, code: ipam.CodeNoPool, says: "namespaceSelector"},
+			req: alloc.Request{Use: model.UseTunnel}, code: ipam.CodeNoPool, says: "namespaceSelector"},
 		{name: "disabled", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.Disabled = true })}, want: "10.1.0.0/24"},
 		{name: "deleting", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.Deleting = true })}, want: "10.1.0.0/24"},
 		{name: "overlapping", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.Allocatable = false })}, want: "10.1.0.0/24"},
-		{name: "manual", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.AssignmentMode = "Manual" })}, want: "10.1.0.0/24"},
-		{name: "manual by name", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.AssignmentMode = "Manual" })},
+		{name: "manual", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.Manual = true })}, want: "10.1.0.0/24"},
+		{name: "manual by name", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.Manual = true })},
 			req: alloc.Request{PoolsV4: []string{"a"}}, want: "10.2.0.0/24"},
 		{name: "by cidr, selectors ignored", pools: []model.Pool{plain, with(pool("a", "10.2.0.0/24", 26), func(p *model.Pool) { p.NodeSelector = sel("has(gpu)") })},
 			req: alloc.Request{PoolsV4: []string{"10.2.0.0/24"}}, want: "10.2.0.0/24"},
-		{name: "load balancer pool", pools: []model.Pool{with(plain, func(p *model.Pool) { p.AllowedUses = []string{"LoadBalancer"} })},
+		{name: "load balancer pool", pools: []model.Pool{with(plain, func(p *model.Pool) { p.AllowedUses = []model.Use{"LoadBalancer"} })},
 			code: ipam.CodeNoPool, says: "not for the use Workload"},
 		{name: "no pool", code: ipam.CodeNoPool, says: "there is no IPv4 pool"},
 		{name: "every reason", pools: []model.Pool{
 			with(plain, func(p *model.Pool) { p.Disabled = true }),
-			with(plain, func(p *model.Pool) { p.AssignmentMode = "Manual" }),
+			with(plain, func(p *model.Pool) { p.Manual = true }),
 			with(plain, func(p *model.Pool) { p.NodeSelector = sel("has(gpu)") }),
 		}, code: ipam.CodeNoPool, says: "1 assigned manually only, 1 disabled, overlapping or being deleted, 1 not for this node"},
 		{name: "unknown pool", pools: []model.Pool{plain}, req: alloc.Request{PoolsV4: []string{"x"}}, code: ipam.CodePoolNotFound, says: "IPPool x"},
 		{name: "disabled by name", pools: []model.Pool{with(plain, func(p *model.Pool) { p.Disabled = true })}, req: alloc.Request{PoolsV4: []string{"m-plain"}}, code: ipam.CodePoolUnusable, says: "spec.disabled"},
 		{name: "wrong family", pools: []model.Pool{pool("six", "fd00::/64", 122)}, req: alloc.Request{PoolsV4: []string{"six"}}, code: ipam.CodePoolUnusable, says: "spec.cidr"},
-		{name: "wrong use by name", pools: []model.Pool{with(plain, func(p *model.Pool) { p.AllowedUses = []string{"Tunnel"} })}, req: alloc.Request{PoolsV4: []string{"m-plain"}}, code: ipam.CodePoolUnusable, says: "spec.allowedUses"},
+		{name: "wrong use by name", pools: []model.Pool{with(plain, func(p *model.Pool) { p.AllowedUses = []model.Use{"Tunnel"} })}, req: alloc.Request{PoolsV4: []string{"m-plain"}}, code: ipam.CodePoolUnusable, says: "spec.allowedUses"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -401,7 +401,7 @@ func TestAssignAddrs(t *testing.T) {
 	s := ipamtest.New()
 	pools := []model.Pool{pool("a", "10.0.0.0/16", 26), pool("six", "fd00::/64", 122),
 		{Name: "off", CIDR: prefix("10.9.0.0/16"), BlockSize: 26, Disabled: true, Allocatable: true},
-		{Name: "lb", CIDR: prefix("10.8.0.0/16"), BlockSize: 26, AllowedUses: []string{"LoadBalancer"}, Allocatable: true}}
+		{Name: "lb", CIDR: prefix("10.8.0.0/16"), BlockSize: 26, AllowedUses: []model.Use{"LoadBalancer"}, Allocatable: true}}
 	n1, n2 := start(t, s, "n1", nil, pools...), start(t, s, "n2", nil, pools...)
 	want := []netip.Addr{addr("10.0.3.7"), addr("fd00::99")}
 	for range 2 {
@@ -428,7 +428,7 @@ func TestAssignAddrs(t *testing.T) {
 		{ask(n1, "11.0.0.1"), ipam.CodeOutsidePools},
 		{ask(n1, "10.9.0.1"), ipam.CodePoolUnusable},
 		{ask(n1, "10.8.0.1"), ipam.CodePoolUnusable},
-		{ask(n1, "10.8.0.1", func(r *alloc.Request) { r.Use = alloc.UseLoadBalancer; r.Addrs = append(r.Addrs, r.Addrs[0]) }), ipam.CodeBadRequest},
+		{ask(n1, "10.8.0.1", func(r *alloc.Request) { r.Use = model.UseLoadBalancer; r.Addrs = append(r.Addrs, r.Addrs[0]) }), ipam.CodeBadRequest},
 	} {
 		if ipam.CodeOf(tt.err) != tt.code {
 			t.Errorf("got %v, want %s", tt.err, tt.code)

@@ -10,17 +10,10 @@ import (
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
-// Uses that an address can have (Calico IPPool.spec.allowedUses).
-const (
-	UseWorkload     = "Workload"
-	UseTunnel       = "Tunnel"
-	UseLoadBalancer = "LoadBalancer"
-)
-
 // poolQuery is what decides which pools may serve a request.
 type poolQuery struct {
 	family    model.Family
-	use       string
+	use       model.Use
 	node      map[string]string // labels
 	namespace map[string]string // labels
 	wanted    []string          // names or prefixes of pools; empty: any
@@ -31,9 +24,9 @@ func usable(p model.Pool) bool { return !p.Disabled && !p.Deleting && p.Allocata
 
 // allows reports whether a pool is meant for a use. A pool that names no uses
 // is for Workload and Tunnel.
-func allows(p model.Pool, use string) bool {
+func allows(p model.Pool, use model.Use) bool {
 	if len(p.AllowedUses) == 0 {
-		return use == UseWorkload || use == UseTunnel
+		return use == model.UseWorkload || use == model.UseTunnel
 	}
 	return slices.Contains(p.AllowedUses, use)
 }
@@ -49,7 +42,7 @@ func selectPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 	}
 	var out []model.Pool
 	for _, p := range pools {
-		if !q.family.Has(p.CIDR.Addr()) || !usable(p) || !allows(p, q.use) || p.AssignmentMode == "Manual" {
+		if !q.family.Has(p.CIDR.Addr()) || !usable(p) || !allows(p, q.use) || p.Manual {
 			continue
 		}
 		if !selectsNode(p, q.node) || !selectsNamespace(p, q) {
@@ -74,7 +67,7 @@ func selectsNamespace(p model.Pool, q poolQuery) bool {
 	if p.NamespaceSelector == nil {
 		return true
 	}
-	return q.use != UseTunnel && p.NamespaceSelector.Matches(q.namespace)
+	return q.use != model.UseTunnel && p.NamespaceSelector.Matches(q.namespace)
 }
 
 // AnnotationStrict on an IPPool, with the value "true", holds those to its selectors
@@ -106,7 +99,7 @@ func wantedPools(pools []model.Pool, q poolQuery) ([]model.Pool, error) {
 				Detail: "it is disabled, overlaps another pool or is being deleted", Hint: "ask for another pool"}
 		case !allows(p, q.use):
 			return nil, &ipam.Error{Code: ipam.CodePoolUnusable, Object: ref, Field: "spec.allowedUses",
-				Detail: "it does not allow the use " + q.use, Hint: "ask for another pool, or add the use"}
+				Detail: "it does not allow the use " + string(q.use), Hint: "ask for another pool, or add the use"}
 		case refuses(p, q):
 			return nil, &ipam.Error{Code: ipam.CodePoolUnusable, Object: ref, Field: "spec.namespaceSelector",
 				Detail: "it is strict (" + AnnotationStrict + "), and its selectors do not match", Hint: "ask for another pool"}
@@ -136,8 +129,8 @@ func noPool(pools []model.Pool, q poolQuery) *ipam.Error {
 		case !usable(p):
 			count["disabled, overlapping or being deleted"]++
 		case !allows(p, q.use):
-			count["not for the use "+q.use]++
-		case p.AssignmentMode == "Manual":
+			count["not for the use "+string(q.use)]++
+		case p.Manual:
 			count["assigned manually only"]++
 		case !selectsNode(p, q.node):
 			count["not for this node (nodeSelector)"]++
@@ -231,7 +224,7 @@ func samePool(a, b model.Pool) bool {
 		return s.String()
 	}
 	return a.Name == b.Name && a.CIDR == b.CIDR && a.BlockSize == b.BlockSize &&
-		usable(a) == usable(b) && a.AssignmentMode == b.AssignmentMode && slices.Equal(a.AllowedUses, b.AllowedUses) &&
+		usable(a) == usable(b) && a.Manual == b.Manual && slices.Equal(a.AllowedUses, b.AllowedUses) &&
 		slices.Equal(a.Excluded, b.Excluded) && a.Annotations[AnnotationStrict] == b.Annotations[AnnotationStrict] &&
 		text(a.NodeSelector) == text(b.NodeSelector) && text(a.NamespaceSelector) == text(b.NamespaceSelector)
 }

@@ -27,7 +27,7 @@ type Request struct {
 	// not looked at, and reservations do not count.
 	Addrs []netip.Addr
 
-	Use string // UseWorkload if empty
+	Use model.Use // UseWorkload if empty
 
 	// Chosen, if set, hears of the addresses when they are chosen and before they
 	// are stored, so that a caller can work ahead: only when all are new and come
@@ -82,7 +82,7 @@ func (r Request) attribute(node model.NodeName, now time.Time) ipam.Attribute {
 func (r Request) query(f model.Family, labels map[string]string) poolQuery {
 	q := poolQuery{family: f, use: r.Use, node: labels, namespace: r.NamespaceLabels, wanted: model.OfFamily(f, r.PoolsV4, r.PoolsV6)}
 	if q.use == "" {
-		q.use = UseWorkload
+		q.use = model.UseWorkload
 	}
 	return q
 }

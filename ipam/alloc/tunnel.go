@@ -50,13 +50,13 @@ func (t Tunnel) wants(p model.Pool) bool {
 func (t Tunnel) Request(pools []model.Pool, node model.Node) (r Request, ok bool) {
 	var names []string
 	for _, p := range pools {
-		if t.wants(p) && usable(p) && allows(p, UseTunnel) && p.NamespaceSelector == nil &&
-			p.AssignmentMode != "Manual" && selectsNode(p, node.Labels) {
+		if t.wants(p) && usable(p) && allows(p, model.UseTunnel) && p.NamespaceSelector == nil &&
+			!p.Manual && selectsNode(p, node.Labels) {
 			names = append(names, p.Name)
 		}
 	}
 	slices.SortFunc(names, strings.Compare)
-	r = Request{Handle: t.Handle(node.Name), Attrs: map[string]string{"type": tunnelTypes[t]}, Use: UseTunnel}
+	r = Request{Handle: t.Handle(node.Name), Attrs: map[string]string{"type": tunnelTypes[t]}, Use: model.UseTunnel}
 	if t.Family() == model.IPv6 {
 		r.V6, r.PoolsV6 = 1, names
 	} else {

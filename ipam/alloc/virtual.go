@@ -163,7 +163,7 @@ func DropVirtual(ctx context.Context, store ipam.Store, owner model.NodeName, ci
 // order in which they are to be tried, as the allocator does for nodes. wanted
 // names pools, or their prefixes; empty: any automatic one whose namespaceSelector
 // matches. Errors are *Error.
-func SelectPools(pools []model.Pool, use string, f model.Family, namespace map[string]string, wanted []string) ([]model.Pool, error) {
+func SelectPools(pools []model.Pool, use model.Use, f model.Family, namespace map[string]string, wanted []string) ([]model.Pool, error) {
 	return selectPools(pools, poolQuery{family: f, use: use, namespace: namespace, wanted: wanted})
 }
 

@@ -137,7 +137,7 @@ func TestWireBytes(t *testing.T) {
 	web := map[string]string{"pod": "web", "namespace": "default", "timestamp": then}
 	tunnel := map[string]string{"type": "vxlanTunnelAddress", "timestamp": then}
 	step("assign one of each family", assign("k8s-pod-network.Cafe", alloc.Request{V4: 1, V6: 1, Attrs: web}))
-	step("assign a tunnel's", assign("vxlan-tunnel-addr-node1.example", alloc.Request{V4: 1, Use: alloc.UseTunnel, Attrs: tunnel}))
+	step("assign a tunnel's", assign("vxlan-tunnel-addr-node1.example", alloc.Request{V4: 1, Use: model.UseTunnel, Attrs: tunnel}))
 	step("release the first", a.Release(t.Context(), "k8s-pod-network.Cafe"))
 	a.SetConfig(alloc.Config{AutoAllocateBlocks: true, CooldownSeconds: 60})
 	step("release the second, with a cooldown", a.Release(t.Context(), "vxlan-tunnel-addr-node1.example"))

@@ -151,7 +151,7 @@ func (d *decider) elsewhere(s *model.BalancedService) bool {
 
 // anyPool reports whether a pool is meant for Services at all.
 func (d *decider) anyPool() bool {
-	return slices.ContainsFunc(d.in.Pools, func(p model.Pool) bool { return slices.Contains(p.AllowedUses, alloc.UseLoadBalancer) })
+	return slices.ContainsFunc(d.in.Pools, func(p model.Pool) bool { return slices.Contains(p.AllowedUses, model.UseLoadBalancer) })
 }
 
 // gaveTo reports whether a block gives an address to a Service, or to one that it
@@ -180,7 +180,7 @@ func (d *decider) grant(w *wish, cidr netip.Prefix, a netip.Addr, from string) {
 // poolOf is the pool of an address that is meant for Services; nil: none.
 func (d *decider) poolOf(a netip.Addr) *model.Pool {
 	for i := range d.in.Pools {
-		if p := &d.in.Pools[i]; p.CIDR.Contains(a) && slices.Contains(p.AllowedUses, alloc.UseLoadBalancer) {
+		if p := &d.in.Pools[i]; p.CIDR.Contains(a) && slices.Contains(p.AllowedUses, model.UseLoadBalancer) {
 			return p
 		}
 	}
@@ -199,7 +199,7 @@ func (d *decider) fits(w *wish, f model.Family, a netip.Addr) bool {
 	case len(w.pools[f].names) > 0:
 		return p != nil && slices.ContainsFunc(w.pools[f].names, func(name string) bool { return name == p.Name || name == p.CIDR.String() })
 	}
-	return p == nil || p.AssignmentMode != "Manual"
+	return p == nil || !p.Manual
 }
 
 // keep: what is in a block under its handle, and fits.
@@ -320,7 +320,7 @@ func (d *decider) takeExactly(w *wish, ask requested) {
 		return
 	}
 	// By name, as a strict pool holds those to its selectors who name it.
-	if _, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, model.FamilyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
+	if _, err := alloc.SelectPools(d.in.Pools, model.UseLoadBalancer, model.FamilyOf(ask.addr), d.in.Namespaces[w.Namespace], []string{p.Name}); err != nil {
 		d.refused(w, ask.field, err)
 		return
 	}
@@ -357,7 +357,7 @@ func (d *decider) any(w *wish, f model.Family) {
 		return
 	}
 	list := w.pools[f]
-	pools, err := alloc.SelectPools(d.in.Pools, alloc.UseLoadBalancer, f, d.in.Namespaces[w.Namespace], list.names)
+	pools, err := alloc.SelectPools(d.in.Pools, model.UseLoadBalancer, f, d.in.Namespaces[w.Namespace], list.names)
 	field := cmp.Or(list.field, "spec.ipFamilies")
 	if err != nil {
 		if !w.Optional || ipam.CodeOf(err) != ipam.CodeNoPool {

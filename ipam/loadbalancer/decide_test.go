@@ -77,17 +77,17 @@ func field(a string) func(*model.BalancedService) {
 }
 
 func pool(name, cidr string, bits int, change ...func(*model.Pool)) model.Pool {
-	p := model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), BlockSize: bits, AllowedUses: []string{"LoadBalancer"}, AssignmentMode: "Automatic", Allocatable: true}
+	p := model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), BlockSize: bits, AllowedUses: []model.Use{"LoadBalancer"}, Allocatable: true}
 	for _, c := range change {
 		c(&p)
 	}
 	return p
 }
 
-func manual(p *model.Pool)   { p.AssignmentMode = "Manual" }
+func manual(p *model.Pool)   { p.Manual = true }
 func deleting(p *model.Pool) { p.Deleting = true }
 func disabled(p *model.Pool) { p.Disabled = true }
-func pods(p *model.Pool)     { p.AllowedUses = []string{"Workload"} }
+func pods(p *model.Pool)     { p.AllowedUses = []model.Use{"Workload"} }
 func of(s string) func(*model.Pool) {
 	return func(p *model.Pool) {
 		sel, err := selector.Parse(s)

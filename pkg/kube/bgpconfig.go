@@ -17,10 +17,10 @@ func readBGPConfiguration(obj any) reading[model.BGPConfiguration] {
 	out := model.BGPConfiguration{
 		Name: o.Name, MeshEnabled: spec.NodeToNodeMeshEnabled, ASN: model.ASN(deref(spec.ASNumber)),
 		ListenPort: int(spec.ListenPort), LogSeverity: spec.LogSeverityScreen,
-		MeshPassword:         passwordRef(spec.NodeMeshPassword),
-		BindMode:             r.oneOf("spec.bindMode", string(deref(spec.BindMode)), "None", "NodeIP"),
-		ServiceLBAggregation: r.oneOf("spec.serviceLoadBalancerAggregation", string(deref(spec.ServiceLoadBalancerAggregation)), "Enabled", "Disabled"),
-		Annotations:          ours(o.Annotations),
+		MeshPassword:    passwordRef(spec.NodeMeshPassword),
+		BindNodeIP:      oneOf(r, "spec.bindMode", deref(spec.BindMode), "None", "NodeIP") == "NodeIP",
+		NoLBAggregation: oneOf(r, "spec.serviceLoadBalancerAggregation", deref(spec.ServiceLoadBalancerAggregation), "Enabled", "Disabled") == "Disabled",
+		Annotations:     ours(o.Annotations),
 	}
 	r.detection(out.Annotations)
 	if d := spec.NodeMeshMaxRestartTime; d != nil {

@@ -40,13 +40,13 @@ func readControllers(obj any) reading[ControllerSettings] {
 	r.spec(o, &spec)
 	var out ControllerSettings
 	if lb := spec.Controllers.LoadBalancer; lb != nil {
-		assign := r.oneOf("spec.controllers.loadBalancer.assignIPs", string(lb.AssignIPs), string(calico.AllServices), string(calico.RequestedServicesOnly))
+		assign := oneOf(r, "spec.controllers.loadBalancer.assignIPs", lb.AssignIPs, string(calico.AllServices), string(calico.RequestedServicesOnly))
 		out.OnlyRequested = assign == string(calico.RequestedServicesOnly)
 	}
 	if node := spec.Controllers.Node; node != nil && node.HostEndpoint != nil {
 		const field = "spec.controllers.node.hostEndpoint."
-		auto := r.oneOf(field+"autoCreate", node.HostEndpoint.AutoCreate, calico.Disabled, calico.Enabled)
-		each := r.oneOf(field+"createDefaultHostEndpoint", string(node.HostEndpoint.CreateDefaultHostEndpoint),
+		auto := oneOf(r, field+"autoCreate", node.HostEndpoint.AutoCreate, calico.Disabled, calico.Enabled)
+		each := oneOf(r, field+"createDefaultHostEndpoint", node.HostEndpoint.CreateDefaultHostEndpoint,
 			string(calico.DefaultHostEndpointsEnabled), string(calico.DefaultHostEndpointsDisabled))
 		out.HostEndpoints = auto == calico.Enabled && each == string(calico.DefaultHostEndpointsEnabled)
 	}

@@ -25,20 +25,20 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		IPIPMTU: deref(spec.IPIPMTU), VXLANMTU: deref(spec.VXLANMTU), VXLANMTUV6: deref(spec.VXLANMTUV6),
 		VXLANPort: deref(spec.VXLANPort), VXLANVNI: deref(spec.VXLANVNI),
 		NATOutgoingAddress:   r.addr("spec.natOutgoingAddress", spec.NATOutgoingAddress),
-		NATExcludeHosts:      r.oneOf("spec.natOutgoingExclusions", string(deref(spec.NATOutgoingExclusions)), "IPPoolsOnly", "IPPoolsAndHostIPs") == "IPPoolsAndHostIPs",
+		NATExcludeHosts:      oneOf(r, "spec.natOutgoingExclusions", deref(spec.NATOutgoingExclusions), "IPPoolsOnly", "IPPoolsAndHostIPs") == "IPPoolsAndHostIPs",
 		InterfacePrefix:      spec.InterfacePrefix,
-		IPForwardingDisabled: r.oneOf("spec.ipForwarding", spec.IPForwarding, "Enabled", "Disabled") == "Disabled",
-		FloatingIPs:          r.oneOf("spec.floatingIPs", string(deref(spec.FloatingIPs)), "Disabled", "Enabled") == "Enabled",
-		SpoofingAllowed:      r.anyCase("spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
-		ToHost:               r.anyCase("spec.defaultEndpointToHostAction", spec.DefaultEndpointToHostAction, "", "Drop", "Accept", "Return"),
-		ServiceLoops:         r.anyCase("spec.serviceLoopPrevention", spec.ServiceLoopPrevention, "", "Drop", "Reject", "Disabled"),
+		IPForwardingDisabled: oneOf(r, "spec.ipForwarding", spec.IPForwarding, "Enabled", "Disabled") == "Disabled",
+		FloatingIPs:          oneOf(r, "spec.floatingIPs", deref(spec.FloatingIPs), "Disabled", "Enabled") == "Enabled",
+		SpoofingAllowed:      anyCase(r, "spec.workloadSourceSpoofing", spec.WorkloadSourceSpoofing, "Disabled", "Any") == "Any",
+		ToHost:               anyCase(r, "spec.defaultEndpointToHostAction", spec.DefaultEndpointToHostAction, "", model.ActionDrop, model.ActionAccept, "Return"),
+		ServiceLoops:         anyCase(r, "spec.serviceLoopPrevention", spec.ServiceLoopPrevention, "", model.ActionDrop, model.ActionReject, model.ActionOff),
 	}
 	out.FailsafeIn = r.failsafe("spec.failsafeInboundHostPorts", spec.FailsafeInboundHostPorts)
 	out.FailsafeOut = r.failsafe("spec.failsafeOutboundHostPorts", spec.FailsafeOutboundHostPorts)
 	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
 	out.DeviceRouteSource = r.addr("spec.deviceRouteSourceAddress", spec.DeviceRouteSourceAddress)
 	out.DeviceRouteSourceV6 = r.addr("spec.deviceRouteSourceAddressIPv6", spec.DeviceRouteSourceAddressIPv6)
-	out.ClusterRoutes = r.oneOf("spec.programClusterRoutes", deref(spec.ProgramClusterRoutes), "", "Enabled", "EnabledIPIPOnly", "Disabled")
+	out.ClusterRoutes = oneOf(r, "spec.programClusterRoutes", deref(spec.ProgramClusterRoutes), "", "Enabled", "EnabledIPIPOnly", "Disabled")
 	out.KeepExternalRoutes = isFalse(spec.RemoveExternalRoutes)
 	out.VXLANFromPods, out.IPIPFromPods = deref(spec.AllowVXLANPacketsFromWorkloads), deref(spec.AllowIPIPPacketsFromWorkloads)
 	out.RoutePriority, out.RoutePriorityV6 = deref(spec.IPv4NormalRoutePriority), deref(spec.IPv6NormalRoutePriority)

@@ -116,13 +116,13 @@ func (r *reader) rules(field string, rules []v3.BGPFilterRule, family model.Fami
 
 func (r *reader) rule(field string, rule *v3.BGPFilterRule, family model.Family) model.FilterRule {
 	out := model.FilterRule{
-		Source: rule.Source, Interface: rule.Interface, PeerType: rule.PeerType,
+		Source: rule.Source, Interface: rule.Interface, PeerType: model.PeerType(rule.PeerType),
 		Priority: rule.Priority, Accept: rule.Action == "Accept",
 	}
-	r.oneOf(field+".action", rule.Action, "Accept", "Reject")
+	oneOf(r, field+".action", rule.Action, "Accept", "Reject")
 	if rule.CIDR != "" {
 		out.CIDR = r.prefix(field+".cidr", rule.CIDR)
-		out.MatchOperator = r.oneOf(field+".matchOperator", rule.MatchOperator, "Equal", "NotEqual", "In", "NotIn")
+		out.MatchOperator = oneOf(r, field+".matchOperator", rule.MatchOperator, model.Equal, model.NotEqual, model.In, model.NotIn)
 		if out.CIDR.IsValid() && !family.Has(out.CIDR.Addr()) {
 			r.fail(field+".cidr", "%s is of the other address family", rule.CIDR)
 		}
@@ -149,8 +149,8 @@ func (r *reader) rule(field string, rule *v3.BGPFilterRule, family model.Family)
 // ruleShape holds what the CRD holds too, for objects stored before it did: a
 // filter that breaks it is not taken, and the last good one stays in force.
 func (r *reader) ruleShape(field string, rule *v3.BGPFilterRule, out model.FilterRule) {
-	r.oneOf(field+".source", rule.Source, "RemotePeers")
-	r.oneOf(field+".peerType", rule.PeerType, "eBGP", "iBGP")
+	oneOf(r, field+".source", rule.Source, "RemotePeers")
+	oneOf(r, field+".peerType", rule.PeerType, "eBGP", "iBGP")
 	if rule.Interface != "" && !interfacePattern.MatchString(rule.Interface) {
 		r.fail(field+".interface", "%q is not the name of an interface, in which * may stand for any text", rule.Interface)
 	}

@@ -18,15 +18,15 @@ func readPeer(obj any) reading[model.BGPPeer] {
 		PeerSelector:        r.selector("spec.peerSelector", spec.PeerSelector),
 		ASN:                 model.ASN(spec.ASNumber),
 		LocalASN:            model.ASN(deref(spec.LocalASNumber)),
-		NextHopMode:         r.oneOf("spec.nextHopMode", string(deref(spec.NextHopMode)), "Auto", "Self", "Keep"),
+		NextHopMode:         oneOf(r, "spec.nextHopMode", deref(spec.NextHopMode), model.NextHopAuto, model.NextHopSelf, model.NextHopKeep),
 		KeepOriginalNextHop: spec.KeepOriginalNextHop,
 		Password:            passwordRef(spec.Password),
-		SourceAddress:       r.oneOf("spec.sourceAddress", string(spec.SourceAddress), "UseNodeIP", "None"),
+		AnySource:           oneOf(r, "spec.sourceAddress", spec.SourceAddress, "UseNodeIP", "None") == "None",
 		NumAllowedLocalASNs: int(deref(spec.NumAllowedLocalASNumbers)),
 		TTLSecurity:         int(deref(spec.TTLSecurity)),
 		ReachableBy:         r.addr("spec.reachableBy", spec.ReachableBy),
 		Filters:             spec.Filters,
-		ReversePeering:      r.oneOf("spec.reversePeering", string(deref(spec.ReversePeering)), "Auto", "Manual"),
+		NoReverse:           oneOf(r, "spec.reversePeering", deref(spec.ReversePeering), "Auto", "Manual") == "Manual",
 		Annotations:         ours(o.Annotations),
 	}
 	out.PeerIP, out.PeerPort = r.addrPort("spec.peerIP", spec.PeerIP)

@@ -21,20 +21,20 @@ func readPool(obj any) reading[model.Pool] {
 	cidr := r.prefix("spec.cidr", spec.CIDR)
 	pool := model.Pool{
 		Name: o.Name, UID: string(o.UID), CIDR: cidr, BlockSize: spec.BlockSize,
-		IPIP:        model.Encap(r.oneOf("spec.ipipMode", string(spec.IPIPMode), "Never", "Always", "CrossSubnet")),
-		VXLAN:       model.Encap(r.oneOf("spec.vxlanMode", string(spec.VXLANMode), "Never", "Always", "CrossSubnet")),
+		IPIP:        oneOf(r, "spec.ipipMode", spec.IPIPMode, model.EncapNever, model.EncapAlways, model.EncapCrossSubnet),
+		VXLAN:       oneOf(r, "spec.vxlanMode", spec.VXLANMode, model.EncapNever, model.EncapAlways, model.EncapCrossSubnet),
 		NATOutgoing: spec.NATOutgoing, Disabled: spec.Disabled, DisableBGPExport: spec.DisableBGPExport,
-		AllowedUses:    []string{"Workload", "Tunnel"},
-		AssignmentMode: r.oneOf("spec.assignmentMode", string(deref(spec.AssignmentMode)), "Automatic", "Manual"),
-		Deleting:       o.DeletionTimestamp != nil,
-		Annotations:    ours(o.Annotations),
+		AllowedUses: []model.Use{model.UseWorkload, model.UseTunnel},
+		Manual:      oneOf(r, "spec.assignmentMode", deref(spec.AssignmentMode), "Automatic", "Manual") == "Manual",
+		Deleting:    o.DeletionTimestamp != nil,
+		Annotations: ours(o.Annotations),
 	}
 	pool.NodeSelector = r.poolSelector("spec.nodeSelector", spec.NodeSelector)
 	pool.NamespaceSelector = r.poolSelector("spec.namespaceSelector", spec.NamespaceSelector)
 	if len(spec.AllowedUses) > 0 {
 		pool.AllowedUses = nil
 		for _, use := range spec.AllowedUses {
-			pool.AllowedUses = append(pool.AllowedUses, string(use))
+			pool.AllowedUses = append(pool.AllowedUses, model.Use(use))
 		}
 	}
 	r.blockSize(&pool)

@@ -113,25 +113,29 @@ func (r *reader) addrPort(field, text string) (netip.Addr, int) {
 
 // oneOf checks that text is empty or one of the allowed words, and gives the
 // first of them when it is empty.
-func (r *reader) oneOf(field, text string, allowed ...string) string {
+func oneOf[T, Text ~string](r *reader, field string, text Text, allowed ...T) T {
 	if text == "" {
 		return allowed[0]
 	}
-	if !slices.Contains(allowed, text) {
-		r.fail(field, "%q is not one of %s", text, strings.Join(allowed, ", "))
+	if !slices.Contains(allowed, T(text)) {
+		words := make([]string, len(allowed))
+		for i, a := range allowed {
+			words[i] = string(a)
+		}
+		r.fail(field, "%q is not one of %s", text, strings.Join(words, ", "))
 		return allowed[0]
 	}
-	return text
+	return T(text)
 }
 
 // anyCase is oneOf for words whose case does not matter.
-func (r *reader) anyCase(field, text string, allowed ...string) string {
+func anyCase[T ~string](r *reader, field, text string, allowed ...T) T {
 	for _, word := range allowed {
-		if strings.EqualFold(word, text) {
-			text = word
+		if strings.EqualFold(string(word), text) {
+			text = string(word)
 		}
 	}
-	return r.oneOf(field, text, allowed...)
+	return oneOf(r, field, text, allowed...)
 }
 
 // ours keeps the annotations that Calico and Muslin give a meaning to.

@@ -106,8 +106,8 @@ func TestReadPeer(t *testing.T) {
 		"filters": ["a", "b"], "reversePeering": "Manual", "password": {"secretKeyRef": {"name": "s", "key": "k"}}}`))
 	want := model.BGPPeer{
 		Name: "p", PeerIP: addr("2001:db8::1"), PeerPort: 1179, ASN: 65546, LocalASN: 64999, NextHopMode: "Self", KeepOriginalNextHop: true,
-		SourceAddress: "None", MaxRestartTime: 90 * time.Second, KeepaliveTime: 10 * time.Second, NumAllowedLocalASNs: 2, TTLSecurity: 3,
-		ReachableBy: addr("2001:db8::2"), Filters: []string{"a", "b"}, ReversePeering: "Manual", Password: &model.PasswordRef{SecretName: "s", Key: "k"},
+		AnySource: true, MaxRestartTime: 90 * time.Second, KeepaliveTime: 10 * time.Second, NumAllowedLocalASNs: 2, TTLSecurity: 3,
+		ReachableBy: addr("2001:db8::2"), Filters: []string{"a", "b"}, NoReverse: true, Password: &model.PasswordRef{SecretName: "s", Key: "k"},
 	}
 	if d := cmp.Diff(want, got.value, compareValues); d != "" || !got.ok {
 		t.Errorf("%v %v (-want +got):\n%s", got.ok, got.problems, d)

@@ -20,10 +20,10 @@ type BGPConfiguration struct {
 	ServiceClusterIPs    []netip.Prefix
 	ServiceExternalIPs   []netip.Prefix
 	ServiceLoadBalancers []netip.Prefix
-	ServiceLBAggregation string // Enabled (default), Disabled
+	NoLBAggregation      bool // serviceLoadBalancerAggregation: Disabled
 	Communities          map[string]string
 	PrefixAdvertisements []PrefixAdvertisement
-	BindMode             string // None (default), NodeIP
+	BindNodeIP           bool // bindMode: NodeIP
 	// RoutePriority and RoutePriorityV6 are the metric of ordinary routes, from
 	// which LOCAL_PREF follows (ipv4NormalRoutePriority); 0 means 1024.
 	RoutePriority, RoutePriorityV6 int
@@ -58,10 +58,10 @@ type BGPPeer struct {
 	PeerSelector            Selector   // nil: not set
 	ASN                     ASN
 	LocalASN                ASN // 0 means the node's own
-	NextHopMode             string
+	NextHopMode             NextHopMode
 	KeepOriginalNextHop     bool
 	Password                *PasswordRef
-	SourceAddress           string        // UseNodeIP (default), None
+	AnySource               bool          // sourceAddress: None
 	MaxRestartTime          time.Duration // 0 means 120 s
 	KeepaliveTime           time.Duration // 0 means a third of the hold time
 	NumAllowedLocalASNs     int
@@ -70,9 +70,20 @@ type BGPPeer struct {
 	Filters                 []string
 	HasLocalWorkloadPeering bool
 	LocalWorkloadSelector   Selector
-	ReversePeering          string // Auto (default), Manual
+	NoReverse               bool // reversePeering: Manual
 	Annotations             map[string]string
 }
+
+// NextHopMode is what becomes of the next hop of what a peer is sent (BGPPeer
+// nextHopMode).
+type NextHopMode string
+
+// The values of NextHopMode.
+const (
+	NextHopAuto NextHopMode = "Auto"
+	NextHopSelf NextHopMode = "Self"
+	NextHopKeep NextHopMode = "Keep"
+)
 
 // Workload is a pod of this node that BGP may be spoken with.
 type Workload struct {
@@ -110,17 +121,37 @@ type BGPFilter struct {
 // FilterRule is one rule of a BGPFilter; zero fields match everything.
 type FilterRule struct {
 	CIDR                 netip.Prefix
-	MatchOperator        string // Equal, NotEqual, In, NotIn
+	MatchOperator        MatchOperator
 	MinLength, MaxLength *int
 	Source               string // RemotePeers
 	Interface            string
-	PeerType             string // eBGP, iBGP
+	PeerType             PeerType // empty: both
 	Communities          []string
 	ASPathPrefix         []ASN
 	Priority             *int
 	Accept               bool
 	Operations           []FilterOperation
 }
+
+// MatchOperator is how a prefix relates to a rule's CIDR.
+type MatchOperator string
+
+// The values of MatchOperator.
+const (
+	Equal    MatchOperator = "Equal"
+	NotEqual MatchOperator = "NotEqual"
+	In       MatchOperator = "In"
+	NotIn    MatchOperator = "NotIn"
+)
+
+// PeerType is the kind of session a rule is for.
+type PeerType string
+
+// The values of PeerType.
+const (
+	EBGP PeerType = "eBGP"
+	IBGP PeerType = "iBGP"
+)
 
 // FilterOperation changes an accepted route; exactly one field is set.
 type FilterOperation struct {
@@ -147,14 +178,31 @@ type Multipath struct {
 	IPAM     bool         // not learned: the next hop is the node that IPAM says has the prefix
 }
 
+// PeerKind is how a peer came to be, in the words of CalicoNodeStatus.
+type PeerKind string
+
+// The values of PeerKind.
+const (
+	PeerMesh   PeerKind = "NodeMesh"
+	PeerNode   PeerKind = "NodePeer"
+	PeerGlobal PeerKind = "GlobalPeer"
+)
+
+// SessionState is a state of RFC 4271 section 8.2.2.
+type SessionState string
+
+// Established is the state in which routes are exchanged; the others are Idle, Connect,
+// Active, OpenSent and OpenConfirm.
+const Established SessionState = "Established"
+
 // PeerStatus is a session as the speaker sees it.
 type PeerStatus struct {
 	Address                    netip.Addr
 	Port                       int
 	ASN                        ASN
-	Kind                       string // NodeMesh, NodePeer, GlobalPeer
-	Object                     Ref    // the BGPPeer, or the Node of a mesh peer
-	State                      string // Idle, Connect, Active, OpenSent, OpenConfirm, Established
+	Kind                       PeerKind
+	Object                     Ref // the BGPPeer, or the Node of a mesh peer
+	State                      SessionState
 	Since                      time.Time
 	Flaps                      int
 	LastError                  string         // why it is not established, or was lost last
@@ -168,3 +216,6 @@ type PeerStatus struct {
 	NegotiatedHold, Keepalive  time.Duration
 	AdvertisedCapabilitiesNote string
 }
+
+// Up reports whether the session is established.
+func (s PeerStatus) Up() bool { return s.State == Established }

@@ -112,6 +112,16 @@ const (
 	EncapCrossSubnet Encap = "CrossSubnet"
 )
 
+// Use is what an address is for (Calico allowedUses).
+type Use string
+
+// The values of Use.
+const (
+	UseWorkload     Use = "Workload"
+	UseTunnel       Use = "Tunnel"
+	UseLoadBalancer Use = "LoadBalancer"
+)
+
 // Pool is an IPPool (reference: Calico IPPool).
 type Pool struct {
 	Name              string
@@ -124,8 +134,8 @@ type Pool struct {
 	DisableBGPExport  bool
 	NodeSelector      Selector
 	NamespaceSelector Selector
-	AllowedUses       []string // Workload, Tunnel, LoadBalancer
-	AssignmentMode    string   // Automatic, Manual
+	AllowedUses       []Use
+	Manual            bool // assignmentMode: Manual
 	Deleting          bool
 	// Allocatable is false when the pool's status says so, or when it overlaps
 	// an older pool.
@@ -140,7 +150,7 @@ type Pool struct {
 // LoadBalancerOnly reports whether no pod and no tunnel gets an address of the
 // pool: its allowedUses name neither.
 func (p *Pool) LoadBalancerOnly() bool {
-	return len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, "Workload") && !slices.Contains(p.AllowedUses, "Tunnel")
+	return len(p.AllowedUses) > 0 && !slices.Contains(p.AllowedUses, UseWorkload) && !slices.Contains(p.AllowedUses, UseTunnel)
 }
 
 // ServiceCIDR is one range of an object networking.k8s.io/v1 ServiceCIDR, out of
@@ -196,6 +206,17 @@ type Endpoints struct {
 	LastHere, LastAnywhere bool
 }
 
+// Action is what becomes of packets.
+type Action string
+
+// The values of Action that say more than that packets go their way.
+const (
+	ActionAccept Action = "Accept"
+	ActionDrop   Action = "Drop"
+	ActionReject Action = "Reject"
+	ActionOff    Action = "Disabled" // packets are not looked at
+)
+
 // FelixConfiguration holds the data plane's settings that are in force for a
 // node; a nil pointer or a zero value means Calico's default.
 type FelixConfiguration struct {
@@ -234,10 +255,10 @@ type FelixConfiguration struct {
 	RoutePriority, RoutePriorityV6 int
 	// ToHost is what becomes of packets from pods to the node
 	// (defaultEndpointToHostAction): Accept, Drop, Return; empty: Accept.
-	ToHost string
+	ToHost Action
 	// ServiceLoops is what becomes of packets for service ranges that nobody
 	// serves (serviceLoopPrevention): Drop, Reject, Disabled; empty: Drop.
-	ServiceLoops string
+	ServiceLoops Action
 	// ClusterRoutes says which routes to other nodes' pods are computed from IPAM
 	// (programClusterRoutes): Enabled, EnabledIPIPOnly, Disabled; empty: those that
 	// BGP cannot bring, since there is nobody to speak it with.

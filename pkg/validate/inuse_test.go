@@ -24,7 +24,7 @@ func TestPoolsOfWhatOthersUse(t *testing.T) {
 	}
 	for _, c := range []struct {
 		cidr        string
-		uses        []string
+		uses        []model.Use
 		annotated   bool
 		allocatable bool
 		reason      string
@@ -40,7 +40,7 @@ func TestPoolsOfWhatOthersUse(t *testing.T) {
 		{cidr: "10.96.0.0/12", allocatable: true, reason: "OverlapsServiceRange", excluded: "10.96.0.0/16", names: "ServiceCIDR kubernetes"},
 		{cidr: "10.96.128.0/17", reason: "OverlapsServiceRange", excluded: "10.96.0.0/16", names: "ServiceCIDR kubernetes"},
 		{cidr: "198.51.100.0/24", reason: "OverlapsServiceRange", excluded: "198.51.100.0/24", names: "BGPConfiguration default (spec.serviceLoadBalancerIPs)"},
-		{cidr: "198.51.100.0/24", uses: []string{"LoadBalancer"}, allocatable: true, reason: "OK", names: "Services of type LoadBalancer, to no pod"},
+		{cidr: "198.51.100.0/24", uses: []model.Use{"LoadBalancer"}, allocatable: true, reason: "OK", names: "Services of type LoadBalancer, to no pod"},
 		{cidr: "10.3.0.0/24", allocatable: true, reason: "OverlapsBGPPeer", names: "BGPPeer tor (spec.peerIP)"},
 	} {
 		pool := model.Pool{Name: "x", CIDR: p(c.cidr), AllowedUses: c.uses}

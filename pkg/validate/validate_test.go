@@ -83,7 +83,7 @@ func TestBGP(t *testing.T) {
 	}{
 		"all well": {model.Snapshot{
 			Nodes:   []model.Node{{Name: "n1"}},
-			BGP:     []model.BGPConfiguration{{Name: "default", MeshEnabled: &yes, ASN: 1, Communities: map[string]string{"a": "1:2"}, PrefixAdvertisements: []model.PrefixAdvertisement{{Communities: []string{"a", "1:2:3"}}}}, {Name: "node.n1", ListenPort: 1179, BindMode: "None"}},
+			BGP:     []model.BGPConfiguration{{Name: "default", MeshEnabled: &yes, ASN: 1, Communities: map[string]string{"a": "1:2"}, PrefixAdvertisements: []model.PrefixAdvertisement{{Communities: []string{"a", "1:2:3"}}}}, {Name: "node.n1", ListenPort: 1179}},
 			Filters: []model.BGPFilter{{Name: "f", ExportV4: []model.FilterRule{{PeerType: "eBGP", Communities: []string{"1:1"}, Accept: true}, {}}}},
 			Peers:   []model.BGPPeer{{Name: "p", Node: "n1", PeerIP: tor, Filters: []string{"f"}, ReachableBy: tor, Password: &model.PasswordRef{Known: true}}},
 		}, nil},

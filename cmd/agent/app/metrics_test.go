@@ -62,10 +62,10 @@ func TestSeriesAreBounded(t *testing.T) {
 		}
 		nodes = append(nodes, n)
 	}
-	kinds := []string{"NodeMesh", "NodePeer", "GlobalPeer"}
+	kinds := []model.PeerKind{"NodeMesh", "NodePeer", "GlobalPeer"}
 	var peers []bgp.Peer
 	var status []model.PeerStatus
-	add := func(a netip.Addr, inCluster bool, kind string) {
+	add := func(a netip.Addr, inCluster bool, kind model.PeerKind) {
 		peers = append(peers, bgp.Peer{Address: a, InCluster: inCluster})
 		byFamily := map[string]int{"ipv4": 1, "ipv6": 1}
 		status = append(status, model.PeerStatus{

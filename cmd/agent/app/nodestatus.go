@@ -125,8 +125,8 @@ func sessionsOf(peers []model.PeerStatus) *kube.BGPStatus {
 		if !p.Address.Is4() {
 			list, up, down = &out.PeersV6, &out.EstablishedV6, &out.NotEstablishedV6
 		}
-		row := kube.NodePeer{PeerIP: p.Address.String(), Type: p.Kind, State: p.State, Since: moment(p.Since)}
-		if p.State == "Established" {
+		row := kube.NodePeer{PeerIP: p.Address.String(), Type: string(p.Kind), State: string(p.State), Since: moment(p.Since)}
+		if p.Up() {
 			*up++
 		} else {
 			*down++

@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"strconv"
 
-	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/bgp/gobgp"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/prometheus/client_golang/prometheus"
@@ -106,17 +105,21 @@ func number(yes bool) int {
 // collectSessions counts all sessions, those without series of their own too.
 // There is a count for what has none: an alert tells nothing from no sample.
 func collectSessions(gauge func(*prometheus.Desc, int, ...string), peers []model.PeerStatus) {
-	counts := map[[2]string]int{}
-	for _, kind := range []bgp.PeerKind{bgp.KindMesh, bgp.KindNode, bgp.KindGlobal} {
-		for _, state := range []string{"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", "Established"} {
-			counts[[2]string{string(kind), state}] = 0
+	type session struct {
+		kind  model.PeerKind
+		state model.SessionState
+	}
+	counts := map[session]int{}
+	for _, kind := range []model.PeerKind{model.PeerMesh, model.PeerNode, model.PeerGlobal} {
+		for _, state := range []model.SessionState{"Idle", "Connect", "Active", "OpenSent", "OpenConfirm", model.Established} {
+			counts[session{kind, state}] = 0
 		}
 	}
 	for i := range peers {
-		counts[[2]string{peers[i].Kind, peers[i].State}]++
+		counts[session{peers[i].Kind, peers[i].State}]++
 	}
 	for at, n := range counts {
-		gauge(descSessions, n, at[0], at[1])
+		gauge(descSessions, n, string(at.kind), string(at.state))
 	}
 }
 
@@ -138,8 +141,8 @@ func collectRefused(gauge func(*prometheus.Desc, int, ...string), r reading) {
 
 // collectPeer gives a peer its own series.
 func collectPeer(ch chan<- prometheus.Metric, p *model.PeerStatus) {
-	labels := []string{p.Address.String(), strconv.FormatUint(uint64(p.ASN), 10), p.Kind}
-	up := number(p.State == "Established")
+	labels := []string{p.Address.String(), strconv.FormatUint(uint64(p.ASN), 10), string(p.Kind)}
+	up := number(p.Up())
 	ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, float64(up), labels...)
 	if p.BFDState != "" {
 		ch <- prometheus.MustNewConstMetric(descBFD, prometheus.GaugeValue, float64(number(p.BFDState == "Up")), labels...)

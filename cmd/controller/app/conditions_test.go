@@ -36,7 +36,7 @@ func TestChanges(t *testing.T) {
 		return validate.Pool{Pool: model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr)}}
 	}
 	balanced := pool("a", "10.9.0.0/24")
-	balanced.AllowedUses = []string{"LoadBalancer"}
+	balanced.AllowedUses = []model.Use{"LoadBalancer"}
 	poolBad := model.Problem{Object: model.Ref{Kind: "IPPool", Name: "a"}, Field: "spec.nodeSelector", Reason: "InvalidValue", Message: "is no selector"}
 	for name, c := range map[string]struct {
 		s       state

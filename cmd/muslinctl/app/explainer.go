@@ -177,7 +177,7 @@ func (e *explainer) answers(ctx context.Context, v *nodeview.View) map[netip.Add
 	out := map[netip.Addr]explain.Answer{}
 	before := map[netip.Addr]model.PeerStatus{}
 	for _, p := range v.Peers {
-		if p.State == "Established" {
+		if p.Up() {
 			continue
 		}
 		if path, err := e.path(ctx, v.Node, p.Address, 0); err == nil {
@@ -199,7 +199,7 @@ func (e *explainer) answers(ctx context.Context, v *nodeview.View) map[netip.Add
 		for _, p := range e.sessionsNow(ctx, v.Node) {
 			was, requested := before[p.Address]
 			in, sent := p.MessagesIn-was.MessagesIn, p.MessagesOut-was.MessagesOut
-			if !requested || p.State == "Established" || in == 0 {
+			if !requested || p.Up() || in == 0 {
 				continue
 			}
 			// An OPEN came, and an OPEN and a notification were sent.

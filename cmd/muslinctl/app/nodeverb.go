@@ -155,7 +155,7 @@ func statusText(s liveStatus) string {
 				continue
 			}
 			rows = append(rows, []string{
-				p.Address.String(), cmp.Or(peerTypes[p.Kind], p.Kind), upDown(p.State), since(p.Since), cmp.Or(p.BFDState, "-"),
+				p.Address.String(), cmp.Or(peerTypes[string(p.Kind)], string(p.Kind)), upDown(p.State), since(p.Since), cmp.Or(p.BFDState, "-"),
 				counters(p.Received), counters(p.Accepted), counters(p.Sent), info(p),
 			})
 		}
@@ -172,8 +172,8 @@ func statusText(s liveStatus) string {
 	return b.String()
 }
 
-func upDown(state string) string {
-	if state == "Established" {
+func upDown(state model.SessionState) string {
+	if state == model.Established {
 		return "up"
 	}
 	return "down"
@@ -181,10 +181,10 @@ func upDown(state string) string {
 
 // info is calicoctl's: the state of the session, and why it is not better.
 func info(p model.PeerStatus) string {
-	if p.State == "Established" || p.LastError == "" {
-		return p.State
+	if p.Up() || p.LastError == "" {
+		return string(p.State)
 	}
-	return p.State + ": " + p.LastError
+	return string(p.State) + ": " + p.LastError
 }
 
 func since(at time.Time) string {
@@ -226,7 +226,7 @@ func storedText(node string, o api.Object) string {
 		for _, x := range list {
 			p, _ := x.(api.Object)
 			state := kind.Text(p, "state", "")
-			rows = append(rows, []string{kind.Text(p, "peerIP", ""), cmp.Or(peerTypes[kind.Text(p, "type", "")], "-"), upDown(state), kind.Text(p, "since", "-"), info(model.PeerStatus{State: state, LastError: kind.Text(p, "lastError", "")})})
+			rows = append(rows, []string{kind.Text(p, "peerIP", ""), cmp.Or(peerTypes[kind.Text(p, "type", "")], "-"), upDown(model.SessionState(state)), kind.Text(p, "since", "-"), info(model.PeerStatus{State: model.SessionState(state), LastError: kind.Text(p, "lastError", "")})})
 		}
 		if len(rows) == 1 {
 			fmt.Fprintf(&b, "IP%s: no peers\n", strings.ToLower(family))

@@ -132,7 +132,7 @@ func (t *Tool) live(ctx context.Context, client *api.Client, w world.World) prev
 		}
 		out.Hosts[a.Node], out.FIB[a.Node], out.Up[a.Node] = a.Host, bgp.NewFIB(a.Host, a.Endpoints), map[netip.Addr]bool{}
 		for _, p := range a.Peers {
-			if p.State == "Established" {
+			if p.Up() {
 				out.Up[a.Node][p.Address] = true
 			}
 		}

@@ -107,7 +107,7 @@ func (t *Tool) glances(ctx context.Context, client *api.Client) (map[string]glan
 			g.ready = "silent"
 		}
 		for _, p := range a.views.Peers {
-			if p.State == "Established" {
+			if p.Up() {
 				g.up++
 			} else {
 				g.down++

@@ -134,7 +134,7 @@ func (r *run) owners() {
 
 func (r *run) sessions(v *nodeview.View) {
 	for _, p := range v.Peers {
-		if p.State == "Established" {
+		if p.Up() {
 			continue
 		}
 		f := explain.Session(v, r.far(v, p), p, r.Answers[v.Node][p.Address])

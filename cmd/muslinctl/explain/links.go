@@ -144,7 +144,7 @@ func (t *builder) learned() bool {
 		return t.notComputed()
 	}
 	for _, p := range t.From.Peers {
-		if p.State != "Established" {
+		if !p.Up() {
 			if matters(t.From, t.Pod.Node, p) {
 				return t.down(t.From, t.Owner, p, t.FromReach[p.Address])
 			}

@@ -29,7 +29,7 @@ func (t *builder) announced() bool {
 		if !known {
 			continue
 		}
-		if p.State != "Established" {
+		if !p.Up() {
 			if !arrived && matters(t.Owner, t.FromNode, p) {
 				return t.down(t.Owner, t.From, p, t.Reach[p.Address])
 			}
