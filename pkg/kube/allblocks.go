@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
 )
@@ -128,7 +129,7 @@ func (c *Cluster) AllBlocks() Blocks {
 	if c.all.last != nil {
 		return *c.all.last
 	}
-	list, lent := c.all.table.values(), []model.Lease(nil)
+	list, lent := slices.Clone(c.all.table.values()), []model.Lease(nil)
 	for _, b := range c.all.lent.values() {
 		lent = append(lent, b.Lent...)
 		if b.Affinity == "" {

@@ -108,6 +108,7 @@ type Cluster struct {
 	aside        []source                 // nothing waits for these
 	unread       []func() []model.Problem // of each table; called with mu held
 	snapshot     *model.Snapshot          // nil: has to be built
+	parts        parts
 	synced       bool
 
 	changed         chan struct{}
@@ -441,44 +442,70 @@ func (c *Cluster) Problems() []model.Problem {
 	return append(out, c.silence.problems(c.node)...)
 }
 
-// build puts the tables together. The caller holds mu.
+// parts are what of a Snapshot is made of tables otherwise than as they are.
+type parts struct {
+	pools        derived[[]model.Pool] // those in force
+	assigned     derived[assigned]
+	bgp          derived[[]model.BGPConfiguration]
+	peers        derived[[]model.BGPPeer]
+	namespaces   derived[map[string]map[string]string]
+	serviceCIDRs derived[[]model.ServiceCIDR]
+	blocks       derived[[]model.Block]
+}
+
+// build puts the tables together. What is made of tables that are as they were is
+// shared with the Snapshot of before. The caller holds mu.
 func (c *Cluster) build() model.Snapshot {
 	s := model.Snapshot{
 		Synced:     c.synced,
 		Nodes:      c.nodes.values(),
-		Pools:      c.poolsInForce(),
-		BGP:        c.bgp.values(),
-		Peers:      c.peers.values(),
+		BGP:        c.parts.bgp.at(c.bgp.rev+c.secrets.rev, c.withMeshPasswords),
+		Peers:      c.parts.peers.at(c.peers.rev+c.secrets.rev, c.withPasswords),
 		Filters:    c.filters.values(),
 		Felix:      c.felix.values(),
-		Namespaces: make(map[string]map[string]string, len(c.namespaces.rows)),
+		Namespaces: c.parts.namespaces.at(c.namespaces.rev, c.namespaceLabels),
 		IPAM:       model.IPAM{AutoAllocateBlocks: true},
-		Reserved:   slices.Concat(c.reserved.values()...),
 
-		ServiceCIDRs: slices.Concat(c.serviceCIDRs.values()...),
+		ServiceCIDRs: c.parts.serviceCIDRs.at(c.serviceCIDRs.rev, func() []model.ServiceCIDR { return slices.Concat(c.serviceCIDRs.values()...) }),
 	}
-	slices.SortFunc(s.Reserved, netip.Prefix.Compare)
+	s.Pools = c.parts.pools.at(c.pools.rev, c.poolsInForce)
+	a := c.parts.assigned.at(c.pools.rev+c.reserved.rev+c.nodes.rev+c.bgp.rev+c.peers.rev+c.serviceCIDRs.rev, func() assigned { return c.assigned(s) })
+	s.Pools, s.Reserved = a.pools, a.reserved
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
 		s.IPAM = r.value
 	}
 	s.IPAM.Locked = c.locked.rows["default"].value
-	for name, r := range c.namespaces.rows {
-		s.Namespaces[name] = r.value.Labels
-	}
 	if c.blocks != nil {
-		s.Blocks = sortedBlocks(c.blocks.values())
+		s.Blocks = c.parts.blocks.at(c.blocks.rev, func() []model.Block { return sortedBlocks(slices.Clone(c.blocks.values())) })
 	}
 	if c.services.demand != nil {
 		s.Services = c.services.all()
 	}
-	for i := range s.BGP {
-		s.BGP[i].MeshPassword = c.secrets.fill(s.BGP[i].MeshPassword)
-	}
-	for i := range s.Peers {
-		s.Peers[i].Password = c.secrets.fill(s.Peers[i].Password)
-	}
-	c.markOverlaps(&s)
 	return s
+}
+
+func (c *Cluster) withMeshPasswords() []model.BGPConfiguration {
+	out := slices.Clone(c.bgp.values())
+	for i := range out {
+		out[i].MeshPassword = c.secrets.fill(out[i].MeshPassword)
+	}
+	return out
+}
+
+func (c *Cluster) withPasswords() []model.BGPPeer {
+	out := slices.Clone(c.peers.values())
+	for i := range out {
+		out[i].Password = c.secrets.fill(out[i].Password)
+	}
+	return out
+}
+
+func (c *Cluster) namespaceLabels() map[string]map[string]string {
+	out := make(map[string]map[string]string, len(c.namespaces.rows))
+	for name, r := range c.namespaces.rows {
+		out[name] = r.value.Labels
+	}
+	return out
 }
 
 // passwordSecrets names the Secrets that BGP passwords refer to. The caller

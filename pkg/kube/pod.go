@@ -105,7 +105,7 @@ func (c *Cluster) Pod(ctx context.Context, namespace, name, uid string) (Pod, er
 	return readPod(&p).value, nil
 }
 
-// Pods gives the cached pods of this node.
+// Pods gives the cached pods of this node. They are shared: nobody may change them.
 func (c *Cluster) Pods() []Pod {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -89,22 +89,30 @@ func (c *Cluster) agedPools() []validate.Pool {
 	return out
 }
 
-// markOverlaps takes pools out of allocation that overlap an older one, and of
+// assigned is what addresses are assigned of, and what is left out.
+type assigned struct {
+	pools    []model.Pool
+	reserved []netip.Prefix
+}
+
+// assigned takes pools out of allocation that overlap an older one, and of
 // the others what something else uses, without waiting for the controller to say
 // so. The caller holds mu.
-func (c *Cluster) markOverlaps(s *model.Snapshot) {
-	overlaps, used := validate.Overlaps(c.agedPools()), validate.AllInUse(*s)
-	for i := range s.Pools {
-		p := &s.Pools[i]
+func (c *Cluster) assigned(s model.Snapshot) assigned {
+	out := assigned{slices.Clone(s.Pools), slices.Concat(c.reserved.values()...)}
+	overlaps, used := validate.Overlaps(c.agedPools()), validate.AllInUse(s)
+	for i := range out.pools {
+		p := &out.pools[i]
 		hit := validate.Overlapping(*p, used)
 		p.Excluded = validate.Exclude(hit)
-		s.Reserved = append(s.Reserved, validate.Peers(hit)...)
+		out.reserved = append(out.reserved, validate.Peers(hit)...)
 		if _, bad := overlaps[p.Name]; bad || validate.WhollyExcluded(p.CIDR, p.Excluded) {
 			p.Allocatable = false
 		}
 	}
-	slices.SortFunc(s.Reserved, netip.Prefix.Compare)
-	s.Reserved = slices.Compact(s.Reserved)
+	slices.SortFunc(out.reserved, netip.Prefix.Compare)
+	out.reserved = slices.Compact(out.reserved)
+	return out
 }
 
 // PatchConditions replaces the conditions of an object that Reported gives. It is a

@@ -22,6 +22,7 @@ type secrets struct {
 	c         *Cluster
 	namespace string
 	wanted    map[string]*secretWatch
+	rev       revision // of all that they hold
 	changed   chan struct{}
 }
 
@@ -67,7 +68,7 @@ func (s *secrets) want(names map[string]bool) {
 
 func (s *secrets) newTable() *table[map[string][]byte] {
 	return &table[map[string][]byte]{
-		mu: &s.c.mu, rows: map[string]row[map[string][]byte]{}, note: s.c.noteChange,
+		mu: &s.c.mu, rows: map[string]row[map[string][]byte]{}, note: func() { s.rev++; s.c.noteChange() },
 		read: func(obj any) reading[map[string][]byte] {
 			return reading[map[string][]byte]{value: obj.(*corev1.Secret).Data, ok: true}
 		},

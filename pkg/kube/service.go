@@ -3,6 +3,7 @@ package kube
 import (
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/muslin-net/muslin/pkg/model"
 	corev1 "k8s.io/api/core/v1"
@@ -70,7 +71,7 @@ func (s *services) all() []model.Service {
 	for _, r := range s.slices.rows {
 		served[r.value.of] = either(served[r.value.of], r.value.endpoints)
 	}
-	s.list = s.table.values()
+	s.list = slices.Clone(s.table.values())
 	for i := range s.list {
 		v := &s.list[i]
 		key := v.Namespace + "/" + v.Name

@@ -50,6 +50,8 @@ type table[T any] struct {
 	synced bool
 	rows   map[string]row[T]
 	keys   []string // of rows, sorted; nil: to be sorted anew
+	list   []T      // see values; nil: to be put together anew
+	rev    revision
 	// touched has the keys of rows that came, changed and went since somebody cleared it; nil:
 	// nobody asks.
 	touched map[string]bool
@@ -71,7 +73,7 @@ func (t *table[T]) Update(obj any) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.put(key, next, t.rows) {
-		t.note()
+		t.noteRows()
 	}
 	return nil
 }
@@ -89,7 +91,7 @@ func (t *table[T]) Delete(obj any) error {
 		if i, found := slices.BinarySearch(t.keys, key); found {
 			t.keys = slices.Delete(t.keys, i, i+1)
 		}
-		t.note()
+		t.noteRows()
 	}
 	return nil
 }
@@ -116,9 +118,16 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	}
 	t.synced = true
 	if changed {
-		t.note()
+		t.noteRows()
 	}
 	return nil
+}
+
+// noteRows tells that the rows are others. The caller holds mu.
+func (t *table[T]) noteRows() {
+	t.list = nil
+	t.rev++
+	t.note()
 }
 
 // clear makes the table what it was before it was filled. The caller holds mu,
@@ -127,7 +136,8 @@ func (t *table[T]) clear() {
 	for key := range t.rows {
 		t.touch(key)
 	}
-	t.rows, t.keys, t.synced = map[string]row[T]{}, nil, false
+	t.rows, t.keys, t.list, t.synced = map[string]row[T]{}, nil, nil, false
+	t.rev++
 }
 
 // touch notes that a row is another one now.
@@ -137,7 +147,8 @@ func (t *table[T]) touch(key string) {
 	}
 }
 
-// put stores next under key and reports whether it differs from what old has.
+// put stores next under key, unless old has the like, and reports whether it differs
+// from that.
 func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
 	have, existed := old[key]
 	if !next.ok && have.ok {
@@ -147,9 +158,13 @@ func (t *table[T]) put(key string, next row[T], old map[string]row[T]) bool {
 		i, _ := slices.BinarySearch(t.keys, key)
 		t.keys = slices.Insert(t.keys, i, key)
 	}
-	t.rows[key] = next
 	t.touch(key)
-	return !existed || !reflect.DeepEqual(have, next)
+	if existed && reflect.DeepEqual(have, next) {
+		t.rows[key] = have
+		return false
+	}
+	t.rows[key] = next
+	return true
 }
 
 func (t *table[T]) rowOf(obj any) (string, row[T], error) {
@@ -180,15 +195,38 @@ func metaOf(obj any) Meta {
 	}
 }
 
-// values gives the good values in order of their keys. The caller holds mu.
+// values gives the good values in order of their keys: the same list, which nobody may
+// change, as long as the rows are. The caller holds mu.
 func (t *table[T]) values() []T {
-	out := make([]T, 0, len(t.rows))
-	for _, key := range t.sorted() {
-		if r := t.rows[key]; r.ok {
-			out = append(out, r.value)
+	if t.list == nil {
+		t.list = make([]T, 0, len(t.rows))
+		for _, key := range t.sorted() {
+			if r := t.rows[key]; r.ok {
+				t.list = append(t.list, r.value)
+			}
 		}
 	}
-	return out
+	return t.list
+}
+
+// revision counts how often something has become another. The sum of some is another
+// one whenever one of them is.
+type revision uint64
+
+// derived is a value that is made of tables. It is the same value as long as they are the
+// same, so that who compares it with the one of before need not look into it.
+type derived[T any] struct {
+	of    revision
+	value T
+	made  bool
+}
+
+// at gives the value of a revision of what it is made of.
+func (d *derived[T]) at(of revision, make func() T) T {
+	if !d.made || d.of != of {
+		d.of, d.value, d.made = of, make(), true
+	}
+	return d.value
 }
 
 // sorted gives the keys of the rows in order. The caller holds mu.

@@ -48,7 +48,7 @@ func (v *vanished) with(live []model.Pool, now time.Time) (pools []model.Pool, n
 		replaced := slices.ContainsFunc(live, func(p model.Pool) bool { return p.Name == g.pool.Name || p.CIDR.Overlaps(g.pool.CIDR) })
 		return replaced || len(live) > 0 && !now.Before(g.until)
 	})
-	pools = live
+	pools = slices.Clone(live)
 	for _, g := range v.gone {
 		pools = append(pools, g.pool)
 		if len(live) > 0 && (next.IsZero() || g.until.Before(next)) {
@@ -71,7 +71,7 @@ func (c *Cluster) poolsInForce() []model.Pool {
 		c.vanished.wake = time.AfterFunc(next.Sub(now), func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.noteChange()
+			c.pools.noteRows()
 		})
 	}
 	return pools

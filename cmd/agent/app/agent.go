@@ -285,13 +285,13 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		default:
 		}
 		s := a.cluster.Snapshot()
-		if self, ok := s.Node(a.cfg.Node); ok {
-			a.alloc.SetNode(self)
-			a.learnPodCIDRs(self, s.Pools)
+		by := assignedOf(s, a.cfg.Node)
+		if by.self.Name != "" {
+			a.learnPodCIDRs(by.self, by.pools)
 		}
-		a.alloc.SetReservations(s.Reserved)
-		a.alloc.SetConfig(ipamConfig(s.IPAM))
-		a.alloc.SetPools(s.Pools) // last: with them it stores what running pods have
+		if a.in.assign.Set(by) {
+			a.assign(by)
+		}
 		a.readHoldings()
 		next := task.Next{Changed: []<-chan struct{}{blocksKnown}}
 		held := get(&a.in.held, &next.Changed)
@@ -299,11 +299,21 @@ func (a *agent) feedAllocator(ctx context.Context, ready func()) error {
 		a.origin.learn(s, a.cfg.Node, held.blocks, all)
 		a.ipam.set(held.problems)
 		a.gates.pass(gateCluster)
-		a.in.cluster.Set(cluster{s, a.cluster.Pods(), all})
+		a.in.learn(cluster{s, a.cluster.Pods(), all})
 		ready()
 		return next
 	}, a.cluster.Changed())
 	return nil
+}
+
+// assign hands the allocator what it is decided by.
+func (a *agent) assign(by assigned) {
+	if by.self.Name != "" {
+		a.alloc.SetNode(by.self)
+	}
+	a.alloc.SetReservations(by.reserved)
+	a.alloc.SetConfig(ipamConfig(by.ipam))
+	a.alloc.SetPools(by.pools) // last: with them it stores what running pods have
 }
 
 // readHoldings takes in what the allocator has by now.

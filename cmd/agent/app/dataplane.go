@@ -95,7 +95,7 @@ func (p *dataplane) Run(ctx context.Context) error {
 func (p *dataplane) step(ctx context.Context) task.Next {
 	news := p.metrics.news.Swap(0)
 	in := p.in.gather()
-	next := task.Next{Changed: in.all}
+	next := task.Next{Changed: in.ofDataplane}
 	learned, converged := in.rib.routes()
 	p.gc.learned(len(learned))
 	passed, again := p.origin.pass(in.origin, learned, time.Now())

@@ -17,7 +17,9 @@ type inputs struct {
 	node model.NodeName
 	read func() // takes in what kernel and allocator have told by now
 
+	assign   task.Cell[assigned]              // feedAllocator: what the allocator was given
 	cluster  task.Cell[cluster]               // feedAllocator, once the allocator knows it
+	common   task.Cell[cluster]               // feedAllocator, after cluster: what of it not BGP alone is decided by
 	held     task.Cell[holdings]              // followHoldings: there before the API server has it
 	host     task.Cell[host]                  // followHost: the kernel
 	rib      task.Cell[rib]                   // bgpLoop: what peers announce
@@ -37,6 +39,36 @@ type cluster struct {
 	blocks kube.Blocks // of all nodes, while they are asked for
 }
 
+// assigned is what the allocator is decided by.
+type assigned struct {
+	self     model.Node
+	pools    []model.Pool
+	reserved []netip.Prefix
+	ipam     model.IPAM
+}
+
+func assignedOf(s model.Snapshot, node model.NodeName) assigned {
+	self, _ := s.Node(node)
+	return assigned{self, s.Pools, s.Reserved, s.IPAM}
+}
+
+// learn takes in what the API server tells by now.
+func (in *inputs) learn(c cluster) {
+	in.cluster.Set(c)
+	in.common.Set(c.withoutBGPs())
+}
+
+// withoutBGPs leaves out what BGP alone is decided by: BGPFilters, labels of pods, and of
+// Services whether they are served.
+func (c cluster) withoutBGPs() cluster {
+	c.Filters, c.pods, c.Services = nil, nil, slices.Clone(c.Services)
+	for i := range c.Services {
+		s := &c.Services[i]
+		*s = model.Service{Namespace: s.Namespace, Name: s.Name, ClusterIPs: s.ClusterIPs, ExternalIPs: s.ExternalIPs, LoadBalancerIPs: s.LoadBalancerIPs}
+	}
+	return c
+}
+
 // gathered is what the inputs were when they were gathered. It is shared: none of
 // it may be changed.
 type gathered struct {
@@ -53,8 +85,8 @@ type gathered struct {
 	tunnels  felix.TunnelAddresses
 	origin   originView
 
-	ofBGP []<-chan struct{} // closed once something is another that BGP is decided by
-	all   []<-chan struct{} // closed once anything is another
+	// Closed once something is another that BGP, and that the data plane is decided by.
+	ofBGP, ofDataplane []<-chan struct{}
 }
 
 // gather gives all inputs as they are, in one place for the loops and for who
@@ -63,9 +95,12 @@ func (in *inputs) gather() (g gathered) {
 	in.read()
 	held, floating := get(&in.held, &g.ofBGP), get(&in.floating, &g.ofBGP)
 	podCIDRs, saved := get(in.podCIDRs, &g.ofBGP), get(in.saved, &g.ofBGP)
-	g.cluster, g.pods, g.host = get(&in.cluster, &g.ofBGP), get(in.pods, &g.ofBGP), get(&in.host, &g.ofBGP).Host
-	g.all = slices.Clone(g.ofBGP)
-	g.rib, g.config, g.tunnels, g.origin = get(&in.rib, &g.all), get(&in.config, &g.all), get(&in.tunnels, &g.all), get(in.origin, &g.all)
+	g.pods, g.host = get(in.pods, &g.ofBGP), get(&in.host, &g.ofBGP).Host
+	g.ofDataplane = slices.Clone(g.ofBGP)
+	g.rib, g.config = get(&in.rib, &g.ofDataplane), get(&in.config, &g.ofDataplane)
+	g.tunnels, g.origin = get(&in.tunnels, &g.ofDataplane), get(in.origin, &g.ofDataplane)
+	get(&in.common, &g.ofDataplane) // before cluster: what is newer of that it hears of by this
+	g.cluster = get(&in.cluster, &g.ofBGP)
 	if saved != nil {
 		g.snapshot = ofPods(saved.Snapshot, in.node, g.pods.addresses())
 		return g

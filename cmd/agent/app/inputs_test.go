@@ -9,6 +9,7 @@ import (
 
 	"github.com/muslin-net/muslin/bgp"
 	"github.com/muslin-net/muslin/felix"
+	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
 )
@@ -24,8 +25,8 @@ func closed(news []<-chan struct{}) bool {
 	})
 }
 
-// TestGatherMissesNothing: whatever input is another, who gathered hears of it; BGP
-// hears of those alone that it is decided by.
+// TestGatherMissesNothing: whatever input is another, who gathered and is decided by it
+// hears of it, and nobody else does.
 func TestGatherMissesNothing(t *testing.T) {
 	in := &inputs{
 		node: "n1", read: func() {}, pods: &task.Cell[podSet]{}, podCIDRs: &task.Cell[[]netip.Prefix]{},
@@ -33,20 +34,22 @@ func TestGatherMissesNothing(t *testing.T) {
 	}
 	addr, prefix := netip.MustParseAddr("10.0.0.1"), netip.MustParsePrefix("10.0.0.0/26")
 	set := map[string]struct {
-		bgp bool
-		set func() bool
+		bgp, dataplane bool
+		set            func() bool
 	}{
-		"cluster":  {true, func() bool { return in.cluster.Set(cluster{Snapshot: model.Snapshot{Synced: true}}) }},
-		"held":     {true, func() bool { return in.held.Set(holdings{blocks: []model.Block{{CIDR: prefix}}}) }},
-		"host":     {true, func() bool { return in.host.Set(host{version: 1}) }},
-		"floating": {true, func() bool { return in.floating.Set([]netip.Prefix{prefix}) }},
-		"pods":     {true, func() bool { return in.pods.Set(podSet{rev: 1}) }},
-		"podCIDRs": {true, func() bool { return in.podCIDRs.Set([]netip.Prefix{prefix}) }},
-		"saved":    {true, func() bool { return in.saved.Set(&savedState{}) }},
-		"rib":      {false, func() bool { return in.rib.Set(rib{version: 1}) }},
-		"config":   {false, func() bool { return in.config.Set(&bgp.Config{}) }},
-		"tunnels":  {false, func() bool { return in.tunnels.Set(felix.TunnelAddresses{IPIP: addr}) }},
-		"origin":   {false, func() bool { return in.origin.Set(originView{listed: true}) }},
+		"assign":   {false, false, func() bool { return in.assign.Set(assigned{reserved: []netip.Prefix{prefix}}) }},
+		"common":   {false, true, func() bool { return in.common.Set(cluster{Snapshot: model.Snapshot{Synced: true}}) }},
+		"cluster":  {true, false, func() bool { return in.cluster.Set(cluster{Snapshot: model.Snapshot{Synced: true}}) }},
+		"held":     {true, true, func() bool { return in.held.Set(holdings{blocks: []model.Block{{CIDR: prefix}}}) }},
+		"host":     {true, true, func() bool { return in.host.Set(host{version: 1}) }},
+		"floating": {true, true, func() bool { return in.floating.Set([]netip.Prefix{prefix}) }},
+		"pods":     {true, true, func() bool { return in.pods.Set(podSet{rev: 1}) }},
+		"podCIDRs": {true, true, func() bool { return in.podCIDRs.Set([]netip.Prefix{prefix}) }},
+		"saved":    {true, true, func() bool { return in.saved.Set(&savedState{}) }},
+		"rib":      {false, true, func() bool { return in.rib.Set(rib{version: 1}) }},
+		"config":   {false, true, func() bool { return in.config.Set(&bgp.Config{}) }},
+		"tunnels":  {false, true, func() bool { return in.tunnels.Set(felix.TunnelAddresses{IPIP: addr}) }},
+		"origin":   {false, true, func() bool { return in.origin.Set(originView{listed: true}) }},
 	}
 	for f := range reflect.TypeFor[inputs]().Fields() {
 		if !strings.Contains(f.Type.String(), "task.Cell[") {
@@ -58,11 +61,11 @@ func TestGatherMissesNothing(t *testing.T) {
 			continue
 		}
 		before := in.gather()
-		if closed(before.all) {
+		if closed(before.ofDataplane) || closed(before.ofBGP) {
 			t.Fatalf("%s: news before there is any", f.Name)
 		}
-		if !s.set() || !closed(before.all) || closed(before.ofBGP) != s.bgp {
-			t.Errorf("%s: all hear of it: %v, BGP does: %v", f.Name, closed(before.all), closed(before.ofBGP))
+		if !s.set() || closed(before.ofDataplane) != s.dataplane || closed(before.ofBGP) != s.bgp {
+			t.Errorf("%s: the data plane hears of it: %v, BGP does: %v", f.Name, closed(before.ofDataplane), closed(before.ofBGP))
 		}
 	}
 }
@@ -88,5 +91,79 @@ func TestGatherChooses(t *testing.T) {
 	in.saved.Set(nil)
 	if s := in.gather().snapshot; len(s.Blocks) != 2 {
 		t.Errorf("once it is over: %+v", s)
+	}
+}
+
+// TestWhoIsWoken: what BGP alone is decided by wakes neither the data plane nor the
+// allocator, and nothing that is as it was wakes anybody. A kube.Cluster stands in for
+// the API server's tables.
+func TestWhoIsWoken(t *testing.T) {
+	in := &inputs{
+		node: "n1", read: func() {}, pods: &task.Cell[podSet]{}, podCIDRs: &task.Cell[[]netip.Prefix]{},
+		saved: &task.Cell[*savedState]{}, origin: &task.Cell[originView]{},
+	}
+	const base = `
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: pods}
+spec: {cidr: 10.244.0.0/16}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {serviceClusterIPs: [{cidr: 10.96.0.0/12}]}
+---
+`
+	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: d}\nspec: {clusterIP: 10.96.0.9, clusterIPs: [10.96.0.9]}\n---\n"
+	const slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-1, namespace: d, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [10.244.0.9], nodeName: n1, conditions: {ready: %s}}]\n---\n"
+	learn := func(objects string) (woken []string) {
+		t.Helper()
+		list, err := kube.ReadObjects([]byte(base + objects))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
+			if list[path] == nil {
+				list[path] = []map[string]any{}
+			}
+		}
+		s, problems, err := kube.Snapshot(list, kube.Options{Node: "n1"})
+		if err != nil || len(problems) > 0 {
+			t.Fatal(err, problems)
+		}
+		before := in.gather()
+		var ofAllocator []<-chan struct{}
+		get(&in.assign, &ofAllocator)
+		in.assign.Set(assignedOf(s, in.node))
+		in.learn(cluster{Snapshot: s})
+		for _, who := range []struct {
+			name string
+			news []<-chan struct{}
+		}{{"bgp", before.ofBGP}, {"data plane", before.ofDataplane}, {"allocator", ofAllocator}} {
+			if closed(who.news) {
+				woken = append(woken, who.name)
+			}
+		}
+		return woken
+	}
+	filter := "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: f}\nspec: {exportV4: [{action: Reject}]}\n---\n"
+	pool := "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: more}\nspec: {cidr: 10.245.0.0/16}\n---\n"
+	for _, step := range []struct{ name, objects, woken string }{
+		{"the first", "", "bgp, data plane, allocator"},
+		{"the same again", "", ""},
+		{"a BGPFilter", filter, "bgp"},
+		{"a Service", filter + service, "bgp, data plane"},
+		{"an endpoint of it", filter + service + strings.Replace(slice, "%s", "true", 1), "bgp"},
+		{"which is not ready", filter + service + strings.Replace(slice, "%s", "false", 1), "bgp"},
+		{"an IPPool", filter + service + pool, "bgp, data plane, allocator"},
+	} {
+		if got := strings.Join(learn(step.objects), ", "); got != step.woken {
+			t.Errorf("%s wakes %q, want %q", step.name, got, step.woken)
+		}
 	}
 }

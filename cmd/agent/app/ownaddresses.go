@@ -49,13 +49,13 @@ func (a *agent) ownAddresses(ctx context.Context, ready func()) error {
 		get(&a.dataplane.up, &next.Changed)
 		get(&a.in.held, &next.Changed)
 		get(a.in.podCIDRs, &next.Changed)
-		s := get(&a.in.cluster, &next.Changed)
-		self, ok := s.Snapshot.Node(a.cfg.Node)
+		s := get(&a.in.common, &next.Changed).Snapshot
+		self, ok := s.Node(a.cfg.Node)
 		if !ok || s.IPAM.Locked { // without a Node object what this node claims is taken from it at once
 			return next
 		}
 		if !a.podCIDRs.used.Load() {
-			a.claimFirst(ctx, s.Snapshot)
+			a.claimFirst(ctx, s)
 		}
 		for _, end := range tunnelEnds {
 			wait, err := a.addressTunnel(ctx, end, s.Pools, self, unwanted)

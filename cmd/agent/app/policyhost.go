@@ -24,7 +24,7 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 	if len(own) == 0 {
 		return
 	}
-	s := get(&p.in.cluster, &next.Changed).Snapshot
+	s := get(&p.in.common, &next.Changed).Snapshot
 	in.EndpointsSynced = in.EndpointsSynced && s.Synced
 	in.FailsafeIn, in.FailsafeOut = policy.DefaultFailsafe()
 	inbound, outbound, vxlan := felix.Failsafe(s, p.node)

@@ -27,7 +27,7 @@ func (a *agent) reportStatus(ctx context.Context, ready func()) error {
 		next := task.Next{After: time.Minute}
 		problems, changed := a.own.get()
 		over, drained := get(&a.bgp.pressure, &changed), get(&a.bgp.drained, &changed)
-		self := get(&a.in.cluster, &changed)
+		self := get(&a.in.common, &changed)
 		get(&a.gates.reached, &changed)
 		next.Changed = changed
 		try := func(complaint string, err error) {
