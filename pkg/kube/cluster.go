@@ -446,6 +446,8 @@ func (c *Cluster) Problems() []model.Problem {
 type parts struct {
 	pools        derived[[]model.Pool] // those in force
 	assigned     derived[assigned]
+	nodes        []model.Node // whose addresses are of the revision subnets
+	subnets      revision
 	bgp          derived[[]model.BGPConfiguration]
 	peers        derived[[]model.BGPPeer]
 	namespaces   derived[map[string]map[string]string]
@@ -469,7 +471,7 @@ func (c *Cluster) build() model.Snapshot {
 		ServiceCIDRs: c.parts.serviceCIDRs.at(c.serviceCIDRs.rev, func() []model.ServiceCIDR { return slices.Concat(c.serviceCIDRs.values()...) }),
 	}
 	s.Pools = c.parts.pools.at(c.pools.rev, c.poolsInForce)
-	a := c.parts.assigned.at(c.pools.rev+c.reserved.rev+c.nodes.rev+c.bgp.rev+c.peers.rev+c.serviceCIDRs.rev, func() assigned { return c.assigned(s) })
+	a := c.parts.assigned.at(c.pools.rev+c.reserved.rev+c.subnets(s.Nodes)+c.bgp.rev+c.peers.rev+c.serviceCIDRs.rev, func() assigned { return c.assigned(s) })
 	s.Pools, s.Reserved = a.pools, a.reserved
 	if r, ok := c.ipam.rows["default"]; ok && r.ok {
 		s.IPAM = r.value

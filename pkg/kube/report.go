@@ -95,6 +95,21 @@ type assigned struct {
 	reserved []netip.Prefix
 }
 
+// subnets is another revision once a node has another address, or comes or goes: most
+// of what changes of nodes is something else.
+func (c *Cluster) subnets(nodes []model.Node) revision {
+	same := len(nodes) == len(c.parts.nodes)
+	for i := 0; same && i < len(nodes); i++ {
+		a, b := &nodes[i], &c.parts.nodes[i]
+		same = a == b || a.Name == b.Name && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6
+	}
+	if !same {
+		c.parts.subnets++
+	}
+	c.parts.nodes = nodes
+	return c.parts.subnets
+}
+
 // assigned takes pools out of allocation that overlap an older one, and of
 // the others what something else uses, without waiting for the controller to say
 // so. The caller holds mu.

@@ -34,6 +34,11 @@ func changes() []change {
 			n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("10.0.0.%d", 1+i)}}
 			_ = c.nodes.Add(n)
 		}},
+		{"label", func(c *Cluster, o string, i int) {
+			n := &corev1.Node{ObjectMeta: meta(o+"-other", "team", i)}
+			n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.3"}}
+			_ = c.nodes.Add(n)
+		}},
 		{"namespace", func(c *Cluster, o string, i int) {
 			_ = c.namespaces.Add(&corev1.Namespace{ObjectMeta: meta(o, "team", i)})
 		}},
@@ -99,7 +104,7 @@ func TestSnapshotIsOfTheTables(t *testing.T) {
 // into what changed, and no further.
 func TestSnapshotSharesWhatIsAsItWas(t *testing.T) {
 	anew := map[string][]string{
-		"node": {"Nodes", "Pools", "Reserved"}, "namespace": {"Namespaces"}, "pool": {"Pools", "Reserved"},
+		"label": {"Nodes"}, "node": {"Nodes", "Pools", "Reserved"}, "namespace": {"Namespaces"}, "pool": {"Pools", "Reserved"},
 		"bgp": {"BGP", "Pools", "Reserved"}, "peer": {"Peers", "Pools", "Reserved"}, "filter": {"Filters"}, "felix": {"Felix"},
 		"reservation": {"Pools", "Reserved"}, "block": {"Blocks"},
 	}
