@@ -118,17 +118,15 @@ func (f *finder) add(p netip.Prefix, name model.NodeName) {
 	if !ok || !computedFor(f.c.Snapshot.Pools[i], f.c.config.ClusterRoutes, f.silent) {
 		return
 	}
-	address, group, family := n.IPv4, &n.v4, "IPv4"
-	if p.Addr().Is6() {
-		address, group, family = n.IPv6, &n.v6, "IPv6"
-	}
+	family := model.FamilyOf(p.Addr())
+	address, group := n.Address(family), model.OfFamily(family, &n.v4, &n.v6)
 	if !address.IsValid() {
 		f.c.problem(model.Ref{Kind: "Node", Name: string(name)}, "status.addresses", "NoAddressOfFamily",
-			"node "+string(name)+" has no "+family+" address, by which its prefix "+p.String()+" and others would be reached")
+			"node "+string(name)+" has no "+family.String()+" address, by which its prefix "+p.String()+" and others would be reached")
 		return
 	}
 	if *group == nil {
-		*group = &model.Multipath{NextHops: []netip.Addr{address.Addr()}, IPAM: true}
+		*group = &model.Multipath{NextHops: []netip.Addr{address}, IPAM: true}
 	}
 	f.out = append(f.out, model.Learned{Prefix: p, Multipath: *group})
 }

@@ -55,11 +55,11 @@ type builder struct {
 	nodes    map[netip.Addr]model.Node
 	floats   []FloatingIP // in force
 	external []ExternalRoute
-	prefixes []string              // of the names of pods' links, that of new ones first
-	out      map[bool][]model.Link // by which the node is left, for IPv4 (true) and IPv6; see uplinks
-	namedMTU int                   // of the links that mtuIfacePattern names; 0: none
-	computes bool                  // routes are computed from the blocks of all nodes
-	byIPAM   []netip.Prefix        // those that are
+	prefixes []string                      // of the names of pods' links, that of new ones first
+	out      map[model.Family][]model.Link // by which the node is left; see uplinks
+	namedMTU int                           // of the links that mtuIfacePattern names; 0: none
+	computes bool                          // routes are computed from the blocks of all nodes
+	byIPAM   []netip.Prefix                // those that are
 	problems []model.Problem
 }
 
@@ -69,7 +69,7 @@ func newCase(in Input) *builder {
 		links: make(map[int]model.Link, len(in.Host.Links)),
 		names: make(map[string]model.Link, len(in.Host.Links)),
 		own:   map[netip.Addr]bool{},
-		out:   map[bool][]model.Link{},
+		out:   map[model.Family][]model.Link{},
 		nodes: make(map[netip.Addr]model.Node, len(in.Snapshot.Nodes)),
 	}
 	for _, l := range in.Host.Links {

@@ -172,24 +172,21 @@ func (f Floating) sets(b *strings.Builder) {
 	if !f.Enabled {
 		return
 	}
-	for _, v4 := range []bool{true, false} {
+	for _, family := range model.Families {
 		var to, self []string
 		for _, ip := range f.IPs {
-			if ip.Address.Is4() == v4 {
+			if family.Has(ip.Address) {
 				to = append(to, ip.Address.String()+" : "+ip.Pod.String())
 			}
 		}
 		for _, ip := range f.Self() {
-			if ip.Address.Is4() == v4 {
+			if family.Has(ip.Address) {
 				self = append(self, ip.Pod.String()+" . "+ip.Pod.String()+" : "+ip.Address.String())
 			}
 		}
-		kind, suffix := "ipv4_addr", "4"
-		if !v4 {
-			kind, suffix = "ipv6_addr", "6"
-		}
-		writeMap(b, "floating"+suffix, kind+" : "+kind, to)
-		writeMap(b, "floating-self"+suffix, kind+" . "+kind+" : "+kind, self)
+		kind := addrType(family)
+		writeMap(b, fmt.Sprintf("floating%d", family), kind+" : "+kind, to)
+		writeMap(b, fmt.Sprintf("floating-self%d", family), kind+" . "+kind+" : "+kind, self)
 	}
 }
 

@@ -17,8 +17,8 @@ type sources struct {
 }
 
 type sourcedGroup struct {
-	group *NextHopGroup
-	v4    bool
+	group  *NextHopGroup
+	family model.Family
 }
 
 func (c *builder) sources() *sources {
@@ -39,15 +39,12 @@ func (c *builder) sources() *sources {
 
 // on is the way of a route to p, with the source of its family.
 func (s *sources) on(group *NextHopGroup, p netip.Prefix) *NextHopGroup {
-	v4 := p.Addr().Is4()
-	source := s.v6
-	if v4 {
-		source = s.v4
-	}
-	if !source.IsValid() || source.Is4() != v4 {
+	f := model.FamilyOf(p.Addr())
+	source := model.OfFamily(f, s.v4, s.v6)
+	if !source.IsValid() || !f.Has(source) {
 		return group
 	}
-	key := sourcedGroup{group, v4}
+	key := sourcedGroup{group, f}
 	out, ok := s.groups[key]
 	if !ok {
 		with := *group

@@ -161,17 +161,9 @@ func (r Ruleset) String() string {
 	return b.String()
 }
 
-// ByFamily splits prefixes into IPv4 and IPv6.
-func ByFamily(in []netip.Prefix) (v4, v6 []netip.Prefix) {
-	for _, p := range in {
-		if p.Addr().Is4() {
-			v4 = append(v4, p)
-		} else {
-			v6 = append(v6, p)
-		}
-	}
-	return v4, v6
-}
+// addrType and header are what nft calls the addresses and the header of a family.
+func addrType(f model.Family) string { return f.Lower() + "_addr" }
+func header(f model.Family) string   { return model.OfFamily(f, "ip", "ip6") }
 
 func writeSet(b *strings.Builder, name, kind, flags string, elements []string) {
 	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", name, kind)
@@ -195,22 +187,17 @@ func texts(in []netip.Prefix) []string {
 }
 
 func (n NAT) sets(b *strings.Builder) {
-	from4, from6 := ByFamily(n.Sources)
-	to4, to6 := ByFamily(n.Exclude)
-	if len(from4) > 0 {
-		writeSet(b, "nat-from4", "ipv4_addr", "interval", texts(from4))
-		writeSet(b, "nat-not4", "ipv4_addr", "interval", texts(to4))
-	}
-	if len(from6) > 0 {
-		writeSet(b, "nat-from6", "ipv6_addr", "interval", texts(from6))
-		writeSet(b, "nat-not6", "ipv6_addr", "interval", texts(to6))
+	for _, f := range model.Families {
+		if from := f.Of(n.Sources); len(from) > 0 {
+			writeSet(b, fmt.Sprintf("nat-from%d", f), addrType(f), "interval", texts(from))
+			writeSet(b, fmt.Sprintf("nat-not%d", f), addrType(f), "interval", texts(f.Of(n.Exclude)))
+		}
 	}
 }
 
 func (r Ruleset) postrouting(b *strings.Builder) {
 	n := r.NAT
-	from4, from6 := ByFamily(n.Sources)
-	if len(from4)+len(from6) == 0 && !r.Floating.Enabled {
+	if len(n.Sources) == 0 && !r.Floating.Enabled {
 		return
 	}
 	fmt.Fprintf(b, "\tchain postrouting {\n\t\ttype nat hook postrouting priority %d; policy accept;\n", PriorityNAT)
@@ -218,17 +205,16 @@ func (r Ruleset) postrouting(b *strings.Builder) {
 		b.WriteString("\t\tsnat ip to ip saddr . ip daddr map @floating-self4\n" +
 			"\t\tsnat ip6 to ip6 saddr . ip6 daddr map @floating-self6\n")
 	}
-	if len(from4) > 0 {
-		n.rule(b, "ip", "4", n.Address.Is4())
-	}
-	if len(from6) > 0 {
-		n.rule(b, "ip6", "6", n.Address.Is6())
+	for _, f := range model.Families {
+		if len(f.Of(n.Sources)) > 0 {
+			n.rule(b, f)
+		}
 	}
 	b.WriteString("\t}\n")
 }
 
-func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
-	verb := "masquerade"
+func (n NAT) rule(b *strings.Builder, f model.Family) {
+	ip, address, verb := header(f), n.Address.IsValid() && f.Has(n.Address), "masquerade"
 	if address {
 		verb = "snat " + ip + " to " + n.Address.String()
 	}
@@ -236,14 +222,14 @@ func (n NAT) rule(b *strings.Builder, ip, suffix string, address bool) {
 	if n.Interface != "" {
 		match += fmt.Sprintf("oifname %q ", n.Interface)
 	}
-	match += fmt.Sprintf("%s saddr @nat-from%s %s daddr != @nat-not%s ", ip, suffix, ip, suffix)
+	match += fmt.Sprintf("%s saddr @nat-from%d %[1]s daddr != @nat-not%[2]d ", ip, f)
 	if n.PortMin > 0 {
 		ports := fmt.Sprintf(":%d-%d", n.PortMin, n.PortMax)
 		if !address {
 			ports = " to " + ports
 		}
 		to := verb
-		if address && ip == "ip6" {
+		if address && f == model.IPv6 {
 			to = "snat ip6 to [" + n.Address.String() + "]"
 		}
 		for _, proto := range []string{"tcp", "udp"} {
@@ -275,11 +261,11 @@ func (s SourceCheck) sets(b *strings.Builder) {
 	if s.Prefix == "" {
 		return
 	}
-	for _, v4 := range []bool{true, false} {
+	for _, f := range model.Families {
 		var one, net []string
 		for _, p := range s.Pods {
 			for _, src := range p.Sources {
-				if src.Addr().Is4() != v4 {
+				if !f.Has(src.Addr()) {
 					continue
 				}
 				if src.IsSingleIP() {
@@ -289,12 +275,9 @@ func (s SourceCheck) sets(b *strings.Builder) {
 				}
 			}
 		}
-		kind, suffix := "ifname . ipv4_addr", "4"
-		if !v4 {
-			kind, suffix = "ifname . ipv6_addr", "6"
-		}
-		writeSet(b, "pod-source"+suffix, kind, "", one)
-		writeSet(b, "pod-source-net"+suffix, kind, "interval", net)
+		kind := "ifname . " + addrType(f)
+		writeSet(b, fmt.Sprintf("pod-source%d", f), kind, "", one)
+		writeSet(b, fmt.Sprintf("pod-source-net%d", f), kind, "interval", net)
 	}
 	var speakers, local []string
 	for _, p := range s.Pods {
@@ -349,18 +332,15 @@ func (r Ruleset) fromPod(b *strings.Builder) {
 }
 
 func (g ServiceGuard) sets(b *strings.Builder) {
-	v4, v6 := ByFamily(g.Ranges)
-	if len(v4) > 0 {
-		writeSet(b, "services4", "ipv4_addr", "interval", texts(v4))
-	}
-	if len(v6) > 0 {
-		writeSet(b, "services6", "ipv6_addr", "interval", texts(v6))
+	for _, f := range model.Families {
+		if ranges := f.Of(g.Ranges); len(ranges) > 0 {
+			writeSet(b, fmt.Sprintf("services%d", f), addrType(f), "interval", texts(ranges))
+		}
 	}
 }
 
 func (g ServiceGuard) rules(b *strings.Builder) {
-	v4, v6 := ByFamily(g.Ranges)
-	if len(v4)+len(v6) == 0 {
+	if len(g.Ranges) == 0 {
 		return
 	}
 	// A chain of the type nat is passed by the first packet of a connection
@@ -373,11 +353,10 @@ func (g ServiceGuard) rules(b *strings.Builder) {
 		forwarded, verb = "", "reject with icmpx admin-prohibited"
 	}
 	b.WriteString("\t" + head)
-	if len(v4) > 0 {
-		b.WriteString("\t\t" + forwarded + "ip daddr @services4 " + verb + "\n")
-	}
-	if len(v6) > 0 {
-		b.WriteString("\t\t" + forwarded + "ip6 daddr @services6 " + verb + "\n")
+	for _, f := range model.Families {
+		if len(f.Of(g.Ranges)) > 0 {
+			fmt.Fprintf(b, "\t\t%s%s daddr @services%d %s\n", forwarded, header(f), f, verb)
+		}
 	}
 	b.WriteString("\t}\n")
 }
@@ -386,22 +365,19 @@ func (g TunnelGuard) sets(b *strings.Builder) {
 	if !g.Any() {
 		return
 	}
-	var v4, v6 []string
-	for _, a := range g.Nodes {
-		if a.Is4() {
-			v4 = append(v4, a.String())
-		} else {
-			v6 = append(v6, a.String())
+	for _, f := range model.Families {
+		var nodes []string
+		for _, a := range g.Nodes {
+			if f.Has(a) {
+				nodes = append(nodes, a.String())
+			}
 		}
+		writeSet(b, fmt.Sprintf("nodes%d", f), addrType(f), "", nodes)
 	}
-	writeSet(b, "nodes4", "ipv4_addr", "", v4)
-	writeSet(b, "nodes6", "ipv6_addr", "", v6)
-	out4, out6 := ByFamily(g.External)
-	if len(out4) > 0 {
-		writeSet(b, "external4", "ipv4_addr", "interval", texts(out4))
-	}
-	if len(out6) > 0 {
-		writeSet(b, "external6", "ipv6_addr", "interval", texts(out6))
+	for _, f := range model.Families {
+		if external := f.Of(g.External); len(external) > 0 {
+			writeSet(b, fmt.Sprintf("external%d", f), addrType(f), "interval", texts(external))
+		}
 	}
 }
 
@@ -429,8 +405,7 @@ func (r Ruleset) input(b *strings.Builder) {
 		r.SourceCheck.toNode(b)
 	}
 	if r.Tunnels.Any() {
-		from4, from6 := r.Tunnels.foreign()
-		b.WriteString("\tchain tunnelled {\n\t\t" + from4 + "drop\n\t\t" + from6 + "drop\n\t}\n")
+		b.WriteString("\tchain tunnelled {\n\t\t" + r.Tunnels.foreign(model.IPv4) + "drop\n\t\t" + r.Tunnels.foreign(model.IPv6) + "drop\n\t}\n")
 	}
 }
 
@@ -453,14 +428,10 @@ func (s SourceCheck) toNode(b *strings.Builder) {
 }
 
 // foreign match sources that are neither nodes nor allowed beside them.
-func (g TunnelGuard) foreign() (from4, from6 string) {
-	out4, out6 := ByFamily(g.External)
-	from4, from6 = "ip saddr != @nodes4 ", "ip6 saddr != @nodes6 "
-	if len(out4) > 0 {
-		from4 += "ip saddr != @external4 "
+func (g TunnelGuard) foreign(f model.Family) string {
+	match := fmt.Sprintf("%s saddr != @nodes%d ", header(f), f)
+	if len(f.Of(g.External)) > 0 {
+		match += fmt.Sprintf("%s saddr != @external%d ", header(f), f)
 	}
-	if len(out6) > 0 {
-		from6 += "ip6 saddr != @external6 "
-	}
-	return from4, from6
+	return match
 }

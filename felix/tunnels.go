@@ -81,44 +81,42 @@ func (c *builder) tunnels() []Tunnel {
 		})
 	}
 	if v4 {
-		out = c.appendVXLAN(out, VXLANDevice, c.self.IPv4, c.config.VXLANMTU, vxlanOverhead)
+		out = c.appendVXLAN(out, model.IPv4, c.config.VXLANMTU, vxlanOverhead)
 	}
 	if v6 {
-		out = c.appendVXLAN(out, VXLANDeviceV6, c.self.IPv6, c.config.VXLANMTUV6, vxlanOverheadV6)
+		out = c.appendVXLAN(out, model.IPv6, c.config.VXLANMTUV6, vxlanOverheadV6)
 	}
 	return out
 }
 
-func (c *builder) appendVXLAN(out []Tunnel, name string, local netip.Prefix, mtu, overhead int) []Tunnel {
-	v4 := name == VXLANDevice
+func (c *builder) appendVXLAN(out []Tunnel, f model.Family, mtu, overhead int) []Tunnel {
+	local := c.self.Subnet(f)
 	_, ok := c.carrier(local.Addr())
-	address, mac := vxlanEnd(c.self, v4)
+	address, mac := vxlanEnd(c.self, f)
 	if !ok || !address.IsValid() {
 		return out
 	}
 	t := Tunnel{
-		Kind: VXLAN, Name: name, Address: address, Local: local.Addr(), Parent: c.parent(local.Addr()),
+		Kind: VXLAN, Name: vxlanDevice(f), Address: address, Local: local.Addr(), Parent: c.parent(local.Addr()),
 		MTU: c.tunnelMTU(mtu, c.linkMTU(local), overhead), MAC: mac,
 		VNI: cmp.Or(c.config.VXLANVNI, DefaultVXLANVNI), Port: c.vxlanPort(),
 	}
 	for _, n := range c.Snapshot.Nodes {
-		outer := n.IPv4
-		if !v4 {
-			outer = n.IPv6
-		}
-		address, mac := vxlanEnd(n, v4)
-		if n.Name != c.Self && outer.IsValid() && address.IsValid() {
-			t.Peers = append(t.Peers, TunnelPeer{Address: address, MAC: mac, Node: outer.Addr()})
+		address, mac := vxlanEnd(n, f)
+		if outer := n.Address(f); n.Name != c.Self && outer.IsValid() && address.IsValid() {
+			t.Peers = append(t.Peers, TunnelPeer{Address: address, MAC: mac, Node: outer})
 		}
 	}
 	slices.SortFunc(t.Peers, func(a, b TunnelPeer) int { return a.Address.Compare(b.Address) })
 	return append(out, t)
 }
 
+func vxlanDevice(f model.Family) string { return model.OfFamily(f, VXLANDevice, VXLANDeviceV6) }
+
 // vxlanEnd is the tunnel address and MAC of a node. A node that does not say
 // its MAC has the one that Calico derives from its name.
-func vxlanEnd(n model.Node, v4 bool) (netip.Addr, string) {
-	if v4 {
+func vxlanEnd(n model.Node, f model.Family) (netip.Addr, string) {
+	if f == model.IPv4 {
 		return n.VXLANTunnel, cmp.Or(n.VXLANMAC, derivedMAC(string(n.Name)))
 	}
 	return n.VXLANTunnelV6, cmp.Or(n.VXLANMACV6, derivedMAC(string(n.Name)+"-v6"))
@@ -147,28 +145,17 @@ func (r *resolver) tunnelled(p netip.Prefix, nh netip.Addr) []NextHop {
 	if !isNode || node.Name == r.c.Self || pool.CIDR.Addr().Is4() != nh.Is4() {
 		return nil
 	}
-	v4 := nh.Is4()
-	subnet := r.c.self.IPv4
-	if !v4 {
-		subnet = r.c.self.IPv6
-	}
+	f := model.FamilyOf(nh)
+	subnet := r.c.self.Subnet(f)
 	needed := func(e model.Encap, disabled bool) bool {
 		return !disabled && (e == model.EncapAlways || e == model.EncapCrossSubnet && !subnet.Masked().Contains(nh))
 	}
-	if v4 && needed(pool.IPIP, r.c.config.IPIPDisabled) && node.IPIPTunnel.IsValid() {
+	if f == model.IPv4 && needed(pool.IPIP, r.c.config.IPIPDisabled) && node.IPIPTunnel.IsValid() {
 		return r.over(IPIPDevice, nh)
 	}
 	if needed(pool.VXLAN, r.c.config.VXLANDisabled) {
-		name := VXLANDevice
-		if !v4 {
-			name = VXLANDeviceV6
-		}
-		address := node.VXLANTunnel
-		if !v4 {
-			address = node.VXLANTunnelV6
-		}
-		if address.IsValid() {
-			return r.over(name, address)
+		if address := model.OfFamily(f, node.VXLANTunnel, node.VXLANTunnelV6); address.IsValid() {
+			return r.over(vxlanDevice(f), address)
 		}
 	}
 	return nil

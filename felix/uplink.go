@@ -40,15 +40,16 @@ func (c *builder) uplinks(addr netip.Addr) []model.Link {
 	case !leadsNowhere(l):
 		return []model.Link{l}
 	}
-	out, known := c.out[addr.Is4()]
+	f := model.FamilyOf(addr)
+	out, known := c.out[f]
 	if !known {
-		out = c.nextHopsOut(addr.Is4())
-		c.out[addr.Is4()] = out
+		out = c.nextHopsOut(f)
+		c.out[f] = out
 	}
 	return out
 }
 
-func (c *builder) nextHopsOut(v4 bool) []model.Link {
+func (c *builder) nextHopsOut(f model.Family) []model.Link {
 	var out []model.Link
 	take := func(index int) {
 		if l := c.links[index]; l.Up && !leadsNowhere(l) && !c.isOurs(l) {
@@ -56,7 +57,7 @@ func (c *builder) nextHopsOut(v4 bool) []model.Link {
 		}
 	}
 	for _, r := range c.Host.Routes {
-		if r.Prefix.Bits() == 0 && r.Prefix.Addr().Is4() == v4 {
+		if r.Prefix.Bits() == 0 && f.Has(r.Prefix.Addr()) {
 			take(r.LinkIndex)
 		}
 	}
@@ -66,7 +67,7 @@ func (c *builder) nextHopsOut(v4 bool) []model.Link {
 	var last *model.Multipath
 	for i := range c.Learned {
 		m := c.Learned[i].Multipath
-		if m == last || c.Learned[i].Prefix.Addr().Is4() != v4 {
+		if m == last || !f.Has(c.Learned[i].Prefix.Addr()) {
 			continue
 		}
 		for _, nh := range m.NextHops {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -40,15 +41,11 @@ func compile(r felix.Ruleset) (*program, error) {
 }
 
 func (p *program) natSets(n felix.NAT) {
-	from4, from6 := felix.ByFamily(n.Sources)
-	to4, to6 := felix.ByFamily(n.Exclude)
-	if len(from4) > 0 {
-		p.Set("nat-from4", nftables.TypeIPAddr, true, nftw.Ranges(from4))
-		p.Set("nat-not4", nftables.TypeIPAddr, true, nftw.Ranges(to4))
-	}
-	if len(from6) > 0 {
-		p.Set("nat-from6", nftables.TypeIP6Addr, true, nftw.Ranges(from6))
-		p.Set("nat-not6", nftables.TypeIP6Addr, true, nftw.Ranges(to6))
+	for _, f := range model.Families {
+		if from := f.Of(n.Sources); len(from) > 0 {
+			p.Set(fmt.Sprintf("nat-from%d", f), nftw.AddrType(f), true, nftw.Ranges(from))
+			p.Set(fmt.Sprintf("nat-not%d", f), nftw.AddrType(f), true, nftw.Ranges(f.Of(n.Exclude)))
+		}
 	}
 }
 
@@ -56,11 +53,11 @@ func (p *program) podSets(s felix.SourceCheck) {
 	if s.Prefix == "" {
 		return
 	}
-	for _, v4 := range []bool{true, false} {
+	for _, f := range model.Families {
 		var one, net []nftables.SetElement
 		for _, pod := range s.Pods {
 			for _, src := range pod.Sources {
-				if src.Addr().Is4() != v4 {
+				if !f.Has(src.Addr()) {
 					continue
 				}
 				if src.IsSingleIP() {
@@ -72,13 +69,9 @@ func (p *program) podSets(s felix.SourceCheck) {
 				}
 			}
 		}
-		kind, suffix := nftables.TypeIPAddr, "4"
-		if !v4 {
-			kind, suffix = nftables.TypeIP6Addr, "6"
-		}
-		key := nftables.MustConcatSetType(nftables.TypeIFName, kind)
-		p.Set("pod-source"+suffix, key, false, one)
-		p.Set("pod-source-net"+suffix, key, true, net)
+		key := nftables.MustConcatSetType(nftables.TypeIFName, nftw.AddrType(f))
+		p.Set(fmt.Sprintf("pod-source%d", f), key, false, one)
+		p.Set(fmt.Sprintf("pod-source-net%d", f), key, true, net)
 	}
 	var speakers, local []nftables.SetElement
 	for _, pod := range s.Pods {
@@ -101,36 +94,27 @@ func (p *program) nodeSets(g felix.TunnelGuard) {
 	if !g.Any() {
 		return
 	}
-	var v4, v6 []nftables.SetElement
-	for _, a := range g.Nodes {
-		e := nftables.SetElement{Key: a.AsSlice()}
-		if a.Is4() {
-			v4 = append(v4, e)
-		} else {
-			v6 = append(v6, e)
+	for _, f := range model.Families {
+		var nodes []nftables.SetElement
+		for _, a := range g.Nodes {
+			if f.Has(a) {
+				nodes = append(nodes, nftables.SetElement{Key: a.AsSlice()})
+			}
 		}
+		p.Set(fmt.Sprintf("nodes%d", f), nftw.AddrType(f), false, nodes)
 	}
-	p.Set("nodes4", nftables.TypeIPAddr, false, v4)
-	p.Set("nodes6", nftables.TypeIP6Addr, false, v6)
-	out4, out6 := felix.ByFamily(g.External)
-	if len(out4) > 0 {
-		p.Set("external4", nftables.TypeIPAddr, true, nftw.Ranges(out4))
-	}
-	if len(out6) > 0 {
-		p.Set("external6", nftables.TypeIP6Addr, true, nftw.Ranges(out6))
+	for _, f := range model.Families {
+		if external := f.Of(g.External); len(external) > 0 {
+			p.Set(fmt.Sprintf("external%d", f), nftw.AddrType(f), true, nftw.Ranges(external))
+		}
 	}
 }
 
 // fromForeign matches sources that are neither nodes nor allowed beside them.
-func (p *program) fromForeign(g felix.TunnelGuard, v4 bool) []expr.Any {
-	suffix := "6"
-	out4, external := felix.ByFamily(g.External)
-	if v4 {
-		suffix, external = "4", out4
-	}
-	match := slices.Concat(nftw.Source(v4), p.NotIn("nodes"+suffix))
-	if len(external) > 0 {
-		match = slices.Concat(match, nftw.Source(v4), p.NotIn("external"+suffix))
+func (p *program) fromForeign(g felix.TunnelGuard, f model.Family) []expr.Any {
+	match := slices.Concat(nftw.Source(f), p.NotIn(fmt.Sprintf("nodes%d", f)))
+	if len(f.Of(g.External)) > 0 {
+		match = slices.Concat(match, nftw.Source(f), p.NotIn(fmt.Sprintf("external%d", f)))
 	}
 	return match
 }
@@ -155,15 +139,15 @@ func (p *program) fromPod(r felix.Ruleset) {
 		c.Add(isIPIP(), drop)
 	}
 	c.Add(nftw.IsICMP(), nftw.ICMPType(icmpRedirect), nftw.Count(), drop)
-	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source4"), accept)
-	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source6"), accept)
+	c.Add(nftw.Is(model.IPv4), interfaceAndSource(model.IPv4), p.In("pod-source4"), accept)
+	c.Add(nftw.Is(model.IPv6), interfaceAndSource(model.IPv6), p.In("pod-source6"), accept)
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRouterAdvert), nftw.Count(), drop)
 	c.Add(nftw.IsICMPv6(), nftw.ICMPType(ndRedirect), nftw.Count(), drop)
-	c.Add(nftw.IsIPv6(), nftw.Source(false), nftw.Equal(make([]byte, 16)), accept)
-	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-local6"), accept)
-	c.Add(nftw.IsIPv6(), nftw.Source(false), linkLocal(), seldom(felix.LinkLocalRate), accept)
-	c.Add(nftw.IsIPv4(), interfaceAndSource(true), p.In("pod-source-net4"), accept)
-	c.Add(nftw.IsIPv6(), interfaceAndSource(false), p.In("pod-source-net6"), accept)
+	c.Add(nftw.Is(model.IPv6), nftw.Source(model.IPv6), nftw.Equal(make([]byte, 16)), accept)
+	c.Add(nftw.Is(model.IPv6), interfaceAndSource(model.IPv6), p.In("pod-local6"), accept)
+	c.Add(nftw.Is(model.IPv6), nftw.Source(model.IPv6), linkLocal(), seldom(felix.LinkLocalRate), accept)
+	c.Add(nftw.Is(model.IPv4), interfaceAndSource(model.IPv4), p.In("pod-source-net4"), accept)
+	c.Add(nftw.Is(model.IPv6), interfaceAndSource(model.IPv6), p.In("pod-source-net6"), accept)
 	c.Add(nftw.Count(), drop)
 }
 
@@ -188,8 +172,8 @@ func (p *program) input(r felix.Ruleset) {
 	}
 	if r.Tunnels.Any() {
 		c, drop := p.Chain(chainTunnelled, nil), nftw.Verdict(expr.VerdictDrop)
-		c.Add(nftw.IsIPv4(), p.fromForeign(r.Tunnels, true), drop)
-		c.Add(nftw.IsIPv6(), p.fromForeign(r.Tunnels, false), drop)
+		c.Add(nftw.Is(model.IPv4), p.fromForeign(r.Tunnels, model.IPv4), drop)
+		c.Add(nftw.Is(model.IPv6), p.fromForeign(r.Tunnels, model.IPv6), drop)
 	}
 }
 
@@ -211,18 +195,15 @@ func (p *program) toNode(s felix.SourceCheck) {
 }
 
 func (p *program) serviceSets(g felix.ServiceGuard) {
-	v4, v6 := felix.ByFamily(g.Ranges)
-	if len(v4) > 0 {
-		p.Set("services4", nftables.TypeIPAddr, true, nftw.Ranges(v4))
-	}
-	if len(v6) > 0 {
-		p.Set("services6", nftables.TypeIP6Addr, true, nftw.Ranges(v6))
+	for _, f := range model.Families {
+		if ranges := f.Of(g.Ranges); len(ranges) > 0 {
+			p.Set(fmt.Sprintf("services%d", f), nftw.AddrType(f), true, nftw.Ranges(ranges))
+		}
 	}
 }
 
 func (p *program) services(g felix.ServiceGuard) {
-	v4, v6 := felix.ByFamily(g.Ranges)
-	if len(v4)+len(v6) == 0 {
+	if len(g.Ranges) == 0 {
 		return
 	}
 	// A chain of the type nat is passed by the first packet of a connection
@@ -236,41 +217,34 @@ func (p *program) services(g felix.ServiceGuard) {
 	} else {
 		c = p.Chain("services", nftw.Base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityServices))
 	}
-	if len(v4) > 0 {
-		c.Add(from, nftw.IsIPv4(), nftw.Destination(true), p.In("services4"), end)
-	}
-	if len(v6) > 0 {
-		c.Add(from, nftw.IsIPv6(), nftw.Destination(false), p.In("services6"), end)
+	for _, f := range model.Families {
+		if len(f.Of(g.Ranges)) > 0 {
+			c.Add(from, nftw.Is(f), nftw.Destination(f), p.In(fmt.Sprintf("services%d", f)), end)
+		}
 	}
 }
 
 func (p *program) postrouting(r felix.Ruleset) {
 	n := r.NAT
-	from4, from6 := felix.ByFamily(n.Sources)
-	if len(from4)+len(from6) == 0 && !r.Floating.Enabled {
+	if len(n.Sources) == 0 && !r.Floating.Enabled {
 		return
 	}
 	c := p.Chain("postrouting", nftw.Base(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, felix.PriorityNAT))
 	if r.Floating.Enabled {
 		p.floatingSelf(c)
 	}
-	if len(from4) > 0 {
-		p.masquerade(c, n, true)
-	}
-	if len(from6) > 0 {
-		p.masquerade(c, n, false)
+	for _, f := range model.Families {
+		if len(f.Of(n.Sources)) > 0 {
+			p.masquerade(c, n, f)
+		}
 	}
 }
 
-func (p *program) masquerade(c *nftw.Chain, n felix.NAT, v4 bool) {
-	proto, suffix := nftw.IsIPv6(), "6"
-	if v4 {
-		proto, suffix = nftw.IsIPv4(), "4"
-	}
-	match := slices.Concat(nftw.ToInterface(n.Interface), proto, nftw.Source(v4), p.In("nat-from"+suffix),
-		nftw.Destination(v4), p.NotIn("nat-not"+suffix))
+func (p *program) masquerade(c *nftw.Chain, n felix.NAT, f model.Family) {
+	match := slices.Concat(nftw.ToInterface(n.Interface), nftw.Is(f), nftw.Source(f), p.In(fmt.Sprintf("nat-from%d", f)),
+		nftw.Destination(f), p.NotIn(fmt.Sprintf("nat-not%d", f)))
 	address := netip.Addr{}
-	if n.Address.IsValid() && n.Address.Is4() == v4 {
+	if n.Address.IsValid() && f.Has(n.Address) {
 		address = n.Address
 	}
 	if n.PortMin > 0 {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nftw"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // The words that are this table's own, each as `nft` itself compiles it.
@@ -25,8 +26,8 @@ const (
 
 // interfaceAndSource loads the interface's name into the first register (16
 // bytes) and the source address into the second.
-func interfaceAndSource(v4 bool) []expr.Any {
-	load := nftw.Source(v4)
+func interfaceAndSource(f model.Family) []expr.Any {
+	load := nftw.Source(f)
 	load[0].(*expr.Payload).DestRegister = 2
 	return append(nftw.Meta(expr.MetaKeyIIFNAME), load...)
 }
@@ -56,7 +57,7 @@ func isPort(p felix.Port) []expr.Any {
 }
 
 func isIPIP() []expr.Any {
-	return slices.Concat(nftw.IsIPv4(), nftw.Payload(expr.PayloadBaseNetworkHeader, 9, 1), nftw.Equal([]byte{unix.IPPROTO_IPIP}))
+	return slices.Concat(nftw.Is(model.IPv4), nftw.Payload(expr.PayloadBaseNetworkHeader, 9, 1), nftw.Equal([]byte{unix.IPPROTO_IPIP}))
 }
 
 // forwarded matches packets that came in by some interface.
@@ -89,12 +90,8 @@ func translate(address netip.Addr, low, high int) []expr.Any {
 		}
 		return append(out, &expr.Masq{FullyRandom: true})
 	}
-	family := uint32(unix.NFPROTO_IPV4)
-	if address.Is6() {
-		family = unix.NFPROTO_IPV6
-	}
 	return append(out, &expr.NAT{
-		Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: 1,
+		Type: expr.NATTypeSourceNAT, Family: uint32(nftw.Protocol(model.FamilyOf(address))), RegAddrMin: 1,
 		RegProtoMin: minReg, RegProtoMax: maxReg, FullyRandom: true, Specified: low > 0,
 	})
 }

@@ -43,12 +43,8 @@ func (p Program) Decide(id ChainID, k Packet) []Rule {
 func Allowed(path []Rule) bool { return len(path) == 0 || path[len(path)-1].Verdict != Deny }
 
 func (p Program) matches(r *Rule, k *Packet) bool {
-	family := uint8(6)
-	if k.Source.Is4() {
-		family = 4
-	}
 	is := func(m ICMP) bool { return m.Type == k.ICMPType && (!m.HasCode || m.Code == k.ICMPCode) }
-	return (r.Family == 0 || r.Family == family) && (r.Protocol == 0 || r.Protocol == k.Protocol) &&
+	return (r.Family == 0 || r.Family.Has(k.Source)) && (r.Protocol == 0 || r.Protocol == k.Protocol) &&
 		(r.NotProtocol == 0 || r.NotProtocol != k.Protocol) && (!r.ICMP.Set || is(r.ICMP)) && (!r.NotICMP.Set || !is(r.NotICMP)) &&
 		p.matchesSide(&r.Source, AddrPort{k.Source, k.Protocol, k.SourcePort}) &&
 		p.matchesSide(&r.Destination, AddrPort{k.Destination, k.Protocol, k.DestinationPort})

@@ -226,8 +226,8 @@ func (b *hostBuilder) failsafe(h hook, d direction) []Rule {
 		}
 		if p.Net.IsValid() {
 			*peer = peer.in(b.rangeSet(mergePrefixes([]netip.Prefix{p.Net})))
-			if r.Family = 6; is4(p.Net) {
-				r.Family = 4
+			if r.Family = model.IPv6; is4(p.Net) {
+				r.Family = model.IPv4
 			}
 		}
 		rules = append(rules, r)
@@ -246,7 +246,7 @@ func (b *hostBuilder) failsafe(h hook, d direction) []Rule {
 		}
 	}
 	for _, t := range neighborDiscovery {
-		rules = append(rules, Rule{Family: 6, Protocol: 58, ICMP: ICMP{Set: true, Type: t}, Verdict: verdict, Origin: origin})
+		rules = append(rules, Rule{Family: model.IPv6, Protocol: 58, ICMP: ICMP{Set: true, Type: t}, Verdict: verdict, Origin: origin})
 	}
 	return rules
 }

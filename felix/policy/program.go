@@ -115,7 +115,7 @@ const (
 type Rule struct {
 	// Family is 4 or 6 if the rule is for packets of that IP version only, else 0.
 	// A rule of family 0 that names sets looks at the members of the packet's family.
-	Family uint8
+	Family model.Family
 	// Protocol and NotProtocol are IP protocol numbers; 0: any, none.
 	Protocol, NotProtocol uint8
 	// ICMP and NotICMP are set only with Family and the Protocol that goes with it:

@@ -130,7 +130,7 @@ func icmp(m *model.ICMPMatch) ICMP {
 
 // families gives the IP version a rule is for, 0 for both: that it names, and of
 // every list of nets those that the list has any of. some is false if none is left.
-func families(r *model.PolicyRule) (family uint8, some bool) {
+func families(r *model.PolicyRule) (family model.Family, some bool) {
 	v4, v6 := r.IPVersion != 6, r.IPVersion != 4
 	for _, list := range netLists(r) {
 		if len(list) == 0 {
@@ -143,9 +143,9 @@ func families(r *model.PolicyRule) (family uint8, some bool) {
 	case v4 && v6:
 		return 0, true
 	case v4:
-		return 4, true
+		return model.IPv4, true
 	case v6:
-		return 6, true
+		return model.IPv6, true
 	}
 	return 0, false
 }

@@ -202,8 +202,8 @@ func bareChain(interfaces int, nft bool) floor {
 				conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: slices.Concat(words...), UserData: userdata.AppendString(nil, userdata.TypeComment, comment)})
 			}
 			to := slices.Concat(nftw.IsL4(tcp), port(false), nftw.Equal(number(uint16(80+n%2))), nftw.Verdict(expr.VerdictReturn))
-			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.IsIPv4(), nftw.Source(true), t.Lookup("s", 1, false), to)
-			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.IsIPv6(), nftw.Source(false), t.Lookup("s6", 1, false), to)
+			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.Is(model.IPv4), nftw.Source(model.IPv4), t.Lookup("s", 1, false), to)
+			add("default KubernetesNetworkPolicy ns0/web rule 0", nftw.Is(model.IPv6), nftw.Source(model.IPv6), t.Lookup("s6", 1, false), to)
 			add("default end", nftw.To(expr.VerdictGoto, "deny"))
 			if err := conn.Flush(); err != nil {
 				b.Fatal(err)

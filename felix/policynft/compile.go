@@ -13,6 +13,7 @@ import (
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/internal/nftw"
 	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 // TableName is the table of this package.
@@ -115,9 +116,9 @@ func (t *table) rule(c *nftw.Chain, id policy.ChainID, r policy.Rule) {
 	if verdict == nil {
 		return
 	}
-	families := []uint8{r.Family}
+	families := []model.Family{r.Family}
 	if r.Family == 0 && len(r.Source.In)+len(r.Source.NotIn)+len(r.Destination.In)+len(r.Destination.NotIn) > 0 {
-		families = []uint8{4, 6}
+		families = model.Families[:]
 	}
 	for _, family := range families {
 		common := slices.Concat(protocol(r, family), t.side(r.Source, family, true), t.side(r.Destination, family, false))
@@ -148,13 +149,10 @@ func (t *table) verdict(id policy.ChainID, r policy.Rule) []expr.Any {
 }
 
 // protocol matches what of a rule is about neither end alone.
-func protocol(r policy.Rule, family uint8) []expr.Any {
+func protocol(r policy.Rule, family model.Family) []expr.Any {
 	var out []expr.Any
-	switch family {
-	case 4:
-		out = nftw.IsIPv4()
-	case 6:
-		out = nftw.IsIPv6()
+	if family != 0 {
+		out = nftw.Is(family)
 	}
 	if r.Protocol != 0 {
 		out = append(out, nftw.IsL4(r.Protocol)...)
@@ -180,7 +178,7 @@ func icmp(m policy.ICMP, compare func([]byte) []expr.Any) []expr.Any {
 }
 
 // side matches the sets of one end, and its port.
-func (t *table) side(s policy.Side, family uint8, source bool) []expr.Any {
+func (t *table) side(s policy.Side, family model.Family, source bool) []expr.Any {
 	var out []expr.Any
 	for _, id := range s.In {
 		out = append(out, t.member(id, family, source, false)...)
@@ -194,19 +192,19 @@ func (t *table) side(s policy.Side, family uint8, source bool) []expr.Any {
 
 // member looks the address of one end up in a set, with protocol and port where it
 // is a set of ports.
-func (t *table) member(id policy.SetID, family uint8, source, invert bool) []expr.Any {
+func (t *table) member(id policy.SetID, family model.Family, source, invert bool) []expr.Any {
 	name := setName(id, family)
 	if !strings.HasPrefix(string(id), "p-") {
-		load := nftw.Destination(family == 4)
+		load := nftw.Destination(family)
 		if source {
-			load = nftw.Source(family == 4)
+			load = nftw.Source(family)
 		}
 		return append(load, t.Lookup(name, 1, invert)...)
 	}
-	return append(nftw.AddressProtocolPort(family == 4, source), t.Lookup(name, nftw.FirstWord, invert)...)
+	return append(nftw.AddressProtocolPort(family, source), t.Lookup(name, nftw.FirstWord, invert)...)
 }
 
-func setName(id policy.SetID, family uint8) string { return string(id) + string('0'+rune(family)) }
+func setName(id policy.SetID, f model.Family) string { return string(id) + string('0'+rune(f)) }
 
 // ports matches the port of one end: one range by itself, several as a set.
 func (t *table) ports(ranges []policy.PortRange, source, invert bool) []expr.Any {

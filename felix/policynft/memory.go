@@ -178,19 +178,15 @@ var (
 // compileSet makes the two sets of a Set.
 func compileSet(s *policy.Set) []*nftw.Set {
 	t, out := nftw.NewTable(TableName), make([]*nftw.Set, 0, 2)
-	for _, v4 := range []bool{true, false} {
-		family, address, ports := uint8(4), nftables.TypeIPAddr, typePorts4
-		if !v4 {
-			family, address, ports = 6, nftables.TypeIP6Addr, typePorts6
-		}
-		name := setName(s.ID, family)
+	for _, f := range model.Families {
+		name, address, ports := setName(s.ID, f), nftw.AddrType(f), model.OfFamily(f, typePorts4, typePorts6)
 		switch s.Kind {
 		case policy.Ports:
-			out = append(out, t.NewSet(name, ports, false, members[policy.AddrPort]{s.Ports, v4, portElement}))
+			out = append(out, t.NewSet(name, ports, false, members[policy.AddrPort]{s.Ports, f, portElement}))
 		case policy.Nets:
-			out = append(out, t.NewSet(name, address, true, members[policy.Range]{s.Nets, v4, rangeElements}))
+			out = append(out, t.NewSet(name, address, true, members[policy.Range]{s.Nets, f, rangeElements}))
 		default:
-			out = append(out, t.NewSet(name, address, false, members[netip.Addr]{s.Addresses, v4, addressElement}))
+			out = append(out, t.NewSet(name, address, false, members[netip.Addr]{s.Addresses, f, addressElement}))
 		}
 	}
 	return out
@@ -199,8 +195,8 @@ func compileSet(s *policy.Set) []*nftw.Set {
 // members are those of one IP version, as elements.
 type members[T interface{ Compare(T) int }] struct {
 	of      model.Sorted[T]
-	v4      bool
-	element func(T) (elements []nftables.SetElement, v4 bool)
+	family  model.Family
+	element func(T) ([]nftables.SetElement, model.Family)
 }
 
 func (m members[T]) All() []nftables.SetElement {
@@ -227,22 +223,22 @@ func (m members[T]) Since(before nftw.Elements) (remove, add []nftables.SetEleme
 }
 
 func (m members[T]) append(to []nftables.SetElement, member T) []nftables.SetElement {
-	if e, v4 := m.element(member); v4 == m.v4 {
+	if e, f := m.element(member); f == m.family {
 		return append(to, e...)
 	}
 	return to
 }
 
-func addressElement(a netip.Addr) ([]nftables.SetElement, bool) {
-	return []nftables.SetElement{{Key: a.AsSlice()}}, a.Is4()
+func addressElement(a netip.Addr) ([]nftables.SetElement, model.Family) {
+	return []nftables.SetElement{{Key: a.AsSlice()}}, model.FamilyOf(a)
 }
 
-func rangeElements(r policy.Range) ([]nftables.SetElement, bool) {
-	return nftw.Interval(r.First, r.Last), r.First.Is4()
+func rangeElements(r policy.Range) ([]nftables.SetElement, model.Family) {
+	return nftw.Interval(r.First, r.Last), model.FamilyOf(r.First)
 }
 
-func portElement(p policy.AddrPort) ([]nftables.SetElement, bool) {
+func portElement(p policy.AddrPort) ([]nftables.SetElement, model.Family) {
 	key := append(p.Addr.AsSlice(), p.Protocol, 0, 0, 0) // each part fills whole words
 	key = append(append(key, binaryutil.BigEndian.PutUint16(p.Port)...), 0, 0)
-	return []nftables.SetElement{{Key: key}}, p.Addr.Is4()
+	return []nftables.SetElement{{Key: key}}, model.FamilyOf(p.Addr)
 }

@@ -282,7 +282,7 @@ func (n *node) random(r *rand.Rand) policy.Program {
 	for _, id := range []policy.ChainID{"e-2", "e-1", "i-2", "i-1"} {
 		var rules []policy.Rule
 		for range r.IntN(4) {
-			rule := policy.Rule{Verdict: policy.Verdict(1 + r.IntN(2)), Source: side(false), Destination: side(true), Family: []uint8{0, 0, 4, 6}[r.IntN(4)]}
+			rule := policy.Rule{Verdict: policy.Verdict(1 + r.IntN(2)), Source: side(false), Destination: side(true), Family: []model.Family{0, 0, 4, 6}[r.IntN(4)]}
 			if strings.HasSuffix(string(id), "1") && r.IntN(3) == 0 {
 				rule.Verdict, rule.Next = policy.Pass, policy.ChainID(string(id)[:2]+"2")
 			}

@@ -3,8 +3,10 @@ package nftw
 import (
 	"strings"
 
+	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/muslin-net/muslin/pkg/model"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,11 +18,18 @@ func Equal(data []byte) []expr.Any {
 	return []expr.Any{&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
 }
 
-func IsIPv4() []expr.Any {
-	return append(Meta(expr.MetaKeyNFPROTO), Equal([]byte{unix.NFPROTO_IPV4})...)
+// Protocol is the kernel's number of a family.
+func Protocol(f model.Family) byte {
+	return model.OfFamily[byte](f, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6)
 }
-func IsIPv6() []expr.Any {
-	return append(Meta(expr.MetaKeyNFPROTO), Equal([]byte{unix.NFPROTO_IPV6})...)
+
+func Is(f model.Family) []expr.Any {
+	return append(Meta(expr.MetaKeyNFPROTO), Equal([]byte{Protocol(f)})...)
+}
+
+// AddrType is the type of a family's addresses.
+func AddrType(f model.Family) nftables.SetDatatype {
+	return model.OfFamily(f, nftables.TypeIPAddr, nftables.TypeIP6Addr)
 }
 
 func IsL4(proto byte) []expr.Any { return append(Meta(expr.MetaKeyL4PROTO), Equal([]byte{proto})...) }
@@ -48,22 +57,22 @@ func Payload(base expr.PayloadBase, offset, length uint32) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: 1, Base: base, Offset: offset, Len: length}}
 }
 
-func Source(v4 bool) []expr.Any {
-	if v4 {
+func Source(f model.Family) []expr.Any {
+	if f == model.IPv4 {
 		return Payload(expr.PayloadBaseNetworkHeader, 12, 4)
 	}
 	return Payload(expr.PayloadBaseNetworkHeader, 8, 16)
 }
 
-func Destination(v4 bool) []expr.Any {
-	if v4 {
+func Destination(f model.Family) []expr.Any {
+	if f == model.IPv4 {
 		return Payload(expr.PayloadBaseNetworkHeader, 16, 4)
 	}
 	return Payload(expr.PayloadBaseNetworkHeader, 24, 16)
 }
 
-func IsICMP() []expr.Any   { return append(IsIPv4(), IsL4(unix.IPPROTO_ICMP)...) }
-func IsICMPv6() []expr.Any { return append(IsIPv6(), IsL4(unix.IPPROTO_ICMPV6)...) }
+func IsICMP() []expr.Any   { return append(Is(model.IPv4), IsL4(unix.IPPROTO_ICMP)...) }
+func IsICMPv6() []expr.Any { return append(Is(model.IPv6), IsL4(unix.IPPROTO_ICMPV6)...) }
 
 // icmpType matches a type of whichever ICMP it is.
 func ICMPType(t byte) []expr.Any {
@@ -151,12 +160,12 @@ const FirstWord = unix.NFT_REG32_00
 
 // AddressProtocolPort loads an address, the protocol and the port of one end side by
 // side, from FirstWord on.
-func AddressProtocolPort(v4, source bool) []expr.Any {
+func AddressProtocolPort(f model.Family, source bool) []expr.Any {
 	words, offset, port := uint32(4), uint32(24), uint32(2)
 	switch {
-	case v4 && source:
+	case f == model.IPv4 && source:
 		words, offset, port = 1, 12, 0
-	case v4:
+	case f == model.IPv4:
 		words, offset = 1, 16
 	case source:
 		offset, port = 8, 0
