@@ -78,7 +78,7 @@ func (d *decider) alone() {
 
 // tellApart tells why w shares no address of a family with the first of a group that it
 // cannot share with; false: there is none.
-func (d *decider) tellApart(w *wish, f ipam.Family, group []*wish) bool {
+func (d *decider) tellApart(w *wish, f model.Family, group []*wish) bool {
 	for _, other := range group {
 		if other == w || !other.has[f].IsValid() {
 			continue
