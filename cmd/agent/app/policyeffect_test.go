@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,7 +19,9 @@ import (
 
 	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	typed "k8s.io/client-go/kubernetes/typed/networking/v1"
 
 	"golang.org/x/sys/unix"
@@ -67,7 +70,8 @@ func echo(t testing.TB, ns *os.File) {
 	}()
 }
 
-// probes sends a packet each millisecond, each from a port of its own, so that each is the first of its connection.
+// probes sends a packet each millisecond, from one of its ports after the other, so that each is the first of its connection
+// as long as there are enough of them.
 type probes struct {
 	mu       sync.Mutex
 	sent     []time.Time
@@ -77,11 +81,10 @@ type probes struct {
 	ended    sync.WaitGroup
 }
 
-func probe(t testing.TB, from *os.File, to string) *probes {
+func probe(t testing.TB, from *os.File, to string, sockets int) *probes {
 	t.Helper()
 	target := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), echoPort))
 	p := &probes{stop: make(chan struct{})}
-	const sockets = 4_000 // a port is used again after four seconds: see shortMemory
 	if err := inNamespace(from, func() error {
 		for range sockets {
 			c, err := net.ListenPacket("udp4", ":0")
@@ -227,7 +230,7 @@ func BenchmarkPolicyEffect(b *testing.B) {
 			client.shortMemory()
 			f.server.MustKubectl(b, "", "label", "pod", "p-"+c.of.name, "isolate="+c.name, "--overwrite")
 			echo(b, c.of.pod)
-			p := probe(b, client.pod, c.of.podIP)
+			p := probe(b, client.pod, c.of.podIP, 4_000) // a port is used again after four seconds: see shortMemory
 			p.since(b, time.Now(), true)
 			var write, come, gone []time.Duration
 			for range c.rounds {
@@ -266,4 +269,171 @@ func isolate(b *testing.B, policies typed.NetworkPoliciesGetter, name, label str
 	if err != nil {
 		b.Fatal(err)
 	}
+}
+
+// addPods are how many pods are added in each way, by turns of addTurn.
+const addPods, addTurn = 120, 20
+
+// BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select, where the node has a pod
+// of their like, and where each is the first, beside ADD without any policy, by turns; and how soon after the pod's
+// address stands in its status, which a kubelet writes some time after ADD, a policy of a pod of another node lets it
+// through, which allows it by its label.
+func BenchmarkAddUnderPolicies(b *testing.B) {
+	f := newFabric(b, dualStackMesh)
+	a := &adds{b: b, server: f.join("a", 1, 1), node: f.join("b", 1, 2), took: map[string][]time.Duration{}}
+	policies, err := typed.NewForConfig(f.server.Config())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if a.pods, err = typedcore.NewForConfig(f.server.Config()); err != nil {
+		b.Fatal(err)
+	}
+	f.server.MustKubectl(b, "", "label", "pod", "p-a", "role=server")
+	a.tell("p-a", a.server.podIP)
+	echo(b, a.server.pod)
+	var objects strings.Builder
+	for i := range 3*addPods + 1 {
+		fmt.Fprintf(&objects, "apiVersion: v1\nkind: Pod\nmetadata: {name: c%d, namespace: default, labels: {role: client}}\nspec: {nodeName: b, containers: [{name: c, image: none}]}\n---\n", i)
+	}
+	f.server.MustKubectl(b, objects.String(), "create", "-f", "-")
+	of := policies.NetworkPolicies("default")
+	for range b.N {
+		for turn := range addPods / addTurn {
+			first := 3 * addTurn * turn
+			a.turn("free", first)
+			for _, p := range fiftyPolicies() {
+				if _, err := of.Create(b.Context(), p, metav1.CreateOptions{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			a.turn("first", first+addTurn)
+			a.add("kept", fmt.Sprint("c", 3*addPods))
+			a.turn("further", first+2*addTurn)
+			a.del(fmt.Sprint("c", 3*addPods))
+			if err := of.DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		a.report()
+	}
+}
+
+// adds are ADDs of pods of a node, and how long they took, by name.
+type adds struct {
+	b            *testing.B
+	server, node *member
+	pods         typedcore.PodsGetter
+	took         map[string][]time.Duration
+}
+
+// turn adds and deletes pods, the first of them of that number.
+func (a *adds) turn(name string, first int) {
+	a.b.Helper()
+	time.Sleep(time.Second) // what is measured is ADD, not the policies' way to the nodes
+	for i := range addTurn {
+		pod := fmt.Sprint("c", first+i)
+		ns, address := a.add(name, pod)
+		if name != "free" {
+			a.tell(pod, address)
+			a.took["reached"] = append(a.took["reached"], reaches(a.b, ns, a.server.podIP))
+		}
+		a.del(pod)
+	}
+}
+
+func (a *adds) add(name, pod string) (ns *os.File, address string) {
+	a.b.Helper()
+	ns = makeNamespaces(a.b, 1)[0]
+	began := time.Now()
+	out, err := a.node.cni("ADD", pod, pod, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()))
+	if err != nil {
+		a.b.Fatalf("ADD: %v: %s", err, out)
+	}
+	a.took[name] = append(a.took[name], time.Since(began))
+	found := regexp.MustCompile(`"address": ?"(10[0-9.]+)/32"`).FindStringSubmatch(out)
+	if found == nil {
+		a.b.Fatalf("ADD gives no address: %s", out)
+	}
+	return ns, found[1]
+}
+
+func (a *adds) del(pod string) {
+	a.b.Helper()
+	if out, err := a.node.cni("DEL", pod, pod, ""); err != nil {
+		a.b.Fatalf("DEL: %v: %s", err, out)
+	}
+}
+
+// tell writes a pod's address into its status.
+func (a *adds) tell(pod, address string) {
+	a.b.Helper()
+	patch := fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, address, address)
+	if _, err := a.pods.Pods("default").Patch(a.b.Context(), pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
+		a.b.Fatal(err)
+	}
+}
+
+func (a *adds) report() {
+
+	median := func(name string) float64 {
+		list := a.took[name]
+		slices.Sort(list)
+		return float64(list[len(list)/2].Microseconds()) / 1000
+	}
+	free := median("free")
+	a.b.ReportMetric(free, "ms/add")
+	a.b.ReportMetric(median("first")/free, "x-add-first")
+	a.b.ReportMetric(median("further")/free, "x-add-further")
+	a.b.ReportMetric(median("reached"), "ms/reached-p50")
+	reached := a.took["reached"]
+	soon, _ := slices.BinarySearch(reached, 50*time.Millisecond)
+	a.b.ReportMetric(float64(reached[len(reached)-1].Microseconds())/1000, "ms/reached-max")
+	a.b.ReportMetric(100*float64(soon)/float64(len(reached)), "%within50ms")
+	a.b.ReportMetric(0, "ns/op")
+}
+
+// fiftyPolicies are a default deny, a policy that lets the clients reach the server, and others.
+func fiftyPolicies() (list []*networking.NetworkPolicy) {
+	client, server := metav1.LabelSelector{MatchLabels: map[string]string{"role": "client"}}, metav1.LabelSelector{MatchLabels: map[string]string{"role": "server"}}
+	add := func(selector metav1.LabelSelector, types networking.PolicyType, peers ...networking.NetworkPolicyPeer) {
+		p := &networking.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("p", len(list))},
+			Spec:       networking.NetworkPolicySpec{PodSelector: selector, PolicyTypes: []networking.PolicyType{types}},
+		}
+		switch {
+		case len(peers) == 0:
+		case types == networking.PolicyTypeIngress:
+			p.Spec.Ingress = []networking.NetworkPolicyIngressRule{{From: peers}}
+		default:
+			p.Spec.Egress = []networking.NetworkPolicyEgressRule{{To: peers}}
+		}
+		list = append(list, p)
+	}
+	add(metav1.LabelSelector{}, networking.PolicyTypeIngress)
+	add(server, networking.PolicyTypeIngress, networking.NetworkPolicyPeer{PodSelector: &client})
+	add(client, networking.PolicyTypeEgress, networking.NetworkPolicyPeer{PodSelector: &server})
+	for i := len(list); i < 51; i++ {
+		add(client, networking.PolicyTypeIngress, networking.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"role": fmt.Sprint("other", i)}}})
+	}
+	return list
+}
+
+// reaches is how long a new pod tries until it has an answer.
+func reaches(b *testing.B, from *os.File, to string) time.Duration {
+	b.Helper()
+	began := time.Now()
+	p := probe(b, from, to, 100)
+	defer p.close()
+	for time.Since(began) < time.Minute {
+		p.mu.Lock()
+		if i := slices.Index(p.answered, true); i >= 0 {
+			first := p.sent[i]
+			p.mu.Unlock()
+			return first.Sub(began)
+		}
+		p.mu.Unlock()
+		time.Sleep(100 * time.Microsecond)
+	}
+	b.Fatalf("a new pod does not reach %s", to)
+	return 0
 }
