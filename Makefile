@@ -186,7 +186,7 @@ previous: ## the chart and the programs of the release before into dist/previous
 
 .PHONY: conformance
 conformance: PACKAGES += bash bind9-dnsutils curl netcat-openbsd
-conformance: deps third-party ## Kubernetes' own suites of network policy and sig-network's Conformance, and cyclonus, on a lab: 40 minutes or more
+conformance: deps third-party ## Kubernetes' own suites of network policy and sig-network's Conformance, ClusterNetworkPolicy's and cyclonus, on a lab: an hour
 	$(GO_PATCHED) run ./hack/conformance/cmd/conformance -topology $(TOPOLOGY)
 
 .PHONY: bench

@@ -1,9 +1,9 @@
 // Package conformance runs the suites of others against Muslin on a lab: cases of Kubernetes'
 // own end to end suite, on network policy and on all else that is sig-network's part of
-// Conformance, and cyclonus.
+// Conformance, the Network Policy API's on ClusterNetworkPolicy, and cyclonus.
 //
 // It builds the suites, agnhost, which their pods run, and CoreDNS, which these cases ask, from
-// the modules that hack/e2e, hack/coredns and hack/tools/cyclonus pin; what else pods run is this machine's own; nothing is
+// the modules that hack/e2e, hack/clusterpolicy, hack/coredns and hack/tools/cyclonus pin; what else pods run is this machine's own; nothing is
 // pulled. It decides nothing itself: the result is the suite's exit status.
 //
 // Footprint: a lab of its own, and the programs beside those of the labs.
@@ -30,7 +30,7 @@ type Options struct {
 	Topology    string   // path of the topology file
 	Source      string   // the checkout
 	Suites      []string // of Suites, in the order in which they run; empty: all, but for those that want addresses that the topology has not
-	Focus, Skip string   // regular expressions on the names of Kubernetes' cases; both empty: those of the suite
+	Focus, Skip string   // regular expressions on the names of Kubernetes' and the Network Policy API's cases; both empty: those of the suite
 	Out         io.Writer
 }
 
@@ -46,10 +46,11 @@ func suitesFor(t *lab.Topology) []string {
 }
 
 var suites = map[string]func(context.Context, *scenario.Cluster, Options) error{
-	"cyclonus":    cyclonus,
-	"dual-stack":  kubernetes(`\[sig-network\].*\[Feature:IPv6DualStack\]`, "Feature:SCTPConnectivity"),
-	"netpol":      kubernetes("Netpol", "Feature:SCTPConnectivity"),
-	"sig-network": kubernetes(`\[sig-network\].*\[Conformance\]`, ""),
+	"cluster-policy": clusterPolicy,
+	"cyclonus":       cyclonus,
+	"dual-stack":     kubernetes(`\[sig-network\].*\[Feature:IPv6DualStack\]`, "Feature:SCTPConnectivity"),
+	"netpol":         kubernetes("Netpol", "Feature:SCTPConnectivity"),
+	"sig-network":    kubernetes(`\[sig-network\].*\[Conformance\]`, ""),
 }
 
 // Run brings a lab up, installs Muslin and the cluster's DNS and runs the suites on it. The
@@ -119,6 +120,7 @@ func build(ctx context.Context, source, dir string, out io.Writer) error {
 	note := func(format string, args ...any) { fmt.Fprintf(out, "\rbuild the suites: "+format, args...) }
 	for _, p := range []struct{ name, module, verb, pkg string }{
 		{"e2e.test", "hack/e2e", "test", "k8s.io/kubernetes/test/e2e"},
+		{"cluster-policy.test", "hack/clusterpolicy", "test", "sigs.k8s.io/network-policy-api/conformance"},
 		{"coredns", "hack/coredns", "build", "."},
 		{"agnhost", "hack/e2e", "build", "k8s.io/kubernetes/test/images/agnhost"},
 		{"cyclonus", "hack/tools/cyclonus", "build", "."},

@@ -10,9 +10,9 @@ import (
 // The cases of dual stack run where there are both families.
 func TestSuitesFor(t *testing.T) {
 	for topology, want := range map[string][]string{
-		"two-racks":      {"cyclonus", "netpol", "sig-network"},
-		"two-racks-v6":   {"cyclonus", "netpol", "sig-network"},
-		"two-racks-dual": {"cyclonus", "dual-stack", "netpol", "sig-network"},
+		"two-racks":      {"cluster-policy", "cyclonus", "netpol", "sig-network"},
+		"two-racks-v6":   {"cluster-policy", "cyclonus", "netpol", "sig-network"},
+		"two-racks-dual": {"cluster-policy", "cyclonus", "dual-stack", "netpol", "sig-network"},
 	} {
 		read, err := lab.ReadTopology("../lab/topologies/" + topology + ".yaml")
 		if err != nil {

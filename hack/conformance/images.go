@@ -13,11 +13,12 @@ import (
 	"github.com/muslin-net/muslin/hack/scenario"
 )
 
-// agnhostRefs are the images that the suites ask for, of this version of Kubernetes and of
-// cyclonus: agnhost, the same with cyclonus' worker, and for names one with the GNU C library,
+// agnhostRefs are the images that the suites ask for, of this version of Kubernetes, of the
+// Network Policy API and of cyclonus: agnhost twice, the same with cyclonus' worker, and for names one with the GNU C library,
 // which ours has anyway.
 var agnhostRefs = []string{
 	"registry.k8s.io/e2e-test-images/agnhost:2.63.0",
+	"registry.k8s.io/e2e-test-images/agnhost:2.45",
 	"docker.io/mfenwick100/cyclonus-worker:latest",
 	"registry.k8s.io/e2e-test-images/glibc-dns-testing:2.0.0",
 }
@@ -42,13 +43,13 @@ func images(ctx context.Context, source, dir string) ([]image.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	kubernetes, err := exec.CommandContext(ctx, "go", "list", "-C", filepath.Join(source, "hack/e2e"), "-modfile=", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	kubernetes, err := moduleDir(ctx, filepath.Join(source, "hack/e2e"), "k8s.io/kubernetes")
 	if err != nil {
-		return nil, fmt.Errorf("find agnhost's certificate: %w", err)
+		return nil, err
 	}
 	for _, name := range []string{"localhost.crt", "localhost.key"} {
 		files = append(files, image.File{
-			Path: "/" + name, Source: filepath.Join(strings.TrimSpace(string(kubernetes)), "test/images/agnhost/porter", name), Mode: 0o644,
+			Path: "/" + name, Source: filepath.Join(kubernetes, "test/images/agnhost/porter", name), Mode: 0o644,
 		})
 	}
 	specs := []image.Spec{{

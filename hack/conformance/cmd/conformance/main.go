@@ -30,8 +30,8 @@ func run(ctx context.Context) error {
 	o := conformance.Options{Out: os.Stdout}
 	flag.StringVar(&o.Lab.Name, "name", "conformance", "name of the lab")
 	flag.StringVar(&o.Topology, "topology", "hack/lab/topologies/two-racks.yaml", "topology file")
-	flag.StringVar(&o.Focus, "focus", "", "regular expression on the names of Kubernetes' cases to run; empty: the suite's own")
-	flag.StringVar(&o.Skip, "skip", "", "regular expression on the names of Kubernetes' cases to leave out")
+	flag.StringVar(&o.Focus, "focus", "", "regular expression on the names of cases to run, but for cyclonus'; empty: the suite's own")
+	flag.StringVar(&o.Skip, "skip", "", "regular expression on the names of cases to leave out, but for cyclonus'")
 	names := flag.String("suites", "", "suites to run, in this order, of "+strings.Join(conformance.Suites(), ", ")+"; empty: all that the topology has addresses for")
 	flag.Parse()
 	for name := range strings.FieldsFuncSeq(*names, func(r rune) bool { return r == ',' }) {
