@@ -11,14 +11,14 @@ import (
 	"github.com/muslin-net/muslin/hack/scenario"
 )
 
-// clusterPolicy runs the standard cases of the Network Policy API's suite, those over SCTP
-// among them, with the CRD that the suite's module has.
+// clusterPolicy runs the Network Policy API's suite, what is experimental included, with the
+// CRD for that which the suite's module has.
 func clusterPolicy(ctx context.Context, c *scenario.Cluster, o Options) error {
 	dir, err := moduleDir(ctx, filepath.Join(o.Source, "hack/clusterpolicy"), "sigs.k8s.io/network-policy-api")
 	if err != nil {
 		return err
 	}
-	crd, err := os.ReadFile(filepath.Join(dir, "config/crd/standard/policy.networking.k8s.io_clusternetworkpolicies.yaml"))
+	crd, err := os.ReadFile(filepath.Join(dir, "config/crd/experimental/policy.networking.k8s.io_clusternetworkpolicies.yaml"))
 	if err != nil {
 		return fmt.Errorf("find the CRD of ClusterNetworkPolicy: %w", err)
 	}
@@ -33,7 +33,7 @@ func clusterPolicy(ctx context.Context, c *scenario.Cluster, o Options) error {
 
 // selection are the flags of a Go test that run the cases that focus and skip leave.
 func selection(o Options) []string {
-	args := []string{"-test.v", "-test.timeout=1h", "-test.run=^TestConformance$/" + o.Focus}
+	args := []string{"-test.v", "-test.timeout=1h", "-all-features", "-test.run=^TestConformance$/" + o.Focus}
 	if o.Skip != "" {
 		args = append(args, "-test.skip=^TestConformance$/"+o.Skip)
 	}
