@@ -73,6 +73,13 @@ func TestTightened(t *testing.T) {
 // TestForget: the connections of an address that a pod gives back end, whoever opened
 // them and by whichever address, and those of others go on.
 func TestForget(t *testing.T) {
+	t.Run("of a pod", func(t *testing.T) { forgets(t) })
+	t.Run("of pods", func(t *testing.T) { forgets(t, netip.MustParseAddr("192.0.2.1")) })
+}
+
+// forgets tries it with the addresses of a pod and others.
+func forgets(t *testing.T, others ...netip.Addr) {
+	t.Helper()
 	n := newNode(t)
 	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
 	n.ns.Run("nft", "add table inet services; add chain inet services pre { type nat hook prerouting priority dstnat; }; add rule inet services pre ip daddr 10.96.0.1 dnat ip to "+pod.addrs[0].String())
@@ -91,7 +98,7 @@ func TestForget(t *testing.T) {
 		"to the pod, IPv6":      opened(one.ns, tcp, at(pod.addrs[1], 80)),
 		"to the pod, a service": opened(one.ns, tcp, at(netip.MustParseAddr("10.96.0.1"), 80)),
 	}
-	others := opened(one.ns, tcp, at(two.addrs[0], 80))
+	kept := opened(one.ns, tcp, at(two.addrs[0], 80))
 	flows, err := n.sink.Flows(map[netip.Addr]bool{pod.addrs[0]: true, pod.addrs[1]: true}, 1000)
 	reported := map[string]int{}
 	for _, f := range flows {
@@ -113,7 +120,8 @@ func TestForget(t *testing.T) {
 			t.Errorf("%s: an established connection ended by itself: %v", name, err)
 		}
 	}
-	if count, err := n.sink.Forget(pod.addrs[:]); err != nil || count != 5 {
+	of := append(pod.addrs[:], others...)
+	if count, err := n.sink.Forget(of); err != nil || count != 5 {
 		t.Errorf("forgot %d connections, want 5: %v", count, err)
 	}
 	for name, c := range ended {
@@ -121,10 +129,10 @@ func TestForget(t *testing.T) {
 			t.Errorf("%s: a connection goes on that the address had under another owner", name)
 		}
 	}
-	if err := exchange(others); err != nil {
+	if err := exchange(kept); err != nil {
 		t.Errorf("a connection of others ended: %v", err)
 	}
-	if count, err := n.sink.Forget(pod.addrs[:]); err != nil || count != 0 {
+	if count, err := n.sink.Forget(of); err != nil || count != 0 {
 		t.Errorf("forgot %d connections of nobody: %v", count, err)
 	}
 }

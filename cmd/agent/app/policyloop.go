@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
+	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,11 +32,11 @@ type policyLoop struct {
 	relayed   relayed
 	last      atomic.Pointer[policy.Program]
 	denied    deniedList
-	tenure    tenure
-	due       []netip.Addr // whose connections are to end
-	deaf      bool         // the kernel does not tell of connections
-	rev       uint64       // of the endpoints that the last step worked with
-	stepped   time.Time    // when that began
+	tenure    *tenure
+	sweep     time.Time // not before then connections of free addresses are ended
+	deaf      bool      // the kernel does not tell of connections
+	rev       uint64    // of the endpoints that the last step worked with
+	stepped   time.Time // when that began
 }
 
 func newPolicyLoop(a *agent) (*policyLoop, error) {
@@ -110,7 +111,7 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	err := p.hand(ctx, "policy", func() error {
 		err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.cluster.Snapshot(), p.node, pods.list))
 		if err == nil && program.Complete {
-			err = p.forget(pods.list, program.Evaluates())
+			err = p.forget(pods.list, program.Evaluates(), &next)
 		}
 		return err
 	})
@@ -122,24 +123,40 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	return next
 }
 
+// The connections of addresses that nobody has any more are ended once in sweepEvery at most,
+// and in sweepPart times as long as it takes: an ADD waits meanwhile.
+const (
+	sweepEvery = time.Second
+	sweepPart  = 20
+)
+
 // forget ends the connections of addresses that changed hands, once the kernel judges
-// new ones by what is wanted now. No ADD is answered before. Where nothing is judged
-// there is nothing to inherit, and to look at the kernel's connections costs
-// milliseconds.
-func (p *policyLoop) forget(pods []model.Endpoint, evaluated bool) error {
-	p.due = append(p.due, p.tenure.next(pods)...)
-	if !evaluated {
-		p.due = nil
+// new ones by what is wanted now. No ADD of such an address is answered before; those of
+// addresses that are free end together. Where nothing is judged there is nothing to
+// inherit, and to look at the kernel's connections costs tens of milliseconds.
+func (p *policyLoop) forget(pods []model.Endpoint, evaluated bool, next *task.Next) error {
+	p.tenure.next(pods)
+	switch left := time.Until(p.sweep); {
+	case !evaluated:
+		p.tenure.unjudged()
+		return nil
+	case len(p.tenure.unclean) == 0:
+		return nil
+	case !p.tenure.urgent() && left > 0:
+		*next = next.Within(left)
+		return nil
 	}
-	_, err := p.sink.Forget(p.due)
+	began := time.Now()
+	_, err := p.sink.Forget(slices.Collect(maps.Keys(p.tenure.unclean)))
 	if errors.Is(err, errors.ErrUnsupported) {
 		if !p.deaf {
 			p.log.Warn("a pod may inherit connections with the address of another", "error", err)
 		}
 		p.deaf, err = true, nil
 	}
+	p.sweep = time.Now().Add(max(sweepEvery, sweepPart*time.Since(began)))
 	if err == nil {
-		p.due = nil
+		clear(p.tenure.unclean)
 	}
 	return err
 }

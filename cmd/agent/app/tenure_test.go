@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -28,10 +29,34 @@ func TestTenure(t *testing.T) {
 		{nil, "[10.0.0.1 10.0.0.2 fd00::1]"},
 		{nil, "[]"},
 	} {
-		got := book.next(step.pods)
-		slices.SortFunc(got, netip.Addr.Compare)
-		if fmt.Sprint(got) != step.want {
+		clear(book.unclean)
+		book.next(step.pods)
+		if got := fmt.Sprint(slices.SortedFunc(maps.Keys(book.unclean), netip.Addr.Compare)); got != step.want {
 			t.Errorf("step %d: %v, want %s", i, got, step.want)
+		}
+	}
+}
+
+// TestFreeAddresses: what is free is in no hurry, until a pod has it; and what became free
+// while there was no policy is not known to have no connections.
+func TestFreeAddresses(t *testing.T) {
+	a, again := endpoint("a", "cali1", "10.0.0.1"), endpoint("b", "cali2", "10.0.0.1")
+	book := newTenure([]model.Endpoint{a})
+	for i, step := range []struct {
+		pods     []model.Endpoint
+		unjudged bool
+		want     string
+	}{
+		{nil, false, "1 false"},
+		{[]model.Endpoint{again}, false, "1 true"},
+		{nil, true, "0 false"},
+		{[]model.Endpoint{a}, false, "1 true"},
+	} {
+		if book.next(step.pods); step.unjudged {
+			book.unjudged()
+		}
+		if got := fmt.Sprint(len(book.unclean), " ", book.urgent()); got != step.want {
+			t.Errorf("step %d: %s, want %s", i, got, step.want)
 		}
 	}
 }
