@@ -226,8 +226,10 @@ func TestPlatforms(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if and (not .Standard) (not .GoFiles)}}{{.ImportPath}}{{end}}", "./cmd/muslinctl")
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "GOOS="+p.OS, "GOARCH="+p.Arch, "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil || len(bytes.TrimSpace(out)) > 0 {
-			t.Errorf("%s/%s: %v\n%s", p.OS, p.Arch, err, out)
+		var complaints bytes.Buffer // downloads among them
+		cmd.Stderr = &complaints
+		if out, err := cmd.Output(); err != nil || len(bytes.TrimSpace(out)) > 0 {
+			t.Errorf("%s/%s: %v\n%s%s", p.OS, p.Arch, err, out, &complaints)
 		}
 	}
 }
