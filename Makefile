@@ -112,7 +112,7 @@ lab-down: ## remove the lab and everything it made
 	$(GO) run ./hack/lab/cmd/lab --name $(LAB_NAME) down
 
 .PHONY: test
-test: test-packages ## all tests, the cluster scenario, lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short
+test: cover test-packages ## all tests, the cluster scenario, lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short
 	$(MAKE) --no-print-directory -j3 test-stories test-gobgp test-source
 
 .PHONY: test-packages
@@ -123,8 +123,8 @@ test-packages: deps third-party ## the tests of all packages but the stories
 
 # The stories wait half of their time, for kubelets and for timers. What only computes takes what they leave.
 .PHONY: test-source
-test-source: third-party ## lint, known vulnerabilities, coverage of the pure rooms, fuzzers in short
-	nice -n 19 $(MAKE) --no-print-directory lint vuln cover fuzz
+test-source: third-party ## lint, known vulnerabilities, fuzzers in short
+	nice -n 19 $(MAKE) --no-print-directory lint vuln fuzz
 
 OF_GOBGP := ./internal/pkg/netutils ./pkg/packet/bgp ./pkg/server
 
@@ -151,7 +151,7 @@ vuln: ## known vulnerabilities of what the programs import, by the newest databa
 	$(GO) run ./hack/vuln/cmd/vuln
 
 .PHONY: cover
-cover: ## coverage of the pure rooms, at least 85 % each
+cover: deps ## coverage of the pure rooms, at least 85 % each
 	@$(GO) test -count=1 -cover $(PURE) | tee /dev/stderr | awk -v min=$(MIN_COVER) -v want=$(words $(PURE)) \
 		'/^ok/ && match($$0, /coverage: [0-9]+/) { n++; if (substr($$0, RSTART+10, RLENGTH-10)+0 < min) { print $$2 ": coverage is below " min " %"; bad = 1 } } \
 		END { if (n != want) print n+0 " of " want " packages passed"; exit bad || n != want }'
