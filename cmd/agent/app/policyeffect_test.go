@@ -271,13 +271,14 @@ func isolate(b *testing.B, policies typed.NetworkPoliciesGetter, name, label str
 	}
 }
 
-// addPods are how many pods are added in each way, by turns of addTurn.
-const addPods, addTurn = 120, 20
+// addPods are how many pods are added in each way, as many as a node's first block has addresses; addTurn how many of
+// one way before it is the turn of another.
+const addPods, addTurn = 64, 16
 
-// BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select, where the node has a pod
-// of their like, and where each is the first, beside ADD without any policy, by turns; and how soon after the pod's
-// address stands in its status, which a kubelet writes some time after ADD, a policy of a pod of another node lets it
-// through, which allows it by its label.
+// BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select: with addresses that no
+// pod of the node had since its agent started; then with others, by turns where the node has a pod of their like, and
+// where each is the first; in ADD without any policy. And how soon after the pod's address stands in its status, which a
+// kubelet writes some time after ADD, a policy of a pod of another node lets it through, which allows it by its label.
 func BenchmarkAddUnderPolicies(b *testing.B) {
 	f := newFabric(b, dualStackMesh)
 	a := &adds{b: b, server: f.join("a", 1, 1), node: f.join("b", 1, 2), took: map[string][]time.Duration{}}
@@ -291,31 +292,41 @@ func BenchmarkAddUnderPolicies(b *testing.B) {
 	f.server.MustKubectl(b, "", "label", "pod", "p-a", "role=server")
 	a.tell("p-a", a.server.podIP)
 	echo(b, a.server.pod)
+	const kept = "kept"
 	var objects strings.Builder
-	for i := range 3*addPods + 1 {
-		fmt.Fprintf(&objects, "apiVersion: v1\nkind: Pod\nmetadata: {name: c%d, namespace: default, labels: {role: client}}\nspec: {nodeName: b, containers: [{name: c, image: none}]}\n---\n", i)
+	for _, pod := range append(numbers(4*addPods), kept) {
+		fmt.Fprintf(&objects, "apiVersion: v1\nkind: Pod\nmetadata: {name: c%s, namespace: default, labels: {role: client}}\nspec: {nodeName: b, containers: [{name: c, image: none}]}\n---\n", pod)
 	}
 	f.server.MustKubectl(b, objects.String(), "create", "-f", "-")
 	of := policies.NetworkPolicies("default")
 	for range b.N {
-		for turn := range addPods / addTurn {
-			first := 3 * addTurn * turn
-			a.turn("free", first)
-			for _, p := range fiftyPolicies() {
-				if _, err := of.Create(b.Context(), p, metav1.CreateOptions{}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			a.turn("first", first+addTurn)
-			a.add("kept", fmt.Sprint("c", 3*addPods))
-			a.turn("further", first+2*addTurn)
-			a.del(fmt.Sprint("c", 3*addPods))
-			if err := of.DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		a.turn("free", 0, addPods)
+		for _, p := range fiftyPolicies() {
+			if _, err := of.Create(b.Context(), p, metav1.CreateOptions{}); err != nil {
 				b.Fatal(err)
 			}
 		}
+		a.add("kept", "ckept")
+		a.turn("new", addPods, addPods)
+		a.del("ckept")
+		for n := 2 * addPods; n < 4*addPods; n += 2 * addTurn {
+			a.turn("first", n, addTurn)
+			a.add("kept", "ckept")
+			a.turn("further", n+addTurn, addTurn)
+			a.del("ckept")
+		}
+		if err := of.DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			b.Fatal(err)
+		}
 		a.report()
 	}
+}
+
+func numbers(count int) (list []string) {
+	for i := range count {
+		list = append(list, fmt.Sprint(i))
+	}
+	return list
 }
 
 // adds are ADDs of pods of a node, and how long they took, by name.
@@ -326,11 +337,11 @@ type adds struct {
 	took         map[string][]time.Duration
 }
 
-// turn adds and deletes pods, the first of them of that number.
-func (a *adds) turn(name string, first int) {
+// turn adds and deletes so many pods, the first of them of that number.
+func (a *adds) turn(name string, first, count int) {
 	a.b.Helper()
 	time.Sleep(time.Second) // what is measured is ADD, not the policies' way to the nodes
-	for i := range addTurn {
+	for i := range count {
 		pod := fmt.Sprint("c", first+i)
 		ns, address := a.add(name, pod)
 		if name != "free" {
@@ -382,8 +393,9 @@ func (a *adds) report() {
 	}
 	free := median("free")
 	a.b.ReportMetric(free, "ms/add")
-	a.b.ReportMetric(median("first")/free, "x-add-first")
-	a.b.ReportMetric(median("further")/free, "x-add-further")
+	for _, name := range []string{"new", "first", "further"} {
+		a.b.ReportMetric(median(name)/free, "x-add-"+name)
+	}
 	a.b.ReportMetric(median("reached"), "ms/reached-p50")
 	reached := a.took["reached"]
 	soon, _ := slices.BinarySearch(reached, 50*time.Millisecond)
