@@ -49,7 +49,7 @@ var suites = map[string]func(context.Context, *scenario.Cluster, Options) error{
 	"cluster-policy": clusterPolicy,
 	"cyclonus":       cyclonus,
 	"dual-stack":     kubernetes(`\[sig-network\].*\[Feature:IPv6DualStack\]`, "Feature:SCTPConnectivity"),
-	"netpol":         kubernetes("Netpol", "Feature:SCTPConnectivity"),
+	"netpol":         kubernetes("Netpol", ""),
 	"sig-network":    kubernetes(`\[sig-network\].*\[Conformance\]`, ""),
 }
 
