@@ -222,11 +222,14 @@ func (j evaluate) attached(p *model.PolicyPod) bool {
 }
 
 // owner gives the pod whose address a is: one whose sandbox is here and has it,
-// else the youngest that the API gives it to.
+// else whom a block gives it to, else the youngest that the API gives it to.
 func (j evaluate) owner(a netip.Addr) *model.PolicyPod {
 	var here, there *model.PolicyPod
 	younger := func(p, than *model.PolicyPod) bool {
-		return than == nil || cmp.Or(p.Created.Compare(than.Created), cmp.Compare(p.Namespace, than.Namespace), cmp.Compare(p.Name, than.Name)) > 0
+		if than == nil || slices.Contains(p.Leased, a) != slices.Contains(than.Leased, a) {
+			return than == nil || slices.Contains(p.Leased, a)
+		}
+		return cmp.Or(p.Created.Compare(than.Created), cmp.Compare(p.Namespace, than.Namespace), cmp.Compare(p.Name, than.Name)) > 0
 	}
 	attached := map[*model.PolicyPod]bool{}
 	for _, e := range j.in.Endpoints {

@@ -128,7 +128,7 @@ func (c *change) set(p *model.PolicyPod) {
 func samePod(a, b *model.PolicyPod) bool {
 	return a == b || a.Node == b.Node && a.ServiceAccount == b.ServiceAccount && a.Created.Equal(b.Created) &&
 		a.HostNetwork == b.HostNetwork && a.Finished == b.Finished && slices.Equal(a.Addresses, b.Addresses) &&
-		slices.Equal(a.Ports, b.Ports) && sameLabels(a.Labels, b.Labels)
+		slices.Equal(a.Leased, b.Leased) && slices.Equal(a.Ports, b.Ports) && sameLabels(a.Labels, b.Labels)
 }
 
 // sameLabels is quick, too.
@@ -226,13 +226,16 @@ func (w *world) claimsOf(p *pod) []netip.Addr {
 
 // better reports whether p is believed rather than o, where both claim an
 // address: whose sandbox is here; then one that is not known, as nobody else may
-// act as it; then the younger.
-func (p *pod) better(o *pod) bool {
+// act as it; then whom a block gives it to; then the younger.
+func (p *pod) better(o *pod, addr netip.Addr) bool {
 	if a, b := len(p.ends) > 0, len(o.ends) > 0; a != b {
 		return a
 	}
 	if p.known != o.known {
 		return !p.known
+	}
+	if a, b := slices.Contains(p.Leased, addr), slices.Contains(o.Leased, addr); a != b {
+		return a
 	}
 	return cmp.Or(p.Created.Compare(o.Created), cmp.Compare(p.Namespace, o.Namespace), cmp.Compare(p.Name, o.Name)) > 0
 }
@@ -242,7 +245,7 @@ func (p *pod) better(o *pod) bool {
 func (w *world) winner(a netip.Addr) *pod {
 	var best *pod
 	for _, p := range w.claimants[a] {
-		if best == nil || p.better(best) {
+		if best == nil || p.better(best, a) {
 			best = p
 		}
 	}

@@ -252,7 +252,7 @@ func randomPolicy(r *rand.Rand) model.Policy {
 
 func randomPod(name string) func(r *rand.Rand) model.PolicyPod {
 	return func(r *rand.Rand) model.PolicyPod {
-		return model.PolicyPod{
+		p := model.PolicyPod{
 			Namespace: one(r, "n1", "n1", "n2", "unknown"), Name: name, Node: one[model.NodeName](r, "here", "there", "there"),
 			ServiceAccount: one(r, "", "s1", "s-that-has-a-name-which-is-longer-than-any-label-value-could-be"),
 			Labels:         randomLabels(r), Addresses: some(r, 2, randomAddr),
@@ -261,6 +261,10 @@ func randomPod(name string) func(r *rand.Rand) model.PolicyPod {
 			}),
 			Created: time.Unix(int64(r.IntN(3)), 0), HostNetwork: chance(r, 5), Finished: chance(r, 10),
 		}
+		if chance(r, 30) {
+			p.Leased = p.Addresses
+		}
+		return p
 	}
 }
 

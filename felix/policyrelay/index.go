@@ -186,7 +186,7 @@ func (x *Index) contest(e *entry) {
 	for _, a := range e.claims {
 		var nodes []model.NodeName
 		for _, o := range x.claimants[a] {
-			if o != e && better(&o.PolicyPod, &e.PolicyPod) {
+			if o != e && better(&o.PolicyPod, &e.PolicyPod, a) {
 				nodes = append(nodes, o.Node)
 			}
 		}

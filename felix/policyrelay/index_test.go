@@ -271,6 +271,9 @@ func (w *testWorld) change() {
 		for range r.IntN(3) {
 			p.Addresses = append(p.Addresses, netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(20))}))
 		}
+		if r.IntN(3) == 0 {
+			p.Leased = p.Addresses
+		}
 		if r.IntN(2) == 0 {
 			p.Ports = []model.NamedPort{{Name: pick(r, "http", "dns"), Protocol: 6, Port: pick[uint16](r, 80, 81)}}
 		}

@@ -86,8 +86,12 @@ func (k podKey) bucket() int {
 }
 
 // better reports whether p is believed rather than o where both claim an address, as
-// felix/policy has it of pods that have no sandbox on its node: the younger.
-func better(p, o *model.PolicyPod) bool {
+// felix/policy has it of pods that have no sandbox on its node: whom a block gives it to,
+// then the younger.
+func better(p, o *model.PolicyPod, addr netip.Addr) bool {
+	if a, b := slices.Contains(p.Leased, addr), slices.Contains(o.Leased, addr); a != b {
+		return a
+	}
 	return cmp.Or(p.Created.Compare(o.Created), cmp.Compare(p.Namespace, o.Namespace), cmp.Compare(p.Name, o.Name)) > 0
 }
 

@@ -210,9 +210,12 @@ type PolicyPod struct {
 	Node            NodeName
 	ServiceAccount  string
 	Labels          map[string]string
-	Addresses       []netip.Addr // status.podIPs
-	Ports           []NamedPort
-	Created         time.Time
+	Addresses       []netip.Addr // status.podIPs, and Leased
+	// Leased are those that a block gives to the pod: no other one has them, whatever its
+	// status has. Sorted. nil: blocks were not looked at.
+	Leased  []netip.Addr
+	Ports   []NamedPort
+	Created time.Time
 	// HostNetwork pods have the node's address and are neither subject nor peer.
 	HostNetwork bool
 	// Finished pods have no address any more: phase Succeeded or Failed, or the
