@@ -72,10 +72,12 @@ func TestPolicyRelay(t *testing.T) {
 	shows("the peer that the policy names", client)
 	more := remotePod(t, s, "client2", "client", "10.99.0.6")
 	shows("a peer that came", client, more)
+	s.MustKubectl(t, leasedPod, "apply", "-f", "-")
+	shows("a peer whose block has its address, and whose status has none yet", "10.77.3.1")
 	changes, quiet := monitored(t, n)
 	n.StopAgent()
 	start()
-	shows("the same peers after a restart", client, more)
+	shows("the same peers after a restart", client, more, "10.77.3.1")
 	quiet()
 	if text := changes.String(); strings.Contains(text, "delete element inet muslin-policy") {
 		t.Errorf("a restart took peers away for a while:\n%s", text)
@@ -105,6 +107,14 @@ func TestPolicyRelay(t *testing.T) {
 		}
 	}
 }
+
+// leasedPod is a pod whose ADD is not answered yet. The time is one that no pod is
+// younger than.
+const leasedPod = `{apiVersion: v1, kind: List, items: [
+  {apiVersion: v1, kind: Pod, metadata: {name: early, namespace: default, labels: {app: client}}, spec: {nodeName: elsewhere, containers: [{name: c, image: none}]}},
+  {apiVersion: projectcalico.org/v3, kind: IPAMBlock, metadata: {name: 10-77-3-0-30}, spec: {cidr: 10.77.3.0/30, affinity: "host:elsewhere", strictAffinity: false,
+    deleted: false, unallocated: [0, 2, 3], allocations: [null, 0, null, null], attributes: [{handle_id: k8s-pod-network.early,
+      secondary: {node: elsewhere, namespace: default, pod: early, timestamp: "2100-01-01 00:00:00 +0000 UTC"}}]}}]}`
 
 // monitored follows the changes of nftables of a node until end is called.
 func monitored(t *testing.T, n *kubetest.Node) (changes *bytes.Buffer, end func()) {

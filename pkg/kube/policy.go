@@ -28,6 +28,7 @@ type policies struct {
 	pods     *table[*model.PolicyPod]
 	accounts *table[map[string]string]
 	slices   *table[served]
+	leases   leases                      // of pods of all nodes; not with a relay of them
 	staged   map[string]*table[struct{}] // by kind; only without peers: nothing enforces them
 
 	always      []source // run whether or not there is a policy
@@ -88,7 +89,8 @@ func (p *policies) init(c *Cluster, o Options) {
 		}
 		if o.PolicyRelay {
 			p.initPods(c, feed{client: c.core, resource: "pods", expect: &corev1.Pod{}})
-			for _, d := range []*demand{p.needPods, p.needAccount} {
+			p.leases.init(c, "", p.pods)
+			for _, d := range []*demand{p.needPods, p.needAccount, p.leases.need} {
 				d.needed = func() bool { return true }
 			}
 			namespaces := c.namespaces.note
@@ -101,6 +103,9 @@ func (p *policies) init(c *Cluster, o Options) {
 		pods.fields = fields.OneTermEqualSelector("spec.nodeName", string(o.Node)).String()
 	}
 	p.initPods(c, pods)
+	if o.Node != "" && !o.PolicyOwnPods {
+		p.leases.init(c, o.Node, p.pods)
+	}
 	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
 		func(k knownPolicy) bool { return len(k.services) > 0 })
 	p.slices.note = p.noteSlices
@@ -168,8 +173,10 @@ func (p *policies) note() {
 		p.needPods.decide()
 		p.needAccount.decide()
 	}
-	if p.needSlices != nil { // nil with a relay, too
-		p.needSlices.decide()
+	for _, d := range []*demand{p.needSlices, p.leases.need} {
+		if d != nil {
+			d.decide()
+		}
 	}
 	if p.announced != nil {
 		p.announced()
@@ -288,8 +295,10 @@ func (p *policies) waiting(c *Cluster) []string {
 		out = append(out, "nodes")
 	}
 	out = slices.Concat(out, p.needPods.waiting(), p.needAccount.waiting())
-	if p.needSlices != nil {
-		out = append(out, p.needSlices.waiting()...)
+	for _, d := range []*demand{p.needSlices, p.leases.need} {
+		if d != nil {
+			out = append(out, d.waiting()...)
+		}
 	}
 	return out
 }
@@ -340,7 +349,7 @@ func (p *policies) podList() model.Sorted[*model.PolicyPod] {
 	var put, drop []*model.PolicyPod
 	for key := range p.pods.touched {
 		if r, there := p.pods.rows[key]; there && r.ok {
-			put = append(put, r.value)
+			put = append(put, p.leases.on(key, r.value))
 			continue
 		}
 		namespace, name, _ := strings.Cut(key, "/")

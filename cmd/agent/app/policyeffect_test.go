@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,9 +18,7 @@ import (
 
 	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
 	typed "k8s.io/client-go/kubernetes/typed/networking/v1"
 
 	"golang.org/x/sys/unix"
@@ -277,8 +274,8 @@ const addPods, addTurn = 64, 16
 
 // BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select: with addresses that no
 // pod of the node had since its agent started; then with others, by turns where the node has a pod of their like, and
-// where each is the first; in ADD without any policy. And how soon after the pod's address stands in its status, which a
-// kubelet writes some time after ADD, a policy of a pod of another node lets it through, which allows it by its label.
+// where each is the first; in ADD without any policy. And how soon after ADD's answer a policy of a pod of another node lets
+// the pod through, which allows it by its label. No kubelet writes the pods' status.
 func BenchmarkAddUnderPolicies(b *testing.B) {
 	f := newFabric(b, dualStackMesh)
 	a := &adds{b: b, server: f.join("a", 1, 1), node: f.join("b", 1, 2), took: map[string][]time.Duration{}}
@@ -286,11 +283,7 @@ func BenchmarkAddUnderPolicies(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if a.pods, err = typedcore.NewForConfig(f.server.Config()); err != nil {
-		b.Fatal(err)
-	}
 	f.server.MustKubectl(b, "", "label", "pod", "p-a", "role=server")
-	a.tell("p-a", a.server.podIP)
 	echo(b, a.server.pod)
 	const kept = "kept"
 	var objects strings.Builder
@@ -333,7 +326,6 @@ func numbers(count int) (list []string) {
 type adds struct {
 	b            *testing.B
 	server, node *member
-	pods         typedcore.PodsGetter
 	took         map[string][]time.Duration
 }
 
@@ -343,44 +335,30 @@ func (a *adds) turn(name string, first, count int) {
 	time.Sleep(time.Second) // what is measured is ADD, not the policies' way to the nodes
 	for i := range count {
 		pod := fmt.Sprint("c", first+i)
-		ns, address := a.add(name, pod)
+		ns := a.add(name, pod)
 		if name != "free" {
-			a.tell(pod, address)
 			a.took["reached"] = append(a.took["reached"], reaches(a.b, ns, a.server.podIP))
 		}
 		a.del(pod)
 	}
 }
 
-func (a *adds) add(name, pod string) (ns *os.File, address string) {
+func (a *adds) add(name, pod string) *os.File {
 	a.b.Helper()
-	ns = makeNamespaces(a.b, 1)[0]
+	ns := makeNamespaces(a.b, 1)[0]
 	began := time.Now()
 	out, err := a.node.cni("ADD", pod, pod, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()))
 	if err != nil {
 		a.b.Fatalf("ADD: %v: %s", err, out)
 	}
 	a.took[name] = append(a.took[name], time.Since(began))
-	found := regexp.MustCompile(`"address": ?"(10[0-9.]+)/32"`).FindStringSubmatch(out)
-	if found == nil {
-		a.b.Fatalf("ADD gives no address: %s", out)
-	}
-	return ns, found[1]
+	return ns
 }
 
 func (a *adds) del(pod string) {
 	a.b.Helper()
 	if out, err := a.node.cni("DEL", pod, pod, ""); err != nil {
 		a.b.Fatalf("DEL: %v: %s", err, out)
-	}
-}
-
-// tell writes a pod's address into its status.
-func (a *adds) tell(pod, address string) {
-	a.b.Helper()
-	patch := fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[{"ip":%q}]}}`, address, address)
-	if _, err := a.pods.Pods("default").Patch(a.b.Context(), pod, types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "status"); err != nil {
-		a.b.Fatal(err)
 	}
 }
 
