@@ -37,8 +37,8 @@ type Interface struct {
 // Compile decides what the kernel has to know of policy. Equal inputs give equal
 // Programs and problems.
 //
-// An endpoint whose pod or namespace is not known is left out of the Program,
-// and so is closed, as long as there is any policy at all.
+// An endpoint whose pod or namespace is not known, or whose namespace's policies are not,
+// is left out of the Program, and so is closed, as long as there is any policy at all.
 func Compile(in Input) (Program, []model.Problem) { return new(Engine).Compile(in) }
 
 // Engine is Compile with a memory: what it gives is the same, and takes work in
@@ -156,7 +156,7 @@ func (w *world) compile(in Input) (Program, []model.Problem) {
 	if host := hostOf(in); !reflect.DeepEqual(host, w.host) {
 		w.host, w.stale, w.hosts = host, true, map[string]*group{}
 	}
-	if w.seen.Len() == 0 {
+	if w.seen.Len() == 0 && !in.View.More {
 		out := Program{Complete: true, Endpoints: make(map[string]Endpoint, len(in.Endpoints))}
 		for _, e := range in.Endpoints {
 			out.Endpoints[e.HostInterface] = Endpoint{}
@@ -288,7 +288,7 @@ func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unkno
 	}
 	w.restless, out = false, make(map[string]Endpoint, len(ends))
 	for _, e := range ends {
-		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil {
+		if p := w.byKey[podKey{e.Namespace, e.Pod}]; p.known && p.group != nil && (w.view.Of == nil || w.view.Of[e.Namespace]) {
 			out[e.HostInterface] = w.endpoint(p.group)
 		} else {
 			unknown = true

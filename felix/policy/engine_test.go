@@ -219,7 +219,12 @@ func nextRevision(r *rand.Rand, v model.PolicyView) model.PolicyView {
 
 // nextOthers changes one thing of those that are neither pods nor policies.
 func nextOthers(r *rand.Rand, v model.PolicyView) model.PolicyView {
-	switch name := one(r, "n1", "n2", "unknown"); r.IntN(9) {
+	switch name := one(r, "n1", "n2", "unknown"); r.IntN(10) {
+	case 9:
+		v.More = chance(r, 50)
+		if v.Of = nil; chance(r, 70) {
+			v.Of = map[string]bool{"n1": chance(r, 70), "n2": chance(r, 70)}
+		}
 	case 0, 1:
 		v.Namespaces = maps.Clone(v.Namespaces)
 		v.Namespaces[name] = randomLabels(r)

@@ -19,11 +19,11 @@ type evaluate struct {
 // endpoint's pod is not.
 func (j evaluate) allows(e model.Endpoint, in bool, p Packet) (allowed, known bool) {
 	v := j.in.View
-	if v.Policies.Len() == 0 {
+	if v.Policies.Len() == 0 && !v.More {
 		return true, true
 	}
 	labels, known := j.labelsOf(e.Namespace, e.Pod)
-	if !known {
+	if !known || v.Of != nil && !v.Of[e.Namespace] {
 		return false, false
 	}
 	for _, t := range j.tiers() {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +17,9 @@ func (w *world) renew(in Input) {
 	if !sameKnown(w.known, in.Known) || !reflect.DeepEqual(before.Nodes, now.Nodes) {
 		w.known = in.Known
 		w.forget()
+	}
+	if (before.Of == nil) != (now.Of == nil) || !maps.Equal(before.Of, now.Of) {
+		w.restless = true
 	}
 	w.take(now)
 	spaces := others(before.Namespaces, now.Namespaces, sameLabels)

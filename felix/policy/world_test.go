@@ -273,6 +273,7 @@ func randomWorld(r *rand.Rand) Input {
 		Self: "here", EndpointsSynced: true,
 		View: model.PolicyView{
 			Synced:          true,
+			More:            chance(r, 20),
 			Tiers:           []model.Tier{{Name: "t1", Order: 10, Pass: chance(r, 70)}, {Name: "t2", Order: one(r, 5, 2e6, model.NoOrder()), Pass: chance(r, 70)}},
 			Namespaces:      map[string]map[string]string{"n1": randomLabels(r), "n2": randomLabels(r)},
 			ServiceAccounts: map[string]map[string]string{"n1/s1": randomLabels(r)},
@@ -280,6 +281,9 @@ func randomWorld(r *rand.Rand) Input {
 				return model.ServiceEndpoint{Addr: randomAddr(r), Protocol: one[uint8](r, 0, tcp, udp), Port: one[uint16](r, 80, 81)}
 			})},
 		},
+	}
+	if chance(r, 30) {
+		in.View.Of = map[string]bool{"n1": true, "unknown": chance(r, 50)}
 	}
 	names := map[string]bool{}
 	for _, p := range some(r, 8, randomPolicy) {

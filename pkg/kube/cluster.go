@@ -226,9 +226,15 @@ func newTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func(an
 	t := &table[T]{mu: &c.mu, read: read, strip: strip, note: c.noteChange, rows: map[string]row[T]{}}
 	c.unread = append(c.unread, t.allProblems)
 	return t, source{
-		name:   f.resource,
-		List:   List{Path: f.client.Get().Resource(f.resource).URL().Path, Fields: f.fields, Labels: f.labels},
-		run:    func(ctx context.Context) { c.mirror(ctx, f, t) },
+		name: f.resource,
+		List: List{Path: f.client.Get().Resource(f.resource).URL().Path, Fields: f.fields, Labels: f.labels},
+		run: func(ctx context.Context) {
+			if t.via != nil {
+				c.mirror(ctx, f, t.via)
+				return
+			}
+			c.mirror(ctx, f, t)
+		},
 		fill:   func(list []map[string]any) error { return t.fill(f, list) },
 		synced: func() bool { return t.synced },
 	}

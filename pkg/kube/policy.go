@@ -2,6 +2,9 @@ package kube
 
 import (
 	"bytes"
+	"context"
+	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,7 +24,12 @@ import (
 // accounts they speak of, which are watched only while a policy does. Nothing else
 // waits for them. Its fields are guarded by the cluster's mu.
 type policies struct {
-	of       []*table[knownPolicy] // one of each of kindsOfPolicies
+	of []*table[knownPolicy] // one of each of kindsOfPolicies
+	// parts are those of Kubernetes' and Calico's NetworkPolicies, of the namespaces alone that
+	// have pods of the node self; nil without a node.
+	parts    []*partial[knownPolicy]
+	self     model.NodeName
+	asked    map[string]bool // more namespaces, see WantPolicies
 	tiers    *table[model.Tier]
 	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
 	hosts    *table[model.HostEndpoint]
@@ -38,11 +46,13 @@ type policies struct {
 	needPods    *demand // nil without peers
 	needAccount *demand
 	needSlices  *demand
-	view        *model.PolicyView              // nil: has to be built
-	revision    uint64                         // of all in it but pods
-	rest        *model.PolicyView              // that revision of it; nil: has to be built
-	list        model.Sorted[*model.PolicyPod] // the pods, as the last view had them
-	listed      model.Sorted[*model.Policy]    // the policies, as the last one had them
+	view        *model.PolicyView                     // nil: has to be built
+	revision    uint64                                // of all in it but pods
+	rest        *model.PolicyView                     // that revision of it; nil: has to be built
+	listed      chan struct{}                         // closed, and made anew, once a namespace's policies are there
+	labels      derived[map[string]map[string]string] // of namespaces
+	list        model.Sorted[*model.PolicyPod]        // the pods, as the last view had them
+	kept        model.Sorted[*model.Policy]           // the policies, as the last one had them
 	changed     chan struct{}
 	announced   func() // of every change, beside changed; nil: nobody
 }
@@ -64,10 +74,10 @@ type served struct {
 var kindsOfPolicies = [...]string{model.KindKubernetesPolicy, model.KindPolicy, model.KindGlobalPolicy, model.KindClusterPolicy}
 
 func (p *policies) init(c *Cluster, o Options) {
-	p.on, p.changed = true, make(chan struct{}, 1)
+	p.on, p.self, p.changed, p.listed = true, o.Node, make(chan struct{}, 1), make(chan struct{})
 	p.of = []*table[knownPolicy]{
-		policyTable(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
-		policyTable(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
+		p.namespaced(c, feed{client: c.networking, resource: "networkpolicies", expect: &networking.NetworkPolicy{}}, stripNetworkPolicy, readNetworkPolicy),
+		p.namespaced(c, c.kind(model.KindPolicy), stripObject, readCalicoPolicy(model.KindPolicy)),
 		policyTable(c, c.kind(model.KindGlobalPolicy), stripObject, readCalicoPolicy(model.KindGlobalPolicy)),
 		p.clusterTable(c),
 	}
@@ -109,6 +119,10 @@ func (p *policies) init(c *Cluster, o Options) {
 	p.slices, p.needSlices = demandTable(c, feed{client: c.discovery, resource: "endpointslices", expect: &discovery.EndpointSlice{}}, stripServed, readServed,
 		func(k knownPolicy) bool { return len(k.services) > 0 })
 	p.slices.note = p.noteSlices
+	if o.Node != "" {
+		own := c.pods.note
+		c.pods.note = func() { p.wantOwn(c); own() }
+	}
 	namespaces, nodes := c.namespaces.note, c.nodes.note
 	c.namespaces.note = func() { p.note(); namespaces() }
 	c.nodes.note = func() { p.noteNodes(c); nodes() }
@@ -128,6 +142,96 @@ func policyTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 	t, s := optionalTable(c, f, strip, read)
 	c.policies.always = append(c.policies.always, s)
 	return t
+}
+
+// namespaced is policyTable of policies that select pods of their own namespace. A node
+// has those of its own pods' namespaces.
+func (p *policies) namespaced(c *Cluster, f feed, strip cache.TransformFunc, read func(any) reading[knownPolicy]) *table[knownPolicy] {
+	t, s := optionalTable(c, f, strip, read)
+	if p.self != "" {
+		part := newPartial(t, f)
+		part.arrived = p.arrived
+		p.parts, t.via, s.run = append(p.parts, part), part, part.run(s.run)
+	}
+	p.always = append(p.always, s)
+	return t
+}
+
+// wantOwn has the policies be there of the namespaces of the node's pods, and of those that
+// are asked for. The caller holds mu.
+func (p *policies) wantOwn(c *Cluster) {
+	namespaces := map[string]bool{}
+	maps.Copy(namespaces, p.asked)
+	for _, r := range c.pods.rows {
+		if !r.value.HostNetwork {
+			namespaces[r.value.Namespace] = true
+		}
+	}
+	for _, part := range p.parts {
+		part.want(namespaces)
+		if c.pods.synced {
+			part.start()
+		}
+	}
+}
+
+// WantPolicies has the policies of these namespaces be there, beside those of the node's
+// pods: of endpoints whose pods the server has on another node, or no longer.
+func (c *Cluster) WantPolicies(namespaces map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := &c.policies; p.on && !maps.Equal(p.asked, namespaces) {
+		p.asked = namespaces
+		p.wantOwn(c)
+	}
+}
+
+// AwaitPolicies waits until the policies of the namespace of a pod of the node are there,
+// as long as ctx lasts.
+func (c *Cluster) AwaitPolicies(ctx context.Context, pod Pod) error {
+	for {
+		c.mu.Lock()
+		there, changed := c.policies.there(pod.Namespace), c.policies.listed
+		c.mu.Unlock()
+		if there || model.NodeName(pod.Node) != c.node {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("the network policies of namespace %s are not known yet: %w", pod.Namespace, ctx.Err())
+		}
+	}
+}
+
+// there reports whether all policies of a namespace are. The caller holds mu.
+func (p *policies) there(namespace string) bool {
+	return !slices.ContainsFunc(p.parts, func(of *partial[knownPolicy]) bool { return !of.has(namespace) })
+}
+
+// arrived tells who waits for policies. The caller holds mu.
+func (p *policies) arrived() {
+	close(p.listed)
+	p.listed = make(chan struct{})
+}
+
+// whole gives the namespaces whose policies are there, nil if all are. The caller holds mu.
+func (p *policies) whole() map[string]bool {
+	if p.parts == nil {
+		return nil
+	}
+	out := map[string]bool{}
+	for name := range p.parts[0].spaces {
+		if p.there(name) {
+			out[name] = true
+		}
+	}
+	return out
+}
+
+// more reports whether there are policies that the tables do not have. The caller holds mu.
+func (p *policies) more() bool {
+	return slices.ContainsFunc(p.parts, func(of *partial[knownPolicy]) bool { return of.more() })
 }
 
 // optionalTable makes a table of a kind that has no objects where the server does
@@ -226,9 +330,10 @@ func (p *policies) nodes(c *Cluster) []model.PolicyNode {
 	return out
 }
 
-// ask reports whether there is such a policy. The caller holds mu.
+// ask reports whether there is such a policy. Of those that the tables do not have nobody
+// knows more than that they are policies. The caller holds mu.
 func (p *policies) ask(such func(knownPolicy) bool) bool {
-	if p.all {
+	if p.all || p.more() && such(knownPolicy{}) {
 		return true
 	}
 	for _, of := range p.of {
@@ -374,8 +479,8 @@ func (p *policies) policyList() model.Sorted[*model.Policy] {
 		}
 		clear(t.touched)
 	}
-	p.listed = p.listed.With(put, drop)
-	return p.listed
+	p.kept = p.kept.With(put, drop)
+	return p.kept
 }
 
 // reported gives the objects that get conditions.
@@ -394,15 +499,12 @@ func (p *policies) reported() []Reported {
 // build puts all tables but that of pods together. The caller holds mu.
 func (p *policies) build(c *Cluster) model.PolicyView {
 	v := model.PolicyView{
-		Revision: p.revision, Policies: p.policyList(), Tiers: p.tiers.values(), HostEndpoints: p.hosts.values(),
-		Namespaces:      make(map[string]map[string]string, len(c.namespaces.rows)),
+		Revision: p.revision, Policies: p.policyList(), Of: p.whole(), More: p.more(), Tiers: p.tiers.values(), HostEndpoints: p.hosts.values(),
+		Namespaces:      p.labels.at(c.namespaces.rev, func() map[string]map[string]string { return labelsOfAll(c.namespaces) }),
 		ServiceAccounts: map[string]map[string]string{},
 	}
 	for _, t := range p.sets {
 		v.NetworkSets = append(v.NetworkSets, t.values()...)
-	}
-	for name, r := range c.namespaces.rows {
-		v.Namespaces[name] = r.value.Labels
 	}
 	if p.slices != nil {
 		v.Services, v.Nodes = p.services(), p.nodes(c)
@@ -413,6 +515,14 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 		}
 	}
 	return v
+}
+
+func labelsOfAll(namespaces *table[Namespace]) map[string]map[string]string {
+	out := make(map[string]map[string]string, len(namespaces.rows))
+	for name, r := range namespaces.rows {
+		out[name] = r.value.Labels
+	}
+	return out
 }
 
 func stripNetworkPolicy(obj any) (any, error) {

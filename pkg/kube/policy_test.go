@@ -21,7 +21,7 @@ kind: Pod
 metadata: {name: there, namespace: default, labels: {app: a}, annotations: {other: x}}
 spec: {nodeName: n2, containers: [{name: c, image: i, ports: [{name: web, containerPort: 80}]}]}
 ---
-`)
+`+podOn("n1", "here", "default"))
 	server.MustKubectl(t, "", "patch", "pod", "there", "--subresource=status", "--type=merge", "-p", `{"status": {"podIPs": [{"ip": "10.244.2.1"}], "podIP": "10.244.2.1"}}`)
 	c := watch(t, kube.Options{Node: "n1", Policy: true})
 	eventually(t, c, func() string {
@@ -44,9 +44,10 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 		return ""
 	})
 	pods := slices.Collect(v.Pods.All())
-	if len(pods) != 1 {
+	if len(pods) != 2 {
 		t.Fatalf("synced with pods %+v", pods)
 	}
+	pods = pods[1:] // after the one of this node
 	want := model.PolicyPod{
 		Namespace: "default", Name: "there", Node: "n2", ServiceAccount: pods[0].ServiceAccount, Labels: map[string]string{"app": "a"},
 		Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.1")}, Ports: []model.NamedPort{{Name: "web", Protocol: 6, Port: 80}}, Created: pods[0].Created,
@@ -59,10 +60,8 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 	}
 	server.MustKubectl(t, "", "label", "pod", "there", "app=b", "--overwrite")
 	eventually(t, c, func() string {
-		for p := range c.PolicyView().Pods.All() {
-			return strings.TrimPrefix(p.Labels["app"], "b")
-		}
-		return "no pod"
+		p, _ := c.PolicyView().Pods.Get(&model.PolicyPod{Namespace: "default", Name: "there"})
+		return strings.TrimPrefix(p.Labels["app"], "b")
 	})
 	if r := c.PolicyView().Revision; r == 0 || r != v.Revision {
 		t.Errorf("revision %d, was %d, and a pod alone has changed", r, v.Revision)
@@ -82,7 +81,8 @@ func TestCalicoPolicyView(t *testing.T) {
 	apply(t, `apiVersion: v1
 kind: ServiceAccount
 metadata: {name: robot, namespace: default, labels: {trust: high}}
-`)
+---
+`+podOn("n1", "here", "default"))
 	c := watch(t, kube.Options{Node: "n1", Policy: true})
 	apply(t, strings.ReplaceAll(v3("NetworkPolicy", "web", `
   order: 5.5

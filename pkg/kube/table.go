@@ -43,10 +43,12 @@ type reading[T any] struct {
 // table is the store behind one reflector. It keeps translated values instead
 // of API objects.
 type table[T any] struct {
-	mu     *sync.Mutex // the cluster's: tables of one cluster change together
-	read   func(obj any) reading[T]
-	strip  cache.TransformFunc
-	note   func() // called with mu held when a row or synced changed
+	mu    *sync.Mutex // the cluster's: tables of one cluster change together
+	read  func(obj any) reading[T]
+	strip cache.TransformFunc
+	note  func() // called with mu held when a row or synced changed
+	// via is between the reflector and the table; nil: nothing.
+	via    cache.ReflectorStore
 	synced bool
 	rows   map[string]row[T]
 	keys   []string // of rows, sorted; nil: to be sorted anew
@@ -107,6 +109,12 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.exchange(next)
+	return nil
+}
+
+// exchange makes these the rows. The caller holds mu.
+func (t *table[T]) exchange(next map[string]row[T]) {
 	old := t.rows
 	changed := !t.synced || len(old) != len(next)
 	t.rows, t.keys = make(map[string]row[T], len(next)), nil
@@ -120,7 +128,6 @@ func (t *table[T]) Replace(list []any, _ string) error {
 	if changed {
 		t.noteRows()
 	}
-	return nil
 }
 
 // noteRows tells that the rows are others. The caller holds mu.

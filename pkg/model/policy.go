@@ -21,7 +21,12 @@ type PolicyView struct {
 	Revision uint64
 	Tiers    []Tier
 	Policies Sorted[*Policy]
-	Pods     Sorted[*PolicyPod]
+	// Of are the namespaces whose policies are all among Policies; nil: all are. A pod of the
+	// node in another namespace is as one that is not known.
+	Of map[string]bool
+	// More: there are policies of namespaces that are not in Of.
+	More bool
+	Pods Sorted[*PolicyPod]
 	// Namespaces and ServiceAccounts ("namespace/name") have the labels of each.
 	Namespaces, ServiceAccounts map[string]map[string]string
 	NetworkSets                 []NetworkSet

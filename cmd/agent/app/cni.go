@@ -201,6 +201,9 @@ func (p pods) Pod(ctx context.Context, namespace, name, uid string) (cniserver.P
 	if err != nil {
 		return cniserver.PodInfo{}, err
 	}
+	if err := p.cluster.AwaitPolicies(ctx, pod); err != nil {
+		return cniserver.PodInfo{}, err
+	}
 	return cniserver.PodInfo{
 		UID: pod.UID, Labels: pod.Labels, Annotations: pod.Annotations,
 		NamespaceLabels: ns.Labels, NamespaceAnnotations: ns.Annotations,

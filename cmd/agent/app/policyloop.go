@@ -66,6 +66,17 @@ func (p *policyLoop) Run(ctx context.Context) error {
 	return nil
 }
 
+// namespacesOf are those in which some pod is attached.
+func namespacesOf(list []model.Endpoint) map[string]bool {
+	out := map[string]bool{}
+	for _, e := range list {
+		if e.Pod != "" {
+			out[e.Namespace] = true
+		}
+	}
+	return out
+}
+
 // batchFor is how long after a change of policies or pods the next ones, such as the
 // other pods of a Deployment, wait for each other. One that comes alone does not wait.
 const batchFor = 15 * time.Millisecond
@@ -96,6 +107,7 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	var next task.Next
 	pods := get(&p.endpoints.set, &next.Changed)
 	p.rev = pods.rev
+	p.cluster.WantPolicies(namespacesOf(pods.list))
 	in := policy.Input{Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true}
 	p.relayed.fill(&in, &next)
 	p.ofHost(&in, &next)

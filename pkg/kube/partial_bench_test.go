@@ -1,0 +1,79 @@
+package kube
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// BenchmarkPolicyHeap is what the policies of a cluster take in the memory of an agent with 30 pods in as many
+// namespaces, beside the namespaces: three to a namespace, and then its PolicyView. Without a node all are kept.
+func BenchmarkPolicyHeap(b *testing.B) {
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / 1e6
+	}
+	for _, policies := range []int{90, 7_500, 75_000} {
+		b.Run(fmt.Sprint("policies=", policies), func(b *testing.B) {
+			for b.Loop() {
+				c, err := New(&rest.Config{Host: "https://192.0.2.1"}, Options{Node: "n1", Policy: true, PolicyOwnPods: true, Logger: slog.New(slog.DiscardHandler)})
+				if err != nil {
+					b.Fatal(err)
+				}
+				put := func(err error) {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				for i := range policies / 3 {
+					name := fmt.Sprint("namespace-", i)
+					put(c.namespaces.Update(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/metadata.name": name, "team": name}}}))
+				}
+				for i := range 30 {
+					put(c.pods.Update(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprint("namespace-", i), Name: "pod"}, Spec: corev1.PodSpec{NodeName: "n1"}}))
+				}
+				before := heap()
+				c.mu.Lock()
+				c.policies.wantOwn(c)
+				c.mu.Unlock()
+				list := make([]any, policies)
+				for i := range list {
+					list[i] = largePolicy(i)
+				}
+				put(c.policies.parts[0].Replace(list, "1"))
+				list = nil
+				kept := heap()
+				view := c.PolicyView()
+				if n := view.Policies.Len(); n != 90 {
+					b.Fatalf("%d policies", n)
+				}
+				b.ReportMetric(kept-before, "MB/policies")
+				b.ReportMetric(heap()-kept, "MB/view")
+				runtime.KeepAlive([]any{c, view})
+			}
+		})
+	}
+}
+
+// largePolicy lets two kinds of pods reach one, by number.
+func largePolicy(i int) *networking.NetworkPolicy {
+	peer := func(app string) networking.NetworkPolicyPeer {
+		return networking.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}
+	}
+	return &networking.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprint("namespace-", i/3), Name: fmt.Sprint("policy-", i), UID: "0c6d0f4e-0000-0000-0000-000000000000"},
+		Spec: networking.NetworkPolicySpec{
+			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("app-", i%3)}}, PolicyTypes: []networking.PolicyType{networking.PolicyTypeIngress},
+			Ingress: []networking.NetworkPolicyIngressRule{{From: []networking.NetworkPolicyPeer{peer("web"), peer("batch")}}},
+		},
+	}
+}
