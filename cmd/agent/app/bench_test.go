@@ -303,7 +303,7 @@ func (n *benchNode) turn(b *testing.B, w *benchWorkers, c benchPlugin, verb, nam
 	r.took[verb] = append(r.took[verb], took...)
 	r.elapsed[verb] += time.Since(begin)
 	if verb == "DEL" {
-		n.awaitDone(b)
+		awaitDone(b, n.dir)
 		r.elapsed["done"] += time.Since(begin)
 	}
 	r.cpu[verb+" exec"] += time.Duration(execs.Load())
@@ -346,11 +346,11 @@ func (n *benchNode) daemons(b *testing.B) map[string]time.Duration {
 	return sum
 }
 
-// awaitDone waits until every recorded DEL is done.
-func (n *benchNode) awaitDone(b *testing.B) {
+// awaitDone waits until every DEL is done that an agent has recorded.
+func awaitDone(b *testing.B, dir string) {
 	b.Helper()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		left, err := os.ReadDir(filepath.Join(n.dir, "spool"))
+		left, err := os.ReadDir(filepath.Join(dir, "spool"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			b.Fatal(err)
 		}

@@ -269,12 +269,15 @@ func isolate(b *testing.B, policies typed.NetworkPoliciesGetter, name, label str
 }
 
 // addPods are how many pods are added in each way, as many as a node's first block has addresses; addTurn how many of
-// one way before it is the turn of another.
-const addPods, addTurn = 64, 16
+// one way before it is the turn of another. addPause is after each.
+const (
+	addPods, addTurn = 64, 16
+	addPause         = 50 * time.Millisecond
+)
 
-// BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select: with addresses that no
-// pod of the node had since its agent started; then with others, by turns where the node has a pod of their like, and
-// where each is the first; in ADD without any policy. And how soon after ADD's answer a policy of a pod of another node lets
+// BenchmarkAddUnderPolicies is ADD of pods that a default deny and fifty other policies select, in ADD without any policy,
+// by turns: with addresses that no pod of the node had since there are policies, then with others, where each is the first
+// of its like and where the node has such a pod. And how soon after ADD's answer a policy of a pod of another node lets
 // the pod through, which allows it by its label. No kubelet writes the pods' status.
 func BenchmarkAddUnderPolicies(b *testing.B) {
 	f := newFabric(b, dualStackMesh)
@@ -293,23 +296,21 @@ func BenchmarkAddUnderPolicies(b *testing.B) {
 	f.server.MustKubectl(b, objects.String(), "create", "-f", "-")
 	of := policies.NetworkPolicies("default")
 	for range b.N {
-		a.turn("free", 0, addPods)
-		for _, p := range fiftyPolicies() {
-			if _, err := of.Create(b.Context(), p, metav1.CreateOptions{}); err != nil {
+		for n := 0; n < 4*addPods; n += 4 * addTurn {
+			a.turn("free", n, addTurn)
+			for _, p := range fiftyPolicies() {
+				if _, err := of.Create(b.Context(), p, metav1.CreateOptions{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			a.turn("new", n+addTurn, addTurn)
+			a.turn("first", n+2*addTurn, addTurn)
+			a.add("kept", "ckept")
+			a.turn("further", n+3*addTurn, addTurn)
+			a.del("ckept")
+			if err := of.DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 				b.Fatal(err)
 			}
-		}
-		a.add("kept", "ckept")
-		a.turn("new", addPods, addPods)
-		a.del("ckept")
-		for n := 2 * addPods; n < 4*addPods; n += 2 * addTurn {
-			a.turn("first", n, addTurn)
-			a.add("kept", "ckept")
-			a.turn("further", n+addTurn, addTurn)
-			a.del("ckept")
-		}
-		if err := of.DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
-			b.Fatal(err)
 		}
 		a.report()
 	}
@@ -336,8 +337,8 @@ func (a *adds) turn(name string, first, count int) {
 	for i := range count {
 		pod := fmt.Sprint("c", first+i)
 		ns := a.add(name, pod)
-		if name != "free" {
-			a.took["reached"] = append(a.took["reached"], reaches(a.b, ns, a.server.podIP))
+		if took := reaches(a.b, ns, a.server.podIP); name != "free" {
+			a.took["reached"] = append(a.took["reached"], took)
 		}
 		a.del(pod)
 	}
@@ -360,6 +361,8 @@ func (a *adds) del(pod string) {
 	if out, err := a.node.cni("DEL", pod, pod, ""); err != nil {
 		a.b.Fatalf("DEL: %v: %s", err, out)
 	}
+	awaitDone(a.b, a.node.dir) // the kernel's locks are free, and the cores
+	time.Sleep(addPause)
 }
 
 func (a *adds) report() {
