@@ -62,6 +62,7 @@ type Allocator struct {
 	full            map[string]*poolUsage // by pool name
 	elsewhere       func(netip.Prefix) bool
 	grown           uint64    // counts claimed blocks
+	versions        uint64    // the newest of a page
 	unheard         time.Time // until then no other node's block is asked for: nobody answered
 	synced          bool
 	pendingReleases map[string]time.Time // handles whose undo failed, and when to try again
@@ -258,6 +259,21 @@ func (a *Allocator) inOwnBlock(addr netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// Versions are the node's confirmed blocks, each with a number that is another once
+// the block has been written by somebody else, or may have been: until then only this
+// node has given out its addresses, and taken them back.
+func (a *Allocator) Versions() map[netip.Prefix]uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make(map[netip.Prefix]uint64, len(a.pages))
+	for _, p := range a.pages {
+		if p.own(a.node) && p.state(a.node) == model.BlockConfirmed {
+			out[p.cidr] = p.version
+		}
+	}
+	return out
 }
 
 // Allocations are the addresses in the node's own blocks that have an owner,

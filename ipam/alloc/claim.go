@@ -55,7 +55,7 @@ func (a *Allocator) claimBlock(ctx context.Context, cidr netip.Prefix, get block
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pages[cidr] = p
-	p.install(b, rev)
+	a.install(p, b, rev)
 	p.takeAffinity(aff, affRev)
 	a.grown++
 	return nil

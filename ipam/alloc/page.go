@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/ipam"
@@ -44,6 +45,10 @@ type page struct {
 	leading   bool
 	lastBatch int
 	lastDone  time.Time
+
+	version   uint64   // another whenever somebody else has written the block: see Versions
+	writing   bool     // a write of this node's is under way
+	meanwhile []uint64 // revisions that have come since it began: one may be its own
 
 	stale bool // read again before the next write
 	fence bool // a write's outcome was not learned: write even if nothing changes, so that it can never take effect later
@@ -217,14 +222,14 @@ func (a *Allocator) write(ctx context.Context, p *page, base *ipam.Block, rev ip
 		return true, nil
 	}
 	next.Bump()
+	a.mu.Lock()
+	p.writing = true
+	a.mu.Unlock()
 	rev, err = a.store.Blocks().Update(ctx, next, rev)
+	a.wrote(p, next, rev, err)
 	switch {
 	case err == nil:
 		p.stale = false
-		a.mu.Lock()
-		p.fence = false
-		p.install(next, rev)
-		a.mu.Unlock()
 		return true, nil
 	case errors.Is(err, ipam.ErrNotFound):
 		a.lose(p, ipam.Revision{})
@@ -258,16 +263,56 @@ func (a *Allocator) base(ctx context.Context, p *page) (*ipam.Block, ipam.Revisi
 	}
 	p.stale = true
 	a.mu.Lock()
-	p.install(b, rev)
+	a.install(p, b, rev)
 	a.mu.Unlock()
 	return b, rev, nil
 }
 
+// wrote takes what this node has written, if it is newer than the known block.
+func (a *Allocator) wrote(p *page, b *ipam.Block, rev ipam.Revision, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	own := func(came uint64) bool { return err == nil && came == rev.Number }
+	if len(slices.DeleteFunc(p.meanwhile, own)) > 0 {
+		a.byOthers(p)
+	}
+	p.writing, p.meanwhile = false, nil
+	if err == nil {
+		p.fence = false
+		p.install(b, rev)
+	}
+}
+
+// install takes a block that is newer than the known one, and that this node may not
+// have written. Callers hold mu.
+func (a *Allocator) install(p *page, b *ipam.Block, rev ipam.Revision) {
+	if p.install(b, rev) {
+		a.came(p, rev)
+	}
+}
+
+// came notes a revision that this node may not have written. Callers hold mu.
+func (a *Allocator) came(p *page, rev ipam.Revision) {
+	if p.writing {
+		p.meanwhile = append(p.meanwhile, rev.Number)
+	} else {
+		a.byOthers(p)
+	}
+}
+
 // install takes a block that is newer than the known one. Callers hold mu.
-func (p *page) install(b *ipam.Block, rev ipam.Revision) {
-	if p.block == nil || rev.Number > p.rev.Number {
+func (p *page) install(b *ipam.Block, rev ipam.Revision) bool {
+	newer := p.block == nil || rev.Number > p.rev.Number
+	if newer {
 		p.block, p.rev = b, rev
 	}
+	return newer
+}
+
+// byOthers notes that somebody else has written a block. Callers hold mu.
+func (a *Allocator) byOthers(p *page) {
+	a.versions++
+	p.version = a.versions
 }
 
 // lose forgets a block that is gone or is not this node's any more. Addresses

@@ -159,7 +159,7 @@ func (a *Allocator) repairBlock(ctx context.Context, cidr netip.Prefix) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := a.page(cidr)
-	p.install(b, rev)
+	a.install(p, b, rev)
 	p.takeAffinity(aff, affRev)
 	a.grown++
 	a.signal()

@@ -23,7 +23,7 @@ func (w *watcher) ReplaceBlocks(blocks []*ipam.Block, at []ipam.Revision, list i
 	for i, b := range blocks {
 		listed[b.CIDR()] = true
 		if p := a.page(b.CIDR()); p.rev.Number <= list.Number {
-			p.block, p.rev = b, at[i]
+			a.replace(p, b, at[i])
 		}
 	}
 	var gone []*page
@@ -37,6 +37,15 @@ func (w *watcher) ReplaceBlocks(blocks []*ipam.Block, at []ipam.Revision, list i
 	a.mu.Unlock()
 	for _, p := range gone {
 		a.lose(p, ipam.Revision{})
+	}
+}
+
+// replace takes a block of a list, whatever was known. Callers hold mu.
+func (a *Allocator) replace(p *page, b *ipam.Block, rev ipam.Revision) {
+	known := p.block != nil && p.rev.Number == rev.Number
+	p.block, p.rev = b, rev
+	if !known {
+		a.came(p, rev)
 	}
 }
 
@@ -82,7 +91,7 @@ func (w *watcher) Block(b *ipam.Block, at ipam.Revision) {
 	if p.block != nil && at.Number <= p.rev.Number {
 		return
 	}
-	p.install(b, at)
+	a.install(p, b, at)
 	a.signal()
 	a.wakeRepair()
 }
