@@ -54,7 +54,6 @@ func (s *Sink) Flows(of map[netip.Addr]bool, most int) ([]Flow, error) {
 
 // flowOf reads a connection: who asks is in the one tuple, who answers in the other.
 func flowOf(m nl.Message) (f Flow, ok bool) {
-	const nfgenmsg = 4 // bytes of struct nfgenmsg
 	if len(m.Data) < nfgenmsg {
 		return f, false
 	}

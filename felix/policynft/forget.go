@@ -1,10 +1,10 @@
 package policynft
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +13,14 @@ import (
 
 // Attributes of linux/netfilter/nfnetlink_conntrack.h that x/sys lacks.
 const (
-	ctGet         = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
-	ctDelete      = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
+	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+	ctStats  = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5
+
+	ctaStatsEntries = 1
+	ctaStatsMax     = 2
+	nfgenmsg        = 4 // bytes of struct nfgenmsg
+
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
 	ctaZone       = 18
@@ -33,13 +39,31 @@ func (s *Sink) Forget(addresses []netip.Addr) (int, error) {
 	if len(addresses) == 0 {
 		return 0, nil
 	}
+	of := make(map[netip.Addr]bool, len(addresses))
+	for _, a := range addresses {
+		of[a] = true
+	}
+	return s.forget(func(a netip.Addr) bool { return of[a] }, addresses)
+}
+
+// ForgetAll is Forget of whatever addresses.
+func (s *Sink) ForgetAll(of func(netip.Addr) bool) (int, error) { return s.forget(of, nil) }
+
+// forget ends the connections of addresses, which are listed if they are few.
+func (s *Sink) forget(of func(netip.Addr) bool, few []netip.Addr) (int, error) {
 	conn, err := nl.Dial(s.Namespace(), unix.NETLINK_NETFILTER)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	found := connections{of: addresses, named: map[string]byte{}}
-	for _, req := range requests(addresses) {
+	switch have, room := connectionCount(conn); {
+	case have == 0 && room > 0:
+		return 0, nil
+	case have*oneWalk < room:
+		few = nil
+	}
+	found := connections{of: of, named: map[string]byte{}}
+	for _, req := range requests(few) {
 		err := conn.Dump(req, func() {}, found.take)
 		if errors.Is(err, unix.EINVAL) {
 			err = errors.Join(errors.ErrUnsupported, err)
@@ -60,13 +84,36 @@ func (s *Sink) Forget(addresses []netip.Addr) (int, error) {
 	})
 }
 
+// oneWalk is how many buckets of its table the kernel passes while it tells of one
+// connection. The table has as many as it may have connections, or a quarter (before Linux 5.15).
+const oneWalk = 32
+
+// connectionCount asks how many connections there are in the namespace, and how many there may be: 0 of
+// 0 if it is not known.
+func connectionCount(conn *nl.Conn) (have, room uint64) {
+	answer, err := conn.Get(ctStats, func(b []byte) []byte { return append(b, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0) })
+	if err != nil || len(answer) < nfgenmsg {
+		return 0, 0
+	}
+	nl.Attrs(answer[nfgenmsg:], func(kind uint16, data []byte) {
+		switch {
+		case len(data) < 4:
+		case kind == ctaStatsEntries:
+			have = uint64(binary.BigEndian.Uint32(data))
+		case kind == ctaStatsMax:
+			room = uint64(binary.BigEndian.Uint32(data))
+		}
+	})
+	return have, room
+}
+
 // requests ask for connections: of IPv4 for those of one address, which the kernel
 // finds; of IPv6 for all, as it finds the wrong ones there (Linux 6.18 takes those
 // whose address differs). Each is a walk through the whole table, so for more than the
 // addresses of a pod one asks for all.
 func requests(addresses []netip.Addr) (out [][]byte) {
 	const ofAPod = 2
-	if len(addresses) > ofAPod {
+	if len(addresses) == 0 || len(addresses) > ofAPod {
 		return [][]byte{nl.EndMessage(request(unix.AF_UNSPEC), 0)}
 	}
 	all6 := false
@@ -102,13 +149,12 @@ func withSource(req []byte, a netip.Addr, tuple uint16) []byte {
 
 // connections are those of some addresses.
 type connections struct {
-	of    []netip.Addr
+	of    func(netip.Addr) bool
 	named map[string]byte // the attributes that name one, with its family
 }
 
 // take looks at a connection.
 func (c *connections) take(m nl.Message) {
-	const nfgenmsg = 4 // bytes of struct nfgenmsg
 	if len(m.Data) < nfgenmsg {
 		return
 	}
@@ -117,7 +163,7 @@ func (c *connections) take(m nl.Message) {
 	nl.Attrs(m.Data[nfgenmsg:], func(kind uint16, data []byte) {
 		switch kind {
 		case ctaTupleOrig, ctaTupleReply:
-			ours = ours || slices.Contains(c.of, sourceOf(data))
+			ours = ours || c.of(sourceOf(data))
 		}
 		switch kind {
 		case ctaTupleOrig:

@@ -73,12 +73,22 @@ func TestTightened(t *testing.T) {
 // TestForget: the connections of an address that a pod gives back end, whoever opened
 // them and by whichever address, and those of others go on.
 func TestForget(t *testing.T) {
-	t.Run("of a pod", func(t *testing.T) { forgets(t) })
-	t.Run("of pods", func(t *testing.T) { forgets(t, netip.MustParseAddr("192.0.2.1")) })
+	listed := func(others ...netip.Addr) func(*Sink, []netip.Addr) (int, error) {
+		return func(s *Sink, pod []netip.Addr) (int, error) { return s.Forget(append(pod, others...)) }
+	}
+	t.Run("of a pod", func(t *testing.T) { forgets(t, listed()) })
+	t.Run("of pods", func(t *testing.T) { forgets(t, listed(netip.MustParseAddr("192.0.2.1"))) })
+	t.Run("of blocks", func(t *testing.T) {
+		forgets(t, func(s *Sink, pod []netip.Addr) (int, error) {
+			return s.ForgetAll(func(a netip.Addr) bool {
+				return slices.ContainsFunc(pod, func(b netip.Addr) bool { return netip.PrefixFrom(b, b.BitLen()/4*3).Masked().Contains(a) })
+			})
+		})
+	})
 }
 
-// forgets tries it with the addresses of a pod and others.
-func forgets(t *testing.T, others ...netip.Addr) {
+// forgets tries it with the addresses of a pod, or more than those.
+func forgets(t *testing.T, forget func(*Sink, []netip.Addr) (int, error)) {
 	t.Helper()
 	n := newNode(t)
 	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
@@ -120,8 +130,7 @@ func forgets(t *testing.T, others ...netip.Addr) {
 			t.Errorf("%s: an established connection ended by itself: %v", name, err)
 		}
 	}
-	of := append(pod.addrs[:], others...)
-	if count, err := n.sink.Forget(of); err != nil || count != 5 {
+	if count, err := forget(n.sink, pod.addrs[:]); err != nil || count != 5 {
 		t.Errorf("forgot %d connections, want 5: %v", count, err)
 	}
 	for name, c := range ended {
@@ -132,7 +141,7 @@ func forgets(t *testing.T, others ...netip.Addr) {
 	if err := exchange(kept); err != nil {
 		t.Errorf("a connection of others ended: %v", err)
 	}
-	if count, err := n.sink.Forget(of); err != nil || count != 0 {
+	if count, err := forget(n.sink, pod.addrs[:]); err != nil || count != 0 {
 		t.Errorf("forgot %d connections of nobody: %v", count, err)
 	}
 }
