@@ -2,6 +2,7 @@ package felix
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/muslin-net/muslin/pkg/model"
@@ -75,6 +76,13 @@ type NextHop struct {
 	Link    int        // interface index
 	Device  string     // name of the interface, for people
 	OnLink  bool       // the gateway is on the link although no route says so (RTNH_F_ONLINK)
+}
+
+// Drops reports whether what is sent to an address of a prefix that no other route leads to
+// is dropped.
+func (s State) Drops(prefix netip.Prefix) bool {
+	i, found := slices.BinarySearchFunc(s.Routes, prefix, func(r Route, p netip.Prefix) int { return ComparePrefix(r.Prefix, p) })
+	return found && s.Routes[i].Type == Blackhole
 }
 
 // Tunnel is a tunnel device and, for VXLAN, where the other nodes are.

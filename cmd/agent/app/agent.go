@@ -172,7 +172,7 @@ func (a *agent) tasks() []task.Task {
 
 		// Those who decide, behind their sinks.
 		a.dataplane.nft, a.dataplane.tunnels, a.dataplane.podLinks, a.dataplane.radv,
-		a.dataplane, // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up]
+		a.dataplane, // inputs ──▶ felix.Desired ──▶ kernel; [floating], [up], [holes]
 		a.bgp,       // inputs ──▶ bgp.DesiredOn ──▶ peers; [config], [rib]
 		task.Func("policy relay", a.policy.relayed.run),
 		a.policy.sink, a.policy, // policies, pods ──▶ policy.Engine ──▶ kernel

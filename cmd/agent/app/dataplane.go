@@ -46,6 +46,7 @@ type dataplane struct {
 	ready     chan struct{}
 	last      atomic.Pointer[felix.State]      // that the sinks were given
 	up        task.Cell[felix.TunnelAddresses] // those of this node whose device stands
+	holes     task.Cell[[]netip.Prefix]        // see dropping
 }
 
 func newDataplane(a *agent) (*dataplane, error) {
@@ -118,6 +119,7 @@ func (p *dataplane) step(ctx context.Context) task.Next {
 	p.metrics.carries(news, outcome < failed, time.Now())
 	if outcome < failed {
 		p.carries(in, state)
+		p.holes.Set(p.dropping(in, state, outcome))
 	}
 	if outcome != carried {
 		next = next.Within(retryAfter)
@@ -131,6 +133,17 @@ func (p *dataplane) carries(in gathered, state felix.State) {
 	p.endpoints.settle(writerDataplane, in.pods.rev)
 	p.in.floating.Set(slices.Concat(state.Rules.Floating.Announced(), felix.GivenInPools(in.pods.list, in.cluster.Pools)))
 	p.pass()
+}
+
+// dropping are the node's blocks where what is sent to a free address is dropped. Where
+// not all is as it should be, none is known to be so.
+func (p *dataplane) dropping(in gathered, state felix.State, outcome int) (out []netip.Prefix) {
+	for _, b := range in.snapshot.Blocks {
+		if outcome == carried && b.Node == p.node && state.Drops(b.CIDR.Masked()) {
+			out = append(out, b.CIDR.Masked())
+		}
+	}
+	return out
 }
 
 // desired is the state that the sinks were given last. It must not be changed.

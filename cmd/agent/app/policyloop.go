@@ -2,10 +2,8 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +11,7 @@ import (
 	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/felix/policynft"
+	"github.com/muslin-net/muslin/ipam/alloc"
 	"github.com/muslin-net/muslin/pkg/kube"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
@@ -25,6 +24,8 @@ import (
 type policyLoop struct {
 	loop
 	cluster   *kube.Cluster
+	alloc     *alloc.Allocator
+	holes     *task.Cell[[]netip.Prefix] // the data plane's
 	endpoints *endpoints
 	sink      *policynft.Sink
 	apiServer model.FailsafePort
@@ -33,7 +34,7 @@ type policyLoop struct {
 	last      atomic.Pointer[policy.Program]
 	denied    deniedList
 	tenure    *tenure
-	sweep     time.Time // not before then connections of free addresses are ended
+	sweepAt   time.Time // not before then connections of free addresses are ended
 	deaf      bool      // the kernel does not tell of connections
 	rev       uint64    // of the endpoints that the last step worked with
 	stepped   time.Time // when that began
@@ -45,7 +46,7 @@ func newPolicyLoop(a *agent) (*policyLoop, error) {
 		return nil, fmt.Errorf("open nftables for policy: %w", err)
 	}
 	return &policyLoop{
-		loop: a.newLoop("network policy"), cluster: a.cluster, endpoints: a.endpoints, sink: sink, apiServer: a.apiServer,
+		loop: a.newLoop("network policy"), cluster: a.cluster, alloc: a.alloc, holes: &a.dataplane.holes, endpoints: a.endpoints, sink: sink, apiServer: a.apiServer,
 		relayed: relayed{client: a.relay, node: a.cfg.Node, problems: &a.own.relay},
 		tenure:  newTenure(a.endpoints.List()),
 	}, nil
@@ -123,7 +124,8 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	err := p.hand(ctx, "policy", func() error {
 		err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.cluster.Snapshot(), p.node, pods.list))
 		if err == nil && program.Complete {
-			err = p.forget(pods.list, program.Evaluates(), &next)
+			p.tenure.next(pods.list, p.ofSelf(&next), p.dropping(&next))
+			err = p.forget(program.Evaluates(), &next)
 		}
 		return err
 	})
@@ -133,44 +135,6 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 		p.endpoints.settle(writerPolicy, pods.rev)
 	}
 	return next
-}
-
-// The connections of addresses that nobody has any more are ended once in sweepEvery at most,
-// and in sweepPart times as long as it takes: an ADD waits meanwhile.
-const (
-	sweepEvery = time.Second
-	sweepPart  = 20
-)
-
-// forget ends the connections of addresses that changed hands, once the kernel judges
-// new ones by what is wanted now. No ADD of such an address is answered before; those of
-// addresses that are free end together. Where nothing is judged there is nothing to
-// inherit, and to look at the kernel's connections costs tens of milliseconds.
-func (p *policyLoop) forget(pods []model.Endpoint, evaluated bool, next *task.Next) error {
-	p.tenure.next(pods)
-	switch left := time.Until(p.sweep); {
-	case !evaluated:
-		p.tenure.unjudged()
-		return nil
-	case len(p.tenure.unclean) == 0:
-		return nil
-	case !p.tenure.urgent() && left > 0:
-		*next = next.Within(left)
-		return nil
-	}
-	began := time.Now()
-	_, err := p.sink.Forget(slices.Collect(maps.Keys(p.tenure.unclean)))
-	if errors.Is(err, errors.ErrUnsupported) {
-		if !p.deaf {
-			p.log.Warn("a pod may inherit connections with the address of another", "error", err)
-		}
-		p.deaf, err = true, nil
-	}
-	p.sweep = time.Now().Add(max(sweepEvery, sweepPart*time.Since(began)))
-	if err == nil {
-		clear(p.tenure.unclean)
-	}
-	return err
 }
 
 // waiting says what an ADD waits for beside the kernel, "" for nothing.
