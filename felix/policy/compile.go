@@ -271,7 +271,8 @@ func (w *world) rewrite(changed []*Set) Program {
 	return out
 }
 
-// endpoints gives the chains of each pod here, and whether one is not known. Where no pod has become
+// endpoints gives the chains of each pod here, and whether one is not known. Those of pods that are to
+// come are made with them, so that a pod finds its own in the kernel. Where no pod has become
 // another, each list of policies is looked at, and not each pod.
 func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unknown bool) {
 	for g, s := range w.subjects {
@@ -292,6 +293,11 @@ func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unkno
 			out[e.HostInterface] = w.endpoint(p.group)
 		} else {
 			unknown = true
+		}
+	}
+	for p := range w.coming {
+		if p.group != nil {
+			w.endpoint(p.group)
 		}
 	}
 	return out, unknown

@@ -34,6 +34,7 @@ type pods struct {
 	byNamespace map[string]map[*group]bool
 	homeless    map[string]map[*pod]bool // those of namespaces that are not known
 	moved       map[podKey]bool          // those that are to look for a group anew
+	coming      map[*pod]bool            // pods of this node that have no endpoint yet, or none any more
 	claimants   map[netip.Addr][]*pod
 	contested   map[netip.Addr]bool
 	disputed    bool // who claims what is another question than when it was reported
@@ -43,7 +44,7 @@ func newPods() pods {
 	return pods{
 		byKey: map[podKey]*pod{}, groups: map[string]*group{}, byNamespace: map[string]map[*group]bool{},
 		homeless: map[string]map[*pod]bool{}, moved: map[podKey]bool{},
-		claimants: map[netip.Addr][]*pod{}, contested: map[netip.Addr]bool{},
+		claimants: map[netip.Addr][]*pod{}, contested: map[netip.Addr]bool{}, coming: map[*pod]bool{},
 	}
 }
 
@@ -195,8 +196,20 @@ func (w *world) apply(k podKey, c *change) {
 	for _, a := range p.claims {
 		w.claimants[a] = append(w.claimants[a], p)
 	}
+	w.expect(p)
 	if !p.known && len(p.ends) == 0 {
 		delete(w.byKey, k)
+	}
+}
+
+// expect notes whether a pod of this node may still come to an endpoint.
+func (w *world) expect(p *pod) {
+	comes := p.known && p.Node == w.self && !p.Finished && len(p.ends) == 0 && w.self != ""
+	if comes || w.coming[p] {
+		w.stale, w.restless = true, true
+	}
+	if delete(w.coming, p); comes {
+		w.coming[p] = true
 	}
 }
 

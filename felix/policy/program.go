@@ -34,9 +34,11 @@ type Program struct {
 	// Hosts are the node's own interfaces that policies judge, by name, or
 	// model.AnyInterface for all others that are neither a pod's nor the loopback. One
 	// that is not among them is open.
-	Hosts  map[string]Host
-	Chains model.Sorted[Chain] // those that Endpoints, Hosts and Pass rules lead to, no others
-	Sets   model.Sorted[*Set]  // those that rules name, no others; may be empty
+	Hosts map[string]Host
+	// Chains are those that Endpoints, Hosts and Pass rules lead to, and those of pods of
+	// this node that have no endpoint yet, no others.
+	Chains model.Sorted[Chain]
+	Sets   model.Sorted[*Set] // those that rules name, no others; may be empty
 	// Needs are what the policies of Endpoints and Hosts ask of pods of all nodes, sorted.
 	// Which of them are known changes nothing of it. Nil without Input.Known.
 	Needs []Need
