@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	cnitypes "github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -121,6 +122,11 @@ func (y *yard) add(netns, role string) (*pod, error) {
 		return nil, err
 	}
 	out, err := y.cni("ADD", p)
+	// A recorded DEL has its address until it is done.
+	for tries := 0; err != nil && bytes.Contains(out, []byte(fmt.Sprintf(`{"code":%d,`, cnitypes.ErrTryAgainLater))) && tries < 100; tries++ {
+		time.Sleep(10 * time.Millisecond)
+		out, err = y.cni("ADD", p)
+	}
 	var result struct {
 		IPs []struct{ Address netip.Prefix }
 	}
