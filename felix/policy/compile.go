@@ -267,7 +267,6 @@ func (w *world) rewrite(changed []*Set) Program {
 	}
 	out.Needs = w.needs()
 	w.built()
-	out.share(w.last)
 	return out
 }
 

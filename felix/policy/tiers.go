@@ -93,14 +93,42 @@ func (w *world) readPolicies(view model.PolicyView) {
 		if was != nil && is != nil && *was == *is {
 			continue
 		}
+		var had []*subject
 		if was != nil {
-			w.removePolicy(w.byObject[(*was).Object])
+			had = w.removePolicy(w.byObject[(*was).Object])
 		}
-		if is != nil {
-			w.addPolicy(*is)
+		if is == nil {
+			continue
+		}
+		p := w.addPolicy(*is)
+		if was == nil || !sameSelector((*was).Selector, p.Selector) {
+			had = w.subjectsOf(p)
+		}
+		for _, s := range had {
+			s.put(p)
 		}
 	}
 	w.seen = view.Policies
+}
+
+func sameSelector(a, b model.Selector) bool {
+	return a != nil && b != nil && a.String() == b.String()
+}
+
+// subjectsOf gives the subjects that a policy selects.
+func (w *world) subjectsOf(p *policy) (out []*subject) {
+	for g, s := range w.subjects {
+		if p.selects(g) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// put adds a policy that selects a subject.
+func (s *subject) put(p *policy) {
+	i, _ := slices.BinarySearchFunc(s.policies, p, (*policy).compare)
+	s.policies, s.made = slices.Insert(s.policies, i, p), false
 }
 
 // tiersOf gives the tiers that exist by name. Those that always do no object changes.
@@ -112,7 +140,7 @@ func tiersOf(list []model.Tier) map[string]model.Tier {
 	return out
 }
 
-func (w *world) addPolicy(m *model.Policy) {
+func (w *world) addPolicy(m *model.Policy) *policy {
 	w.number++
 	p := &policy{Policy: m, number: w.number}
 	if tier, ok := w.tierOf[m.Tier]; ok {
@@ -131,15 +159,11 @@ func (w *world) addPolicy(m *model.Policy) {
 		w.within[p.namespace] = map[*policy]bool{}
 	}
 	w.byObject[m.Object], w.within[p.namespace][p] = p, true
-	for g, s := range w.subjects {
-		if p.selects(g) {
-			i, _ := slices.BinarySearchFunc(s.policies, p, (*policy).compare)
-			s.policies, s.made = slices.Insert(s.policies, i, p), false
-		}
-	}
+	return p
 }
 
-func (w *world) removePolicy(p *policy) {
+// removePolicy gives those that it selected.
+func (w *world) removePolicy(p *policy) (had []*subject) {
 	delete(w.byObject, p.Object)
 	delete(w.faulty, p)
 	if delete(w.within[p.namespace], p); len(w.within[p.namespace]) == 0 {
@@ -148,8 +172,10 @@ func (w *world) removePolicy(p *policy) {
 	for _, s := range w.subjects {
 		if i := slices.Index(s.policies, p); i >= 0 {
 			s.policies, s.made = slices.Delete(s.policies, i, i+1), false
+			had = append(had, s)
 		}
 	}
+	return had
 }
 
 // selecting gives the policies that select a group, in order.
