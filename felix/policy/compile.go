@@ -21,6 +21,7 @@ type Input struct {
 	Known           map[Need]bool
 	Endpoints       []model.Endpoint // pods attached to this node
 	EndpointsSynced bool             // Endpoints are all there are
+	EpochMask       uint32           // see Program.EpochMask
 
 	// Of the node itself, for its host endpoints.
 	Interfaces              []Interface
@@ -66,7 +67,9 @@ func (e *Engine) Compile(in Input) (Program, []model.Problem) {
 		e.world.renew(in)
 	}
 	e.revision = in.View.Revision
-	return e.world.compile(in)
+	out, problems := e.world.compile(in)
+	out.EpochMask = in.EpochMask
+	return out, problems
 }
 
 // world is a PolicyView with the questions that every part of the decision asks

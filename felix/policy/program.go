@@ -16,7 +16,7 @@ const TableName = "muslin-policy"
 // share what did not change.
 //
 // A packet of a connection that is already known passes, and is no business of
-// the Program. The first packet of another one is judged twice, if both ends are
+// the Program, but for EpochMask. The first packet of another one is judged twice, if both ends are
 // here: by Egress of the endpoint that it comes from, then by Ingress of the one it
 // goes to. Both have to allow. An interface of a pod that is not among Endpoints
 // is unknown, and both directions of it are dropped.
@@ -29,7 +29,10 @@ type Program struct {
 	Closed bool
 	// Unknown is true if some pod of the node is not among Endpoints, while there are
 	// policies.
-	Unknown   bool
+	Unknown bool
+	// EpochMask are the bits of a connection's mark that say whether policy has let it through
+	// since it was last tightened: one that it has not meets it again. 0: what is established passes.
+	EpochMask uint32
 	Endpoints map[string]Endpoint // by the name of the host's end of the pod's link
 	// Hosts are the node's own interfaces that policies judge, by name, or
 	// model.AnyInterface for all others that are neither a pod's nor the loopback. One

@@ -19,6 +19,7 @@ func (p Program) String() string {
 	if p.Unknown {
 		b.WriteString("# a pod of the node is not known: it is closed\n")
 	}
+	b.WriteString(epochText(p.EpochMask))
 	for _, name := range slices.Sorted(maps.Keys(p.Endpoints)) {
 		b.WriteString("endpoint " + name + " " + p.Endpoints[name].String() + "\n")
 	}

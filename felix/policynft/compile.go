@@ -34,10 +34,11 @@ type table struct {
 	*nftw.Table
 	denials map[string]Denial // by what their log lines begin with
 	discard bool              // the kernel cannot log
+	narrows []string          // sets of which a member more may deny a packet
 }
 
 func newTable(discard bool) *table {
-	return &table{nftw.NewTable(TableName), map[string]Denial{}, discard}
+	return &table{Table: nftw.NewTable(TableName), denials: map[string]Denial{}, discard: discard}
 }
 
 // compileChain makes a chain of a Program, with the sets of ports and the chains that end what
@@ -47,6 +48,9 @@ func compileChain(chain policy.Chain, discard bool) (*table, error) {
 	c := t.Chain(string(chain.ID), nil)
 	for _, r := range chain.Rules {
 		t.rule(c, chain.ID, r)
+	}
+	for _, id := range chain.NarrowedBy() {
+		t.narrows = append(t.narrows, setName(id, model.IPv4), setName(id, model.IPv6))
 	}
 	return t, t.Sign()
 }
@@ -64,9 +68,7 @@ func (t *table) dispatch(p policy.Program, prefixes []string) {
 	accept, drop := nftw.Verdict(expr.VerdictAccept), nftw.Verdict(expr.VerdictDrop)
 	forward := t.Chain("forward", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookForward, felix.PriorityFilter))
 	input := t.Chain("input", nftw.Base(nftables.ChainTypeFilter, nftables.ChainHookInput, felix.PriorityFilter))
-	for _, c := range []*nftw.Chain{forward, input} {
-		c.Add(nftw.EstablishedOrRelated(), accept)
-	}
+	established(p.EpochMask, prefixes, forward, input)
 	t.hostsBefore(p.Hosts, prefixes)
 	t.hostsIn(p.Hosts, prefixes, input, forward)
 	for _, prefix := range prefixes {
@@ -80,6 +82,7 @@ func (t *table) dispatch(p policy.Program, prefixes []string) {
 		input.Add(in, nftw.To(expr.VerdictJump, fromPod))
 	}
 	t.hostsOut(p.Hosts, prefixes, forward)
+	stamp(p.EpochMask, prefixes, forward, input)
 	t.lookUp(fromPod, egress, expr.MetaKeyIIFNAME)
 	t.lookUp(toPod, ingress, expr.MetaKeyOIFNAME)
 }

@@ -4,7 +4,7 @@
 // It decides nothing: which packets a pod may send and get is in the Program. It
 // never touches "inet muslin", and never opens what it does not know: a pod's
 // interface that is not in the Program is dropped in both directions. Connections
-// that are established go on when a policy is tightened, as with Calico.
+// that are established go on when a policy is tightened, as with Calico, unless the Program has an EpochMask.
 //
 // Kernel footprint: the table "inet muslin-policy", as long as there is any policy in the cluster. Its base chains
 // forward (priority filter) and input (the same) let established connections pass;
@@ -24,6 +24,10 @@
 // (raw) and pre-dnat (mangle). What the last three let pass has the bit AcceptedMark of its
 // mark until input, output or forward.
 // Connections of addresses that change hands are ended, by conntrack's netlink.
+// With policy.Program.EpochMask what is established passes, in forward and from pods in input, while the
+// mark of its connection has the number that the chain "established" asks for; else the opener's packets go the
+// path of a first one, at whose end "stamp" gives the number. Whatever may deny more writes these two
+// anew with the next number, in the same transaction.
 //
 // How does a fresh process recognise this as ours? By the table's name; see
 // felix/internal/nftw for what in it is as wanted. It writes nothing then.

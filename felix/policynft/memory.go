@@ -20,7 +20,10 @@ type memory struct {
 	prefixes []string
 	parts    map[policy.ChainID]*table // each of the program's chains, compiled, with what belongs to it
 	uses     map[string]int            // how many parts have a set or a chain of that name
-	frame    *table                    // all but the parts and the program's sets
+	narrows  map[string]int            // how often parts narrow by a set of that name
+	frame    *table                    // all but the parts, the stamps and the program's sets
+	stamps   *table                    // the chains of epochs, if there are any
+	epoch    uint32                    // the number in them, or of those that were
 	table    *table
 }
 
@@ -28,9 +31,13 @@ type memory struct {
 // interfaces begin with. discard: nothing is logged.
 func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*table, error) {
 	if m.table == nil || m.table.discard != discard {
-		*m = memory{parts: map[policy.ChainID]*table{}, uses: map[string]int{}, table: newTable(discard)}
+		*m = memory{parts: map[policy.ChainID]*table{}, uses: map[string]int{}, narrows: map[string]int{}, epoch: m.epoch, table: newTable(discard)}
 	}
 	frame, err := m.framed(p, prefixes)
+	if err != nil {
+		return nil, err
+	}
+	stamps, err := m.stamping(p.EpochMask)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +48,12 @@ func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*ta
 	c := change{gone: map[string]Denial{}, come: map[string]Denial{}}
 	c.sets(m.program.Sets, p.Sets)
 	m.exchange(come, gone, &c)
-	if frame != m.frame {
-		if m.frame != nil {
-			c.drop(m.frame)
-		}
-		c.put(frame)
+	c.swap(m.frame, frame)
+	c.swap(m.stamps, stamps)
+	m.program, m.prefixes, m.frame, m.stamps, m.table = p, prefixes, frame, stamps, c.of(m.table, frame)
+	if stamps != nil {
+		m.table.Renew = m.renew
 	}
-	m.program, m.prefixes, m.frame, m.table = p, prefixes, frame, c.of(m.table, frame)
 	if !maps.Equal(c.gone, c.come) {
 		m.table.denials = m.denials()
 	}
@@ -56,7 +62,7 @@ func (m *memory) compile(p policy.Program, prefixes []string, discard bool) (*ta
 
 // framed gives the base chains, and the maps that lead to a Program's chains.
 func (m *memory) framed(p policy.Program, prefixes []string) (*table, error) {
-	if m.frame != nil && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Hosts, p.Hosts) {
+	if m.frame != nil && slices.Equal(m.prefixes, prefixes) && same(m.program.Endpoints, p.Endpoints) && same(m.program.Hosts, p.Hosts) && m.program.EpochMask == p.EpochMask {
 		return m.frame, nil
 	}
 	t := newTable(m.table.discard)
@@ -99,16 +105,19 @@ func (m *memory) exchange(come map[policy.ChainID]*table, gone []policy.ChainID,
 
 // count notes that a part comes or goes. Two may need the same set of ports, or end in the same chain.
 func (m *memory) count(t *table, n int) {
-	count := func(name string) {
-		if m.uses[name] += n; m.uses[name] == 0 {
-			delete(m.uses, name)
+	count := func(in map[string]int, name string) {
+		if in[name] += n; in[name] == 0 {
+			delete(in, name)
 		}
 	}
 	for s := range t.Sets.All() {
-		count(s.Name)
+		count(m.uses, s.Name)
 	}
 	for c := range t.Chains.All() {
-		count(c.Name)
+		count(m.uses, c.Name)
+	}
+	for _, name := range t.narrows {
+		count(m.narrows, name)
 	}
 }
 
@@ -136,6 +145,16 @@ func (c *change) put(t *table) {
 func (c *change) drop(t *table) {
 	maps.Copy(c.gone, t.denials)
 	c.dropSets, c.dropChains = slices.AppendSeq(c.dropSets, t.Sets.All()), slices.AppendSeq(c.dropChains, t.Chains.All())
+}
+
+// swap puts one part of a table in the place of another; nil: there is none.
+func (c *change) swap(was, is *table) {
+	if was != is && was != nil {
+		c.drop(was)
+	}
+	if was != is && is != nil {
+		c.put(is)
+	}
 }
 
 // keep takes back the dropping of what is still used.

@@ -64,6 +64,9 @@ func (s *Sink) Apply(ctx context.Context, p policy.Program, prefixes []string) e
 }
 
 func (s *Sink) write(ctx context.Context, p policy.Program, prefixes []string) error {
+	if err := s.adoptEpoch(p.EpochMask); err != nil {
+		return err
+	}
 	want, err := s.memory.compile(p, prefixes, s.discard)
 	if err != nil {
 		return fmt.Errorf("compile table inet %s: %w", TableName, err)

@@ -67,15 +67,9 @@ func (w *Writer) read(want *Table) (kernel, error) {
 // Count adds up the packets that the counters of a chain have seen. 0 if there is no such
 // chain.
 func (w *Writer) Count(chain string) (packets uint64, err error) {
-	w.apply.Lock()
-	defer w.apply.Unlock()
-	t := NewTable(w.name).Table
-	rules, err := w.conn.GetRules(t, &nftables.Chain{Table: t, Name: chain})
-	if absent(err) {
-		return 0, nil
-	}
+	rules, err := w.Rules(chain)
 	if err != nil {
-		return 0, w.failed(fmt.Errorf("read chain %s of table inet %s: %w", chain, w.name, err))
+		return 0, err
 	}
 	for _, r := range rules {
 		for _, e := range r.Exprs {
@@ -85,6 +79,21 @@ func (w *Writer) Count(chain string) (packets uint64, err error) {
 		}
 	}
 	return packets, nil
+}
+
+// Rules gives what the kernel has in a chain, none if there is no such chain.
+func (w *Writer) Rules(chain string) ([]*nftables.Rule, error) {
+	w.apply.Lock()
+	defer w.apply.Unlock()
+	t := NewTable(w.name).Table
+	rules, err := w.conn.GetRules(t, &nftables.Chain{Table: t, Name: chain})
+	switch {
+	case absent(err):
+		return nil, nil
+	case err != nil:
+		return nil, w.failed(fmt.Errorf("read chain %s of table inet %s: %w", chain, w.name, err))
+	}
+	return rules, nil
 }
 
 // readable gives elements as they are written: intervals sorted; verdicts as such, which

@@ -25,6 +25,17 @@ type Table struct {
 	Sets       model.Sorted[*Set]
 	Chains     model.Sorted[*Chain]
 	generation *Chain
+	// Renew, if not nil, is asked before a change of the table is written, and gives the table that is
+	// to be written instead, nil for none. It knows the number of the change, say, which has to be in it.
+	Renew func(Change) (*Table, error)
+}
+
+// Change is what of the kernel's table is going to be another, by name. What is new, or goes as a whole, is
+// not in it.
+type Change struct {
+	Whole      bool     // all of it
+	Rewritten  []string // chains that get other rules
+	Less, More []string // sets and maps that lose elements, and those that get some
 }
 
 // Set is a set or a map with its elements.

@@ -91,11 +91,46 @@ func To(kind expr.VerdictKind, chain string) []expr.Any {
 }
 
 func EstablishedOrRelated() []expr.Any {
-	bits := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+	return State(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
+}
+
+// State matches packets whose state, as conntrack has it, is one of some.
+func State(bits uint32) []expr.Any { return flags(expr.CtKeySTATE, bits) }
+
+// Expected matches packets of connections that a helper expected because of another one.
+func Expected() []expr.Any {
+	const ipsExpected = 1 // of linux/netfilter/nf_conntrack_common.h
+	return flags(expr.CtKeySTATUS, ipsExpected)
+}
+
+func flags(key expr.CtKey, bits uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bits, Xor: make([]byte, 4)},
+		&expr.Ct{Register: 1, Key: key},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+// Reply matches packets that go where the first one of their connection came from.
+func Reply() []expr.Any {
+	const ipCtDirReply = 1
+	return append([]expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}}, Equal([]byte{ipCtDirReply})...)
+}
+
+// ConnectionMark matches connections whose mark has some bits in a mask.
+func ConnectionMark(bits, mask uint32) []expr.Any {
+	return append(connectionMark(mask, 0), Equal(binaryutil.NativeEndian.PutUint32(bits))...)
+}
+
+// SetConnectionMark gives a connection's mark these bits in a mask, and leaves the others.
+func SetConnectionMark(bits, mask uint32) []expr.Any {
+	return append(connectionMark(^mask, bits), &expr.Ct{Register: 1, Key: expr.CtKeyMARK, SourceRegister: true})
+}
+
+func connectionMark(and, xor uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Register: 1, Key: expr.CtKeyMARK},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(and), Xor: binaryutil.NativeEndian.PutUint32(xor)},
 	}
 }
 
@@ -125,14 +160,7 @@ func Differs(data []byte) []expr.Any {
 }
 
 // Invalid matches packets of no connection that could be one's.
-func Invalid() []expr.Any {
-	bit := binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID)
-	return []expr.Any{
-		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: bit, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
-	}
-}
+func Invalid() []expr.Any { return State(expr.CtStateBitINVALID) }
 
 // AtMost matches so many packets a second, and a burst of some before.
 func AtMost(rate uint64, burst uint32) []expr.Any {

@@ -221,6 +221,10 @@ func (w *Writer) drop(have kernel) error {
 // replace writes the whole table. The deletion and the new table are one
 // transaction: no packet meets neither.
 func (w *Writer) replace(t *Table) error {
+	t, _, err := t.renewed(Change{Whole: true})
+	if err != nil {
+		return err
+	}
 	chains := slices.Collect(t.Chains.All())
 	if err := w.write(chains, func(c *nftables.Conn) error { return t.fill(c, chains) }); err != nil {
 		return err
@@ -363,6 +367,29 @@ func (s *Set) written(in []reconcile.Entry[string, nftables.SetElement]) []nftab
 // was to find there would be dropped, and those of a denying one let through.
 func (w *Writer) update(t *Table, have kernel) error {
 	d := t.since(have)
+	if d.empty() {
+		return w.difference(t, d)
+	}
+	t, renewed, err := t.renewed(d.change())
+	if err != nil {
+		return err
+	}
+	if renewed {
+		d = t.since(have)
+	}
+	if err := w.difference(t, d); err != nil || !renewed || !d.rangesChange() {
+		return err
+	}
+	// Packets that met the new rules with the old ranges are of before, too.
+	have = t.written()
+	if t, _, err = t.renewed(d.change()); err != nil {
+		return err
+	}
+	return w.difference(t, t.since(have))
+}
+
+// difference writes what makes a table t.
+func (w *Writer) difference(t *Table, d difference) error {
 	if first := d.withIntervals(); len(first) > 0 {
 		if err := w.write(nil, func(c *nftables.Conn) error { return addSets(c, first) }); err != nil {
 			return err
@@ -380,6 +407,39 @@ func (w *Writer) update(t *Table, have kernel) error {
 	w.stats.Chains += len(d.write) + len(d.goneChains)
 	w.stats.Elements += d.elements
 	return nil
+}
+
+// renewed gives the table that is to be written for a change of it, and whether that is another.
+func (t *Table) renewed(c Change) (*Table, bool, error) {
+	if t.Renew == nil {
+		return t, false, nil
+	}
+	next, err := t.Renew(c)
+	if err != nil || next == nil {
+		return t, false, err
+	}
+	return next, true, nil
+}
+
+// change names what of the kernel's table becomes another.
+func (d difference) change() (c Change) {
+	for _, ch := range d.flush {
+		c.Rewritten = append(c.Rewritten, ch.Name)
+	}
+	for _, s := range d.sets {
+		if len(s.remove) > 0 {
+			c.Less = append(c.Less, s.Name)
+		}
+		if len(s.add) > 0 {
+			c.More = append(c.More, s.Name)
+		}
+	}
+	return c
+}
+
+// rangesChange reports whether sets of intervals that are there get other ones.
+func (d difference) rangesChange() bool {
+	return slices.ContainsFunc(d.sets, func(s changedSet) bool { return s.Interval })
 }
 
 // difference is the way from what the kernel has to what is wanted.

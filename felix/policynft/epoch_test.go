@@ -1,0 +1,269 @@
+package policynft
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/muslin-net/muslin/felix/internal/nstest"
+	"github.com/muslin-net/muslin/felix/policy"
+	"github.com/muslin-net/muslin/pkg/model"
+)
+
+// epochs is a Program with the option on.
+func epochs(p policy.Program) policy.Program {
+	p.EpochMask = policy.DefaultEpochMask
+	return p
+}
+
+// epoch is the number that the kernel stamps; 0: none.
+func (n *node) epoch(t testing.TB) uint32 {
+	t.Helper()
+	rules, err := n.sink.Rules(stampChain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stamped(rules)
+}
+
+// kept opens a connection that lasts as long as the test.
+func kept(t testing.TB, from *nstest.NS, protocol uint8, to netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := dial(from, protocol, to)
+	if err != nil {
+		t.Fatalf("%v: %v", to, err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// open has cali0 get what a set of peers sends, TCP and UDP.
+func open(peers ...netip.Addr) policy.Program {
+	return program(map[string]policy.Endpoint{"cali0": {Ingress: "i-0"}, "cali1": {}, "cali2": {}},
+		[]policy.Set{{ID: "a-peers", Kind: policy.Addresses, Addresses: model.SortedOf(peers)}},
+		chain("i-0", policy.Rule{Source: policy.Side{In: []policy.SetID{"a-peers"}}, Verdict: policy.Allow}))
+}
+
+// TestEpochCuts: a connection that is not allowed any more ends with the first packet of its opener, and
+// is named among what was denied; the others go on, those that the pod opened as well.
+func TestEpochCuts(t *testing.T) {
+	n := newNode(t)
+	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
+	n.apply(t, epochs(open(append(one.addrs[:], two.addrs[:]...)...)))
+	d := n.denials(t)
+	var cut, stay []net.Conn
+	for _, protocol := range []uint8{tcp, udp} {
+		for family := range pod.addrs {
+			cut = append(cut, kept(t, one.ns, protocol, at(pod.addrs[family], 80)))
+			stay = append(stay, kept(t, two.ns, protocol, at(pod.addrs[family], 80)),
+				kept(t, pod.ns, protocol, at(one.addrs[family], 80)), kept(t, n.ns, protocol, at(pod.addrs[family], 80)))
+		}
+	}
+	for range 3 {
+		n.apply(t, epochs(open(two.addrs[:]...)))
+		for _, c := range cut {
+			if exchange(c) == nil {
+				t.Errorf("%s from %s to %s goes on", c.LocalAddr().Network(), c.LocalAddr(), c.RemoteAddr())
+			}
+		}
+		cut = nil
+		for _, c := range stay {
+			if err := exchange(c); err != nil {
+				t.Errorf("%s from %s to %s: %v", c.LocalAddr().Network(), c.LocalAddr(), c.RemoteAddr(), err)
+			}
+		}
+	}
+	nstest.Eventually(t, "what ended is told", func() bool {
+		return d.has(fmt.Sprintf("ingress default end: 6 %s to %s", one.addrs[0], at(pod.addrs[0], 80)),
+			fmt.Sprintf("ingress default end: 17 %s to %s", one.addrs[1], at(pod.addrs[1], 80)))
+	})
+}
+
+// TestEpochOfTheHost: so does what a pod has opened to its node, and not what others have.
+func TestEpochOfTheHost(t *testing.T) {
+	n := newNode(t)
+	n.apply(t, epochs(open()))
+	cut, stay := kept(t, n.hosts[1].ns, tcp, at(netip.MustParseAddr("10.0.1.1"), 80)), kept(t, n.hosts[3].ns, tcp, at(netip.MustParseAddr("fd00:3::1"), 80))
+	another := kept(t, n.hosts[2].ns, tcp, at(netip.MustParseAddr("10.0.2.1"), 80))
+	p := open()
+	p.Endpoints["cali1"] = policy.Endpoint{Egress: "e-0"}
+	p.Chains = p.Chains.With([]policy.Chain{chain("e-0")}, nil)
+	n.apply(t, epochs(p))
+	if exchange(cut) == nil {
+		t.Error("a pod that may send nothing any more goes on with its node")
+	}
+	for _, c := range []net.Conn{stay, another} {
+		if err := exchange(c); err != nil {
+			t.Errorf("from %s: %v", c.LocalAddr(), err)
+		}
+	}
+}
+
+// TestEpochSwitch: what is allowed goes on when the option comes and goes, and a policy that was tightened while
+// it was off is seen when it is on. A number does not come back.
+func TestEpochSwitch(t *testing.T) {
+	n := newNode(t)
+	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
+	both, less := open(append(one.addrs[:], two.addrs[:]...)...), open(two.addrs[:]...)
+	n.apply(t, both)
+	without := n.listed()
+	cut, stay := kept(t, one.ns, tcp, at(pod.addrs[0], 80)), kept(t, two.ns, udp, at(pod.addrs[1], 80))
+	goesOn := func(when string, list ...net.Conn) {
+		t.Helper()
+		for _, c := range list {
+			if err := exchange(c); err != nil {
+				t.Errorf("%s: from %s: %v", when, c.LocalAddr(), err)
+			}
+		}
+	}
+	n.apply(t, epochs(both))
+	goesOn("on", cut, stay)
+	first := n.epoch(t)
+	n.apply(t, both)
+	goesOn("off", cut, stay)
+	if got := strings.Join(n.listed(), ""); got != strings.Join(without, "") {
+		t.Errorf("without the option the table has\n%s\nwant\n%s", got, without)
+	}
+	n.apply(t, less)
+	goesOn("tightened while off", cut, stay)
+	n.apply(t, epochs(less))
+	goesOn("on again", stay)
+	if exchange(cut) == nil || n.epoch(t) == first {
+		t.Errorf("what is denied goes on when the option is on again, in epoch %#x after %#x", n.epoch(t), first)
+	}
+}
+
+// TestEpochAdopted: a process that comes new to what is as it should be writes nothing, and goes on with the
+// number; what changed while there was none is a change as any other.
+func TestEpochAdopted(t *testing.T) {
+	n := newNode(t)
+	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
+	both := epochs(open(append(one.addrs[:], two.addrs[:]...)...))
+	n.apply(t, both)
+	cut, stay := kept(t, one.ns, tcp, at(pod.addrs[0], 80)), kept(t, two.ns, tcp, at(pod.addrs[0], 80))
+	before := n.epoch(t)
+	restart := func() {
+		again, err := New(Options{NetNS: n.ns.Path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = again.Close() })
+		n.sink = again
+	}
+	restart()
+	n.apply(t, both)
+	if got := n.sink.Stats(); got.Replaced+got.Chains+got.Elements != 0 || n.epoch(t) != before {
+		t.Errorf("written: %+v, epoch %#x after %#x", got, n.epoch(t), before)
+	}
+	restart()
+	n.apply(t, epochs(open(two.addrs[:]...)))
+	if n.epoch(t) != policy.NextEpoch(policy.DefaultEpochMask, before) || exchange(cut) == nil {
+		t.Errorf("what changed between two processes cuts nothing: epoch %#x after %#x", n.epoch(t), before)
+	}
+	if err := exchange(stay); err != nil {
+		t.Error(err)
+	}
+	if n.sink.Stats().Replaced != 0 {
+		t.Error("the table was written as a whole")
+	}
+}
+
+// TestEpochBegins: which changes begin another epoch.
+func TestEpochBegins(t *testing.T) {
+	n := newNode(t)
+	one, two := n.hosts[1].addrs, n.hosts[2].addrs
+	p := open(one[0])
+	p.Chains = p.Chains.With([]policy.Chain{
+		chain("i-1", policy.Rule{Source: policy.Side{In: []policy.SetID{"a-bad"}}, Verdict: policy.Deny}, policy.Rule{Verdict: policy.Allow}),
+		chain("i-2", policy.Rule{Source: policy.Side{In: []policy.SetID{"n-0"}}, Verdict: policy.Allow}),
+	}, nil)
+	set := func(id policy.SetID, of ...netip.Addr) {
+		s := &policy.Set{ID: id, Kind: policy.Addresses, Addresses: model.SortedOf(of)}
+		if id == "n-0" {
+			s = &policy.Set{ID: id, Kind: policy.Nets, Nets: model.SortedOf([]policy.Range{{First: of[0], Last: of[1]}})}
+		}
+		p.Sets = p.Sets.With([]*policy.Set{s}, nil)
+	}
+	set("a-bad")
+	set("n-0", one[0], two[0])
+	delete(p.Endpoints, "cali2")
+	n.apply(t, epochs(p))
+	for _, step := range []struct {
+		name   string
+		change func()
+		begins int
+	}{
+		{"nothing", func() {}, 0},
+		{"a member that is allowed", func() { set("a-peers", one[0], two[0]) }, 0},
+		{"a member that is not any more", func() { set("a-peers", one[0]) }, 1},
+		{"a member that is denied", func() { set("a-bad", one[1]) }, 1},
+		{"a pod", func() { p.Endpoints["cali2"] = policy.Endpoint{Ingress: "i-2"} }, 0},
+		{"a pod of another group", func() { p.Endpoints["cali2"] = policy.Endpoint{Ingress: "i-1"} }, 1},
+		{"other rules", func() { p.Chains = p.Chains.With([]policy.Chain{chain("i-1")}, nil) }, 1},
+		{"another range", func() { set("n-0", one[0], one[0]) }, 2},
+	} {
+		before := n.epoch(t)
+		step.change()
+		n.apply(t, epochs(p))
+		want := before
+		for range step.begins {
+			want = policy.NextEpoch(policy.DefaultEpochMask, want)
+		}
+		if got := n.epoch(t); got != want {
+			t.Errorf("%s: epoch %#x after %#x, want %#x", step.name, got, before, want)
+		}
+	}
+	// A number that somebody put back would let pass what was denied since.
+	before := n.epoch(t)
+	n.ns.Run("nft", "flush", "chain", "inet", TableName, stampChain)
+	nstest.Eventually(t, "the chain is as it was", func() bool {
+		n.apply(t, epochs(p))
+		return n.epoch(t) != 0
+	})
+	if n.epoch(t) == before {
+		t.Error("the epoch goes on when its chain was another meanwhile")
+	}
+}
+
+// TestEpochRelated: errors of ICMP about connections pass, whatever the epoch, and other bits of the mark stay.
+func TestEpochRelated(t *testing.T) {
+	n := newNode(t)
+	pod, one := n.hosts[0], n.hosts[1]
+	n.ns.Run("nft", "add table inet others; add chain inet others pre { type filter hook prerouting priority mangle; }; add rule inet others pre ct state new ct mark set 0x539")
+	pod.ns.Run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0")
+	n.apply(t, epochs(open(one.addrs[:]...)))
+	closedPort, err := dialOnly(one.ns, at(pod.addrs[0], 9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closedPort.Close()
+	stay := kept(t, one.ns, udp, at(pod.addrs[0], 80))
+	for i := range 300 { // round all numbers
+		peers := append([]netip.Addr{n.hosts[2].addrs[i%2]}, one.addrs[:]...)
+		n.apply(t, epochs(open(peers...)))
+		if err := exchange(stay); err != nil {
+			t.Fatalf("an allowed connection after %d changes: %v", i, err)
+		}
+		if i%30 != 0 { // the kernel sends a few such errors a second
+			continue
+		}
+		if err := exchange(closedPort); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Fatalf("an error about a connection does not pass after %d changes: %v", i, err)
+		}
+	}
+	want := fmt.Sprintf("mark=%d", n.epoch(t)|0x539)
+	if got := n.ns.Run("cat", "/proc/net/nf_conntrack"); !strings.Contains(got, want) {
+		t.Errorf("no connection has %s:\n%s", want, got)
+	}
+}
+
+func dialOnly(from *nstest.NS, to netip.AddrPort) (c net.Conn, err error) {
+	err = inside(from, func() (err error) {
+		c, err = net.Dial("udp", to.String())
+		return err
+	})
+	return c, err
+}
