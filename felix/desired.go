@@ -150,6 +150,8 @@ func override(base, o model.FelixConfiguration) model.FelixConfiguration {
 	base.DeviceRouteSourceV6 = cmp.Or(o.DeviceRouteSourceV6, base.DeviceRouteSourceV6)
 	base.ToHost = cmp.Or(o.ToHost, base.ToHost)
 	base.ServiceLoops = cmp.Or(o.ServiceLoops, base.ServiceLoops)
+	base.Established = cmp.Or(o.Established, base.Established)
+	base.EpochMask = cmp.Or(o.EpochMask, base.EpochMask)
 	base.ClusterRoutes = cmp.Or(o.ClusterRoutes, base.ClusterRoutes)
 	base.NATInterface = cmp.Or(o.NATInterface, base.NATInterface)
 	base.RoutePriority = cmp.Or(o.RoutePriority, base.RoutePriority)

@@ -3,14 +3,27 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 
 	v3 "github.com/muslin-net/muslin/pkg/kube/v3"
 	"github.com/muslin-net/muslin/pkg/model"
 	calico "github.com/projectcalico/api/pkg/apis/projectcalico/v3"
 )
+
+// Annotations of a FelixConfiguration.
+const (
+	// AnnotationEstablished says what becomes of established connections when policy is tightened.
+	AnnotationEstablished = "muslin.io/established-connections"
+	// AnnotationEpochMask are the bits of a connection's mark by which that is known.
+	AnnotationEpochMask = "muslin.io/conntrack-mark-mask"
+)
+
+// fewestEpochBits is how many bits of the mark are the fewest to take: fifteen numbers come round soon.
+const fewestEpochBits = 4
 
 func readFelix(obj any) reading[model.FelixConfiguration] {
 	o := obj.(*object)
@@ -33,6 +46,7 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		ToHost:               anyCase(r, "spec.defaultEndpointToHostAction", spec.DefaultEndpointToHostAction, "", model.ActionDrop, model.ActionAccept, "Return"),
 		ServiceLoops:         anyCase(r, "spec.serviceLoopPrevention", spec.ServiceLoopPrevention, "", model.ActionDrop, model.ActionReject, model.ActionOff),
 	}
+	r.epochs(o.Annotations, &out)
 	out.FailsafeIn = r.failsafe("spec.failsafeInboundHostPorts", spec.FailsafeInboundHostPorts)
 	out.FailsafeOut = r.failsafe("spec.failsafeOutboundHostPorts", spec.FailsafeOutboundHostPorts)
 	out.IPIPDisabled, out.VXLANDisabled = isFalse(spec.IPIPEnabled), isFalse(spec.VXLANEnabled)
@@ -66,6 +80,24 @@ func readFelix(obj any) reading[model.FelixConfiguration] {
 		out.Raw[name] = strings.Trim(string(raw[name]), `"`)
 	}
 	return finish(r, out)
+}
+
+// epochs reads the annotations.
+func (r *reader) epochs(annotations map[string]string, out *model.FelixConfiguration) {
+	for _, key := range sortedKeys(ours(annotations)) {
+		field, text := annotationField(key), annotations[key]
+		switch {
+		case key == AnnotationEstablished:
+			out.Established = anyCase(r, field, text, "", model.ActionKeep, model.ActionReevaluate)
+		case key == AnnotationEpochMask:
+			mask, err := strconv.ParseUint(text, 0, 32)
+			if out.EpochMask = uint32(mask); err != nil || bits.OnesCount64(mask) < fewestEpochBits {
+				r.fail(field, "%q is no mask of %d bits or more, as in 0xff000000", text, fewestEpochBits)
+			}
+		case strings.HasPrefix(key, "muslin.io/"):
+			r.warn(field, "no such annotation of a FelixConfiguration; known are %s, %s", AnnotationEstablished, AnnotationEpochMask)
+		}
+	}
 }
 
 // failsafe reads a list of ports; nil: there is none. What cannot be read is left out:

@@ -174,3 +174,45 @@ func TestFelixFieldsAreRead(t *testing.T) {
 		}
 	}
 }
+
+// TestFelixAnnotations: one for the cluster, and what a node says over it; what cannot be read makes the
+// object void, so that its last good version stays.
+func TestFelixAnnotations(t *testing.T) {
+	const on, mask = AnnotationEstablished, AnnotationEpochMask
+	read := func(name string, annotations map[string]string) reading[model.FelixConfiguration] {
+		o := obj(name, `{}`)
+		o.Annotations = annotations
+		return readFelix(o)
+	}
+	for _, c := range []struct {
+		cluster, node map[string]string
+		on            bool
+		mask          uint32
+	}{
+		{nil, nil, false, 0},
+		{map[string]string{on: "Reevaluate"}, nil, true, 0},
+		{map[string]string{on: "reevaluate", mask: "0xff001f00"}, nil, true, 0xff001f00},
+		{map[string]string{on: "Reevaluate", mask: "4278190080"}, map[string]string{mask: "0xf0"}, true, 0xf0},
+		{map[string]string{on: "Reevaluate"}, map[string]string{on: "Keep"}, false, 0},
+		{nil, map[string]string{on: "Reevaluate"}, true, 0},
+	} {
+		cluster, node := read("default", c.cluster), read("node.a", c.node)
+		if len(cluster.problems)+len(node.problems) > 0 {
+			t.Errorf("%v %v: %v %v", c.cluster, c.node, cluster.problems, node.problems)
+		}
+		if on, mask := felix.Epochs([]model.FelixConfiguration{node.value, cluster.value}, "a"); on != c.on || mask != c.mask {
+			t.Errorf("%v %v: %t, %#x", c.cluster, c.node, on, mask)
+		}
+	}
+	for key, text := range map[string]string{on: "Cut", mask: "0x7"} {
+		if got := read("default", map[string]string{key: text}); got.ok || len(got.problems) != 1 || got.problems[0].Field != annotationField(key) {
+			t.Errorf("%s: %s: %t %v", key, text, got.ok, got.problems)
+		}
+	}
+	if got := read("default", map[string]string{mask: "0x1ff000000"}); got.ok {
+		t.Error("a mask of 33 bits is taken")
+	}
+	if got := read("default", map[string]string{"muslin.io/established": "Keep"}); !got.ok || len(got.problems) != 1 {
+		t.Errorf("one that does not exist: %t %v", got.ok, got.problems)
+	}
+}

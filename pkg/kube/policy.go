@@ -126,6 +126,8 @@ func (p *policies) init(c *Cluster, o Options) {
 	namespaces, nodes := c.namespaces.note, c.nodes.note
 	c.namespaces.note = func() { p.note(); namespaces() }
 	c.nodes.note = func() { p.noteNodes(c); nodes() }
+	felix := c.felix.note
+	c.felix.note = func() { p.noteRest(); felix() }
 }
 
 // initPods makes the tables of pods and service accounts, which are filled while a policy
@@ -396,6 +398,9 @@ func (p *policies) waiting(c *Cluster) []string {
 	if p.needPods == nil {
 		return out
 	}
+	if !c.felix.synced {
+		out = append(out, "felixconfigurations")
+	}
 	if !c.nodes.synced && p.ask(func(k knownPolicy) bool { return k.nodes }) {
 		out = append(out, "nodes")
 	}
@@ -507,7 +512,7 @@ func (p *policies) build(c *Cluster) model.PolicyView {
 		v.NetworkSets = append(v.NetworkSets, t.values()...)
 	}
 	if p.slices != nil {
-		v.Services, v.Nodes = p.services(), p.nodes(c)
+		v.Services, v.Nodes, v.Felix = p.services(), p.nodes(c), c.felix.values()
 	}
 	if p.accounts != nil {
 		for name, r := range p.accounts.rows {

@@ -66,6 +66,14 @@ spec: {podSelector: {matchLabels: {app: a}}, ingress: [{from: [{namespaceSelecto
 	if r := c.PolicyView().Revision; r == 0 || r != v.Revision {
 		t.Errorf("revision %d, was %d, and a pod alone has changed", r, v.Revision)
 	}
+	apply(t, v3("FelixConfiguration", "default", `{}`))
+	server.MustKubectl(t, "", "annotate", "felixconfiguration", "default", kube.AnnotationEstablished+"=Reevaluate")
+	eventually(t, c, func() string {
+		if v := c.PolicyView(); len(v.Felix) != 1 || v.Felix[0].Established != model.ActionReevaluate {
+			return fmt.Sprintf("FelixConfigurations: %+v", v.Felix)
+		}
+		return ""
+	})
 	server.MustKubectl(t, policy, "delete", "-f", "-")
 	eventually(t, c, func() string {
 		if v := c.PolicyView(); !v.Synced || v.Policies.Len()+v.Pods.Len() > 0 {

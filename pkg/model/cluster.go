@@ -215,6 +215,9 @@ const (
 	ActionDrop   Action = "Drop"
 	ActionReject Action = "Reject"
 	ActionOff    Action = "Disabled" // packets are not looked at
+	ActionKeep   Action = "Keep"
+	// ActionReevaluate is for connections as if they were new ones.
+	ActionReevaluate Action = "Reevaluate"
 )
 
 // FelixConfiguration holds the data plane's settings that are in force for a
@@ -259,6 +262,10 @@ type FelixConfiguration struct {
 	// ServiceLoops is what becomes of packets for service ranges that nobody
 	// serves (serviceLoopPrevention): Drop, Reject, Disabled; empty: Drop.
 	ServiceLoops Action
+	// Established is what becomes of established connections when policy is tightened (an annotation):
+	// Keep, Reevaluate; empty: Keep. EpochMask are the bits of their mark that it takes; 0: the default.
+	Established Action
+	EpochMask   uint32
 	// ClusterRoutes says which routes to other nodes' pods are computed from IPAM
 	// (programClusterRoutes): Enabled, EnabledIPIPOnly, Disabled; empty: those that
 	// BGP cannot bring, since there is nobody to speak it with.

@@ -36,6 +36,8 @@ type PolicyView struct {
 	Services map[string][]ServiceEndpoint
 	// Nodes are all of the cluster if a policy names any, else none.
 	Nodes []PolicyNode
+	// Felix are an agent's FelixConfigurations, as in Snapshot.
+	Felix []FelixConfiguration
 }
 
 // PolicyNode is a node as policies see it.

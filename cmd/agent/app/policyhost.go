@@ -53,6 +53,16 @@ func (p *policyLoop) ofHost(in *policy.Input, next *task.Next) {
 	}
 }
 
+// epochMask gives the bits of connections' marks that are policy's; 0: what is established is not
+// evaluated again.
+func epochMask(all []model.FelixConfiguration, node model.NodeName) uint32 {
+	on, mask := felix.Epochs(all, node)
+	if !on {
+		return 0
+	}
+	return cmp.Or(mask, policy.DefaultEpochMask)
+}
+
 // apiServerPort is the port that the agent calls the API server at.
 func apiServerPort(host string) (model.FailsafePort, error) {
 	u, _, err := rest.DefaultServerURL(host, "", schema.GroupVersion{}, true)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/muslin-net/muslin/bgp"
+	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -29,6 +30,18 @@ func TestAPIServerPort(t *testing.T) {
 	} {
 		if got, err := apiServerPort(host); err != nil || got.Port != want || got.Protocol != 6 {
 			t.Errorf("%s: %v, %v, want port %d", host, got, err, want)
+		}
+	}
+}
+
+func TestEpochMask(t *testing.T) {
+	for want, all := range map[uint32][]model.FelixConfiguration{
+		0:                       {{Name: "default", EpochMask: 0xff}},
+		policy.DefaultEpochMask: {{Name: "default", Established: model.ActionReevaluate}},
+		0xff00:                  {{Name: "default", Established: model.ActionReevaluate}, {Name: "node.n1", EpochMask: 0xff00}},
+	} {
+		if got := epochMask(all, "n1"); got != want {
+			t.Errorf("%+v: %#x, want %#x", all, got, want)
 		}
 	}
 }

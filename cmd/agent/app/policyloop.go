@@ -110,6 +110,7 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	p.rev = pods.rev
 	p.cluster.WantPolicies(namespacesOf(pods.list))
 	in := policy.Input{Self: p.node, View: p.cluster.PolicyView(), Endpoints: pods.list, EndpointsSynced: true}
+	in.EpochMask = epochMask(in.View.Felix, p.node)
 	p.relayed.fill(&in, &next)
 	p.ofHost(&in, &next)
 	program, problems := p.engine.Compile(in)
