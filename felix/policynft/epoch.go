@@ -79,7 +79,7 @@ func (s *Sink) adoptEpoch(mask uint32) error {
 		return err
 	}
 	if s.memory.epoch = stamped(rules) & mask; s.memory.epoch == 0 {
-		s.memory.epoch = policy.FirstEpoch(mask, rand.Uint32()) //nolint:gosec // it need not be secret
+		s.memory.epoch = policy.FirstEpoch(mask, rand.Uint32())
 	}
 	return nil
 }
