@@ -5,8 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/muslin-net/muslin/felix/internal/nstest"
 	"github.com/muslin-net/muslin/felix/policy"
@@ -266,4 +269,86 @@ func dialOnly(from *nstest.NS, to netip.AddrPort) (c net.Conn, err error) {
 		return err
 	})
 	return c, err
+}
+
+// TestEpochUnderTraffic: no packet of a connection passes once a change that denies it has been written, though
+// many are on their way meanwhile, and none is lost of one that stays allowed.
+func TestEpochUnderTraffic(t *testing.T) {
+	with := func(kind policy.SetKind, members []netip.Addr, rules func(in []policy.SetID) []policy.Rule) policy.Program {
+		s := policy.Set{ID: policy.SetID(fmt.Sprint("set", kind)), Kind: kind}
+		for _, a := range members {
+			s.Nets = s.Nets.With([]policy.Range{{First: a, Last: a}}, nil)
+		}
+		if kind == policy.Addresses {
+			s.Addresses, s.Nets = model.SortedOf(members), model.Sorted[policy.Range]{}
+		}
+		p := open()
+		p.Sets, p.Chains = model.SortedOf([]*policy.Set{&s}), model.SortedOf([]policy.Chain{chain("i-0", rules([]policy.SetID{s.ID})...)})
+		return p
+	}
+	only := func(kind policy.SetKind) func(...netip.Addr) policy.Program {
+		return func(peers ...netip.Addr) policy.Program {
+			return with(kind, peers, func(in []policy.SetID) []policy.Rule {
+				return []policy.Rule{{Source: policy.Side{In: in}, Verdict: policy.Allow}}
+			})
+		}
+	}
+	except := func(kind policy.SetKind, all ...netip.Addr) func(...netip.Addr) policy.Program {
+		return func(peers ...netip.Addr) policy.Program {
+			denied := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(peers, a) })
+			return with(kind, denied, func(in []policy.SetID) []policy.Rule {
+				return []policy.Rule{{Source: policy.Side{In: in}, Verdict: policy.Deny}, {Verdict: policy.Allow}}
+			})
+		}
+	}
+	n := newNode(t)
+	pod, one, two := n.hosts[0], n.hosts[1], n.hosts[2]
+	n.ns.Run("nft", fmt.Sprintf(`table inet seen {
+		chain before { type filter hook prerouting priority 0; ip saddr %[1]s udp dport 80 counter; ip saddr %[2]s udp dport 80 counter; }
+		chain behind { type filter hook postrouting priority 0; ip saddr %[1]s udp dport 80 counter; ip saddr %[2]s udp dport 80 counter; }
+	}`, one.addrs[0], two.addrs[0]))
+	seen := func(where string) []string { return counted(n.ns.Run("nft", "list", "chain", "inet", "seen", where)) }
+	both := []netip.Addr{one.addrs[0], two.addrs[0]}
+	n.apply(t, epochs(open(both...)))
+	pause := send(t, kept(t, one.ns, udp, at(pod.addrs[0], 80)), kept(t, two.ns, udp, at(pod.addrs[0], 80)))
+	for name, allow := range map[string]func(...netip.Addr) policy.Program{
+		"allowed addresses": only(policy.Addresses), "allowed ranges": only(policy.Nets),
+		"denied addresses": except(policy.Addresses, both...), "denied ranges": except(policy.Nets, both...),
+	} {
+		for range 6 {
+			n.apply(t, epochs(allow(both...)))
+			was := seen("behind")[0]
+			nstest.Eventually(t, "packets pass", func() bool { return seen("behind")[0] != was })
+			n.apply(t, epochs(allow(two.addrs[0])))
+			time.Sleep(2 * time.Millisecond) // what is on its way
+			was = seen("behind")[0]
+			time.Sleep(5 * time.Millisecond)
+			if is := seen("behind")[0]; is != was {
+				t.Fatalf("%s: packets pass that are denied: %s and then %s", name, was, is)
+			}
+		}
+	}
+	pause()
+	nstest.Eventually(t, "all packets of what is allowed have passed", func() bool { return seen("before")[1] == seen("behind")[1] })
+}
+
+// send sends packets on connections until the function that it gives is called.
+func send(t *testing.T, conns ...net.Conn) (pause func()) {
+	stop, ended := make(chan struct{}), sync.WaitGroup{}
+	for _, c := range conns {
+		_ = c.SetDeadline(time.Time{})
+		ended.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_, _ = c.Write([]byte("x"))
+				}
+			}
+		})
+	}
+	pause = sync.OnceFunc(func() { close(stop); ended.Wait() })
+	t.Cleanup(pause)
+	return pause
 }

@@ -26,7 +26,8 @@ type Table struct {
 	Chains     model.Sorted[*Chain]
 	generation *Chain
 	// Renew, if not nil, is asked before a change of the table is written, and gives the table that is
-	// to be written instead, nil for none. It knows the number of the change, say, which has to be in it.
+	// to be written instead, nil for none: one with the number of the change, say. Where it gives one, and ranges
+	// change, it is asked once more when they are in the kernel.
 	Renew func(Change) (*Table, error)
 }
 

@@ -221,7 +221,8 @@ func (w *Writer) drop(have kernel) error {
 // replace writes the whole table. The deletion and the new table are one
 // transaction: no packet meets neither.
 func (w *Writer) replace(t *Table) error {
-	t, _, err := t.renewed(Change{Whole: true})
+	all := Change{Whole: true}
+	t, renewed, err := t.renewed(all)
 	if err != nil {
 		return err
 	}
@@ -230,10 +231,24 @@ func (w *Writer) replace(t *Table) error {
 		return err
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.have = t.written()
 	w.stats.Replaced++
-	return nil
+	w.mu.Unlock()
+	if !renewed || !slices.ContainsFunc(slices.Collect(t.Sets.All()), func(s *Set) bool { return s.Interval }) {
+		return nil
+	}
+	return w.renewAgain(t, all)
+}
+
+// renewAgain writes the table that a change has renewed once more, for the sake of packets that met the new rules with the
+// ranges of before: see update.
+func (w *Writer) renewAgain(t *Table, c Change) error {
+	have := t.written()
+	t, _, err := t.renewed(c)
+	if err != nil {
+		return err
+	}
+	return w.difference(t, t.since(have))
 }
 
 // write makes what fill adds one transaction. chains are those that it adds.
@@ -380,12 +395,7 @@ func (w *Writer) update(t *Table, have kernel) error {
 	if err := w.difference(t, d); err != nil || !renewed || !d.rangesChange() {
 		return err
 	}
-	// Packets that met the new rules with the old ranges are of before, too.
-	have = t.written()
-	if t, _, err = t.renewed(d.change()); err != nil {
-		return err
-	}
-	return w.difference(t, t.since(have))
+	return w.renewAgain(t, d.change())
 }
 
 // difference writes what makes a table t.
