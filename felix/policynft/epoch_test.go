@@ -3,6 +3,7 @@ package policynft
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -351,4 +352,52 @@ func send(t *testing.T, conns ...net.Conn) (pause func()) {
 	pause = sync.OnceFunc(func() { close(stop); ended.Wait() })
 	t.Cleanup(pause)
 	return pause
+}
+
+// TestEpochWorlds: connections of every pair live through random Programs, and each of them decides what
+// their openers send as if it were the first packet.
+func TestEpochWorlds(t *testing.T) {
+	n := newNode(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	type flow struct {
+		from, to host
+		packet   policy.Packet
+		conn     net.Conn
+	}
+	var all []flow
+	n.apply(t, epochs(policy.Program{Closed: true, Endpoints: map[string]policy.Endpoint{"cali0": {}, "cali1": {}, "cali2": {}}}))
+	for _, from := range n.hosts {
+		for _, to := range n.hosts {
+			for k := range 2 * len(ports1) {
+				if from.name == to.name {
+					continue
+				}
+				dst := at(to.addrs[k%2], ports1[k/2])
+				all = append(all, flow{from, to, policy.Packet{Source: from.addrs[k%2], Destination: dst.Addr(), Protocol: udp, DestinationPort: dst.Port()}, kept(t, from.ns, udp, dst)})
+			}
+		}
+	}
+	for w := range *worlds / 2 {
+		p := epochs(n.random(r))
+		n.apply(t, p)
+		var wg sync.WaitGroup
+		for _, f := range all {
+			wg.Go(func() {
+				want := walk(p, f.from, f.to, f.packet)
+				got := exchange(f.conn) == nil
+				for tries := 0; got != want && tries < 5; tries++ {
+					got = exchange(f.conn) == nil
+				}
+				if got != want {
+					t.Errorf("world %d: %s to %s port %d: goes on: %v, want %v\n%s", w, f.from.name, f.to.name, f.packet.DestinationPort, got, want, p)
+				}
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			t.Fatal(n.ns.Run("nft", "list", "table", "inet", TableName))
+		}
+	}
 }
