@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/muslin-net/muslin/pkg/task"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -297,14 +296,20 @@ func versionOf(text string, unreadable uint64) uint64 {
 
 // follow lists namespaces that come to be wanted, until ctx ends.
 func (p *partial[T]) follow(ctx context.Context) {
-	task.Loop(ctx, func(ctx context.Context) (next task.Next) {
+	for {
+		var again <-chan time.Time
 		for _, name := range p.unlisted() {
 			if err := p.list(ctx, name); err != nil {
-				next.After = time.Second // the watch, of the same server, tells of it
+				again = time.After(time.Second) // the watch, of the same server, tells of it
 			}
 		}
-		return next
-	}, p.due)
+		select {
+		case <-p.due:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // unlisted names the namespaces that are to be listed by themselves: none before all have
@@ -323,7 +328,7 @@ func (p *partial[T]) unlisted() (out []string) {
 
 // list brings a namespace to what the server has.
 func (p *partial[T]) list(ctx context.Context, name string) error {
-	s := p.ask(name)
+	s := p.request(name)
 	f := p.feed
 	f.namespace = name
 	list, err := f.listWatch(f.client).ListWithContextFunc(ctx, metav1.ListOptions{})
@@ -348,8 +353,8 @@ func (p *partial[T]) list(ctx context.Context, name string) error {
 	return p.take(name, s, objects, versionOf(of.GetResourceVersion(), 0))
 }
 
-// ask begins to take note of what the watch names while a list is under way.
-func (p *partial[T]) ask(name string) *space {
+// request begins to take note of what the watch names while a list is under way.
+func (p *partial[T]) request(name string) *space {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.spaces[name]

@@ -19,14 +19,14 @@ import (
 
 // script is what an API server has, and what of it a watch has not delivered yet.
 type script struct {
-	r       *rand.Rand
-	part    *partial[knownPolicy]
-	version int
-	objects map[string]int // version by key
-	queue   []int          // versions that are to be delivered
-	log     map[int]step
-	asked   map[string]pending // lists of a namespace that are under way
-	first   bool
+	r         *rand.Rand
+	part      *partial[knownPolicy]
+	version   int
+	objects   map[string]int // version by key
+	queue     []int          // versions that are to be delivered
+	log       map[int]step
+	requested map[string]pending // lists of a namespace that are under way
+	first     bool
 }
 
 // step is one change: of is 0 if the object goes.
@@ -101,12 +101,12 @@ func (s *script) want() {
 func (s *script) list(t *testing.T) {
 	for _, name := range s.part.unlisted() {
 		if s.r.IntN(2) == 0 {
-			s.asked[name] = pending{s.part.ask(name), s.all(name), s.version}
+			s.requested[name] = pending{s.part.request(name), s.all(name), s.version}
 		}
 	}
-	for name, a := range s.asked {
+	for name, a := range s.requested {
 		if s.r.IntN(2) == 0 {
-			delete(s.asked, name)
+			delete(s.requested, name)
 			if err := s.part.take(name, a.space, a.objects, uint64(a.version)); err != nil {
 				t.Fatal(err)
 			}
@@ -203,7 +203,7 @@ func TestPartial(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &script{r: rand.New(rand.NewPCG(seed, 0)), part: c.policies.parts[0], objects: map[string]int{}, log: map[int]step{}, asked: map[string]pending{}}
+		s := &script{r: rand.New(rand.NewPCG(seed, 0)), part: c.policies.parts[0], objects: map[string]int{}, log: map[int]step{}, requested: map[string]pending{}}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			s.relist(t)
 			for range 20 {

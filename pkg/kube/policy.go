@@ -27,17 +27,17 @@ type policies struct {
 	of []*table[knownPolicy] // one of each of kindsOfPolicies
 	// parts are those of Kubernetes' and Calico's NetworkPolicies, of the namespaces alone that
 	// have pods of the node self; nil without a node.
-	parts    []*partial[knownPolicy]
-	self     model.NodeName
-	asked    map[string]bool // more namespaces, see WantPolicies
-	tiers    *table[model.Tier]
-	sets     []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
-	hosts    *table[model.HostEndpoint]
-	pods     *table[*model.PolicyPod]
-	accounts *table[map[string]string]
-	slices   *table[served]
-	leases   leases                      // of pods of all nodes; not with a relay of them
-	staged   map[string]*table[struct{}] // by kind; only without peers: nothing enforces them
+	parts     []*partial[knownPolicy]
+	self      model.NodeName
+	requested map[string]bool // more namespaces, see WantPolicies
+	tiers     *table[model.Tier]
+	sets      []*table[model.NetworkSet] // NetworkSets, GlobalNetworkSets
+	hosts     *table[model.HostEndpoint]
+	pods      *table[*model.PolicyPod]
+	accounts  *table[map[string]string]
+	slices    *table[served]
+	leases    leases                      // of pods of all nodes; not with a relay of them
+	staged    map[string]*table[struct{}] // by kind; only without peers: nothing enforces them
 
 	always      []source // run whether or not there is a policy
 	on          bool     // Options.Policy
@@ -163,7 +163,7 @@ func (p *policies) namespaced(c *Cluster, f feed, strip cache.TransformFunc, rea
 // are asked for. The caller holds mu.
 func (p *policies) wantOwn(c *Cluster) {
 	namespaces := map[string]bool{}
-	maps.Copy(namespaces, p.asked)
+	maps.Copy(namespaces, p.requested)
 	for _, r := range c.pods.rows {
 		if !r.value.HostNetwork {
 			namespaces[r.value.Namespace] = true
@@ -182,8 +182,8 @@ func (p *policies) wantOwn(c *Cluster) {
 func (c *Cluster) WantPolicies(namespaces map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := &c.policies; p.on && !maps.Equal(p.asked, namespaces) {
-		p.asked = namespaces
+	if p := &c.policies; p.on && !maps.Equal(p.requested, namespaces) {
+		p.requested = namespaces
 		p.wantOwn(c)
 	}
 }
