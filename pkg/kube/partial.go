@@ -151,7 +151,7 @@ func (p *partial[T]) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) {
 		o, err := meta.Accessor(obj)
 		if err != nil {
-			return obj, nil
+			return nil, err
 		}
 		p.mu.Lock()
 		wanted := p.spaces[o.GetNamespace()] != nil

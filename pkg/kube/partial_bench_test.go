@@ -45,12 +45,7 @@ func BenchmarkPolicyHeap(b *testing.B) {
 				c.mu.Lock()
 				c.policies.wantOwn(c)
 				c.mu.Unlock()
-				list := make([]any, policies)
-				for i := range list {
-					list[i] = largePolicy(i)
-				}
-				put(c.policies.parts[0].Replace(list, "1"))
-				list = nil
+				put(c.policies.parts[0].Replace(largePolicies(policies), "1"))
 				kept := heap()
 				view := c.PolicyView()
 				if n := view.Policies.Len(); n != 90 {
@@ -62,6 +57,14 @@ func BenchmarkPolicyHeap(b *testing.B) {
 			}
 		})
 	}
+}
+
+func largePolicies(n int) []any {
+	list := make([]any, n)
+	for i := range list {
+		list[i] = largePolicy(i)
+	}
+	return list
 }
 
 // largePolicy lets two kinds of pods reach one, by number.
