@@ -239,8 +239,14 @@ func walk(p policy.Program, from, to host, k policy.Packet) bool {
 	return true
 }
 
-// random makes a Program about the hosts of the node.
+// random makes a Program about the hosts of the node. Chains with ids that are not of their content: each world has
+// its own.
 func (n *node) random(r *rand.Rand) policy.Program {
+	return rename(n.world(r), fmt.Sprint("-", r.Uint32()))
+}
+
+// world is random without that: chains of one id have other rules in each.
+func (n *node) world(r *rand.Rand) policy.Program {
 	var all []netip.Addr
 	for _, h := range n.hosts {
 		all = append(all, h.addrs[:]...)
@@ -303,9 +309,7 @@ func (n *node) random(r *rand.Rand) policy.Program {
 			endpoints[name] = policy.Endpoint{Ingress: []policy.ChainID{"", "i-1", "i-2"}[r.IntN(3)], Egress: []policy.ChainID{"", "e-1", "e-2"}[r.IntN(3)]}
 		}
 	}
-	// Chains with ids that are not of their content: each world has its own.
-	suffix := fmt.Sprint("-", r.Uint32())
-	return rename(program(endpoints, sets, chains...), suffix)
+	return program(endpoints, sets, chains...)
 }
 
 // rename gives the chains other ids.
