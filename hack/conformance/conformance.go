@@ -21,6 +21,7 @@ import (
 
 	"github.com/muslin-net/muslin/hack/lab"
 	"github.com/muslin-net/muslin/hack/lab/kubelab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 	"github.com/muslin-net/muslin/hack/scenario"
 )
 
@@ -38,7 +39,7 @@ type Options struct {
 func Suites() []string { return slices.Sorted(maps.Keys(suites)) }
 
 // suitesFor are those that a lab can run.
-func suitesFor(t *lab.Topology) []string {
+func suitesFor(t *topology.Topology) []string {
 	if len(t.Outside.Address.All()) == 2 {
 		return Suites()
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // The cluster's service network and the addresses of two services in it: kubernetes, and the cluster's DNS.
@@ -79,7 +81,7 @@ func (l *Lab) writeConfiguration(context.Context) error {
 	}
 	for _, node := range l.topology.Nodes {
 		makeNode := l.makeFullNode
-		if node.Kind == Light {
+		if node.Kind == topology.Light {
 			makeNode = l.makeLightNode
 		}
 		if err := makeNode(authority, node); err != nil {
@@ -102,7 +104,7 @@ func (l *Lab) hostsFile() content {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, machine := range l.topology.Machines() {
-		address := l.topology.links(machine)[0].address
+		address := l.topology.Links(machine)[0].Address
 		for _, a := range address.All() {
 			fmt.Fprintf(&b, "%s %s\n", a, machine)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // Paths of the control plane's keys, inside its machine.
@@ -47,7 +48,7 @@ func (l *Lab) makeControlPlane(authority *authority) error {
 	return l.writeSpec(host.Name, spec)
 }
 
-func (l *Lab) writeServerKeys(authority *authority, host Host) error {
+func (l *Lab) writeServerKeys(authority *authority, host topology.Host) error {
 	dir := l.diskDir(host.Name) + pkiDir
 	server, err := authority.issue(identity{
 		name: "kube-apiserver",
@@ -97,7 +98,7 @@ func (l *Lab) controlPlaneServices() []boot.Service {
 		{Name: "kube-controller-manager", Argv: append([]string{kubelab, "kube-controller-manager"}, controllerManagerFlags()...), Env: seldomCollected},
 		{Name: "kube-scheduler", Argv: append([]string{kubelab, "kube-scheduler"}, clientFlags("scheduler")...), Env: seldomCollected},
 	}
-	if len(l.topology.NodesOf(Light)) > 0 {
+	if len(l.topology.NodesOf(topology.Light)) > 0 {
 		services = append(services, l.lightKeeper())
 	}
 	return services

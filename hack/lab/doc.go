@@ -10,7 +10,7 @@
 // The control plane is the real kube-apiserver (etcd inside), controller
 // manager and scheduler. There is no layer 2 between racks.
 //
-//	topology, err := lab.ReadTopology("hack/lab/topologies/two-racks.yaml")
+//	topology, err := topology.Read("hack/lab/topologies/two-racks.yaml")
 //	l, err := lab.New(topology, lab.Options{})
 //	phases, err := l.Up(ctx)
 //	out, err := l.Exec(ctx, "n1", "ip", "route")

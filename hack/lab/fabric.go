@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/netns"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // mtu of every interface of the lab, in bytes.
@@ -26,7 +27,7 @@ func (l *Lab) netnsName(machine string) string { return l.name + "-" + machine }
 // buildFabric makes the namespace of the switches: one bridge for the core,
 // one for each rack, without any address, so that nothing is routed there.
 func (l *Lab) buildFabric() error {
-	name := l.netnsName(fabricName)
+	name := l.netnsName(topology.Fabric)
 	if err := netns.Create(name); err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func (l *Lab) buildFabric() error {
 		return err
 	}
 	defer handle.Close()
-	bridges := []string{coreName}
+	bridges := []string{topology.Core}
 	for _, rack := range l.topology.Racks {
 		bridges = append(bridges, rack.Name)
 	}
@@ -68,7 +69,7 @@ func (l *Lab) plug(machine string) error {
 	if err := writeSysctls(name, machineSysctls()); err != nil {
 		return err
 	}
-	fabric, err := netns.Handle(l.netnsName(fabricName))
+	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
 	if err != nil {
 		return err
 	}
@@ -78,40 +79,40 @@ func (l *Lab) plug(machine string) error {
 		return err
 	}
 	defer handle.Close()
-	for _, cable := range l.topology.links(machine) {
+	for _, cable := range l.topology.Links(machine) {
 		if err := connect(fabric, name, machine, cable); err != nil {
-			return fmt.Errorf("connect %s of %s to switch %s: %w", cable.iface, machine, cable.bridge, err)
+			return fmt.Errorf("connect %s of %s to switch %s: %w", cable.Interface, machine, cable.Bridge, err)
 		}
 		if err := configure(handle, cable); err != nil {
-			return fmt.Errorf("configure %s of %s: %w", cable.iface, machine, err)
+			return fmt.Errorf("configure %s of %s: %w", cable.Interface, machine, err)
 		}
 	}
-	for _, route := range l.topology.routes(machine) {
-		err := handle.RouteAdd(&netlink.Route{Dst: ipNet(route.to), Gw: route.via.AsSlice()})
+	for _, route := range l.topology.Routes(machine) {
+		err := handle.RouteAdd(&netlink.Route{Dst: ipNet(route.To), Gw: route.Via.AsSlice()})
 		if err != nil {
-			return fmt.Errorf("add route to %s via %s in %s: %w", route.to, route.via, machine, err)
+			return fmt.Errorf("add route to %s via %s in %s: %w", route.To, route.Via, machine, err)
 		}
 	}
 	return nil
 }
 
 // connect lays one cable: a veth pair with one end as a port of the switch.
-func connect(fabric *netlink.Handle, nsName, machine string, cable link) error {
+func connect(fabric *netlink.Handle, nsName, machine string, cable topology.Link) error {
 	ns, err := os.Open(netns.Path(nsName))
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = cable.port, mtu
-	bridge, err := fabric.LinkByName(cable.bridge)
+	attrs.Name, attrs.MTU = cable.Port, mtu
+	bridge, err := fabric.LinkByName(cable.Bridge)
 	if err != nil {
 		return fmt.Errorf("find switch: %w", err)
 	}
 	attrs.MasterIndex = bridge.Attrs().Index
 	pair := &netlink.Veth{
-		LinkAttrs: attrs, PeerName: cable.iface, PeerMTU: mtu,
-		PeerNamespace: netlink.NsFd(ns.Fd()), PeerHardwareAddr: hardwareAddr(machine, cable.iface),
+		LinkAttrs: attrs, PeerName: cable.Interface, PeerMTU: mtu,
+		PeerNamespace: netlink.NsFd(ns.Fd()), PeerHardwareAddr: hardwareAddr(machine, cable.Interface),
 	}
 	if err := fabric.LinkAdd(pair); err != nil {
 		return fmt.Errorf("add veth: %w", err)
@@ -119,8 +120,8 @@ func connect(fabric *netlink.Handle, nsName, machine string, cable link) error {
 	return fabric.LinkSetUp(pair)
 }
 
-func configure(handle *netlink.Handle, cable link) error {
-	device, err := handle.LinkByName(cable.iface)
+func configure(handle *netlink.Handle, cable topology.Link) error {
+	device, err := handle.LinkByName(cable.Interface)
 	if err != nil {
 		return err
 	}
@@ -128,11 +129,11 @@ func configure(handle *netlink.Handle, cable link) error {
 		return err
 	}
 	var addresses []netip.Prefix
-	if cable.address.V4.IsValid() {
-		addresses = append(addresses, netip.PrefixFrom(cable.address.V4, cable.subnet.V4.Bits()))
+	if cable.Address.V4.IsValid() {
+		addresses = append(addresses, netip.PrefixFrom(cable.Address.V4, cable.Subnet.V4.Bits()))
 	}
-	if cable.address.V6.IsValid() {
-		addresses = append(addresses, netip.PrefixFrom(cable.address.V6, cable.subnet.V6.Bits()))
+	if cable.Address.V6.IsValid() {
+		addresses = append(addresses, netip.PrefixFrom(cable.Address.V6, cable.Subnet.V6.Bits()))
 	}
 	for _, prefix := range addresses {
 		address := &netlink.Addr{IPNet: &net.IPNet{
@@ -158,16 +159,16 @@ func (l *Lab) unplug(machine string) error {
 // cut takes the cables off the switches. The kernel would do so as well once
 // the last process of the namespace is gone, but later.
 func (l *Lab) cut(machine string) error {
-	if !netns.Exists(l.netnsName(fabricName)) {
+	if !netns.Exists(l.netnsName(topology.Fabric)) {
 		return nil
 	}
-	fabric, err := netns.Handle(l.netnsName(fabricName))
+	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
 	if err != nil {
 		return err
 	}
 	defer fabric.Close()
-	for _, cable := range l.topology.links(machine) {
-		port, err := fabric.LinkByName(cable.port)
+	for _, cable := range l.topology.Links(machine) {
+		port, err := fabric.LinkByName(cable.Port)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			continue
 		}
@@ -175,7 +176,7 @@ func (l *Lab) cut(machine string) error {
 			err = fabric.LinkDel(port)
 		}
 		if err != nil {
-			return fmt.Errorf("cut cable %s: %w", cable.port, err)
+			return fmt.Errorf("cut cable %s: %w", cable.Port, err)
 		}
 	}
 	return nil
@@ -185,7 +186,7 @@ func (l *Lab) cut(machine string) error {
 // once, those to the core last: a router must not have the time to tell its rack.
 // The machine sees its carrier go, and keeps its configuration.
 func (l *Lab) setCarrier(machine string, up bool) error {
-	fabric, err := netns.Handle(l.netnsName(fabricName))
+	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
 	if err != nil {
 		return err
 	}
@@ -195,10 +196,10 @@ func (l *Lab) setCarrier(machine string, up bool) error {
 		set = fabric.LinkSetUp
 	}
 	var ports []netlink.Link
-	for _, cable := range l.topology.links(machine) {
-		port, err := fabric.LinkByName(cable.port)
+	for _, cable := range l.topology.Links(machine) {
+		port, err := fabric.LinkByName(cable.Port)
 		if err != nil {
-			return fmt.Errorf("find cable %s: %w", cable.port, err)
+			return fmt.Errorf("find cable %s: %w", cable.Port, err)
 		}
 		ports = append(ports, port)
 	}
@@ -220,17 +221,17 @@ func (l *Lab) waitCarrier(machine string, up bool) error {
 	}
 	defer handle.Close()
 	deadline := time.Now().Add(patience)
-	for _, cable := range l.topology.links(machine) {
+	for _, cable := range l.topology.Links(machine) {
 		for {
-			device, err := handle.LinkByName(cable.iface)
+			device, err := handle.LinkByName(cable.Interface)
 			if err != nil {
-				return fmt.Errorf("find %s: %w", cable.iface, err)
+				return fmt.Errorf("find %s: %w", cable.Interface, err)
 			}
 			if (device.Attrs().OperState == netlink.OperUp) == up {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("%s of %s: carrier does not follow after %s", cable.iface, machine, patience)
+				return fmt.Errorf("%s of %s: carrier does not follow after %s", cable.Interface, machine, patience)
 			}
 			time.Sleep(10 * time.Millisecond)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/muslin-net/muslin/hack/image"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // Images that every full node has. Both hold the program of hack/lab/probe.
@@ -67,7 +68,7 @@ func (l *Lab) Load(ctx context.Context, archive string, nodes ...string) error {
 		return err
 	}
 	if len(nodes) == 0 {
-		for _, node := range l.topology.NodesOf(Full) {
+		for _, node := range l.topology.NodesOf(topology.Full) {
 			if _, err := l.initPID(node.Name); err == nil {
 				nodes = append(nodes, node.Name)
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/muslin-net/muslin/hack/lab/internal/cgroup"
 	"github.com/muslin-net/muslin/hack/lab/internal/netns"
 	"github.com/muslin-net/muslin/hack/lab/kubelab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // Defaults of Options.
@@ -64,7 +65,7 @@ type Lab struct {
 	name     string
 	dir      string
 	source   string
-	topology *Topology
+	topology *topology.Topology
 	options  Options
 	progress *progress
 
@@ -77,7 +78,7 @@ type Lab struct {
 const stateFile = "lab.json"
 
 type state struct {
-	Topology *Topology
+	Topology *topology.Topology
 	Light    LightOptions
 	Share    []string
 	Source   string
@@ -86,12 +87,12 @@ type state struct {
 var labName = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 
 // New returns a lab of the topology; nothing is started.
-func New(topology *Topology, options Options) (*Lab, error) {
+func New(plan *topology.Topology, options Options) (*Lab, error) {
 	l, err := prepare(options)
 	if err != nil {
 		return nil, err
 	}
-	l.topology = topology
+	l.topology = plan
 	l.source, err = kubelab.FindSource(options.Source)
 	if err != nil {
 		return nil, err
@@ -157,7 +158,7 @@ func (l *Lab) Name() string { return l.name }
 func (l *Lab) Dir() string { return l.dir }
 
 // Topology returns the lab's topology; callers must not change it.
-func (l *Lab) Topology() *Topology { return l.topology }
+func (l *Lab) Topology() *topology.Topology { return l.topology }
 
 // Kubeconfig returns the path of the administrator's kubeconfig. The server in
 // it is reachable from the lab's machines only: see DialContext and Kubectl.

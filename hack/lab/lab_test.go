@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // installCNI gives a light node Debian's ptp plugin, with addresses that the
@@ -35,7 +36,7 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	topology, err := ParseTopology(append(text, "- {name: w1, rack: r2, kind: light, host: 33}\n"...))
+	plan, err := topology.Parse(append(text, "- {name: w1, rack: r2, kind: light, host: 33}\n"...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 		Name: fmt.Sprintf("mt%08x", rand.Uint32()), Dir: filepath.Join(t.TempDir(), "lab"),
 		Light: LightOptions{Setup: [][]string{{"sh", "-ec", installCNI}}, Agent: []string{"sleep", "infinity"}},
 	}
-	l, err := New(topology, options)
+	l, err := New(plan, options)
 	if err != nil {
 		t.Fatal(err)
 	}

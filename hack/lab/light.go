@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // makeLightNode writes the disk and spec of a node that runs the agent alone.
 // Its /etc/cni/net.d and /opt/cni/bin are empty: a setup program fills them.
-func (l *Lab) makeLightNode(authority *authority, node Node) error {
+func (l *Lab) makeLightNode(authority *authority, node topology.Node) error {
 	config, err := l.kubeconfig(authority, identity{name: "muslin-light:" + node.Name, groups: []string{"system:masters"}})
 	if err != nil {
 		return err
@@ -50,7 +51,7 @@ func (l *Lab) makeLightNode(authority *authority, node Node) error {
 // startLightNodes registers the light nodes, starts them, and waits until the
 // keeper has made them Ready.
 func (l *Lab) startLightNodes(ctx context.Context) error {
-	nodes := l.topology.NodesOf(Light)
+	nodes := l.topology.NodesOf(topology.Light)
 	if len(nodes) == 0 {
 		l.progress.note("there are none")
 		return nil
@@ -74,7 +75,7 @@ func (l *Lab) startLightNodes(ctx context.Context) error {
 
 // register makes the Node object of a light node and reports it Ready once;
 // the keeper goes on from there.
-func register(ctx context.Context, api *apiClient, node Node) error {
+func register(ctx context.Context, api *apiClient, node topology.Node) error {
 	object := map[string]any{
 		"apiVersion": "v1", "kind": "Node",
 		"metadata": map[string]any{"name": node.Name, "labels": nodeLabels(node)},
@@ -89,7 +90,7 @@ func register(ctx context.Context, api *apiClient, node Node) error {
 
 // reportReady writes the addresses and the Ready condition of a light node and
 // leaves its other conditions alone.
-func reportReady(ctx context.Context, api *apiClient, node Node) error {
+func reportReady(ctx context.Context, api *apiClient, node topology.Node) error {
 	addresses := []any{map[string]any{"type": "InternalIP", "address": node.Address.V4.String()}}
 	if node.Address.V6.IsValid() {
 		addresses = append(addresses, map[string]any{"type": "InternalIP", "address": node.Address.V6.String()})
@@ -112,7 +113,7 @@ func reportReady(ctx context.Context, api *apiClient, node Node) error {
 // lightKeeper is the service that plays the kubelets' heartbeat.
 func (l *Lab) lightKeeper() boot.Service {
 	argv := []string{l.program("lab"), "keep-ready", kubeDir + "/lab"}
-	for _, node := range l.topology.NodesOf(Light) {
+	for _, node := range l.topology.NodesOf(topology.Light) {
 		argv = append(argv, node.Name)
 	}
 	return boot.Service{Name: "light-keeper", Argv: argv}
@@ -154,7 +155,7 @@ func keepReady(ctx context.Context, api *apiClient, name string) error {
 	if err != nil || !registered {
 		return err
 	}
-	node := Node{Name: name}
+	node := topology.Node{Name: name}
 	for _, entry := range object.Status.Addresses {
 		address, err := netip.ParseAddr(entry.Address)
 		if err != nil || entry.Type != "InternalIP" {
@@ -245,7 +246,7 @@ func podNetns(namespace, name string) string { return namespace + "-" + name }
 
 // cni returns what libcni needs to plug one pod of a light node.
 func (l *Lab) cni(ctx context.Context, node, namespace, name string) (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
-	if known, ok := l.topology.Node(node); !ok || known.Kind != Light {
+	if known, ok := l.topology.Node(node); !ok || known.Kind != topology.Light {
 		return nil, nil, nil, fmt.Errorf("%s is not a light node", node)
 	}
 	list, err := l.networkList(ctx, node)

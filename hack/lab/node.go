@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 const containerdConfig = `version = 2
@@ -43,7 +44,7 @@ var kubeletSysctls = map[string]string{
 
 // makeFullNode writes the disk and spec of a node with kubelet, containerd and
 // kube-proxy. Its /etc/cni/net.d is empty: the pod network comes as a DaemonSet.
-func (l *Lab) makeFullNode(authority *authority, node Node) error {
+func (l *Lab) makeFullNode(authority *authority, node topology.Node) error {
 	kubelet, err := l.kubeconfig(authority, identity{name: "system:node:" + node.Name, groups: []string{"system:nodes"}})
 	if err != nil {
 		return err
@@ -84,7 +85,7 @@ func (l *Lab) makeFullNode(authority *authority, node Node) error {
 	return l.writeSpec(node.Name, spec)
 }
 
-func (l *Lab) fullNodeServices(node Node) []boot.Service {
+func (l *Lab) fullNodeServices(node topology.Node) []boot.Service {
 	kubelab := l.program("kubelab")
 	importAll := `set -e; for archive in "$0"/*.tar; do ctr -n k8s.io images import "$archive"; done`
 	var addresses []string
@@ -111,9 +112,9 @@ const (
 	LabelLight = "muslin-lab/light" // on light nodes alone
 )
 
-func nodeLabels(node Node) map[string]string {
+func nodeLabels(node topology.Node) map[string]string {
 	labels := map[string]string{LabelRack: node.Rack, LabelZone: node.Rack}
-	if node.Kind == Light {
+	if node.Kind == topology.Light {
 		labels[LabelLight] = "true"
 	}
 	return labels
@@ -127,7 +128,7 @@ func joinLabels(labels map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-func (l *Lab) kubeletConfig(node Node) map[string]any {
+func (l *Lab) kubeletConfig(node topology.Node) map[string]any {
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"address":                  anyAddress(l.hasIPv6()),
@@ -157,7 +158,7 @@ func (l *Lab) kubeletConfig(node Node) map[string]any {
 }
 
 // proxyConfig turns off what would change machine-wide connection tracking.
-func proxyConfig(node Node) map[string]any {
+func proxyConfig(node topology.Node) map[string]any {
 	return map[string]any{
 		"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
 		"mode":             "nftables",
@@ -176,7 +177,7 @@ func (l *Lab) layFabric(context.Context) error { return l.buildFabric() }
 // until the default service account exists, without which no pod can be made.
 func (l *Lab) startFullNodes(ctx context.Context) error {
 	var names []string
-	for _, node := range l.topology.NodesOf(Full) {
+	for _, node := range l.topology.NodesOf(topology.Full) {
 		names = append(names, node.Name)
 	}
 	if err := l.startMachines(ctx, names); err != nil {

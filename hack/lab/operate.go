@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // MachineStatus is what Status tells of one machine.
@@ -16,7 +18,7 @@ type MachineStatus struct {
 	// its kind).
 	Role    string
 	Rack    string // of nodes
-	Address Address
+	Address topology.Address
 	// On tells whether the machine runs; PID is then its process 1, as the host
 	// numbers it.
 	On  bool
@@ -32,7 +34,7 @@ func (l *Lab) Status(ctx context.Context) []MachineStatus {
 	ready := l.nodeConditions(ctx)
 	var all []MachineStatus
 	for _, name := range l.topology.Machines() {
-		status := MachineStatus{Name: name, Address: l.topology.links(name)[0].address}
+		status := MachineStatus{Name: name, Address: l.topology.Links(name)[0].Address}
 		pid, err := l.initPID(name)
 		status.On, status.PID = err == nil, pid
 		switch node, isNode := l.topology.Node(name); {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 //go:embed bird.conf.tmpl
@@ -20,13 +21,13 @@ var frrTemplate string
 
 // routerConfig is what the templates of router configurations see.
 type routerConfig struct {
-	Router
+	topology.Router
 	RouterID        netip.Addr
 	NodeAS          uint32
 	Hold, Keepalive int // seconds
 	BFD             int // milliseconds; 0: off
-	Racks           []Rack
-	Neighbors       []Router
+	Racks           []topology.Rack
+	Neighbors       []topology.Router
 	// Families are the address families in use, each with sessions of its own.
 	Families []family
 }
@@ -39,7 +40,7 @@ type family struct {
 }
 
 // Of returns the family's address of two.
-func (f family) Of(a Address) netip.Addr {
+func (f family) Of(a topology.Address) netip.Addr {
 	if f.V6 {
 		return a.V6
 	}
@@ -47,7 +48,7 @@ func (f family) Of(a Address) netip.Addr {
 }
 
 // Net returns the family's prefix of a subnet.
-func (f family) Net(s Subnet) netip.Prefix {
+func (f family) Net(s topology.Subnet) netip.Prefix {
 	if f.V6 {
 		return s.V6
 	}
@@ -55,7 +56,7 @@ func (f family) Net(s Subnet) netip.Prefix {
 }
 
 // renderRouter returns the routing program's configuration of one router.
-func renderRouter(t *Topology, name string) (string, error) {
+func renderRouter(t *topology.Topology, name string) (string, error) {
 	router := t.Router(name)
 	hold := int(t.HoldTime / time.Second)
 	config := routerConfig{
@@ -74,7 +75,7 @@ func renderRouter(t *Topology, name string) (string, error) {
 		}
 	}
 	text := birdTemplate
-	if router.Kind == FRR {
+	if router.Kind == topology.FRR {
 		text = frrTemplate
 	}
 	parsed, err := template.New(name).Funcs(template.FuncMap{"symbol": birdSymbol}).Parse(text)
@@ -90,7 +91,7 @@ func renderRouter(t *Topology, name string) (string, error) {
 
 // routerID is the router's IPv4 address; without one the end of its IPv6 address, for it
 // is four octets either way (RFC 4271, section 4.2).
-func routerID(r Router) netip.Addr {
+func routerID(r topology.Router) netip.Addr {
 	if r.Core.V4.IsValid() {
 		return r.Core.V4
 	}
@@ -102,7 +103,7 @@ func routerID(r Router) netip.Addr {
 func birdSymbol(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // makeRouter writes a router's disk and spec.
-func (l *Lab) makeRouter(router Router) error {
+func (l *Lab) makeRouter(router topology.Router) error {
 	config, err := renderRouter(l.topology, router.Name)
 	if err != nil {
 		return err
@@ -111,11 +112,11 @@ func (l *Lab) makeRouter(router Router) error {
 	var fresh []string
 	files := []content{l.hostsFile()}
 	switch router.Kind {
-	case BIRD:
+	case topology.BIRD:
 		fresh = []string{"/etc/bird"}
 		files = append(files, content{"/etc/bird/bird.conf", config})
 		spec.Services = birdServices()
-	case FRR:
+	case topology.FRR:
 		fresh = []string{"/etc/frr", "/var/log/frr"}
 		files = append(files,
 			content{"/etc/frr/bgpd.conf", config},

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // redundant is what TestTwoRoutersARack tells in chapters.
@@ -366,7 +366,7 @@ func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
 func (r *redundant) drainRouter(t *testing.T, ctx context.Context, router string) (undo func()) {
 	t.Helper()
 	description := r.Topology().Router(router)
-	if description.Kind == lab.FRR {
+	if description.Kind == topology.FRR {
 		if _, err := r.Exec(ctx, router, "vtysh", "-c", "configure terminal", "-c", fmt.Sprintf("router bgp %d", description.AS), "-c", "bgp graceful-shutdown"); err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // Namespace is where Muslin is installed.
@@ -180,7 +181,7 @@ func (c *Cluster) WaitSessions(ctx context.Context) error {
 func (c *Cluster) FullNodes() []string {
 	var names []string
 	for _, n := range c.Topology().Nodes {
-		if n.Kind == lab.Full {
+		if n.Kind == topology.Full {
 			names = append(names, n.Name)
 		}
 	}

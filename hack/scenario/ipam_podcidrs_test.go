@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // podCIDRs are what kube-controller-manager would hand out with
@@ -75,7 +76,7 @@ func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	topology, err := lab.ReadTopology("testdata/pod-cidrs.yaml")
+	plan, err := topology.Read("testdata/pod-cidrs.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +89,7 @@ func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	clean()
 	t.Cleanup(clean)
 	c := &Cluster{Source: source, Out: os.Stdout}
-	if c.Lab, err = lab.New(topology, options); err != nil {
+	if c.Lab, err = lab.New(plan, options); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Up(ctx); err != nil {

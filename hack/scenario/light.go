@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // LightCluster is a cluster of light nodes: real agents and a real API server
@@ -45,7 +46,7 @@ spec: {datastoreReady: true}
 // NewLightCluster brings a lab of light nodes up, with CRDs and default objects
 // and without agents.
 func NewLightCluster(ctx context.Context, source, topologyFile string, options lab.Options, out io.Writer) (*LightCluster, error) {
-	topology, err := lab.ReadTopology(topologyFile)
+	plan, err := topology.Read(topologyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func NewLightCluster(ctx context.Context, source, topologyFile string, options l
 	c := &LightCluster{Cluster: &Cluster{Source: source, Out: out}, bin: muslin.dir, programs: map[string]running{}}
 	options.Source, options.Progress = source, out
 	options.Light.Setup = [][]string{{"install", "-D", "-m", "755", filepath.Join(c.bin, "muslin"), "/opt/cni/bin/muslin"}}
-	if c.Lab, err = lab.New(topology, options); err != nil {
+	if c.Lab, err = lab.New(plan, options); err != nil {
 		return c, err
 	}
 	if c.Phases, err = c.Up(ctx); err != nil {

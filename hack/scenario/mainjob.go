@@ -11,6 +11,7 @@ import (
 
 	"github.com/muslin-net/muslin/hack/image"
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // MainJobOptions say which lab the main job is played on.
@@ -51,7 +52,7 @@ func MainJob(ctx context.Context, o MainJobOptions) (*Cluster, *Report, error) {
 
 // start builds, boots and installs.
 func (c *Cluster) start(ctx context.Context, o MainJobOptions, r *Report) error {
-	topology, err := lab.ReadTopology(o.Topology)
+	plan, err := topology.Read(o.Topology)
 	if err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func (c *Cluster) start(ctx context.Context, o MainJobOptions, r *Report) error 
 		return err
 	}
 	o.Lab.Source, o.Lab.Progress = o.Source, o.Out
-	if c.Lab, err = lab.New(topology, o.Lab); err != nil {
+	if c.Lab, err = lab.New(plan, o.Lab); err != nil {
 		return err
 	}
 	phases, err := c.Up(ctx)
@@ -194,8 +195,8 @@ func (c *Cluster) flags() []string {
 }
 
 // routerTable shows a router's own view of what it learned by BGP.
-func (c *Cluster) routerTable(ctx context.Context, r lab.Router) ([]byte, error) {
-	if r.Kind == lab.BIRD {
+func (c *Cluster) routerTable(ctx context.Context, r topology.Router) ([]byte, error) {
+	if r.Kind == topology.BIRD {
 		return c.Exec(ctx, r.Name, "birdc", "show", "route", "where", "source = RTS_BGP")
 	}
 	argv := []string{"vtysh"}

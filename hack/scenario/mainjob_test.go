@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // restarts is how often an agent is killed under traffic.
@@ -136,22 +137,22 @@ func (s story) pathIsRouted(t *testing.T, _ context.Context) {
 	}
 }
 
-func (s story) rackOf(node string) lab.Rack {
+func (s story) rackOf(node string) topology.Rack {
 	for _, r := range s.Topology().Racks {
 		if r.Name == s.rack(node) {
 			return r
 		}
 	}
-	return lab.Rack{}
+	return topology.Rack{}
 }
 
-func (s story) router(name string) lab.Router {
+func (s story) router(name string) topology.Router {
 	for _, r := range s.Topology().Routers {
 		if r.Name == name {
 			return r
 		}
 	}
-	return lab.Router{}
+	return topology.Router{}
 }
 
 // routersSeeBlocks: a router's kernel has one route a block of its cluster and

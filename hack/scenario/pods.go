@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 // echoPort is where probe serves, in pods and on machines.
@@ -305,7 +306,7 @@ func (c *Cluster) rack(node string) string {
 
 func (c *Cluster) nodeAddr(node string) netip.Addr { return c.address(node).Main() }
 
-func (c *Cluster) address(node string) lab.Address {
+func (c *Cluster) address(node string) topology.Address {
 	n, _ := c.Topology().Node(node)
 	return n.Address
 }

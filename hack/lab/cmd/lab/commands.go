@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
 func root() *cobra.Command {
@@ -37,7 +38,7 @@ func up(options *lab.Options) *cobra.Command {
 	command := &cobra.Command{
 		Use: "up FILE", Short: "Start the lab of a topology file", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topology, err := lab.ReadTopology(args[0])
+			plan, err := topology.Read(args[0])
 			if err != nil {
 				return err
 			}
@@ -46,7 +47,7 @@ func up(options *lab.Options) *cobra.Command {
 			for _, line := range setup {
 				options.Light.Setup = append(options.Light.Setup, strings.Fields(line))
 			}
-			l, err := lab.New(topology, *options)
+			l, err := lab.New(plan, *options)
 			if err != nil {
 				return err
 			}

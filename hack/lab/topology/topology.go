@@ -1,4 +1,6 @@
-package lab
+// Package topology is the plan of a lab: racks, routers, nodes and all their
+// addresses, cables and first routes, read from a file and checked. It is pure.
+package topology
 
 import (
 	"errors"
@@ -27,7 +29,7 @@ type NodeKind string
 const (
 	// Full nodes run kubelet, containerd, runc and kube-proxy.
 	Full NodeKind = "full"
-	// Light nodes run the agent alone; pods are plugged by Lab.AddPod.
+	// Light nodes run the agent alone; pods are plugged by hack/lab/pod.
 	Light NodeKind = "light"
 )
 
@@ -190,32 +192,32 @@ const (
 	maxBFD = time.Minute
 )
 
-// ReadTopology reads and checks a topology file.
-func ReadTopology(path string) (*Topology, error) {
+// Read reads and checks a topology file.
+func Read(path string) (*Topology, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read topology: %w", err)
 	}
-	topology, err := ParseTopology(data)
+	t, err := Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("read topology %s: %w", path, err)
 	}
-	return topology, nil
+	return t, nil
 }
 
-// ParseTopology reads, completes and checks a topology. All that is wrong is
+// Parse reads, completes and checks a topology. All that is wrong is
 // reported at once, each with the name of what it is about.
-func ParseTopology(data []byte) (*Topology, error) {
+func Parse(data []byte) (*Topology, error) {
 	var raw file
 	if err := yaml.UnmarshalStrict(data, &raw); err != nil {
 		return nil, err
 	}
 	p := &parser{names: map[string]bool{}, racks: map[string]Rack{}, used: map[netip.Addr]string{}}
-	topology := p.parse(raw)
+	t := p.parse(raw)
 	if err := errors.Join(p.errs...); err != nil {
 		return nil, err
 	}
-	return topology, nil
+	return t, nil
 }
 
 // Machines returns the names of all machines: control plane, outside host,

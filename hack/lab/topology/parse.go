@@ -1,4 +1,4 @@
-package lab
+package topology
 
 import (
 	"encoding/binary"
@@ -71,7 +71,7 @@ func (p *parser) name(field, name string) {
 	switch {
 	case !namePattern.MatchString(name):
 		p.errorf("%s: name %q: want 1 to 10 of a-z, 0-9 and -, a letter first", field, name)
-	case name == fabricName || name == coreName:
+	case name == Fabric || name == Core:
 		p.errorf("%s: name %q: is kept for the lab's own use", field, name)
 	case p.names[name]:
 		p.errorf("%s: name %q: used twice", field, name)

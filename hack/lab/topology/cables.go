@@ -1,4 +1,4 @@
-package lab
+package topology
 
 import (
 	"fmt"
@@ -8,50 +8,50 @@ import (
 // Names kept for the lab's own use: the namespace of the switches, and the
 // switch (and the routers' interface) of the core subnet.
 const (
-	fabricName = "fabric"
-	coreName   = "core"
+	Fabric = "fabric"
+	Core   = "core"
 )
 
 // nodeInterface is the only network interface of hosts and nodes.
 const nodeInterface = "eth0"
 
-// link is one cable: from an interface of a machine to a port of a switch.
-type link struct {
-	iface, port, bridge string
-	address             Address
-	subnet              Subnet
+// Link is one cable: from an interface of a machine to a port of a switch.
+type Link struct {
+	Interface, Port, Bridge string
+	Address                 Address
+	Subnet                  Subnet
 }
 
-// route is one route a machine has from boot.
-type route struct {
-	to  netip.Prefix // 0.0.0.0/0 and ::/0 for the default route
-	via netip.Addr
+// Route is one route a machine has from boot.
+type Route struct {
+	To  netip.Prefix // 0.0.0.0/0 and ::/0 for the default route
+	Via netip.Addr
 }
 
-// links returns the cables of a machine. A router's interfaces are called
+// Links returns the cables of a machine. A router's interfaces are called
 // "core" and like its racks, everybody else has eth0.
-func (t *Topology) links(machine string) []link {
+func (t *Topology) Links(machine string) []Link {
 	for _, host := range []Host{t.ControlPlane, t.Outside} {
 		if host.Name == machine {
-			return []link{{nodeInterface, machine, coreName, host.Address, t.Core}}
+			return []Link{{nodeInterface, machine, Core, host.Address, t.Core}}
 		}
 	}
 	if node, ok := t.Node(machine); ok {
-		return []link{{nodeInterface, machine, node.Rack, node.Address, t.Rack(node.Rack).Subnet}}
+		return []Link{{nodeInterface, machine, node.Rack, node.Address, t.Rack(node.Rack).Subnet}}
 	}
 	router := t.Router(machine)
-	links := []link{{coreName, machine + "-0", coreName, router.Core, t.Core}}
+	links := []Link{{Core, machine + "-0", Core, router.Core, t.Core}}
 	for i, rack := range t.RacksOf(machine) {
 		port := fmt.Sprintf("%s-%d", machine, i+1)
-		links = append(links, link{rack.Name, port, rack.Name, rack.Gateway, rack.Subnet})
+		links = append(links, Link{rack.Name, port, rack.Name, rack.Gateway, rack.Subnet})
 	}
 	return links
 }
 
-// routes returns the routes a machine has from boot: nodes and hosts know
+// Routes returns the routes a machine has from boot: nodes and hosts know
 // their default gateway, hosts in the core also each rack's router. Routers
 // know nothing but their own subnets; the rest they learn by BGP.
-func (t *Topology) routes(machine string) []route {
+func (t *Topology) Routes(machine string) []Route {
 	if node, ok := t.Node(machine); ok {
 		return defaultRoutes(t.Rack(node.Rack).Gateway)
 	}
@@ -68,18 +68,18 @@ func (t *Topology) routes(machine string) []route {
 	return nil
 }
 
-func defaultRoutes(via Address) []route {
+func defaultRoutes(via Address) []Route {
 	return through(via, Subnet{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
 }
 
 // through has the routes to a subnet in the families that the gateway has.
-func through(via Address, to Subnet) []route {
-	var routes []route
+func through(via Address, to Subnet) []Route {
+	var routes []Route
 	if via.V4.IsValid() {
-		routes = append(routes, route{to.V4, via.V4})
+		routes = append(routes, Route{to.V4, via.V4})
 	}
 	if via.V6.IsValid() {
-		routes = append(routes, route{to.V6, via.V6})
+		routes = append(routes, Route{to.V6, via.V6})
 	}
 	return routes
 }

@@ -1,8 +1,7 @@
-package lab
+package topology
 
 import (
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,8 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"github.com/muslin-net/muslin/hack/lab/kubelab"
 )
 
 // netipTypes are compared by value.
@@ -20,7 +17,7 @@ var netipTypes = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 func addr(text string) Address { return Address{V4: netip.MustParseAddr(text)} }
 
 func TestTwoRacks(t *testing.T) {
-	got, err := ReadTopology("topologies/two-racks.yaml")
+	got, err := Read("../topologies/two-racks.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +43,7 @@ func TestTwoRacks(t *testing.T) {
 
 // TestIPv6Alone: where no subnet has IPv4, no machine has an address of it, nor a route.
 func TestIPv6Alone(t *testing.T) {
-	got, err := ReadTopology("topologies/two-racks-v6.yaml")
+	got, err := Read("../topologies/two-racks-v6.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +52,10 @@ func TestIPv6Alone(t *testing.T) {
 	if node.Address != want || node.Address.Main() != want.V6 || len(node.Address.All()) != 1 {
 		t.Errorf("n3 has %+v, want %+v", node.Address, want)
 	}
-	if id := routerID(got.Router("tor2")); id != netip.MustParseAddr("0.0.0.2") {
-		t.Errorf("tor2 has the router ID %s", id)
-	}
 	for _, machine := range got.Machines() {
-		for _, route := range got.routes(machine) {
-			if !route.to.Addr().Is6() || !route.via.Is6() {
-				t.Errorf("%s has the route %s via %s", machine, route.to, route.via)
+		for _, route := range got.Routes(machine) {
+			if !route.To.Addr().Is6() || !route.Via.Is6() {
+				t.Errorf("%s has the route %s via %s", machine, route.To, route.Via)
 			}
 		}
 	}
@@ -69,12 +63,12 @@ func TestIPv6Alone(t *testing.T) {
 
 // Every topology that is shipped must be good.
 func TestShippedTopologies(t *testing.T) {
-	files, err := filepath.Glob("topologies/*.yaml")
+	files, err := filepath.Glob("../topologies/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no topologies: %v", err)
 	}
 	for _, file := range files {
-		if _, err := ReadTopology(file); err != nil {
+		if _, err := Read(file); err != nil {
 			t.Error(err)
 		}
 	}
@@ -82,7 +76,7 @@ func TestShippedTopologies(t *testing.T) {
 
 func TestCountMakesNodesWithNextFreeNumbers(t *testing.T) {
 	text := replace(t, minimal, "- {name: n1, rack: r1}", "- {name: a, rack: r1, kind: light, count: 2}\n- {name: b, rack: r1, host: 200}\n- {name: c, rack: r1}")
-	topology, err := ParseTopology([]byte(text))
+	topology, err := Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +108,7 @@ func replace(t *testing.T, text, old, with string) string {
 }
 
 func TestBadTopologies(t *testing.T) {
-	if _, err := ParseTopology([]byte(minimal)); err != nil {
+	if _, err := Parse([]byte(minimal)); err != nil {
 		t.Fatalf("the topology that is spoilt below: %v", err)
 	}
 	for name, test := range map[string]struct{ old, with, want string }{
@@ -145,7 +139,7 @@ func TestBadTopologies(t *testing.T) {
 		"no way out":         {"nodeAS: 64512", "nodeAS: 64512\noutside: {via: tor7}", `outside: via "tor7": no such router`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ParseTopology([]byte(replace(t, minimal, test.old, test.with)))
+			_, err := Parse([]byte(replace(t, minimal, test.old, test.with)))
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got error %v, want one with %q", err, test.want)
 			}
@@ -155,7 +149,7 @@ func TestBadTopologies(t *testing.T) {
 
 func TestEveryFaultIsReported(t *testing.T) {
 	text := replace(t, replace(t, minimal, "kind: bird", "kind: x"), "rack: r1", "rack: x")
-	_, err := ParseTopology([]byte(text))
+	_, err := Parse([]byte(text))
 	if err == nil || !strings.Contains(err.Error(), "router tor1") || !strings.Contains(err.Error(), "node n1") {
 		t.Errorf("got error %v, want both faults", err)
 	}
@@ -165,28 +159,15 @@ func TestInterfacesFitTheKernel(t *testing.T) {
 	const most = 15 // IFNAMSIZ less the end mark
 	text := replace(t, replace(t, minimal, "name: n1", "name: abcdefghij"), "{name: tor1", "{name: abcdefghik")
 	text = replace(t, text, "router: tor1", "router: abcdefghik")
-	topology, err := ParseTopology([]byte(text))
+	topology, err := Parse([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, machine := range topology.Machines() {
-		for _, cable := range topology.links(machine) {
-			if len(cable.iface) > most || len(cable.port) > most || len(cable.bridge) > most {
+		for _, cable := range topology.Links(machine) {
+			if len(cable.Interface) > most || len(cable.Port) > most || len(cable.Bridge) > most {
 				t.Errorf("%s: cable %+v has a name longer than %d", machine, cable, most)
 			}
 		}
-	}
-}
-
-func TestSourceTreeIsFound(t *testing.T) {
-	root, err := kubelab.FindSource(".")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(root, "hack", "kubelab", "go.mod")); err != nil {
-		t.Error(err)
-	}
-	if _, err := kubelab.FindSource(t.TempDir()); err == nil {
-		t.Error("a source tree was found in an empty directory")
 	}
 }
