@@ -5,17 +5,13 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/muslin-net/muslin/hack/lab/internal/netns"
 )
 
 // Command returns a command that runs in all namespaces of a machine: its
@@ -36,7 +32,7 @@ func (l *Lab) CommandInNet(ctx context.Context, machine string, argv ...string) 
 
 func (l *Lab) enter(ctx context.Context, machine, namespaces string, argv []string) *exec.Cmd {
 	pid, err := l.initPID(machine)
-	if unknown := l.known(machine); unknown != nil {
+	if unknown := l.topology.Check(machine); unknown != nil {
 		err = unknown
 	}
 	command := exec.CommandContext(ctx, l.program("machine"), append([]string{"exec", strconv.Itoa(pid), namespaces}, argv...)...)
@@ -96,67 +92,5 @@ func (l *Lab) Kubectl(ctx context.Context, stdin string, args ...string) ([]byte
 // nodes and pods can be reached; it fits rest.Config.Dial. The host of the
 // address must be an IP address.
 func (l *Lab) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return l.DialFrom(ctx, l.topology.ControlPlane.Name, network, address)
-}
-
-// DialFrom is DialContext from a machine's network, where its loopback answers.
-func (l *Lab) DialFrom(ctx context.Context, machine, network, address string) (net.Conn, error) {
-	return netns.Dial(ctx, l.netnsName(machine), network, address)
-}
-
-// Netns returns the path of a machine's network namespace.
-func (l *Lab) Netns(machine string) string { return netns.Path(l.netnsName(machine)) }
-
-// Route is one unicast route of a machine's main table.
-type Route struct {
-	To       netip.Prefix
-	Via      netip.Addr // invalid for routes without next hop
-	Device   string
-	Protocol int
-}
-
-// Routes reads the IPv4 and IPv6 main tables of a machine.
-func (l *Lab) Routes(machine string) ([]Route, error) {
-	handle, err := netns.Handle(l.netnsName(machine))
-	if err != nil {
-		return nil, fmt.Errorf("read routes of %s: %w", machine, err)
-	}
-	defer handle.Close()
-	var all []netlink.Route
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netns.Dump(func() ([]netlink.Route, error) {
-			return handle.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read routes of %s: %w", machine, err)
-		}
-		all = append(all, routes...)
-	}
-	devices := map[int]string{}
-	links, err := netns.Dump(handle.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("read links of %s: %w", machine, err)
-	}
-	for _, device := range links {
-		devices[device.Attrs().Index] = device.Attrs().Name
-	}
-	routes := make([]Route, 0, len(all))
-	for _, one := range all {
-		routes = append(routes, readRoute(one, devices))
-	}
-	return routes, nil
-}
-
-func readRoute(from netlink.Route, devices map[int]string) Route {
-	route := Route{Device: devices[from.LinkIndex], Protocol: int(from.Protocol)}
-	if from.Dst != nil {
-		if address, ok := netip.AddrFromSlice(from.Dst.IP); ok {
-			bits, _ := from.Dst.Mask.Size()
-			route.To = netip.PrefixFrom(address.Unmap(), bits)
-		}
-	}
-	if address, ok := netip.AddrFromSlice(from.Gw); ok {
-		route.Via = address.Unmap()
-	}
-	return route
+	return l.Fabric.Dial(ctx, l.topology.ControlPlane.Name, network, address)
 }

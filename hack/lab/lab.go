@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/muslin-net/muslin/hack/lab/fabric"
 	"github.com/muslin-net/muslin/hack/lab/internal/cgroup"
 	"github.com/muslin-net/muslin/hack/lab/internal/netns"
 	"github.com/muslin-net/muslin/hack/lab/kubelab"
@@ -62,6 +63,9 @@ type LightOptions struct {
 
 // Lab is one lab on this machine, up or not.
 type Lab struct {
+	// Fabric is the network between its machines.
+	Fabric fabric.Fabric
+
 	name     string
 	dir      string
 	source   string
@@ -92,7 +96,7 @@ func New(plan *topology.Topology, options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.topology = plan
+	l.topology, l.Fabric.Topology = plan, plan
 	l.source, err = kubelab.FindSource(options.Source)
 	if err != nil {
 		return nil, err
@@ -118,7 +122,7 @@ func Open(options Options) (*Lab, error) {
 	if err := json.Unmarshal(data, &known); err != nil {
 		return nil, fmt.Errorf("open lab %s: %w", l.name, err)
 	}
-	l.topology, l.source = known.Topology, known.Source
+	l.topology, l.Fabric.Topology, l.source = known.Topology, known.Topology, known.Source
 	l.options.Light, l.options.Share = known.Light, known.Share
 	return l, nil
 }
@@ -148,7 +152,7 @@ func prepare(options Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab directory %s: %w", options.Dir, err)
 	}
-	return &Lab{name: options.Name, dir: dir, options: options, progress: newProgress(options.Progress)}, nil
+	return &Lab{Fabric: fabric.Fabric{Lab: options.Name}, name: options.Name, dir: dir, options: options, progress: newProgress(options.Progress)}, nil
 }
 
 // Name returns the prefix of the lab's namespaces and cgroups.
@@ -191,7 +195,7 @@ func (l *Lab) Up(ctx context.Context) (Phases, error) {
 		{"build kubernetes", l.buildKubelab},
 		{"build lab programs", l.buildPrograms},
 		{"write configuration", l.writeConfiguration},
-		{"lay the fabric", l.layFabric},
+		{"lay the fabric", func(context.Context) error { return l.Fabric.Build() }},
 		{"start routers", l.startRouters},
 		{"start control plane", l.startControlPlane},
 		{"start full nodes", l.startFullNodes},

@@ -55,7 +55,7 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 		l.keepers.Wait()
 	})
 	for _, step := range []func(context.Context) error{
-		l.buildPrograms, l.writeConfiguration, l.layFabric, l.startRouters,
+		l.buildPrograms, l.writeConfiguration, func(context.Context) error { return l.Fabric.Build() }, l.startRouters,
 	} {
 		if err := step(t.Context()); err != nil {
 			t.Fatal(err)
@@ -161,13 +161,13 @@ func testSignals(t *testing.T, l *Lab) {
 }
 
 func testLink(t *testing.T, l *Lab) {
-	if err := l.LinkDown("w1"); err != nil {
+	if err := l.Fabric.LinkDown("w1"); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := l.Exec(t.Context(), "w1", "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
 		t.Errorf("answer over a pulled cable: %s", out)
 	}
-	if err := l.LinkUp("w1"); err != nil {
+	if err := l.Fabric.LinkUp("w1"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "ping over the cable", func() bool {
@@ -228,7 +228,7 @@ func testPods(t *testing.T, l *Lab) {
 
 func hasRoute(t *testing.T, l *Lab, machine string, prefix netip.Prefix) bool {
 	t.Helper()
-	routes, err := l.Routes(machine)
+	routes, err := l.Fabric.Routes(machine)
 	if err != nil {
 		t.Fatal(err)
 	}

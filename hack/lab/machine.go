@@ -68,7 +68,7 @@ func (l *Lab) writeDisk(machine string, fresh []string, files []content) error {
 func (l *Lab) newSpec(machine string) boot.Spec {
 	return boot.Spec{
 		Hostname: machine,
-		Cgroup:   l.netnsName(machine),
+		Cgroup:   l.Fabric.Netns(machine),
 		Disk:     filepath.Join(l.machineDir(machine), "disk"),
 		Share:    append([]string{l.binDir(), l.imageDir()}, l.options.Share...),
 		Logs:     l.LogDir(machine),
@@ -97,10 +97,10 @@ func (l *Lab) pidFile(machine string) string { return filepath.Join(l.machineDir
 // powerOn makes the machine's network and cgroup and starts its process 1. It
 // does not wait for the services.
 func (l *Lab) powerOn(machine string) error {
-	if err := l.plug(machine); err != nil {
+	if err := l.Fabric.Plug(machine); err != nil {
 		return fmt.Errorf("start %s: %w", machine, err)
 	}
-	if err := cgroup.Create(l.netnsName(machine)); err != nil {
+	if err := cgroup.Create(l.Fabric.Netns(machine)); err != nil {
 		return fmt.Errorf("start %s: %w", machine, err)
 	}
 	logFile, err := os.OpenFile(filepath.Join(l.LogDir(machine), "init.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -116,7 +116,7 @@ func (l *Lab) powerOn(machine string) error {
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID,
 		Setsid:     true,
 	}
-	if err := netns.Do(l.netnsName(machine), command.Start); err != nil {
+	if err := netns.Do(l.Fabric.Netns(machine), command.Start); err != nil {
 		return fmt.Errorf("start %s: %w", machine, err)
 	}
 	l.keepers.Go(func() { _ = command.Wait() }) // killed one day; only the zombie matters
@@ -134,10 +134,10 @@ const machinePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 func (l *Lab) powerOff(ctx context.Context, machine string) error {
 	return errors.Join(
 		// The cables first: nothing the dying processes say is heard.
-		l.cut(machine),
-		cgroup.Remove(l.netnsName(machine)),
-		killInNetns(ctx, l.netnsName(machine)),
-		l.unplug(machine),
+		l.Fabric.Cut(machine),
+		cgroup.Remove(l.Fabric.Netns(machine)),
+		killInNetns(ctx, l.Fabric.Netns(machine)),
+		l.Fabric.Unplug(machine),
 		removeIfThere(l.pidFile(machine)),
 	)
 }
@@ -174,7 +174,7 @@ func (l *Lab) initPID(machine string) (int, error) {
 		return 0, fmt.Errorf("machine %s is off", machine)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil || !inNetns(pid, l.netnsName(machine)) {
+	if err != nil || !inNetns(pid, l.Fabric.Netns(machine)) {
 		return 0, fmt.Errorf("machine %s is off", machine)
 	}
 	return pid, nil

@@ -134,7 +134,7 @@ func (l *Lab) kubeletConfig(node topology.Node) map[string]any {
 		"address":                  anyAddress(l.hasIPv6()),
 		"failCgroupV1":             false,
 		"cgroupDriver":             "cgroupfs",
-		"cgroupRoot":               "/" + l.netnsName(node.Name),
+		"cgroupRoot":               "/" + l.Fabric.Netns(node.Name),
 		"containerRuntimeEndpoint": "unix://" + containerdSocket,
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false},
@@ -169,9 +169,6 @@ func proxyConfig(node topology.Node) map[string]any {
 		},
 	}
 }
-
-// layFabric makes the switches.
-func (l *Lab) layFabric(context.Context) error { return l.buildFabric() }
 
 // startFullNodes starts the full nodes and waits until all are registered, and
 // until the default service account exists, without which no pod can be made.

@@ -3,8 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -88,7 +86,7 @@ func (l *Lab) nodeConditions(ctx context.Context) func(node string) string {
 // PowerOff is a power cut: all processes of the machine end at once, unheard,
 // and its network is gone. The disk stays.
 func (l *Lab) PowerOff(ctx context.Context, machine string) error {
-	if err := l.known(machine); err != nil {
+	if err := l.topology.Check(machine); err != nil {
 		return err
 	}
 	unlock, err := l.lock()
@@ -105,7 +103,7 @@ func (l *Lab) PowerOff(ctx context.Context, machine string) error {
 // PowerOn boots a machine that is off and waits until its services are ready.
 // What was not on its disk is gone: routes, rules, devices, /run and /tmp.
 func (l *Lab) PowerOn(ctx context.Context, machine string) error {
-	if err := l.known(machine); err != nil {
+	if err := l.topology.Check(machine); err != nil {
 		return err
 	}
 	unlock, err := l.lock()
@@ -122,30 +120,6 @@ func (l *Lab) PowerOn(ctx context.Context, machine string) error {
 	}
 	if err := l.startMachines(ctx, []string{machine}); err != nil {
 		return fmt.Errorf("power on %s: %w", machine, err)
-	}
-	return nil
-}
-
-// LinkDown pulls all network cables of a machine: its interfaces lose their
-// carrier and keep their configuration.
-func (l *Lab) LinkDown(machine string) error { return l.setLink(machine, false) }
-
-// LinkUp plugs the cables in again.
-func (l *Lab) LinkUp(machine string) error { return l.setLink(machine, true) }
-
-func (l *Lab) setLink(machine string, up bool) error {
-	if err := l.known(machine); err != nil {
-		return err
-	}
-	if err := l.setCarrier(machine, up); err != nil {
-		return fmt.Errorf("set link of %s: %w", machine, err)
-	}
-	return nil
-}
-
-func (l *Lab) known(machine string) error {
-	if names := l.topology.Machines(); !slices.Contains(names, machine) {
-		return fmt.Errorf("no machine %q in this lab: there are %s", machine, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (l *Lab) startRouters(ctx context.Context) error {
 // waitRoute waits until the machine's main table has a route to the prefix.
 func (l *Lab) waitRoute(ctx context.Context, machine string, prefix netip.Prefix) error {
 	for {
-		routes, err := l.Routes(machine)
+		routes, err := l.Fabric.Routes(machine)
 		if err == nil {
 			for _, route := range routes {
 				if route.To == prefix {

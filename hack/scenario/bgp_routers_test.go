@@ -265,7 +265,7 @@ func (r *redundant) loseRouter(t *testing.T, ctx context.Context, w path) (strea
 	t.Helper()
 	r.awaitPath(t, ctx, w, true)
 	result := r.stream(t, ctx, w)
-	if err := r.LinkDown(w.router); err != nil {
+	if err := r.Fabric.LinkDown(w.router); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitPath(t, ctx, w, false)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/fabric"
 )
 
 // spoken is what TestWhatIsSpoken tells in chapters.
@@ -198,12 +198,12 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 	// routed tells whether both are in the kernel; the half without the stray, or
 	// the other way round, is an error.
 	routed := func(node string) (bool, error) {
-		routes, err := s.Routes(node)
+		routes, err := s.Fabric.Routes(node)
 		if err != nil {
 			return false, err
 		}
 		has := func(p string) bool {
-			return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == p })
+			return slices.ContainsFunc(routes, func(r fabric.Route) bool { return r.To.String() == p })
 		}
 		if has(stray) != has(half) {
 			return false, fmt.Errorf("%s: of %s and %s one is in the kernel", node, stray, half)
@@ -312,12 +312,12 @@ func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 	installed := func(what string, want bool) {
 		t.Helper()
 		s.await(t, ctx, what, func() error {
-			routes, err := s.Routes("b1")
+			routes, err := s.Fabric.Routes("b1")
 			if err != nil {
 				return err
 			}
 			has := func(p string) bool {
-				return slices.ContainsFunc(routes, func(r lab.Route) bool { return r.To.String() == p })
+				return slices.ContainsFunc(routes, func(r fabric.Route) bool { return r.To.String() == p })
 			}
 			if has(prefix) != want || !has(other) {
 				return fmt.Errorf("installed: %v, and %v what no rule is about", has(prefix), has(other))

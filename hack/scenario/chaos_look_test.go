@@ -159,7 +159,7 @@ func (c *chaos) ownersAnnounce(ctx context.Context) error {
 		owner[b.CIDR] = strings.TrimPrefix(b.Affinity, "host:")
 	}
 	for _, rack := range c.Topology().Racks {
-		routes, err := c.Routes(rack.Router)
+		routes, err := c.Fabric.Routes(rack.Router)
 		if err != nil {
 			return err
 		}

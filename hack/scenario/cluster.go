@@ -138,7 +138,7 @@ func (c *Cluster) getFromAgent(ctx context.Context, node, path string) (io.ReadC
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.DialFrom(ctx, node, network, address)
+			return c.Fabric.Dial(ctx, node, network, address)
 		},
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9109"+path, nil)

@@ -206,7 +206,7 @@ func (s story) prefixesAreRouted(t *testing.T, ctx context.Context) {
 	t.Helper()
 	for _, machine := range []string{"n1", "n2", "tor1", "tor2"} {
 		if err := s.eventually(ctx, time.Minute, func() error {
-			routes, err := s.Routes(machine)
+			routes, err := s.Fabric.Routes(machine)
 			if err != nil {
 				return err
 			}

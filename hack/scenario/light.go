@@ -181,7 +181,7 @@ func (c *LightCluster) AwaitFullTables(ctx context.Context, bound time.Duration)
 
 // remoteBlocks are the pod routes of a node that lead to other nodes.
 func (c *LightCluster) remoteBlocks(node string) ([]netip.Prefix, error) {
-	routes, err := c.Routes(node)
+	routes, err := c.Fabric.Routes(node)
 	if err != nil {
 		return nil, err
 	}

@@ -201,7 +201,7 @@ var pods = netip.MustParsePrefix("10.244.0.0/16")
 
 func (s story) wantBlocks(t *testing.T, machine string, blocks map[netip.Prefix]string, via func(node string) netip.Addr, self string) {
 	t.Helper()
-	routes, err := s.Routes(machine)
+	routes, err := s.Fabric.Routes(machine)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,7 +458,7 @@ func (s story) powerCut(t *testing.T, ctx context.Context) {
 	const victim, witness = "n4", "n1"
 	blocks := s.blocks(t, ctx)
 	has := func() error {
-		routes, err := s.Routes(witness)
+		routes, err := s.Fabric.Routes(witness)
 		if err != nil {
 			return err
 		}

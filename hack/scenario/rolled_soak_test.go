@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/fabric"
 )
 
 // rolledService are two replicas that go on serving for a while after they are ended,
@@ -115,11 +116,11 @@ func (s story) awaitRolled(t *testing.T, ctx context.Context, address netip.Addr
 		}
 		for _, n := range nodes {
 			router := s.rackOf(n).Router
-			routes, err := s.Routes(router)
+			routes, err := s.Fabric.Routes(router)
 			if err != nil {
 				return err
 			}
-			if !slices.ContainsFunc(routes, func(r lab.Route) bool {
+			if !slices.ContainsFunc(routes, func(r fabric.Route) bool {
 				return r.To.Addr() == address && r.To.IsSingleIP() && slices.ContainsFunc(nodes, func(n string) bool { return r.Via == s.nodeAddr(n) })
 			}) {
 				return fmt.Errorf("%s of %s has no way to %s by %v: %v", router, n, address, nodes, routes)
@@ -176,7 +177,7 @@ func (s story) startConnecting(t *testing.T, ctx context.Context, to netip.Addr)
 func (s story) connect(ctx context.Context, to netip.Addr) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	conn, err := s.DialFrom(ctx, s.Topology().Outside.Name, "tcp", netip.AddrPortFrom(to, echoPort).String())
+	conn, err := s.Fabric.Dial(ctx, s.Topology().Outside.Name, "tcp", netip.AddrPortFrom(to, echoPort).String())
 	if err != nil {
 		return "", err
 	}

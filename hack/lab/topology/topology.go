@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -231,6 +232,14 @@ func (t *Topology) Machines() []string {
 		names = append(names, node.Name)
 	}
 	return names
+}
+
+// Check refuses a name that no machine has.
+func (t *Topology) Check(machine string) error {
+	if names := t.Machines(); !slices.Contains(names, machine) {
+		return fmt.Errorf("no machine %q in this lab: there are %s", machine, strings.Join(names, ", "))
+	}
+	return nil
 }
 
 // Rack returns the rack called name, which must be one of the topology's.

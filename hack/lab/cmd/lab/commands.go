@@ -170,9 +170,9 @@ func link(options *lab.Options) *cobra.Command {
 			}
 			switch args[0] {
 			case "down":
-				return l.LinkDown(args[1])
+				return l.Fabric.LinkDown(args[1])
 			case "up":
-				return l.LinkUp(args[1])
+				return l.Fabric.LinkUp(args[1])
 			}
 			return fmt.Errorf("link %s: want down or up", args[0])
 		},

@@ -1,4 +1,6 @@
-package lab
+// Package fabric is the network between a lab's machines: namespaces, switches,
+// cables, addresses. It knows no processes and nothing of Kubernetes.
+package fabric
 
 import (
 	"crypto/sha1"
@@ -21,13 +23,20 @@ import (
 // mtu of every interface of the lab, in bytes.
 const mtu = 1500
 
-// netnsName returns the network namespace of a machine, or of the fabric.
-func (l *Lab) netnsName(machine string) string { return l.name + "-" + machine }
+// Fabric is the network of one lab, there or not.
+type Fabric struct {
+	// Lab is the prefix of all its namespaces.
+	Lab      string
+	Topology *topology.Topology
+}
 
-// buildFabric makes the namespace of the switches: one bridge for the core,
+// Netns returns the name of a machine's network namespace, or of the switches'.
+func (f Fabric) Netns(machine string) string { return f.Lab + "-" + machine }
+
+// Build makes the namespace of the switches: one bridge for the core,
 // one for each rack, without any address, so that nothing is routed there.
-func (l *Lab) buildFabric() error {
-	name := l.netnsName(topology.Fabric)
+func (f Fabric) Build() error {
+	name := f.Netns(topology.Fabric)
 	if err := netns.Create(name); err != nil {
 		return err
 	}
@@ -42,7 +51,7 @@ func (l *Lab) buildFabric() error {
 	}
 	defer handle.Close()
 	bridges := []string{topology.Core}
-	for _, rack := range l.topology.Racks {
+	for _, rack := range f.Topology.Racks {
 		bridges = append(bridges, rack.Name)
 	}
 	for _, bridge := range bridges {
@@ -60,34 +69,34 @@ func (l *Lab) buildFabric() error {
 	return nil
 }
 
-// plug makes a machine's namespace with its interfaces, addresses and routes.
-func (l *Lab) plug(machine string) error {
-	name := l.netnsName(machine)
+// Plug makes a machine's namespace with its interfaces, addresses and routes.
+func (f Fabric) Plug(machine string) error {
+	name := f.Netns(machine)
 	if err := netns.Create(name); err != nil {
 		return err
 	}
 	if err := writeSysctls(name, machineSysctls()); err != nil {
 		return err
 	}
-	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
+	switches, err := netns.Handle(f.Netns(topology.Fabric))
 	if err != nil {
 		return err
 	}
-	defer fabric.Close()
+	defer switches.Close()
 	handle, err := netns.Handle(name)
 	if err != nil {
 		return err
 	}
 	defer handle.Close()
-	for _, cable := range l.topology.Links(machine) {
-		if err := connect(fabric, name, machine, cable); err != nil {
+	for _, cable := range f.Topology.Links(machine) {
+		if err := connect(switches, name, machine, cable); err != nil {
 			return fmt.Errorf("connect %s of %s to switch %s: %w", cable.Interface, machine, cable.Bridge, err)
 		}
 		if err := configure(handle, cable); err != nil {
 			return fmt.Errorf("configure %s of %s: %w", cable.Interface, machine, err)
 		}
 	}
-	for _, route := range l.topology.Routes(machine) {
+	for _, route := range f.Topology.Routes(machine) {
 		err := handle.RouteAdd(&netlink.Route{Dst: ipNet(route.To), Gw: route.Via.AsSlice()})
 		if err != nil {
 			return fmt.Errorf("add route to %s via %s in %s: %w", route.To, route.Via, machine, err)
@@ -97,7 +106,7 @@ func (l *Lab) plug(machine string) error {
 }
 
 // connect lays one cable: a veth pair with one end as a port of the switch.
-func connect(fabric *netlink.Handle, nsName, machine string, cable topology.Link) error {
+func connect(switches *netlink.Handle, nsName, machine string, cable topology.Link) error {
 	ns, err := os.Open(netns.Path(nsName))
 	if err != nil {
 		return err
@@ -105,7 +114,7 @@ func connect(fabric *netlink.Handle, nsName, machine string, cable topology.Link
 	defer ns.Close()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = cable.Port, mtu
-	bridge, err := fabric.LinkByName(cable.Bridge)
+	bridge, err := switches.LinkByName(cable.Bridge)
 	if err != nil {
 		return fmt.Errorf("find switch: %w", err)
 	}
@@ -114,10 +123,10 @@ func connect(fabric *netlink.Handle, nsName, machine string, cable topology.Link
 		LinkAttrs: attrs, PeerName: cable.Interface, PeerMTU: mtu,
 		PeerNamespace: netlink.NsFd(ns.Fd()), PeerHardwareAddr: hardwareAddr(machine, cable.Interface),
 	}
-	if err := fabric.LinkAdd(pair); err != nil {
+	if err := switches.LinkAdd(pair); err != nil {
 		return fmt.Errorf("add veth: %w", err)
 	}
-	return fabric.LinkSetUp(pair)
+	return switches.LinkSetUp(pair)
 }
 
 func configure(handle *netlink.Handle, cable topology.Link) error {
@@ -150,30 +159,30 @@ func configure(handle *netlink.Handle, cable topology.Link) error {
 	return nil
 }
 
-// unplug removes a machine's namespace and its cables. What is absent already
+// Unplug removes a machine's namespace and its cables. What is absent already
 // is success.
-func (l *Lab) unplug(machine string) error {
-	return errors.Join(l.cut(machine), netns.Delete(l.netnsName(machine)))
+func (f Fabric) Unplug(machine string) error {
+	return errors.Join(f.Cut(machine), netns.Delete(f.Netns(machine)))
 }
 
-// cut takes the cables off the switches. The kernel would do so as well once
+// Cut takes the cables off the switches. The kernel would do so as well once
 // the last process of the namespace is gone, but later.
-func (l *Lab) cut(machine string) error {
-	if !netns.Exists(l.netnsName(topology.Fabric)) {
+func (f Fabric) Cut(machine string) error {
+	if !netns.Exists(f.Netns(topology.Fabric)) {
 		return nil
 	}
-	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
+	switches, err := netns.Handle(f.Netns(topology.Fabric))
 	if err != nil {
 		return err
 	}
-	defer fabric.Close()
-	for _, cable := range l.topology.Links(machine) {
-		port, err := fabric.LinkByName(cable.Port)
+	defer switches.Close()
+	for _, cable := range f.Topology.Links(machine) {
+		port, err := switches.LinkByName(cable.Port)
 		if errors.As(err, &netlink.LinkNotFoundError{}) {
 			continue
 		}
 		if err == nil {
-			err = fabric.LinkDel(port)
+			err = switches.LinkDel(port)
 		}
 		if err != nil {
 			return fmt.Errorf("cut cable %s: %w", cable.Port, err)
@@ -182,22 +191,39 @@ func (l *Lab) cut(machine string) error {
 	return nil
 }
 
+// LinkDown pulls all network cables of a machine: its interfaces lose their
+// carrier and keep their configuration.
+func (f Fabric) LinkDown(machine string) error { return f.setLink(machine, false) }
+
+// LinkUp plugs the cables in again.
+func (f Fabric) LinkUp(machine string) error { return f.setLink(machine, true) }
+
+func (f Fabric) setLink(machine string, up bool) error {
+	if err := f.Topology.Check(machine); err != nil {
+		return err
+	}
+	if err := f.setCarrier(machine, up); err != nil {
+		return fmt.Errorf("set link of %s: %w", machine, err)
+	}
+	return nil
+}
+
 // setCarrier pulls or plugs all cables of a machine at the switch, as good as at
 // once, those to the core last: a router must not have the time to tell its rack.
 // The machine sees its carrier go, and keeps its configuration.
-func (l *Lab) setCarrier(machine string, up bool) error {
-	fabric, err := netns.Handle(l.netnsName(topology.Fabric))
+func (f Fabric) setCarrier(machine string, up bool) error {
+	switches, err := netns.Handle(f.Netns(topology.Fabric))
 	if err != nil {
 		return err
 	}
-	defer fabric.Close()
-	set := fabric.LinkSetDown
+	defer switches.Close()
+	set := switches.LinkSetDown
 	if up {
-		set = fabric.LinkSetUp
+		set = switches.LinkSetUp
 	}
 	var ports []netlink.Link
-	for _, cable := range l.topology.Links(machine) {
-		port, err := fabric.LinkByName(cable.Port)
+	for _, cable := range f.Topology.Links(machine) {
+		port, err := switches.LinkByName(cable.Port)
 		if err != nil {
 			return fmt.Errorf("find cable %s: %w", cable.Port, err)
 		}
@@ -208,20 +234,20 @@ func (l *Lab) setCarrier(machine string, up bool) error {
 			return fmt.Errorf("set cable %s: %w", port.Attrs().Name, err)
 		}
 	}
-	return l.waitCarrier(machine, up)
+	return f.waitCarrier(machine, up)
 }
 
 // waitCarrier waits until the machine has seen what setCarrier did: the kernel
 // tells it up to a second later.
-func (l *Lab) waitCarrier(machine string, up bool) error {
+func (f Fabric) waitCarrier(machine string, up bool) error {
 	const patience = 10 * time.Second
-	handle, err := netns.Handle(l.netnsName(machine))
+	handle, err := netns.Handle(f.Netns(machine))
 	if err != nil {
 		return err
 	}
 	defer handle.Close()
 	deadline := time.Now().Add(patience)
-	for _, cable := range l.topology.Links(machine) {
+	for _, cable := range f.Topology.Links(machine) {
 		for {
 			device, err := handle.LinkByName(cable.Interface)
 			if err != nil {
