@@ -110,7 +110,7 @@ func cyclonus(ctx context.Context, c *scenario.Cluster, o Options) error {
 
 // run runs one of the programs that were built, beside the control plane.
 func run(ctx context.Context, c *scenario.Cluster, o Options, program string, args ...string) error {
-	suite := c.CommandInNet(ctx, c.Topology().ControlPlane.Name, append([]string{filepath.Join(kubelab.SharedDir, program)}, args...)...)
+	suite := c.ControlPlane().CommandInNet(ctx, append([]string{filepath.Join(kubelab.SharedDir, program)}, args...)...)
 	suite.Env = append(suite.Environ(), "KUBECONFIG="+c.Kubeconfig())
 	suite.Stdout, suite.Stderr = o.Out, o.Out
 	return suite.Run()

@@ -117,7 +117,7 @@ func load(ctx context.Context, c *scenario.Cluster, images []image.Spec) error {
 		if _, err := image.WriteFile(archive, spec); err != nil {
 			return fmt.Errorf("write image %s: %w", spec.Ref, err)
 		}
-		if err := c.Load(ctx, archive); err != nil {
+		if err := c.Kube.Load(ctx, archive); err != nil {
 			return err
 		}
 	}

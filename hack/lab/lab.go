@@ -9,15 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/hack/lab/fabric"
-	"github.com/muslin-net/muslin/hack/lab/internal/cgroup"
-	"github.com/muslin-net/muslin/hack/lab/internal/netns"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 	"github.com/muslin-net/muslin/hack/lab/kubelab"
+	"github.com/muslin-net/muslin/hack/lab/machine"
+	"github.com/muslin-net/muslin/hack/lab/pod"
+	"github.com/muslin-net/muslin/hack/lab/router"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -44,21 +42,9 @@ type Options struct {
 	// Share lists host directories that every machine sees at the same path.
 	Share []string
 	// Light says what runs on light nodes.
-	Light LightOptions
+	Light kube.Light
 	// Progress receives one line for each phase of Up; nil is silence.
 	Progress io.Writer
-}
-
-// LightOptions say what runs on light nodes. The environment of all programs
-// holds NODE_NAME and KUBECONFIG.
-type LightOptions struct {
-	// Setup programs run once at each boot, one after the other, before Agent;
-	// such as one that installs the CNI plugin.
-	Setup [][]string
-	// Agent is the argv of the agent; empty runs none.
-	Agent []string
-	// Env is added to the environment, as KEY=value.
-	Env []string
 }
 
 // Lab is one lab on this machine, up or not.
@@ -66,24 +52,19 @@ type Lab struct {
 	// Fabric is the network between its machines.
 	Fabric fabric.Fabric
 
-	name     string
-	dir      string
+	// Kube is the cluster on its machines; its API is the lab's own.
+	Kube *kube.Cluster
+	*kube.API
+
+	site     *machine.Site
 	source   string
-	topology *topology.Topology
 	options  Options
 	progress *progress
-
-	// keepers are the children of this process that are process 1 of a
-	// machine; they are waited for, so that none stays a zombie.
-	keepers sync.WaitGroup
 }
-
-// stateFile holds what a later process needs to know of a lab that is up.
-const stateFile = "lab.json"
 
 type state struct {
 	Topology *topology.Topology
-	Light    LightOptions
+	Light    kube.Light
 	Share    []string
 	Source   string
 }
@@ -96,7 +77,7 @@ func New(plan *topology.Topology, options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.topology, l.Fabric.Topology = plan, plan
+	l.assemble(plan)
 	l.source, err = kubelab.FindSource(options.Source)
 	if err != nil {
 		return nil, err
@@ -111,19 +92,19 @@ func Open(options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(filepath.Join(l.dir, stateFile))
+	data, err := os.ReadFile(l.site.StateFile())
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("open lab %s: it is not up (no %s in %s)", l.name, stateFile, l.dir)
+		return nil, fmt.Errorf("open lab %s: it is not up (no %s in %s)", l.Name(), filepath.Base(l.site.StateFile()), l.Dir())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open lab %s: %w", l.name, err)
+		return nil, fmt.Errorf("open lab %s: %w", l.Name(), err)
 	}
 	var known state
 	if err := json.Unmarshal(data, &known); err != nil {
-		return nil, fmt.Errorf("open lab %s: %w", l.name, err)
+		return nil, fmt.Errorf("open lab %s: %w", l.Name(), err)
 	}
-	l.topology, l.Fabric.Topology, l.source = known.Topology, known.Topology, known.Source
-	l.options.Light, l.options.Share = known.Light, known.Share
+	l.options.Light, l.site.Share, l.source = known.Light, known.Share, known.Source
+	l.assemble(known.Topology)
 	return l, nil
 }
 
@@ -152,39 +133,48 @@ func prepare(options Options) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lab directory %s: %w", options.Dir, err)
 	}
-	return &Lab{Fabric: fabric.Fabric{Lab: options.Name}, name: options.Name, dir: dir, options: options, progress: newProgress(options.Progress)}, nil
+	site := &machine.Site{Dir: dir, Share: options.Share, Fabric: fabric.Fabric{Lab: options.Name}}
+	return &Lab{site: site, options: options, progress: newProgress(options.Progress)}, nil
+}
+
+// assemble stands the parts on each other.
+func (l *Lab) assemble(plan *topology.Topology) {
+	l.site.Fabric.Topology = plan
+	l.Fabric, l.Kube = l.site.Fabric, kube.New(l.site, l.options.Light, l.progress.note)
+	l.API = l.Kube.API
 }
 
 // Name returns the prefix of the lab's namespaces and cgroups.
-func (l *Lab) Name() string { return l.name }
+func (l *Lab) Name() string { return l.site.Fabric.Lab }
 
 // Dir returns the state directory.
-func (l *Lab) Dir() string { return l.dir }
+func (l *Lab) Dir() string { return l.site.Dir }
 
 // Topology returns the lab's topology; callers must not change it.
-func (l *Lab) Topology() *topology.Topology { return l.topology }
+func (l *Lab) Topology() *topology.Topology { return l.Fabric.Topology }
 
-// Kubeconfig returns the path of the administrator's kubeconfig. The server in
-// it is reachable from the lab's machines only: see DialContext and Kubectl.
-func (l *Lab) Kubeconfig() string { return filepath.Join(l.dir, "admin.kubeconfig") }
+// Machine returns a machine of the lab: nodes, routers, outside host, control plane.
+func (l *Lab) Machine(name string) machine.Machine { return l.site.Machine(name) }
 
-// LogDir returns where the logs of a machine's services are.
-func (l *Lab) LogDir(machine string) string { return filepath.Join(l.dir, "logs", machine) }
+// Pod returns a pod of a light node, plugged or not.
+func (l *Lab) Pod(node, namespace, name string) pod.Pod {
+	return pod.Pod{Node: l.Machine(node), Namespace: namespace, Name: name}
+}
 
 // Up builds what is missing, starts everything and returns when all nodes are
 // registered and, in the case of light ones, Ready. Full nodes stay NotReady
 // until a pod network is installed. The phases come back also on failure; what
 // stands then is left for inspection and removed by Down.
 func (l *Lab) Up(ctx context.Context) (Phases, error) {
-	unlock, err := l.lock()
+	unlock, err := l.site.Lock()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if left, err := l.leftovers(); err != nil {
+	if left, err := l.site.Leftovers(); err != nil {
 		return nil, err
 	} else if len(left) > 0 {
-		return nil, fmt.Errorf("lab %s is up, or was not taken down (%s is there): take it down first", l.name, left[0])
+		return nil, fmt.Errorf("lab %s is up, or was not taken down (%s is there): take it down first", l.Name(), left[0])
 	}
 	steps := []struct {
 		name string
@@ -197,13 +187,13 @@ func (l *Lab) Up(ctx context.Context) (Phases, error) {
 		{"write configuration", l.writeConfiguration},
 		{"lay the fabric", func(context.Context) error { return l.Fabric.Build() }},
 		{"start routers", l.startRouters},
-		{"start control plane", l.startControlPlane},
-		{"start full nodes", l.startFullNodes},
-		{"start light nodes", l.startLightNodes},
+		{"start control plane", l.Kube.StartControlPlane},
+		{"start full nodes", l.Kube.StartFullNodes},
+		{"start light nodes", l.Kube.StartLightNodes},
 	}
 	for _, step := range steps {
 		if err := l.progress.phase(step.name, func() error { return step.do(ctx) }); err != nil {
-			return l.progress.phases, fmt.Errorf("lab %s: %s: %w", l.name, step.name, err)
+			return l.progress.phases, fmt.Errorf("lab %s: %s: %w", l.Name(), step.name, err)
 		}
 	}
 	return l.progress.phases, nil
@@ -213,110 +203,58 @@ func (l *Lab) Up(ctx context.Context) (Phases, error) {
 // mounts and files. Shared programs in the sibling directory bin stay. It goes
 // on after an error, and removing what is absent is success.
 func (l *Lab) Down(ctx context.Context) error {
-	unlock, err := l.lock()
+	unlock, err := l.site.Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	prefix := l.name + "-"
-	var errs []error
-	spaces, err := netns.List(prefix)
-	errs = append(errs, err)
-	groups, err := cgroup.List(prefix)
-	errs = append(errs, err)
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	results := make([]error, len(groups)+len(spaces))
-	for i, name := range groups {
-		group.Go(func() error { results[i] = cgroup.Remove(name); return nil })
-	}
-	_ = group.Wait()
-	for i, name := range spaces {
-		group.Go(func() error {
-			results[len(groups)+i] = errors.Join(killInNetns(ctx, name), netns.Delete(name))
-			return nil
-		})
-	}
-	_ = group.Wait()
-	errs = append(errs, results...)
-	errs = append(errs, l.killRecorded(), l.removeDir())
-	l.keepers.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("take lab %s down: %w", l.name, err)
+	if err := l.site.Remove(ctx); err != nil {
+		return fmt.Errorf("take lab %s down: %w", l.Name(), err)
 	}
 	return nil
 }
 
-// removeDir removes the state directory. Nothing is mounted there for the
-// host: the machines' mounts went with their namespaces.
-func (l *Lab) removeDir() error {
-	if err := os.RemoveAll(l.dir); err != nil {
-		return fmt.Errorf("remove state: %w", err)
+// writeConfiguration writes the state directory: the disk and spec of every machine.
+func (l *Lab) writeConfiguration(context.Context) error {
+	if err := os.MkdirAll(l.site.ImageDir(), 0o755); err != nil {
+		return err
 	}
-	return nil
+	if err := l.saveState(); err != nil {
+		return err
+	}
+	if err := l.Kube.StoreImages(append(kube.ToolArchives(l.site.BinDir()), l.options.Images...)); err != nil {
+		return err
+	}
+	outside := l.Machine(l.Topology().Outside.Name)
+	if err := outside.Make(outside.Spec()); err != nil {
+		return err
+	}
+	for _, r := range l.Topology().Routers {
+		if err := router.Make(l.Machine(r.Name), l.Topology()); err != nil {
+			return err
+		}
+	}
+	return l.Kube.WriteDisks()
 }
 
-// leftovers names what is there of a lab: namespaces, cgroups, state.
-func (l *Lab) leftovers() ([]string, error) {
-	prefix := l.name + "-"
-	spaces, err := netns.List(prefix)
-	if err != nil {
-		return nil, err
+// startRouters starts the routers and the outside host, and waits until the
+// routers have each other's routes.
+func (l *Lab) startRouters(ctx context.Context) error {
+	names := []string{l.Topology().Outside.Name}
+	for _, r := range l.Topology().Routers {
+		names = append(names, r.Name)
 	}
-	groups, err := cgroup.List(prefix)
-	if err != nil {
-		return nil, err
+	if err := l.site.Start(ctx, names); err != nil {
+		return err
 	}
-	var left []string
-	for _, name := range spaces {
-		left = append(left, "network namespace "+name)
-	}
-	for _, name := range groups {
-		left = append(left, "cgroup "+name)
-	}
-	if _, err := os.Stat(filepath.Join(l.dir, stateFile)); err == nil {
-		left = append(left, filepath.Join(l.dir, stateFile))
-	}
-	return left, nil
-}
-
-// lock keeps two processes from changing the same lab at once.
-func (l *Lab) lock() (unlock func(), err error) {
-	if os.Geteuid() != 0 {
-		return nil, errors.New("the lab needs root: it makes namespaces, mounts and cgroups")
-	}
-	path := l.dir + ".lock"
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("lock lab %s: %w", l.name, err)
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock lab %s: %w", l.name, err)
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock lab %s: another process is changing it: %w", l.name, err)
-	}
-	if info, err := os.Stat(path); err != nil || !sameFile(file, info) {
-		file.Close() // its holder has just removed it
-		return nil, fmt.Errorf("lock lab %s: another process is changing it", l.name)
-	}
-	return func() {
-		_ = os.Remove(path) // while held, so that nobody's new lock is removed
-		file.Close()
-	}, nil
-}
-
-func sameFile(file *os.File, info os.FileInfo) bool {
-	own, err := file.Stat()
-	return err == nil && os.SameFile(own, info)
+	return router.WaitRoutes(ctx, l.Fabric)
 }
 
 func (l *Lab) saveState() error {
-	known := state{Topology: l.topology, Light: l.options.Light, Share: l.options.Share, Source: l.source}
+	known := state{Topology: l.Topology(), Light: l.options.Light, Share: l.site.Share, Source: l.source}
 	data, err := json.MarshalIndent(known, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	return os.WriteFile(filepath.Join(l.dir, stateFile), data, 0o600)
+	return os.WriteFile(l.site.StateFile(), data, 0o600)
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -42,17 +44,16 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 	}
 	options := Options{
 		Name: fmt.Sprintf("mt%08x", rand.Uint32()), Dir: filepath.Join(t.TempDir(), "lab"),
-		Light: LightOptions{Setup: [][]string{{"sh", "-ec", installCNI}}, Agent: []string{"sleep", "infinity"}},
+		Light: kube.Light{Setup: [][]string{{"sh", "-ec", installCNI}}, Agent: []string{"sleep", "infinity"}},
 	}
 	l, err := New(plan, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := Down(context.Background(), options); err != nil {
+		if err := l.Down(context.Background()); err != nil {
 			t.Error(err)
 		}
-		l.keepers.Wait()
 	})
 	for _, step := range []func(context.Context) error{
 		l.buildPrograms, l.writeConfiguration, func(context.Context) error { return l.Fabric.Build() }, l.startRouters,
@@ -61,7 +62,7 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.startMachines(t.Context(), []string{"w1"}); err != nil {
+	if err := l.site.Start(t.Context(), []string{"w1"}); err != nil {
 		t.Fatal(err)
 	}
 	return l, options
@@ -69,7 +70,7 @@ func routersOnly(t *testing.T) (*Lab, Options) {
 
 func run(t *testing.T, l *Lab, machine string, argv ...string) string {
 	t.Helper()
-	out, err := l.Exec(t.Context(), machine, argv...)
+	out, err := l.Machine(machine).Exec(t.Context(), argv...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func TestMachines(t *testing.T) {
 		before := run(t, l, "w1", "pgrep", "-x", "sleep")
 		run(t, l, "w1", "pkill", "-9", "-x", "sleep")
 		eventually(t, "another agent runs", func() bool {
-			after, err := l.Exec(t.Context(), "w1", "pgrep", "-x", "sleep")
+			after, err := l.Machine("w1").Exec(t.Context(), "pgrep", "-x", "sleep")
 			return err == nil && string(after) != before
 		})
 	})
@@ -126,7 +127,7 @@ func TestMachines(t *testing.T) {
 }
 
 func testSignals(t *testing.T, l *Lab) {
-	command := l.Command(t.Context(), "outside", "probe", "ping", "-i", "5ms", "10.1.2.33")
+	command := l.Machine("outside").Command(t.Context(), "probe", "ping", "-i", "5ms", "10.1.2.33")
 	out, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -148,23 +149,29 @@ func testSignals(t *testing.T, l *Lab) {
 	if result.Sent == 0 || result.Lost != 0 {
 		t.Errorf("ping sent %d, received %d, lost %d", result.Sent, result.Received, result.Lost)
 	}
-	killed := l.Command(t.Context(), "outside", "sleep", "4711")
+	killed := l.Machine("outside").Command(t.Context(), "sleep", "4711")
 	if err := killed.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "sleep runs", func() bool { _, err := l.Exec(t.Context(), "outside", "pgrep", "-x", "sleep"); return err == nil })
+	eventually(t, "sleep runs", func() bool {
+		_, err := l.Machine("outside").Exec(t.Context(), "pgrep", "-x", "sleep")
+		return err == nil
+	})
 	if err := killed.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = killed.Wait()
-	eventually(t, "sleep is gone", func() bool { _, err := l.Exec(t.Context(), "outside", "pgrep", "-x", "sleep"); return err != nil })
+	eventually(t, "sleep is gone", func() bool {
+		_, err := l.Machine("outside").Exec(t.Context(), "pgrep", "-x", "sleep")
+		return err != nil
+	})
 }
 
 func testLink(t *testing.T, l *Lab) {
 	if err := l.Fabric.LinkDown("w1"); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := l.Exec(t.Context(), "w1", "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
+	if out, err := l.Machine("w1").Exec(t.Context(), "probe", "ping", "-c", "1", "-w", "500ms", "10.1.2.1"); err == nil && !strings.Contains(string(out), `"received":0`) {
 		t.Errorf("answer over a pulled cable: %s", out)
 	}
 	if err := l.Fabric.LinkUp("w1"); err != nil {
@@ -178,10 +185,10 @@ func testLink(t *testing.T, l *Lab) {
 func testPower(t *testing.T, l *Lab) {
 	run(t, l, "tor1", "touch", "/etc/on-disk", "/run/not-on-disk")
 	run(t, l, "tor1", "ip", "route", "add", "blackhole", "192.0.2.0/24")
-	if err := l.PowerOff(t.Context(), "tor1"); err != nil {
+	if err := l.Machine("tor1").PowerOff(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Exec(t.Context(), "tor1", "true"); err == nil {
+	if _, err := l.Machine("tor1").Exec(t.Context(), "true"); err == nil {
 		t.Error("a program ran on a machine without power")
 	}
 	if left := traces(t, l.Name()+"-tor1"); len(left) > 0 {
@@ -189,7 +196,7 @@ func testPower(t *testing.T, l *Lab) {
 	}
 	gone := netip.MustParsePrefix("10.1.1.0/24")
 	eventually(t, "tor2 gives up tor1's rack", func() bool { return !hasRoute(t, l, "tor2", gone) })
-	if err := l.PowerOn(t.Context(), "tor1"); err != nil {
+	if err := l.Machine("tor1").PowerOn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "tor1's rack is back", func() bool { return hasRoute(t, l, "tor2", gone) })
@@ -203,25 +210,25 @@ func testPower(t *testing.T, l *Lab) {
 func testPods(t *testing.T, l *Lab) {
 	var addresses []netip.Addr
 	for _, name := range []string{"a", "b"} {
-		address, err := l.AddPod(t.Context(), "w1", "default", name)
+		address, err := l.Pod("w1", "default", name).Add(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		addresses = append(addresses, address)
 	}
-	out, err := l.PodExec(t.Context(), "w1", "default", "a", "probe", "ping", "-c", "3", "-i", "5ms", addresses[1].String())
+	out, err := l.Pod("w1", "default", "a").Exec(t.Context(), "probe", "ping", "-c", "3", "-i", "5ms", addresses[1].String())
 	if err != nil || !strings.Contains(string(out), `"received":3`) {
 		t.Errorf("ping from pod to pod: %v: %s", err, out)
 	}
 	for range 2 { // the second time it is gone
-		if err := l.DelPod(t.Context(), "w1", "default", "a"); err != nil {
+		if err := l.Pod("w1", "default", "a").Delete(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, err := l.PodExec(t.Context(), "w1", "default", "a", "true"); err == nil {
+	if _, err := l.Pod("w1", "default", "a").Exec(t.Context(), "true"); err == nil {
 		t.Error("a deleted pod still runs programs")
 	}
-	if _, err := l.AddPod(t.Context(), "n1", "default", "a"); err == nil || !strings.Contains(err.Error(), "not a light node") {
+	if _, err := l.Pod("n1", "default", "a").Add(t.Context()); err == nil || !strings.Contains(err.Error(), "not a light node") {
 		t.Errorf("pod on a full node: %v", err)
 	}
 }
@@ -244,21 +251,21 @@ func hasRoute(t *testing.T, l *Lab, machine string, prefix netip.Prefix) bool {
 // in another cgroup, and one machine was never finished.
 func TestDownAfterDisaster(t *testing.T) {
 	l, options := routersOnly(t)
-	hidden := l.Command(t.Context(), "tor1", "sleep", "4712")
+	hidden := l.Machine("tor1").Command(t.Context(), "sleep", "4712")
 	if err := hidden.Start(); err != nil {
 		t.Fatal(err)
 	}
-	unfinished := boot.Spec{
-		Hostname: "n1", Cgroup: l.Name() + "-n1", Disk: filepath.Join(l.machineDir("n1"), "disk"), Logs: l.LogDir("n1"),
-		Services: []boot.Service{{Name: "hang", Argv: []string{"sleep", "4713"}, Once: true}},
-	}
-	if err := l.writeSpec("n1", unfinished); err != nil {
+	unfinished := l.Machine("n1").Spec()
+	unfinished.Services = []boot.Service{{Name: "hang", Argv: []string{"sleep", "4713"}, Once: true}}
+	if err := l.Machine("n1").Make(unfinished); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.powerOn("n1"); err != nil {
-		t.Fatal(err)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := l.Machine("n1").PowerOn(ended); !errors.Is(err, context.Canceled) {
+		t.Fatalf("power on without waiting: %v", err)
 	}
-	if err := os.RemoveAll(filepath.Join(l.Dir(), stateFile)); err != nil {
+	if err := os.RemoveAll(l.site.StateFile()); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time there is nothing to do

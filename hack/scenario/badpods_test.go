@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 )
 
 // badPods are pods that cannot get what they ask for; the event that kubelet
@@ -56,7 +56,7 @@ spec:
   nodeName: %s
   terminationGracePeriodSeconds: 0
   containers: [{name: c, image: %q, imagePullPolicy: Never, args: [serve]}]
-`, name, bad.annotation, s.report.Pods[0].Node, lab.ProbeImage), "TAKEN", taken))
+`, name, bad.annotation, s.report.Pods[0].Node, kube.ProbeImage), "TAKEN", taken))
 		t.Cleanup(func() { s.delete(t, ctx, "pod", name) })
 	}
 	for i, bad := range badPods {

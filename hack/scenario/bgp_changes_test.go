@@ -126,7 +126,7 @@ var birdFraction = regexp.MustCompile(`\.\d+`)
 // BIRD and at FRR.
 func (v rack1) history(t *testing.T, ctx context.Context) string {
 	t.Helper()
-	out, err := v.Exec(ctx, "a1", filepath.Join(v.bin, "muslin-agent"), "status")
+	out, err := v.Machine("a1").Exec(ctx, filepath.Join(v.bin, "muslin-agent"), "status")
 	if err != nil {
 		t.Fatal(err)
 	}

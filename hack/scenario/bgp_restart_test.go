@@ -36,7 +36,7 @@ func (r *redundant) rack1(t *testing.T, ctx context.Context) rack1 {
 
 // birdSession is BIRD's view of its session with the node.
 func (v rack1) birdSession(ctx context.Context) (string, error) {
-	out, err := v.Exec(ctx, v.bird, "birdc", "show", "protocols", "all")
+	out, err := v.Machine(v.bird).Exec(ctx, "birdc", "show", "protocols", "all")
 	if err != nil {
 		return "", err
 	}
@@ -50,7 +50,7 @@ func (v rack1) birdSession(ctx context.Context) (string, error) {
 
 // birdRoute is what BIRD has of the block from the node; empty when it has none.
 func (v rack1) birdRoute(ctx context.Context) (string, error) {
-	out, err := v.Exec(ctx, v.bird, "birdc", "show", "route", v.block, "all", "where", "from", "=", v.node.String())
+	out, err := v.Machine(v.bird).Exec(ctx, "birdc", "show", "route", v.block, "all", "where", "from", "=", v.node.String())
 	if err != nil && !strings.Contains(string(out), "Network not found") {
 		return "", err
 	}
@@ -71,7 +71,7 @@ type frrNeighbor struct {
 }
 
 func (v rack1) frrSession(ctx context.Context) (frrNeighbor, error) {
-	out, err := v.Exec(ctx, v.frr, "vtysh", "-c", "show bgp neighbors "+v.node.String()+" json")
+	out, err := v.Machine(v.frr).Exec(ctx, "vtysh", "-c", "show bgp neighbors "+v.node.String()+" json")
 	if err != nil {
 		return frrNeighbor{}, err
 	}
@@ -94,7 +94,7 @@ type frrRoute struct {
 }
 
 func (v rack1) frrRoute(ctx context.Context) (frrRoute, bool, error) {
-	out, err := v.Exec(ctx, v.frr, "vtysh", "-c", "show bgp ipv4 unicast "+v.block+" json")
+	out, err := v.Machine(v.frr).Exec(ctx, "vtysh", "-c", "show bgp ipv4 unicast "+v.block+" json")
 	if err != nil {
 		return frrRoute{}, false, err
 	}
@@ -256,7 +256,7 @@ func (r *redundant) newProgram(t *testing.T, ctx context.Context) {
 	if _, err := image.Build(ctx, image.BuildOptions{Root: r.Source, Out: r.bin, Version: "next"}, agent); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := r.Exec(ctx, "a1", filepath.Join(r.bin, "muslin-agent"), "version"); err != nil || !strings.HasPrefix(string(out), "next") {
+	if out, err := r.Machine("a1").Exec(ctx, filepath.Join(r.bin, "muslin-agent"), "version"); err != nil || !strings.HasPrefix(string(out), "next") {
 		t.Fatalf("the new program is %q: %v", out, err)
 	}
 }

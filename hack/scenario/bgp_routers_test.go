@@ -48,7 +48,7 @@ func TestTwoRoutersARack(t *testing.T) {
 // ready: no agent waits for anything.
 func (r *redundant) ready(ctx context.Context) error {
 	for _, n := range r.Topology().Nodes {
-		out, err := r.Exec(ctx, n.Name, filepath.Join(r.bin, "muslin-agent"), "status")
+		out, err := r.Machine(n.Name).Exec(ctx, filepath.Join(r.bin, "muslin-agent"), "status")
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (r *redundant) paths() []path {
 
 // gateways are the next hops that a node's kernel has for another node's pod.
 func (r *redundant) gateways(ctx context.Context, node string, pod netip.Addr) ([]string, error) {
-	out, err := r.Exec(ctx, node, "ip", "-json", "route", "show", "match", pod.String())
+	out, err := r.Machine(node).Exec(ctx, "ip", "-json", "route", "show", "match", pod.String())
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func (r *redundant) awaitForwarding(t *testing.T, ctx context.Context, w path) {
 func (r *redundant) bothCarry(t *testing.T, ctx context.Context) {
 	for _, node := range []string{"a1", "b1"} {
 		// flows of one pair of pods are told apart by their ports
-		if _, err := r.Exec(ctx, node, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"); err != nil {
+		if _, err := r.Machine(node).Exec(ctx, "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"); err != nil {
 			t.Fatal(err)
 		}
 		pod, err := r.AddLightPod(ctx, node, "pod-"+node)
@@ -195,7 +195,7 @@ func (r *redundant) bothCarry(t *testing.T, ctx context.Context) {
 // forwarded counts the packets that the second router has sent to the core.
 func (r *redundant) forwarded(t *testing.T, ctx context.Context, w path) int {
 	t.Helper()
-	out, err := r.Exec(ctx, w.router, "cat", "/sys/class/net/core/statistics/tx_packets")
+	out, err := r.Machine(w.router).Exec(ctx, "cat", "/sys/class/net/core/statistics/tx_packets")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func (r *redundant) stream(t *testing.T, ctx context.Context, w path) func() (st
 	const port = "9000"
 	in := func(node string, argv ...string) (func(any), error) {
 		var out strings.Builder
-		cmd := r.Command(ctx, node, append([]string{"ip", "netns", "exec", "default-pod-" + node, "probe"}, argv...)...)
+		cmd := r.Machine(node).Command(ctx, append([]string{"ip", "netns", "exec", "default-pod-" + node, "probe"}, argv...)...)
 		cmd.Stdout, cmd.Stderr = &out, os.Stderr
 		return func(result any) {
 			t.Helper()
@@ -238,7 +238,7 @@ func (r *redundant) stream(t *testing.T, ctx context.Context, w path) func() (st
 		t.Fatal(err)
 	}
 	r.await(t, ctx, "sink listens", func() error {
-		out, err := r.PodExec(ctx, w.to, "default", "pod-"+w.to, "ss", "-lunH")
+		out, err := r.Pod(w.to, "default", "pod-"+w.to).Exec(ctx, "ss", "-lunH")
 		if err == nil && !strings.Contains(string(out), ":"+port) {
 			err = fmt.Errorf("sockets: %s", out)
 		}
@@ -271,10 +271,10 @@ func (r *redundant) loseRouter(t *testing.T, ctx context.Context, w path) (strea
 	r.awaitPath(t, ctx, w, false)
 	time.Sleep(time.Second) // of traffic over what is left
 	sent, got := result()
-	if err := r.PowerOff(ctx, w.router); err != nil {
+	if err := r.Machine(w.router).PowerOff(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.PowerOn(ctx, w.router); err != nil {
+	if err := r.Machine(w.router).PowerOn(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return sent, got
@@ -310,7 +310,7 @@ func (r *redundant) diesWatched(t *testing.T, ctx context.Context) {
 func (r *redundant) awaitBFD(t *testing.T, ctx context.Context, w path) {
 	t.Helper()
 	r.await(t, ctx, "BFD with "+w.router, func() error {
-		out, err := r.Exec(ctx, w.from, filepath.Join(r.bin, "muslin-agent"), "status")
+		out, err := r.Machine(w.from).Exec(ctx, filepath.Join(r.bin, "muslin-agent"), "status")
 		if err != nil {
 			return err
 		}
@@ -343,7 +343,7 @@ func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
 		undo := r.drainRouter(t, ctx, w.router)
 		r.awaitPath(t, ctx, w, false)
 		time.Sleep(500 * time.Millisecond) // for what is on its way
-		if err := r.PowerOff(ctx, w.router); err != nil {
+		if err := r.Machine(w.router).PowerOff(ctx); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Second) // of traffic without it
@@ -353,7 +353,7 @@ func (r *redundant) drainedFirst(t *testing.T, ctx context.Context) {
 		if sent.Sent != got.Received || sent.Failed != 0 || sent.Sent == 0 {
 			t.Errorf("%s: sent %+v, received %+v, want none lost", kind, sent, got)
 		}
-		if err := r.PowerOn(ctx, w.router); err != nil {
+		if err := r.Machine(w.router).PowerOn(ctx); err != nil {
 			t.Fatal(err)
 		}
 		undo()
@@ -367,7 +367,7 @@ func (r *redundant) drainRouter(t *testing.T, ctx context.Context, router string
 	t.Helper()
 	description := r.Topology().Router(router)
 	if description.Kind == topology.FRR {
-		if _, err := r.Exec(ctx, router, "vtysh", "-c", "configure terminal", "-c", fmt.Sprintf("router bgp %d", description.AS), "-c", "bgp graceful-shutdown"); err != nil {
+		if _, err := r.Machine(router).Exec(ctx, "vtysh", "-c", "configure terminal", "-c", fmt.Sprintf("router bgp %d", description.AS), "-c", "bgp graceful-shutdown"); err != nil {
 			t.Fatal(err)
 		}
 		return func() {} // FRR comes back with the configuration it started with
@@ -375,7 +375,7 @@ func (r *redundant) drainRouter(t *testing.T, ctx context.Context, router string
 	const conf = "/etc/bird/bird.conf"
 	shell := func(script string) {
 		t.Helper()
-		if _, err := r.Exec(ctx, router, "sh", "-ec", script); err != nil {
+		if _, err := r.Machine(router).Exec(ctx, "sh", "-ec", script); err != nil {
 			t.Fatal(err)
 		}
 	}

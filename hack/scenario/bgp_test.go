@@ -59,7 +59,7 @@ func (s spoken) address(node string) netip.Addr {
 
 // bird gives the nodes of rack r1 that tor1 has heard a prefix from.
 func (s spoken) bird(ctx context.Context, prefix string) ([]string, error) {
-	out, err := s.Exec(ctx, "tor1", "birdc", "show", "route", prefix, "all")
+	out, err := s.Machine("tor1").Exec(ctx, "birdc", "show", "route", prefix, "all")
 	if err != nil && !strings.Contains(string(out), "Network not found") {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
@@ -85,7 +85,7 @@ type frrPath struct {
 
 // frr gives the nodes of rack r2 that tor2 has heard a prefix from.
 func (s spoken) frr(ctx context.Context, prefix string) ([]string, map[string]string, error) {
-	out, err := s.Exec(ctx, "tor2", "vtysh", "-c", "show bgp ipv4 unicast "+prefix+" json")
+	out, err := s.Machine("tor2").Exec(ctx, "vtysh", "-c", "show bgp ipv4 unicast "+prefix+" json")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,7 +179,7 @@ type agentView struct {
 }
 
 func (s spoken) view(ctx context.Context, node string) (v agentView, err error) {
-	out, err := s.Exec(ctx, node, filepath.Join(s.bin, "muslin-agent"), "status")
+	out, err := s.Machine(node).Exec(ctx, filepath.Join(s.bin, "muslin-agent"), "status")
 	if err != nil {
 		return v, err
 	}
@@ -211,7 +211,7 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 		return has(stray), nil
 	}
 	defaults := func() string {
-		out, err := s.Exec(ctx, "b1", "ip", "-4", "route", "show", "default")
+		out, err := s.Machine("b1").Exec(ctx, "ip", "-4", "route", "show", "default")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +298,7 @@ func (s spoken) origin(t *testing.T, ctx context.Context) {
 func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 	const rack, tor2, prefix = "bgppeer.projectcalico.org/rack-r2", "10.1.2.1", "203.0.113.0/24"
 	const other = "192.0.2.128/25" // which no rule is about
-	links, err := s.Exec(ctx, "b1", "ip", "-o", "route", "get", tor2)
+	links, err := s.Machine("b1").Exec(ctx, "ip", "-o", "route", "get", tor2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,7 +358,7 @@ func (s spoken) interfaces(t *testing.T, ctx context.Context) {
 
 func (s spoken) exec(t *testing.T, ctx context.Context, node string, words ...string) {
 	t.Helper()
-	if out, err := s.Exec(ctx, node, words...); err != nil {
+	if out, err := s.Machine(node).Exec(ctx, words...); err != nil {
 		t.Fatalf("%v: %v\n%s", words, err, out)
 	}
 }
@@ -409,8 +409,7 @@ func (s spoken) accepted(t *testing.T, ctx context.Context, object, status, fiel
 // inject changes what tor2 announces.
 func (s spoken) inject(t *testing.T, ctx context.Context, line string) {
 	t.Helper()
-	_, err := s.Exec(ctx, "tor2", "vtysh", "-c", "configure terminal", "-c", "router bgp 65102", "-c", "no bgp network import-check",
-		"-c", "address-family ipv4 unicast", "-c", line)
+	_, err := s.Machine("tor2").Exec(ctx, "vtysh", "-c", "configure terminal", "-c", "router bgp 65102", "-c", "no bgp network import-check", "-c", "address-family ipv4 unicast", "-c", line)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +417,7 @@ func (s spoken) inject(t *testing.T, ctx context.Context, line string) {
 
 func (s spoken) metric(t *testing.T, ctx context.Context, node, name string) string {
 	t.Helper()
-	out, err := s.CommandInNet(ctx, node, "curl", "-sf", "http://127.0.0.1:9109/metrics").Output()
+	out, err := s.Machine(node).CommandInNet(ctx, "curl", "-sf", "http://127.0.0.1:9109/metrics").Output()
 	if err != nil {
 		t.Fatalf("metrics of %s: %v", node, err)
 	}
@@ -510,7 +509,7 @@ func (s spoken) events(t *testing.T, ctx context.Context) {
 	if before, err := answer(); err != nil || before != "" {
 		t.Errorf("events before anything happened: %q, %v", before, err)
 	}
-	if _, err := s.Exec(ctx, "tor2", "vtysh", "-c", "clear bgp "+s.address("b2").String()); err != nil {
+	if _, err := s.Machine("tor2").Exec(ctx, "vtysh", "-c", "clear bgp "+s.address("b2").String()); err != nil {
 		t.Fatal(err)
 	}
 	s.await(t, ctx, "events of the session", func() error {
@@ -535,7 +534,7 @@ func (s spoken) events(t *testing.T, ctx context.Context) {
 func (s spoken) drain(t *testing.T, ctx context.Context) {
 	s.received(t, ctx, sharedHost, "b1", "b2")
 	for _, n := range []string{"b1", "b2"} {
-		if _, err := s.Exec(ctx, n, "ip", "address", "add", sharedHost, "dev", "lo"); err != nil {
+		if _, err := s.Machine(n).Exec(ctx, "ip", "address", "add", sharedHost, "dev", "lo"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -623,11 +622,11 @@ func (s spoken) drainIs(t *testing.T, ctx context.Context, node, step string) {
 
 // paths are the nodes that tor2's kernel sends the shared address to.
 func (s spoken) paths(ctx context.Context) ([]string, error) {
-	out, err := s.Exec(ctx, "tor2", "ip", "-json", "route", "get", sharedIP)
+	out, err := s.Machine("tor2").Exec(ctx, "ip", "-json", "route", "get", sharedIP)
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.Exec(ctx, "tor2", "ip", "route", "show", sharedHost)
+	all, err := s.Machine("tor2").Exec(ctx, "ip", "route", "show", sharedHost)
 	if err != nil {
 		return nil, err
 	}

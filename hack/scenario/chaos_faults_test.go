@@ -115,12 +115,12 @@ func ignore(kind func(error) bool, err error) error {
 
 // cutOff has a node not reach the API server, and nobody else not.
 func (c *chaos) cutOff(ctx context.Context, f upset) error {
-	_, err := c.Exec(ctx, f.on, "ip", "route", "add", "blackhole", c.Topology().ControlPlane.Address.V4.String())
+	_, err := c.Machine(f.on).Exec(ctx, "ip", "route", "add", "blackhole", c.Topology().ControlPlane.Address.V4.String())
 	return err
 }
 
 func (c *chaos) reconnect(ctx context.Context, f upset) error {
-	_, err := c.Exec(ctx, f.on, "ip", "route", "del", "blackhole", c.Topology().ControlPlane.Address.V4.String())
+	_, err := c.Machine(f.on).Exec(ctx, "ip", "route", "del", "blackhole", c.Topology().ControlPlane.Address.V4.String())
 	return err
 }
 
@@ -161,7 +161,7 @@ func (c *chaos) renumber(ctx context.Context, f upset) error {
 func (c *chaos) setAddress(ctx context.Context, node string, from, to netip.Addr) error {
 	n, _ := c.Topology().Node(node)
 	script := fmt.Sprintf("ip addr del %s/24 dev eth0 && ip addr add %s/24 dev eth0 && ip route replace default via %s", from, to, c.rackGateway(n.Rack))
-	_, err := c.Exec(ctx, node, "sh", "-c", script)
+	_, err := c.Machine(node).Exec(ctx, "sh", "-c", script)
 	return err
 }
 
@@ -189,7 +189,7 @@ func (c *chaos) thawAgent(ctx context.Context, f upset) error {
 // signalAll signals the programs of a name on a machine, which has process ids of
 // its own.
 func (c *chaos) signalAll(ctx context.Context, machine, signal, program string) error {
-	_, err := c.Exec(ctx, machine, "pkill", "-"+signal, "-x", program)
+	_, err := c.Machine(machine).Exec(ctx, "pkill", "-"+signal, "-x", program)
 	return err
 }
 
@@ -203,11 +203,11 @@ func (c *chaos) startController(context.Context, upset) error {
 
 // killServer is a power cut of the control plane: API server, etcd and all.
 func (c *chaos) killServer(ctx context.Context, _ upset) error {
-	return c.PowerOff(ctx, c.Topology().ControlPlane.Name)
+	return c.ControlPlane().PowerOff(ctx)
 }
 
 func (c *chaos) startServer(ctx context.Context, _ upset) error {
-	return c.PowerOn(ctx, c.Topology().ControlPlane.Name)
+	return c.ControlPlane().PowerOn(ctx)
 }
 
 // freezeServer leaves connections open that nobody answers.

@@ -220,10 +220,10 @@ func (c *chaos) allReached(ctx context.Context) error {
 	for _, p := range pods {
 		argv = append(argv, p.ip.String())
 	}
-	out, err := c.Exec(ctx, c.Topology().Outside.Name, argv...)
+	out, err := c.Machine(c.Topology().Outside.Name).Exec(ctx, argv...)
 	errs := []error{err, unreached("outside", out)}
 	for _, p := range pods {
-		out, err := c.PodExec(ctx, p.node, "default", p.name, argv...)
+		out, err := c.Pod(p.node, "default", p.name).Exec(ctx, argv...)
 		errs = append(errs, err, unreached(fmt.Sprintf("pod %s, %s on %s", p.name, p.ip, p.node), out))
 	}
 	return errors.Join(errs...)

@@ -76,7 +76,7 @@ func (c *chaos) runPod(ctx context.Context, p *chaosPod) error {
 	c.mu.Lock()
 	delete(c.live, p.ip)
 	c.mu.Unlock()
-	if err := c.persist(ctx, func() error { return c.DelPod(ctx, p.node, "default", p.name) }); err != nil {
+	if err := c.persist(ctx, func() error { return c.Pod(p.node, "default", p.name).Delete(ctx) }); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -102,10 +102,10 @@ func (c *chaos) plugPod(ctx context.Context, p *chaosPod) error {
 		return fmt.Errorf("create: %w", err)
 	}
 	if err := c.persist(ctx, func() error {
-		ip, err := c.AddPod(ctx, p.node, "default", p.name)
+		ip, err := c.Pod(p.node, "default", p.name).Add(ctx)
 		if err != nil {
 			// What is half there goes before the next try, whose namespace is a new one.
-			return errors.Join(err, c.DelPod(context.WithoutCancel(ctx), p.node, "default", p.name))
+			return errors.Join(err, c.Pod(p.node, "default", p.name).Delete(context.WithoutCancel(ctx)))
 		}
 		c.plugged(p, ip)
 		return nil

@@ -29,7 +29,7 @@ func (s story) operator(t *testing.T, ctx context.Context) operator {
 // muslinctl runs where the API server can be reached and decodes its JSON. Exit
 // code 4, "something is wrong", is an answer and no error.
 func (o operator) muslinctl(ctx context.Context, into any, args ...string) error {
-	cmd := o.CommandInNet(ctx, o.Topology().ControlPlane.Name, append([]string{o.program}, append(args, "-o", "json")...)...)
+	cmd := o.ControlPlane().CommandInNet(ctx, append([]string{o.program}, append(args, "-o", "json")...)...)
 	cmd.Env = append(cmd.Env, "KUBECONFIG="+o.Kubeconfig())
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -48,7 +48,7 @@ type step func(context.Context) error
 // on runs a shell script on a machine.
 func (o operator) on(machine, script string) step {
 	return func(ctx context.Context) error {
-		_, err := o.Exec(ctx, machine, "sh", "-ec", script)
+		_, err := o.Machine(machine).Exec(ctx, "sh", "-ec", script)
 		return err
 	}
 }
@@ -84,7 +84,7 @@ func (o operator) restarted(node string) step {
 		if err != nil {
 			return err
 		}
-		if _, err := o.Exec(ctx, node, "kill", "-9", pid); err != nil {
+		if _, err := o.Machine(node).Exec(ctx, "kill", "-9", pid); err != nil {
 			return err
 		}
 		return o.eventually(ctx, 2*time.Minute, func() error {

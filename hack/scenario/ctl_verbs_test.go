@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 )
 
 // printed is a command line of muslinctl and what it has to say.
@@ -75,7 +75,7 @@ func (s story) verbsOnNodes(t *testing.T, ctx context.Context) {
 
 // run gives what muslinctl prints.
 func (o operator) run(ctx context.Context, args ...string) (string, error) {
-	cmd := o.CommandInNet(ctx, o.Topology().ControlPlane.Name, append([]string{o.program}, args...)...)
+	cmd := o.ControlPlane().CommandInNet(ctx, append([]string{o.program}, args...)...)
 	cmd.Env = append(cmd.Env, "KUBECONFIG="+o.Kubeconfig())
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
@@ -167,7 +167,7 @@ func (o operator) migration(t *testing.T, ctx context.Context) {
 	for _, do := range []step{
 		o.applied(object("IPPool", "old", "cidr: 10.246.0.0/24, blockSize: 28")),
 		o.patched(defaultPool, `{"spec":{"disabled":true}}`),
-		o.applied(fmt.Sprintf(wanderer, lab.ProbeImage)),
+		o.applied(fmt.Sprintf(wanderer, kube.ProbeImage)),
 		o.rolledOut("wanderer"),
 		o.patched(defaultPool, `{"spec":{"disabled":false}}`),
 	} {

@@ -128,7 +128,7 @@ func (o operator) podOn(t *testing.T, ctx context.Context, node string) Pod {
 
 // blockOf asks a node for its block, which is its blackhole route.
 func (o operator) blockOf(node string) string {
-	out, err := o.Exec(context.Background(), node, "ip", "route", "show", "type", "blackhole", "proto", "109")
+	out, err := o.Machine(node).Exec(context.Background(), "ip", "route", "show", "type", "blackhole", "proto", "109")
 	if err != nil || len(out) == 0 {
 		return "none"
 	}

@@ -20,7 +20,7 @@ func (s story) byHelm(t *testing.T, ctx context.Context) {
 	}
 	program, chart := strings.TrimSpace(string(out)), filepath.Join(s.Source, "manifests/charts/muslin")
 	helm := func(args ...string) (string, error) {
-		cmd := s.CommandInNet(ctx, s.Topology().ControlPlane.Name, append([]string{program}, args...)...)
+		cmd := s.ControlPlane().CommandInNet(ctx, append([]string{program}, args...)...)
 		cmd.Env = append(cmd.Env, "KUBECONFIG="+s.Kubeconfig(), "HELM_CACHE_HOME="+t.TempDir(), "HELM_CONFIG_HOME="+t.TempDir(), "HELM_DATA_HOME="+t.TempDir())
 		out, err := cmd.CombinedOutput()
 		if err != nil {

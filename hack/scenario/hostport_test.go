@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 )
 
 // hostPort: kubelet and containerd give the plugin's result to CNI's portmap,
@@ -26,14 +26,14 @@ spec:
   nodeName: %s
   terminationGracePeriodSeconds: 0
   containers: [{name: c, image: %q, imagePullPolicy: Never, args: [serve], ports: [{containerPort: %d, hostPort: %s}]}]
-`, node, lab.ProbeImage, echoPort, port))
+`, node, kube.ProbeImage, echoPort, port))
 	remove := sync.OnceFunc(func() { s.delete(t, ctx, "pod", "host-port") })
 	t.Cleanup(remove)
 	if _, err := s.Kubectl(ctx, "", "wait", "--for=condition=Ready", "pod/host-port", "--timeout=60s"); err != nil {
 		t.Fatal(err)
 	}
 	ask := func(from string) (string, error) {
-		out, err := s.Exec(ctx, from, "probe", "dial", "-timeout", "2s", target)
+		out, err := s.Machine(from).Exec(ctx, "probe", "dial", "-timeout", "2s", target)
 		return string(out), err
 	}
 	for _, from := range []string{"n3", s.Topology().Outside.Name, node} {
@@ -61,7 +61,7 @@ spec:
 // ruleset is all that a node has in nftables.
 func (s story) ruleset(t *testing.T, ctx context.Context, node string) string {
 	t.Helper()
-	out, err := s.Exec(ctx, node, "nft", "list", "ruleset")
+	out, err := s.Machine(node).Exec(ctx, "nft", "list", "ruleset")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func (c *LightCluster) addCosts(t *testing.T, ctx context.Context) {
 	for i := range tries {
 		pod := fmt.Sprint("cost-", i)
 		c.kubectl(t, ctx, lightPodObject(node, pod), "apply", "-f", "-")
-		got := c.costOf(t, ctx, func() error { _, err := c.AddPod(ctx, node, "default", pod); return err })
+		got := c.costOf(t, ctx, func() error { _, err := c.Pod(node, "default", pod).Add(ctx); return err })
 		t.Logf("one ADD: %v", got)
 		noLists(t, got)
 		// An agent that has not heard of the pod yet asks for it.
@@ -34,7 +34,7 @@ func (c *LightCluster) addCosts(t *testing.T, ctx context.Context) {
 	c.kubectl(t, ctx, strings.Join(objects, "---\n"), "apply", "-f", "-")
 	got := c.costOf(t, ctx, func() error {
 		return c.eachAtOnce(burst, func(i int) error {
-			_, err := c.AddPod(ctx, node, "default", fmt.Sprint("burst-", i))
+			_, err := c.Pod(node, "default", fmt.Sprint("burst-", i)).Add(ctx)
 			return err
 		})
 	})
@@ -52,7 +52,7 @@ func (c *LightCluster) addCosts(t *testing.T, ctx context.Context) {
 	for i := range burst {
 		names = append(names, fmt.Sprint("burst-", i))
 	}
-	if err := c.eachAtOnce(len(names), func(i int) error { return c.DelPod(ctx, node, "default", names[i]) }); err != nil {
+	if err := c.eachAtOnce(len(names), func(i int) error { return c.Pod(node, "default", names[i]).Delete(ctx) }); err != nil {
 		t.Error(err)
 	}
 	c.kubectl(t, ctx, "", append([]string{"delete", "pod", "--force", "--grace-period=0"}, names...)...)

@@ -95,7 +95,7 @@ func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	if _, err := c.Up(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Load(ctx, muslin.archive); err != nil {
+	if err := c.Kube.Load(ctx, muslin.archive); err != nil {
 		t.Fatal(err)
 	}
 	s := story{Cluster: c}
@@ -105,7 +105,7 @@ func startPodCIDRs(t *testing.T, ctx context.Context, source string) *Cluster {
 	for node, prefixes := range podCIDRs {
 		s.kubectlOK(t, ctx, "", "patch", "node", node, "--type=merge", "-p",
 			fmt.Sprintf(`{"spec":{"podCIDR":%q,"podCIDRs":[%q,%q]}}`, prefixes[0], prefixes[0], prefixes[1]))
-		if _, err := c.Exec(ctx, node, "sh", "-c", "mkdir -p /etc/cni/net.d && printf '%s' '"+hostLocalConf+"' > /etc/cni/net.d/10-pods.conflist"); err != nil {
+		if _, err := c.Machine(node).Exec(ctx, "sh", "-c", "mkdir -p /etc/cni/net.d && printf '%s' '"+hostLocalConf+"' > /etc/cni/net.d/10-pods.conflist"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -266,7 +266,7 @@ func (s story) killKeepsAddresses(t *testing.T, ctx context.Context) {
 	from, to := before[0], before[3]
 	ping := s.startPing(t, ctx, from.Pod, to.Pod)
 	pid := s.agentPID(t, ctx, from.Node)
-	if _, err := s.Exec(ctx, from.Node, "kill", "-9", pid); err != nil {
+	if _, err := s.Machine(from.Node).Exec(ctx, "kill", "-9", pid); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.eventually(ctx, 2*time.Minute, func() error {

@@ -85,7 +85,7 @@ func (c *LightCluster) startController(t *testing.T, machine string) {
 // while the wiring waits, and there the agent is killed.
 func (c *LightCluster) killBeforeAnswer(t *testing.T, ctx context.Context) {
 	const node, handle = "a2", "default-stuck"
-	if _, err := c.Exec(ctx, node, "mkfifo", "/run/netns/"+handle); err != nil {
+	if _, err := c.Machine(node).Exec(ctx, "mkfifo", "/run/netns/"+handle); err != nil {
 		t.Fatal(err)
 	}
 	c.kubectl(t, ctx, lightPodObject(node, "stuck"), "apply", "-f", "-")
@@ -98,7 +98,7 @@ func (c *LightCluster) killBeforeAnswer(t *testing.T, ctx context.Context) {
 		t.Error("ADD succeeded although its agent died")
 	}
 	c.wantHandles(t, ctx, "default-stays-a1", "default-stays-a2", handle) // it did leak
-	if _, err := c.Exec(ctx, node, "rm", "/run/netns/"+handle); err != nil {
+	if _, err := c.Machine(node).Exec(ctx, "rm", "/run/netns/"+handle); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -121,7 +121,7 @@ func lightPodObject(node, name string) string {
 // wait for its end.
 func (c *LightCluster) cniAdd(t *testing.T, ctx context.Context, node, name string) *exec.Cmd {
 	t.Helper()
-	out, err := c.Exec(ctx, node, "sh", "-c", "cat /etc/cni/net.d/*.conflist")
+	out, err := c.Machine(node).Exec(ctx, "sh", "-c", "cat /etc/cni/net.d/*.conflist")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func (c *LightCluster) cniAdd(t *testing.T, ctx context.Context, node, name stri
 		t.Fatal(err)
 	}
 	id := "default-" + name
-	cmd := c.Command(ctx, node, "/opt/cni/bin/muslin")
+	cmd := c.Machine(node).Command(ctx, "/opt/cni/bin/muslin")
 	cmd.Env = append(cmd.Env, "CNI_COMMAND=ADD", "CNI_CONTAINERID="+id, "CNI_NETNS=/run/netns/"+id, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME="+name+";K8S_POD_INFRA_CONTAINER_ID="+id)
 	cmd.Stdin = strings.NewReader(string(stdin))
@@ -164,7 +164,7 @@ func (c *LightCluster) forceDelete(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	// The kubelet has forgotten nothing: it deletes the sandbox, late.
-	if err := c.eventually(ctx, time.Minute, func() error { return c.DelPod(ctx, node, "default", "stuck") }); err != nil {
+	if err := c.eventually(ctx, time.Minute, func() error { return c.Pod(node, "default", "stuck").Delete(ctx) }); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.addSoon(ctx, node, "next"); err != nil {

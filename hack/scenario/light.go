@@ -115,7 +115,7 @@ func (c *LightCluster) startProgram(program, node string, env ...string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := c.Command(context.Background(), node, filepath.Join(c.bin, program))
+	cmd := c.Machine(node).Command(context.Background(), filepath.Join(c.bin, program))
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
@@ -147,7 +147,7 @@ func (c *LightCluster) endProgram(program, node string, with os.Signal) error {
 
 // logOf is the file that a program of Muslin's logs to.
 func (c *LightCluster) logOf(program, node string) string {
-	return filepath.Join(c.LogDir(node), strings.TrimPrefix(program, "muslin-")+".log")
+	return filepath.Join(c.Machine(node).LogDir(), strings.TrimPrefix(program, "muslin-")+".log")
 }
 
 // StartAgents starts all agents at once.
@@ -209,5 +209,5 @@ spec:
 	}); err != nil {
 		return netip.Addr{}, err
 	}
-	return c.AddPod(ctx, node, "default", name)
+	return c.Pod(node, "default", name).Add(ctx)
 }

@@ -74,7 +74,7 @@ func (c *Cluster) start(ctx context.Context, o MainJobOptions, r *Report) error 
 		return err
 	}
 	return errors.Join(
-		c.phase("load image", func() error { return c.Load(ctx, muslin.archive) }),
+		c.phase("load image", func() error { return c.Kube.Load(ctx, muslin.archive) }),
 		c.phase("install", func() error { return c.Install(ctx) }),
 	)
 }
@@ -141,7 +141,7 @@ func (c *Cluster) tables(ctx context.Context, r *Report) error {
 		s, err := c.Agent(ctx, n)
 		keep(&r.Sessions, []byte(sessionLines(s)), err)
 		for _, family := range c.flags() {
-			out, err = c.Exec(ctx, n, "ip", family, "route", "show", "proto", "109")
+			out, err = c.Machine(n).Exec(ctx, "ip", family, "route", "show", "proto", "109")
 			keep(&r.Routes, append([]byte("# "+n+"\n"), out...), err)
 		}
 		errs = append(errs, c.noTunnels(ctx, n))
@@ -174,7 +174,7 @@ func acrossRacks(c *Cluster, pods []Pod) (from, to Pod) {
 // noTunnels fails when a node has a tunnel device or a bridge.
 func (c *Cluster) noTunnels(ctx context.Context, node string) error {
 	for _, kind := range []string{"ipip", "vxlan", "gre", "bridge"} {
-		out, err := c.Exec(ctx, node, "ip", "-o", "link", "show", "type", kind)
+		out, err := c.Machine(node).Exec(ctx, "ip", "-o", "link", "show", "type", kind)
 		if err != nil {
 			return err
 		}
@@ -197,13 +197,13 @@ func (c *Cluster) flags() []string {
 // routerTable shows a router's own view of what it learned by BGP.
 func (c *Cluster) routerTable(ctx context.Context, r topology.Router) ([]byte, error) {
 	if r.Kind == topology.BIRD {
-		return c.Exec(ctx, r.Name, "birdc", "show", "route", "where", "source = RTS_BGP")
+		return c.Machine(r.Name).Exec(ctx, "birdc", "show", "route", "where", "source = RTS_BGP")
 	}
 	argv := []string{"vtysh"}
 	for _, family := range c.flags() {
 		argv = append(argv, "-c", "show bgp ipv"+family[1:]+" unicast")
 	}
-	return c.Exec(ctx, r.Name, argv...)
+	return c.Machine(r.Name).Exec(ctx, argv...)
 }
 
 // String is the report as `make lab` prints it.

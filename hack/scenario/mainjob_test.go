@@ -236,7 +236,7 @@ func (s story) agentRestarts(t *testing.T, ctx context.Context) {
 	ping := s.startPing(t, ctx, from, to)
 	for i := range restarts {
 		pid := s.agentPID(t, ctx, from.Node)
-		if _, err := s.Exec(ctx, from.Node, "kill", "-9", pid); err != nil {
+		if _, err := s.Machine(from.Node).Exec(ctx, "kill", "-9", pid); err != nil {
 			t.Fatal(err)
 		}
 		err := s.eventually(ctx, 2*time.Minute, func() error {
@@ -313,7 +313,7 @@ func (s story) setVXLAN(t *testing.T, ctx context.Context, mode string) {
 
 // leavesBy tells whether a node sends to an address by a device.
 func (s story) leavesBy(ctx context.Context, node string, to netip.Addr, device string) error {
-	out, err := s.Exec(ctx, node, "ip", "route", "get", to.String())
+	out, err := s.Machine(node).Exec(ctx, "ip", "route", "get", to.String())
 	if err != nil {
 		return err
 	}
@@ -349,7 +349,7 @@ func (s story) agentPID(t *testing.T, ctx context.Context, node string) string {
 }
 
 func (s story) findAgent(ctx context.Context, node string) (string, error) {
-	out, err := s.Exec(ctx, node, "pgrep", "-o", "-f", "^/usr/bin/muslin-agent( run)?$")
+	out, err := s.Machine(node).Exec(ctx, "pgrep", "-o", "-f", "^/usr/bin/muslin-agent( run)?$")
 	return strings.TrimSpace(string(out)), err
 }
 
@@ -358,7 +358,7 @@ func (s story) findAgent(ctx context.Context, node string) (string, error) {
 func (s story) monitorRoutes(t *testing.T, ctx context.Context, node string) func() []string {
 	t.Helper()
 	var out strings.Builder
-	cmd := s.Command(ctx, node, "ip", "monitor", "route")
+	cmd := s.Machine(node).Command(ctx, "ip", "monitor", "route")
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -400,7 +400,7 @@ func (c *Cluster) pingFrom(t *testing.T, ctx context.Context, machine, netns, ta
 		argv = append([]string{"ip", "netns", "exec", netns}, argv...)
 	}
 	var out, errs strings.Builder
-	cmd := c.Command(ctx, machine, argv...)
+	cmd := c.Machine(machine).Command(ctx, argv...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -419,8 +419,7 @@ func (c *Cluster) pingFrom(t *testing.T, ctx context.Context, machine, netns, ta
 // podNetns names the network namespace of a pod on its node.
 func (s story) podNetns(t *testing.T, ctx context.Context, p Pod) string {
 	t.Helper()
-	out, err := s.Exec(ctx, p.Node, "sh", "-c",
-		"for n in $(ls /run/netns); do ip -n $n -o addr | grep -q ' "+p.IP.String()+"/32 ' && echo $n; done; true")
+	out, err := s.Machine(p.Node).Exec(ctx, "sh", "-c", "for n in $(ls /run/netns); do ip -n $n -o addr | grep -q ' "+p.IP.String()+"/32 ' && echo $n; done; true")
 	if err != nil || len(out) == 0 {
 		t.Fatalf("no network namespace with %s on %s: %v", p.IP, p.Node, err)
 	}
@@ -439,7 +438,7 @@ spec: {asNumber: 64512}
 	s.kubectlOK(t, ctx, short, "apply", "-f", "-")
 	t.Cleanup(func() { s.kubectlOK(t, ctx, short, "delete", "-f", "-") })
 	pid := s.agentPID(t, ctx, node)
-	if _, err := s.Exec(ctx, node, "kill", "-9", pid); err != nil {
+	if _, err := s.Machine(node).Exec(ctx, "kill", "-9", pid); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.eventually(ctx, 2*time.Minute, func() error {
@@ -479,7 +478,7 @@ func (s story) powerCut(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	s.shortHold(t, ctx, victim)
-	if err := s.PowerOff(ctx, victim); err != nil {
+	if err := s.Machine(victim).PowerOff(ctx); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -487,7 +486,7 @@ func (s story) powerCut(t *testing.T, ctx context.Context) {
 		t.Fatal(err)
 	}
 	t.Logf("blocks of %s left %s after %s", victim, witness, time.Since(began).Round(time.Second))
-	if err := s.PowerOn(ctx, victim); err != nil {
+	if err := s.Machine(victim).PowerOn(ctx); err != nil {
 		t.Fatal(err)
 	}
 	began = time.Now()

@@ -180,7 +180,7 @@ func (c *LightCluster) settle(t *testing.T, ctx context.Context, check func(node
 
 // established asks a node's agent which sessions with other nodes are up.
 func (c *LightCluster) established(ctx context.Context, node string) ([]string, error) {
-	out, err := c.Exec(ctx, node, filepath.Join(c.bin, "muslin-agent"), "status")
+	out, err := c.Machine(node).Exec(ctx, filepath.Join(c.bin, "muslin-agent"), "status")
 	if err != nil {
 		return nil, err
 	}

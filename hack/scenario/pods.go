@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -63,7 +63,7 @@ spec:
         labelSelector: {matchLabels: {app: echo}}
       containers:
       - {name: echo, image: %q, imagePullPolicy: Never, args: [serve]}
-`, n, lab.ProbeImage)
+`, n, kube.ProbeImage)
 }
 
 // Pods lists the running echo pods, sorted by node and name.
@@ -314,13 +314,13 @@ func (c *Cluster) address(node string) topology.Address {
 // serve runs an echo server on machines until ctx ends.
 func (c *Cluster) serve(ctx context.Context, machines []string) error {
 	for _, m := range machines {
-		cmd := c.Command(ctx, m, "probe", "serve")
+		cmd := c.Machine(m).Command(ctx, "probe", "serve")
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("serve on %s: %w", m, err)
 		}
 		go func() { _ = cmd.Wait() }() // ends with ctx
 		if err := c.eventually(ctx, 10*time.Second, func() error {
-			_, err := c.Exec(ctx, m, "probe", "dial", fmt.Sprintf("127.0.0.1:%d", echoPort))
+			_, err := c.Machine(m).Exec(ctx, "probe", "dial", fmt.Sprintf("127.0.0.1:%d", echoPort))
 			return err
 		}); err != nil {
 			return err
@@ -334,7 +334,7 @@ func (c *Cluster) serve(ctx context.Context, machines []string) error {
 func (c *Cluster) withNamespaces(ctx context.Context, pods []Pod) ([]Pod, error) {
 	found := map[string]string{} // node and address → namespace
 	for _, node := range c.FullNodes() {
-		out, err := c.Exec(ctx, node, "sh", "-c", `for n in $(ls /run/netns); do ip -n $n -o addr | sed "s/^/$n /"; done; true`)
+		out, err := c.Machine(node).Exec(ctx, "sh", "-c", `for n in $(ls /run/netns); do ip -n $n -o addr | sed "s/^/$n /"; done; true`)
 		if err != nil {
 			return nil, err
 		}
@@ -358,11 +358,11 @@ func (c *Cluster) dialFromPod(ctx context.Context, p Pod, to netip.Addr) (netip.
 	if p.netns == "" {
 		return seenSource(c.Kubectl(ctx, "", "exec", p.Name, "--", "probe", "dial", target))
 	}
-	return seenSource(c.Exec(ctx, p.Node, "ip", "netns", "exec", p.netns, "probe", "dial", target))
+	return seenSource(c.Machine(p.Node).Exec(ctx, "ip", "netns", "exec", p.netns, "probe", "dial", target))
 }
 
 func (c *Cluster) dialFromMachine(ctx context.Context, machine string, to netip.Addr) (netip.Addr, error) {
-	return seenSource(c.Exec(ctx, machine, "probe", "dial", netip.AddrPortFrom(to, echoPort).String()))
+	return seenSource(c.Machine(machine).Exec(ctx, "probe", "dial", netip.AddrPortFrom(to, echoPort).String()))
 }
 
 // seenSource reads the server's answer, "PEER HOSTNAME".

@@ -48,7 +48,7 @@ func (s story) networkPolicy(t *testing.T, ctx context.Context) {
 				}
 				return nil
 			}); err != nil {
-				table, _ := s.Exec(ctx, to.Node, "nft", "list", "table", "inet", "muslin-policy")
+				table, _ := s.Machine(to.Node).Exec(ctx, "nft", "list", "table", "inet", "muslin-policy")
 				t.Fatalf("%s: %v\n%s", when, err, table)
 			}
 		}
@@ -56,7 +56,7 @@ func (s story) networkPolicy(t *testing.T, ctx context.Context) {
 	expect("without a policy", true)
 	apply(policyOf("deny", denyIngress))
 	expect("default deny", false)
-	if out, err := s.Exec(ctx, to.Node, "ping", "-c", "1", "-W", "2", to.IP.String()); err != nil {
+	if out, err := s.Machine(to.Node).Exec(ctx, "ping", "-c", "1", "-W", "2", to.IP.String()); err != nil {
 		t.Errorf("a node does not reach its own pod, which kubelet has to: %v: %s", err, out)
 	}
 	s.closedWithoutAgent(t, ctx, from, to)
@@ -81,7 +81,7 @@ func (s story) networkPolicy(t *testing.T, ctx context.Context) {
 	remove(policyOf("deny", denyEgress))
 	expect("no policy in the end", true)
 	for _, n := range s.FullNodes() {
-		if out, err := s.Exec(ctx, n, "nft", "list", "table", "inet", "muslin-policy"); err == nil {
+		if out, err := s.Machine(n).Exec(ctx, "nft", "list", "table", "inet", "muslin-policy"); err == nil {
 			t.Errorf("%s has a table of policy without any: %s", n, out)
 		}
 	}
@@ -92,7 +92,7 @@ func (s story) networkPolicy(t *testing.T, ctx context.Context) {
 func (s story) closedWithoutAgent(t *testing.T, ctx context.Context, from, to Pod) {
 	t.Helper()
 	pid := s.agentPID(t, ctx, to.Node)
-	if _, err := s.Exec(ctx, to.Node, "kill", "-9", pid); err != nil {
+	if _, err := s.Machine(to.Node).Exec(ctx, "kill", "-9", pid); err != nil {
 		t.Fatal(err)
 	}
 	for back := 0; back < 3; {

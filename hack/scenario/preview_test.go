@@ -106,7 +106,7 @@ func (o operator) comesTrue(ctx context.Context, c alteration) error {
 
 // preview gives a change to muslinctl by standard input.
 func (o operator) preview(ctx context.Context, yaml string, into any) error {
-	cmd := o.CommandInNet(ctx, o.Topology().ControlPlane.Name, o.program, "preview", "-f", "-", "-o", "json")
+	cmd := o.ControlPlane().CommandInNet(ctx, o.program, "preview", "-f", "-", "-o", "json")
 	cmd.Env = append(cmd.Env, "KUBECONFIG="+o.Kubeconfig())
 	cmd.Stdin = strings.NewReader(yaml)
 	out, err := cmd.Output()
@@ -239,7 +239,7 @@ func (o operator) look(ctx context.Context) (seen, error) {
 // kernelPaths notes how a node's kernel sends to blocks; the far end of a tunnel is
 // left out, which is a detail of the tunnel.
 func (o operator) kernelPaths(ctx context.Context, node string, blocks map[netip.Prefix]bool, into map[string]string) error {
-	out, err := o.Exec(ctx, node, "ip", "-j", "route", "show", "proto", "109")
+	out, err := o.Machine(node).Exec(ctx, "ip", "-j", "route", "show", "proto", "109")
 	if err != nil {
 		return err
 	}
@@ -279,12 +279,12 @@ var (
 
 // bird notes what the router of rack r1 has heard from each node.
 func (o operator) bird(ctx context.Context, into map[string]bool) error {
-	out, err := o.Exec(ctx, "tor1", "birdc", "show", "protocols", "all")
+	out, err := o.Machine("tor1").Exec(ctx, "birdc", "show", "protocols", "all")
 	if err != nil {
 		return err
 	}
 	for _, m := range birdSession.FindAllStringSubmatch(string(out), -1) {
-		table, err := o.Exec(ctx, "tor1", "birdc", "show", "route", "protocol", m[1])
+		table, err := o.Machine("tor1").Exec(ctx, "birdc", "show", "route", "protocol", m[1])
 		if err != nil {
 			return err
 		}
@@ -298,7 +298,7 @@ func (o operator) bird(ctx context.Context, into map[string]bool) error {
 // frr notes what the router of rack r2 has heard from each node.
 func (o operator) frr(ctx context.Context, into map[string]bool) error {
 	for _, n := range []string{"n3", "n4"} {
-		out, err := o.Exec(ctx, "tor2", "vtysh", "-c", "show bgp ipv4 unicast neighbors "+o.nodeAddr(n).String()+" routes json")
+		out, err := o.Machine("tor2").Exec(ctx, "vtysh", "-c", "show bgp ipv4 unicast neighbors "+o.nodeAddr(n).String()+" routes json")
 		if err != nil {
 			return err
 		}
@@ -357,7 +357,7 @@ func (o operator) changes() []alteration {
 // writes applies objects with muslinctl, which also writes Calico's Nodes.
 func (o operator) writes(yaml string) step {
 	return func(ctx context.Context) error {
-		cmd := o.CommandInNet(ctx, o.Topology().ControlPlane.Name, o.program, "apply", "-f", "-")
+		cmd := o.ControlPlane().CommandInNet(ctx, o.program, "apply", "-f", "-")
 		cmd.Env = append(cmd.Env, "KUBECONFIG="+o.Kubeconfig())
 		cmd.Stdin = strings.NewReader(yaml)
 		if out, err := cmd.CombinedOutput(); err != nil {

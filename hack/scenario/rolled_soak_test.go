@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muslin-net/muslin/hack/lab"
 	"github.com/muslin-net/muslin/hack/lab/fabric"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 )
 
 // rolledService are two replicas that go on serving for a while after they are ended,
@@ -64,7 +64,7 @@ func TestSoakReplicaRolled(t *testing.T) {
 // replicaRolled: a host outside opens connections to a Service with externalTrafficPolicy
 // Local all the time, while its replicas are replaced, and one alone is: each is answered.
 func (s story) replicaRolled(t *testing.T, ctx context.Context) {
-	s.apply(t, ctx, fmt.Sprintf(rolledService, lab.ProbeImage))
+	s.apply(t, ctx, fmt.Sprintf(rolledService, kube.ProbeImage))
 	t.Cleanup(func() {
 		for _, o := range []string{"deployment", "service", "ippool.projectcalico.org"} {
 			s.delete(t, ctx, o, "rolled")

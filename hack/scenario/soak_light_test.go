@@ -23,7 +23,7 @@ func TestSoakLight(t *testing.T) {
 	defer cancel()
 	c := lightCluster(t, ctx, "cnilight", "../lab/topologies/two-routers.yaml")
 	for _, node := range c.allNodes() {
-		if _, err := c.Exec(ctx, node, "cp", "/usr/lib/cni/ptp", "/usr/lib/cni/host-local", "/opt/cni/bin/"); err != nil {
+		if _, err := c.Machine(node).Exec(ctx, "cp", "/usr/lib/cni/ptp", "/usr/lib/cni/host-local", "/opt/cni/bin/"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,7 +77,7 @@ func (c *LightCluster) plugAll(t *testing.T, ctx context.Context) time.Duration 
 	began := time.Now()
 	c.few(t, func(i int) error {
 		node, name := c.soakPod(i)
-		_, err := c.AddPod(ctx, node, "default", name)
+		_, err := c.Pod(node, "default", name).Add(ctx)
 		return err
 	})
 	return time.Since(began)
@@ -89,7 +89,7 @@ func (c *LightCluster) unplugAll(t *testing.T, ctx context.Context) time.Duratio
 	began := time.Now()
 	c.few(t, func(i int) error {
 		node, name := c.soakPod(i)
-		return c.DelPod(ctx, node, "default", name)
+		return c.Pod(node, "default", name).Delete(ctx)
 	})
 	return time.Since(began)
 }

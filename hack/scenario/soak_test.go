@@ -107,7 +107,7 @@ func (c *Cluster) usePlugin(t *testing.T, ctx context.Context, plugin string) {
  "ranges":[[{"subnet":"10.210.%d.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}
 EOF`, path, i)
 		}
-		if _, err := c.Exec(ctx, node, "sh", "-c", script); err != nil {
+		if _, err := c.Machine(node).Exec(ctx, "sh", "-c", script); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -218,7 +218,7 @@ func (c *Cluster) leftovers(ctx context.Context) (leftovers, error) {
 	f["handles"] = lines(out)
 	for _, node := range c.allNodes() {
 		for name, command := range traces {
-			out, err := c.Exec(ctx, node, "sh", "-c", "{ "+command+"; } 2>/dev/null; true")
+			out, err := c.Machine(node).Exec(ctx, "sh", "-c", "{ "+command+"; } 2>/dev/null; true")
 			if err != nil {
 				return nil, err
 			}

@@ -29,13 +29,13 @@ func (s story) startStream(t *testing.T, ctx context.Context, from, to Pod) func
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
 	t.Cleanup(cancel)
-	server := s.Command(ctx, to.Node, "ip", "netns", "exec", s.podNetns(t, ctx, to), "iperf3", "-s")
+	server := s.Machine(to.Node).Command(ctx, "ip", "netns", "exec", s.podNetns(t, ctx, to), "iperf3", "-s")
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
 	if err := s.eventually(ctx, time.Minute, func() error {
-		out, err := s.Exec(ctx, to.Node, "ip", "netns", "exec", s.podNetns(t, ctx, to), "ss", "-Hltn", "sport", "=", ":5201")
+		out, err := s.Machine(to.Node).Exec(ctx, "ip", "netns", "exec", s.podNetns(t, ctx, to), "ss", "-Hltn", "sport", "=", ":5201")
 		if err == nil && len(out) == 0 {
 			err = fmt.Errorf("iperf3 does not listen")
 		}
@@ -43,7 +43,7 @@ func (s story) startStream(t *testing.T, ctx context.Context, from, to Pod) func
 	}); err != nil {
 		t.Fatal(err)
 	}
-	client := s.Command(ctx, from.Node, "ip", "netns", "exec", s.podNetns(t, ctx, from), "iperf3", "-J", "-b", "5M", "-t", "7200", "-c", to.IP.String())
+	client := s.Machine(from.Node).Command(ctx, "ip", "netns", "exec", s.podNetns(t, ctx, from), "iperf3", "-J", "-b", "5M", "-t", "7200", "-c", to.IP.String())
 	var out strings.Builder
 	client.Stdout = &out
 	if err := client.Start(); err != nil {

@@ -45,7 +45,7 @@ func (c *twice) reached(t *testing.T, ctx context.Context, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if err := c.eventually(ctx, 30*time.Second, func() error {
-			out, err := c.PodExec(ctx, "a1", "default", "first-0", "ping", "-c", "1", "-W", "2", c.pods[name].ip.String())
+			out, err := c.Pod("a1", "default", "first-0").Exec(ctx, "ping", "-c", "1", "-W", "2", c.pods[name].ip.String())
 			if err != nil {
 				return fmt.Errorf("%s on %s is not reached: %w: %s", name, c.pods[name].node, err, out)
 			}
@@ -188,7 +188,7 @@ func (c *twice) addressesSwapped(t *testing.T, ctx context.Context) {
 // run runs a command on a node, which has to succeed.
 func (c *twice) run(t *testing.T, ctx context.Context, node string, argv ...string) {
 	t.Helper()
-	if out, err := c.Exec(ctx, node, argv...); err != nil {
+	if out, err := c.Machine(node).Exec(ctx, argv...); err != nil {
 		t.Fatalf("%s: %s: %v: %s", node, strings.Join(argv, " "), err, out)
 	}
 }

@@ -78,7 +78,7 @@ func (c *twice) addPodsOn(t *testing.T, ctx context.Context, prefix string, coun
 		node, name := nodes[i%len(nodes)], fmt.Sprintf("%s-%d", prefix, i)
 		group.Go(func() error {
 			return c.eventually(ctx, time.Minute, func() error {
-				ip, err := c.AddPod(ctx, node, "default", name)
+				ip, err := c.Pod(node, "default", name).Add(ctx)
 				if err != nil {
 					return err
 				}
@@ -188,13 +188,13 @@ func (c *twice) restoreEtcd(t *testing.T, ctx context.Context, prefix string, po
 	backup := filepath.Join(t.TempDir(), "etcd")
 	restart := func(offline func() error) {
 		t.Helper()
-		if err := c.PowerOff(ctx, machine); err != nil {
+		if err := c.Machine(machine).PowerOff(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if err := offline(); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.PowerOn(ctx, machine); err != nil {
+		if err := c.Machine(machine).PowerOn(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -75,7 +75,7 @@ func (s story) nodeCleanedUp(t *testing.T, ctx context.Context) {
 func (s story) nothingRemains(t *testing.T, ctx context.Context, node string) {
 	t.Helper()
 	for _, look := range remains {
-		left, _ := s.Exec(ctx, node, "sh", "-c", look+" 2>/dev/null")
+		left, _ := s.Machine(node).Exec(ctx, "sh", "-c", look+" 2>/dev/null")
 		if text := strings.TrimSpace(string(left)); text != "" {
 			t.Errorf("%s: %s: %s", node, look, text)
 		}
@@ -90,12 +90,12 @@ func (s story) runOn(ctx context.Context, node, binary string, args ...string) (
 	}
 	defer file.Close()
 	const there = "/run/muslin-agent"
-	put := s.Command(ctx, node, "sh", "-c", "cat > "+there+" && chmod 755 "+there)
+	put := s.Machine(node).Command(ctx, "sh", "-c", "cat > "+there+" && chmod 755 "+there)
 	put.Stdin = file
 	if out, err := put.CombinedOutput(); err != nil {
 		return out, fmt.Errorf("copy %s to %s: %w", binary, node, err)
 	}
-	run := s.Command(ctx, node, append([]string{there}, args...)...)
+	run := s.Machine(node).Command(ctx, append([]string{there}, args...)...)
 	run.Env = append(run.Env, "MUSLIN_CNI_BIN=/opt/cni/bin", "MUSLIN_CNI_CONF=/etc/cni/net.d")
 	return run.CombinedOutput()
 }

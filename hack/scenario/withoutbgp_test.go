@@ -59,7 +59,7 @@ func (s story) withoutBGP(t *testing.T, ctx context.Context) {
 func (s story) withBGPAgain(t *testing.T, ctx context.Context) {
 	t.Helper()
 	s.eachNode(t, ctx, "is open", func(node string) error {
-		_, err := s.Exec(ctx, node, "nft", "delete", "table", "inet", "shut")
+		_, err := s.Machine(node).Exec(ctx, "nft", "delete", "table", "inet", "shut")
 		return err
 	})
 	s.setMesh(t, ctx, true)
@@ -105,7 +105,7 @@ func (s story) shutBetweenNodes(t *testing.T, ctx context.Context) {
 				others = append(others, netip.PrefixFrom(s.nodeAddr(o), 32).String())
 			}
 		}
-		if out, err := s.Exec(ctx, node, "nft", fmt.Sprintf(shut, strings.Join(others, ", "))); err != nil {
+		if out, err := s.Machine(node).Exec(ctx, "nft", fmt.Sprintf(shut, strings.Join(others, ", "))); err != nil {
 			t.Fatalf("%s: %s: %v", node, out, err)
 		}
 	}
@@ -115,7 +115,7 @@ func (s story) shutBetweenNodes(t *testing.T, ctx context.Context) {
 func (s story) killAgent(t *testing.T, ctx context.Context, node string) {
 	t.Helper()
 	pid := s.agentPID(t, ctx, node)
-	if _, err := s.Exec(ctx, node, "kill", "-9", pid); err != nil {
+	if _, err := s.Machine(node).Exec(ctx, "kill", "-9", pid); err != nil {
 		t.Fatal(err)
 	}
 	s.eachNode(t, ctx, "has its agent", func(n string) error {

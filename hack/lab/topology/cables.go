@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Names kept for the lab's own use: the namespace of the switches, and the
@@ -82,4 +83,16 @@ func through(via Address, to Subnet) []Route {
 		routes = append(routes, Route{to.V6, via.V6})
 	}
 	return routes
+}
+
+// HostsFile lets every machine find the others by name.
+func (t *Topology) HostsFile() string {
+	var b strings.Builder
+	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
+	for _, machine := range t.Machines() {
+		for _, a := range t.Links(machine)[0].Address.All() {
+			fmt.Fprintf(&b, "%s %s\n", a, machine)
+		}
+	}
+	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muslin-net/muslin/hack/lab"
+	"github.com/muslin-net/muslin/hack/lab/kube"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -114,7 +115,7 @@ func execute(options *lab.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return attach(l.Command(cmd.Context(), machine, argv...))
+			return attach(l.Machine(machine).Command(cmd.Context(), argv...))
 		},
 	}
 	command.Flags().SetInterspersed(false) // flags after MACHINE are the program's
@@ -151,9 +152,9 @@ func power(options *lab.Options) *cobra.Command {
 			}
 			switch args[0] {
 			case "off":
-				return l.PowerOff(cmd.Context(), args[1])
+				return l.Machine(args[1]).PowerOff(cmd.Context())
 			case "on":
-				return l.PowerOn(cmd.Context(), args[1])
+				return l.Machine(args[1]).PowerOn(cmd.Context())
 			}
 			return fmt.Errorf("power %s: want off or on", args[0])
 		},
@@ -187,7 +188,7 @@ func load(options *lab.Options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return l.Load(cmd.Context(), args[0], args[1:]...)
+			return l.Kube.Load(cmd.Context(), args[0], args[1:]...)
 		},
 	}
 }
@@ -215,7 +216,7 @@ func keepReady() *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-			return lab.KeepReady(cmd.Context(), kubeconfig, args[1:], func(err error) {
+			return kube.KeepReady(cmd.Context(), kubeconfig, args[1:], func(err error) {
 				log.Warn("heartbeat failed", "error", err)
 			})
 		},

@@ -1,4 +1,6 @@
-package lab
+// Package router is the routers of a lab: the configuration of real BIRD and FRR
+// from the topology, and the machines that run them.
+package router
 
 import (
 	"context"
@@ -9,7 +11,10 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/muslin-net/muslin/hack/lab/fabric"
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/internal/wait"
+	"github.com/muslin-net/muslin/hack/lab/machine"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -19,8 +24,8 @@ var birdTemplate string
 //go:embed bgpd.conf.tmpl
 var frrTemplate string
 
-// routerConfig is what the templates of router configurations see.
-type routerConfig struct {
+// values are what the templates of router configurations see.
+type values struct {
 	topology.Router
 	RouterID        netip.Addr
 	NodeAS          uint32
@@ -55,12 +60,12 @@ func (f family) Net(s topology.Subnet) netip.Prefix {
 	return s.V4
 }
 
-// renderRouter returns the routing program's configuration of one router.
-func renderRouter(t *topology.Topology, name string) (string, error) {
+// Config returns the routing program's configuration of one router.
+func Config(t *topology.Topology, name string) (string, error) {
 	router := t.Router(name)
 	hold := int(t.HoldTime / time.Second)
-	config := routerConfig{
-		Router: router, RouterID: routerID(router), NodeAS: t.NodeAS,
+	config := values{
+		Router: router, RouterID: identifier(router), NodeAS: t.NodeAS,
 		Hold: hold, Keepalive: max(1, hold/3), BFD: int(t.BFD / time.Millisecond), Racks: t.RacksOf(name),
 	}
 	if t.Core.V4.IsValid() {
@@ -89,9 +94,9 @@ func renderRouter(t *topology.Topology, name string) (string, error) {
 	return out.String(), nil
 }
 
-// routerID is the router's IPv4 address; without one the end of its IPv6 address, for it
+// identifier is the router's IPv4 address; without one the end of its IPv6 address, for it
 // is four octets either way (RFC 4271, section 4.2).
-func routerID(r topology.Router) netip.Addr {
+func identifier(r topology.Router) netip.Addr {
 	if r.Core.V4.IsValid() {
 		return r.Core.V4
 	}
@@ -102,33 +107,36 @@ func routerID(r topology.Router) netip.Addr {
 // birdSymbol makes a name that BIRD takes unquoted.
 func birdSymbol(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-// makeRouter writes a router's disk and spec.
-func (l *Lab) makeRouter(router topology.Router) error {
-	config, err := renderRouter(l.topology, router.Name)
+// Make writes a router's disk and spec.
+func Make(m machine.Machine, t *topology.Topology) error {
+	router := t.Router(m.Name)
+	config, err := Config(t, router.Name)
 	if err != nil {
 		return err
 	}
-	spec := l.newSpec(router.Name)
+	spec := m.Spec()
 	var fresh []string
-	files := []content{l.hostsFile()}
+	var files map[string]string
 	switch router.Kind {
 	case topology.BIRD:
 		fresh = []string{"/etc/bird"}
-		files = append(files, content{"/etc/bird/bird.conf", config})
+		files = map[string]string{"/etc/bird/bird.conf": config}
 		spec.Services = birdServices()
 	case topology.FRR:
+		const others = "hostname %s\nlog stdout\n"
 		fresh = []string{"/etc/frr", "/var/log/frr"}
-		files = append(files,
-			content{"/etc/frr/bgpd.conf", config},
-			content{"/etc/frr/bfdd.conf", "hostname " + router.Name + "\nlog stdout\n"},
-			content{"/etc/frr/zebra.conf", "hostname " + router.Name + "\nlog stdout\n"},
-			content{"/etc/frr/vtysh.conf", "no service integrated-vtysh-config\n"})
-		spec.Services = frrServices(l.topology.BFD > 0)
+		files = map[string]string{
+			"/etc/frr/bgpd.conf":  config,
+			"/etc/frr/bfdd.conf":  fmt.Sprintf(others, router.Name),
+			"/etc/frr/zebra.conf": fmt.Sprintf(others, router.Name),
+			"/etc/frr/vtysh.conf": "no service integrated-vtysh-config\n",
+		}
+		spec.Services = frrServices(t.BFD > 0)
 	}
-	if err := l.writeDisk(router.Name, fresh, files); err != nil {
+	if err := m.WriteDisk(fresh, files); err != nil {
 		return err
 	}
-	return l.writeSpec(router.Name, spec)
+	return m.Make(spec)
 }
 
 func birdServices() []boot.Service {
@@ -150,20 +158,13 @@ func frrServices(bfd bool) []boot.Service {
 	return append(services, boot.Service{Name: "bgpd", Argv: []string{"/usr/lib/frr/bgpd", "-P", "0"}, Socket: "/run/frr/bgpd.vty"})
 }
 
-// startRouters starts the routers and the outside host, and waits until every
-// router has a session with every other.
-func (l *Lab) startRouters(ctx context.Context) error {
-	names := []string{l.topology.Outside.Name}
-	for _, router := range l.topology.Routers {
-		names = append(names, router.Name)
-	}
-	if err := l.startMachines(ctx, names); err != nil {
-		return err
-	}
+// WaitRoutes waits until every router has a session with every other: until it
+// has a route to each rack of the others.
+func WaitRoutes(ctx context.Context, f fabric.Fabric) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, rack := range l.topology.Racks {
-		for _, router := range l.topology.Routers {
+	for _, rack := range f.Topology.Racks {
+		for _, router := range f.Topology.Routers {
 			if router.Name == rack.Router || router.Name == rack.Second {
 				continue
 			}
@@ -171,7 +172,7 @@ func (l *Lab) startRouters(ctx context.Context) error {
 				if !prefix.IsValid() {
 					continue
 				}
-				if err := l.waitRoute(ctx, router.Name, prefix); err != nil {
+				if err := waitRoute(ctx, f, router.Name, prefix); err != nil {
 					return err
 				}
 			}
@@ -181,9 +182,9 @@ func (l *Lab) startRouters(ctx context.Context) error {
 }
 
 // waitRoute waits until the machine's main table has a route to the prefix.
-func (l *Lab) waitRoute(ctx context.Context, machine string, prefix netip.Prefix) error {
+func waitRoute(ctx context.Context, f fabric.Fabric, machine string, prefix netip.Prefix) error {
 	for {
-		routes, err := l.Fabric.Routes(machine)
+		routes, err := f.Routes(machine)
 		if err == nil {
 			for _, route := range routes {
 				if route.To == prefix {
@@ -191,7 +192,7 @@ func (l *Lab) waitRoute(ctx context.Context, machine string, prefix netip.Prefix
 				}
 			}
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := wait.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return fmt.Errorf("wait for route to %s on %s: %w", prefix, machine, err)
 		}
 	}

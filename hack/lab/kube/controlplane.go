@@ -1,10 +1,8 @@
-package lab
+package kube
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,16 +11,14 @@ import (
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
-// Paths of the control plane's keys, inside its machine.
-const pkiDir = kubeDir + "/pki"
-
-// makeControlPlane writes the disk and spec of the control plane.
-func (l *Lab) makeControlPlane(authority *authority) error {
-	host := l.topology.ControlPlane
-	if err := l.writeDisk(host.Name, []string{kubeDir}, []content{l.hostsFile(), {pkiDir + "/ca.crt", string(authority.certPEM)}}); err != nil {
+// controlPlane writes the disk and spec of the control plane.
+func (d *disks) controlPlane() error {
+	host := d.topology.ControlPlane
+	m := d.site.Machine(host.Name)
+	if err := m.WriteDisk([]string{kubeDir}, map[string]string{pkiDir + "/ca.crt": string(d.authority.certPEM)}); err != nil {
 		return err
 	}
-	if err := l.writeServerKeys(authority, host); err != nil {
+	if err := d.serverKeys(host); err != nil {
 		return fmt.Errorf("write keys of the control plane: %w", err)
 	}
 	for file, user := range map[string]string{
@@ -34,23 +30,23 @@ func (l *Lab) makeControlPlane(authority *authority) error {
 		if file == "lab" {
 			who.groups = []string{"system:masters"}
 		}
-		config, err := l.kubeconfig(authority, who)
+		config, err := d.kubeconfig(who)
 		if err != nil {
 			return err
 		}
-		if err := l.writeDisk(host.Name, nil, []content{{kubeDir + "/" + file, config}}); err != nil {
+		if err := m.WriteDisk(nil, map[string]string{kubeDir + "/" + file: config}); err != nil {
 			return err
 		}
 	}
-	spec := l.newSpec(host.Name)
-	spec.Bind = map[string]string{filepath.Join(l.machineDir(host.Name), "etcd"): "/var/lib/etcd"}
-	spec.Services = l.controlPlaneServices()
-	return l.writeSpec(host.Name, spec)
+	spec := m.Spec()
+	spec.Bind = map[string]string{filepath.Join(m.Dir(), "etcd"): "/var/lib/etcd"}
+	spec.Services = d.controlPlaneServices()
+	return m.Make(spec)
 }
 
-func (l *Lab) writeServerKeys(authority *authority, host topology.Host) error {
-	dir := l.diskDir(host.Name) + pkiDir
-	server, err := authority.issue(identity{
+func (d *disks) serverKeys(host topology.Host) error {
+	dir := d.site.Machine(host.Name).Disk() + pkiDir
+	server, err := d.authority.issue(identity{
 		name: "kube-apiserver",
 		addresses: []netip.Addr{
 			host.Address.V4, host.Address.V6, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"),
@@ -64,7 +60,7 @@ func (l *Lab) writeServerKeys(authority *authority, host topology.Host) error {
 	if err != nil {
 		return err
 	}
-	client, err := authority.issue(identity{name: "kube-apiserver-kubelet-client", groups: []string{"system:masters"}})
+	client, err := d.authority.issue(identity{name: "kube-apiserver-kubelet-client", groups: []string{"system:masters"}})
 	if err != nil {
 		return err
 	}
@@ -90,32 +86,32 @@ var seldomCollected = []string{"GOGC=400", "GOMEMLIMIT=2GiB"}
 
 // controlPlaneServices start the API server first: the others end when it does
 // not answer at once, and would be late by a restart.
-func (l *Lab) controlPlaneServices() []boot.Service {
-	kubelab := l.program("kubelab")
+func (d *disks) controlPlaneServices() []boot.Service {
+	kubelab := d.site.Program("kubelab")
 	services := []boot.Service{
-		{Name: "kube-apiserver", Argv: append([]string{kubelab, "apiserver-with-etcd"}, l.apiserverFlags()...), Env: append([]string{"KUBELAB_ETCD_DIR=/var/lib/etcd"}, seldomCollected...)},
+		{Name: "kube-apiserver", Argv: append([]string{kubelab, "apiserver-with-etcd"}, d.apiserverFlags()...), Env: append([]string{"KUBELAB_ETCD_DIR=/var/lib/etcd"}, seldomCollected...)},
 		{Name: "apiserver-ready", Argv: []string{"sh", "-c", waitReady, kubelab, kubeDir + "/lab"}, Once: true},
 		{Name: "kube-controller-manager", Argv: append([]string{kubelab, "kube-controller-manager"}, controllerManagerFlags()...), Env: seldomCollected},
 		{Name: "kube-scheduler", Argv: append([]string{kubelab, "kube-scheduler"}, clientFlags("scheduler")...), Env: seldomCollected},
 	}
-	if len(l.topology.NodesOf(topology.Light)) > 0 {
-		services = append(services, l.lightKeeper())
+	if len(d.topology.NodesOf(topology.Light)) > 0 {
+		services = append(services, d.lightKeeper())
 	}
 	return services
 }
 
-func (l *Lab) apiserverFlags() []string {
+func (d *disks) apiserverFlags() []string {
 	var services []string
-	if l.topology.Core.V4.IsValid() {
+	if d.topology.Core.V4.IsValid() {
 		services = append(services, serviceNet4)
 	}
-	if l.hasIPv6() {
+	if d.topology.Core.V6.IsValid() {
 		services = append(services, serviceNet6)
 	}
 	return []string{
 		"--etcd-servers=http://127.0.0.1:2379",
-		"--secure-port=6443", "--bind-address=" + anyAddress(l.hasIPv6()),
-		"--advertise-address=" + l.topology.ControlPlane.Address.Main().String(),
+		"--secure-port=6443", "--bind-address=" + anyAddress(d.topology.Core.V6.IsValid()),
+		"--advertise-address=" + d.topology.ControlPlane.Address.Main().String(),
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt",
 		// Nobody has this name; without it two programs log an error every minute.
@@ -159,38 +155,4 @@ func clientFlags(kubeconfig string) []string {
 		"--kubeconfig=" + path, "--authentication-kubeconfig=" + path, "--authorization-kubeconfig=" + path,
 		"--leader-elect=false", "--bind-address=127.0.0.1",
 	}
-}
-
-// startControlPlane starts the control plane and waits until the API server is
-// ready.
-func (l *Lab) startControlPlane(ctx context.Context) error {
-	return l.startMachines(ctx, []string{l.topology.ControlPlane.Name})
-}
-
-// waitObject waits until the API server has the object at path.
-func (l *Lab) waitObject(ctx context.Context, path string, log func() string) error {
-	api, err := l.api()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	defer cancel()
-	for {
-		err := api.do(ctx, "GET", path, nil, nil)
-		if err == nil {
-			return nil
-		}
-		if waited := sleep(ctx, 100*time.Millisecond); waited != nil {
-			return fmt.Errorf("wait for %s: %w: %s", path, err, log())
-		}
-	}
-}
-
-// api returns a client of the API server with the administrator's rights.
-func (l *Lab) api() (*apiClient, error) {
-	data, err := os.ReadFile(l.Kubeconfig())
-	if err != nil {
-		return nil, fmt.Errorf("read administrator's kubeconfig: %w", err)
-	}
-	return newAPIClient(data, l.DialContext)
 }

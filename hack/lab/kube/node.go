@@ -1,12 +1,12 @@
-package lab
+package kube
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
+	"github.com/muslin-net/muslin/hack/lab/machine"
 	"github.com/muslin-net/muslin/hack/lab/topology"
 )
 
@@ -42,18 +42,18 @@ var kubeletSysctls = map[string]string{
 	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 }
 
-// makeFullNode writes the disk and spec of a node with kubelet, containerd and
+// fullNode writes the disk and spec of a node with kubelet, containerd and
 // kube-proxy. Its /etc/cni/net.d is empty: the pod network comes as a DaemonSet.
-func (l *Lab) makeFullNode(authority *authority, node topology.Node) error {
-	kubelet, err := l.kubeconfig(authority, identity{name: "system:node:" + node.Name, groups: []string{"system:nodes"}})
+func (d *disks) fullNode(node topology.Node) error {
+	kubelet, err := d.kubeconfig(identity{name: "system:node:" + node.Name, groups: []string{"system:nodes"}})
 	if err != nil {
 		return err
 	}
-	proxy, err := l.kubeconfig(authority, identity{name: "system:kube-proxy"})
+	proxy, err := d.kubeconfig(identity{name: "system:kube-proxy"})
 	if err != nil {
 		return err
 	}
-	kubeletConfig, err := toYAML(l.kubeletConfig(node))
+	kubeletConfig, err := toYAML(d.kubeletConfig(node))
 	if err != nil {
 		return err
 	}
@@ -62,31 +62,31 @@ func (l *Lab) makeFullNode(authority *authority, node topology.Node) error {
 		return err
 	}
 	fresh := []string{kubeDir, "/etc/cni", "/etc/cni/net.d", "/opt/cni", "/opt/cni/bin", "/var/lib/cni", "/var/log/pods", "/var/log/containers", "/etc/containerd"}
-	files := []content{
-		l.hostsFile(),
-		{kubeDir + "/ca.crt", string(authority.certPEM)},
-		{kubeconfigFile, kubelet},
-		{kubeDir + "/kubelet.yaml", kubeletConfig},
-		{kubeDir + "/proxy.kubeconfig", proxy},
-		{kubeDir + "/proxy.yaml", proxyConfig},
-		{"/etc/containerd/config.toml", containerdConfig},
+	files := map[string]string{
+		kubeDir + "/ca.crt":           string(d.authority.certPEM),
+		machine.Kubeconfig:            kubelet,
+		kubeDir + "/kubelet.yaml":     kubeletConfig,
+		kubeDir + "/proxy.kubeconfig": proxy,
+		kubeDir + "/proxy.yaml":       proxyConfig,
+		"/etc/containerd/config.toml": containerdConfig,
 	}
-	if err := l.writeDisk(node.Name, fresh, files); err != nil {
+	m := d.site.Machine(node.Name)
+	if err := m.WriteDisk(fresh, files); err != nil {
 		return err
 	}
-	spec := l.newSpec(node.Name)
+	spec := m.Spec()
 	spec.Sysctls = kubeletSysctls
 	spec.Bind = map[string]string{
 		// Snapshots of an overlay cannot lie on an overlay.
-		filepath.Join(l.machineDir(node.Name), "containerd"): "/var/lib/containerd",
-		filepath.Join(l.machineDir(node.Name), "kubelet"):    "/var/lib/kubelet",
+		filepath.Join(m.Dir(), "containerd"): "/var/lib/containerd",
+		filepath.Join(m.Dir(), "kubelet"):    "/var/lib/kubelet",
 	}
-	spec.Services = l.fullNodeServices(node)
-	return l.writeSpec(node.Name, spec)
+	spec.Services = d.fullNodeServices(node)
+	return m.Make(spec)
 }
 
-func (l *Lab) fullNodeServices(node topology.Node) []boot.Service {
-	kubelab := l.program("kubelab")
+func (d *disks) fullNodeServices(node topology.Node) []boot.Service {
+	kubelab := d.site.Program("kubelab")
 	importAll := `set -e; for archive in "$0"/*.tar; do ctr -n k8s.io images import "$archive"; done`
 	var addresses []string
 	for _, a := range node.Address.All() {
@@ -95,9 +95,9 @@ func (l *Lab) fullNodeServices(node topology.Node) []boot.Service {
 	return []boot.Service{
 		{Name: "cni-plugins", Argv: []string{"sh", "-c", "cp /usr/lib/cni/* /opt/cni/bin/"}, Once: true},
 		{Name: "containerd", Argv: []string{"containerd", "--config", "/etc/containerd/config.toml"}, Socket: containerdSocket},
-		{Name: "images", Argv: []string{"sh", "-c", importAll, l.imageDir()}, Once: true},
+		{Name: "images", Argv: []string{"sh", "-c", importAll, d.site.ImageDir()}, Once: true},
 		{Name: "kubelet", Argv: []string{
-			kubelab, "kubelet", "--config=" + kubeDir + "/kubelet.yaml", "--kubeconfig=" + kubeconfigFile,
+			kubelab, "kubelet", "--config=" + kubeDir + "/kubelet.yaml", "--kubeconfig=" + machine.Kubeconfig,
 			"--hostname-override=" + node.Name, "--node-ip=" + strings.Join(addresses, ","),
 			"--node-labels=" + joinLabels(nodeLabels(node)), "--v=2",
 		}, Env: seldomCollected},
@@ -128,13 +128,13 @@ func joinLabels(labels map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-func (l *Lab) kubeletConfig(node topology.Node) map[string]any {
+func (d *disks) kubeletConfig(node topology.Node) map[string]any {
 	return map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-		"address":                  anyAddress(l.hasIPv6()),
+		"address":                  anyAddress(d.topology.Core.V6.IsValid()),
 		"failCgroupV1":             false,
 		"cgroupDriver":             "cgroupfs",
-		"cgroupRoot":               "/" + l.Fabric.Netns(node.Name),
+		"cgroupRoot":               "/" + d.site.Fabric.Netns(node.Name),
 		"containerRuntimeEndpoint": "unix://" + containerdSocket,
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false},
@@ -145,7 +145,7 @@ func (l *Lab) kubeletConfig(node topology.Node) map[string]any {
 		"failSwapOn":                  false,
 		"maxOpenFiles":                16384,
 		"clusterDomain":               "cluster.local",
-		"clusterDNS":                  []string{l.DNS().String()},
+		"clusterDNS":                  []string{dns(d.topology).String()},
 		"imageGCHighThresholdPercent": 100,
 		"evictionHard":                map[string]any{"memory.available": "100Mi"},
 		"nodeLeaseDurationSeconds":    int(nodeGracePeriod / time.Second),
@@ -168,30 +168,4 @@ func proxyConfig(node topology.Node) map[string]any {
 			"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
 		},
 	}
-}
-
-// startFullNodes starts the full nodes and waits until all are registered, and
-// until the default service account exists, without which no pod can be made.
-func (l *Lab) startFullNodes(ctx context.Context) error {
-	var names []string
-	for _, node := range l.topology.NodesOf(topology.Full) {
-		names = append(names, node.Name)
-	}
-	if err := l.startMachines(ctx, names); err != nil {
-		return err
-	}
-	for _, name := range names {
-		l.progress.note("waiting for %s to register", name)
-		log := func() string { return l.logTail(name, "kubelet.log") }
-		if err := l.waitObject(ctx, "/api/v1/nodes/"+name, log); err != nil {
-			return err
-		}
-	}
-	l.progress.note("waiting for the default service account")
-	log := func() string { return l.logTail(l.topology.ControlPlane.Name, "kube-controller-manager.log") }
-	if err := l.waitObject(ctx, "/api/v1/namespaces/default/serviceaccounts/default", log); err != nil {
-		return err
-	}
-	l.progress.note("%d registered", len(names))
-	return nil
 }

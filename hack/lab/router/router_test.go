@@ -1,4 +1,4 @@
-package lab
+package router
 
 import (
 	"flag"
@@ -18,13 +18,13 @@ var update = flag.Bool("update", false, "write the goldens anew")
 // The goldens are read by the real programs too, as a second authority.
 func TestRouterConfigurations(t *testing.T) {
 	for _, name := range []string{"two-racks", "two-racks-dual", "two-racks-v6", "many-light", "two-routers"} {
-		plan, err := topology.Read("topologies/" + name + ".yaml")
+		plan, err := topology.Read("../topologies/" + name + ".yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, router := range plan.Routers {
 			t.Run(name+"/"+router.Name, func(t *testing.T) {
-				got, err := renderRouter(plan, router.Name)
+				got, err := Config(plan, router.Name)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -77,12 +77,12 @@ func checkBySoftware(t *testing.T, kind topology.RouterKind, config string) {
 
 // Names may have dashes, which BIRD's own names may not.
 func TestBIRDTakesNamesWithDashes(t *testing.T) {
-	plan, err := topology.Read("topologies/two-racks.yaml")
+	plan, err := topology.Read("../topologies/two-racks.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	plan.Racks[0].Name, plan.Routers[1].Name = "r-1", "tor-2"
-	config, err := renderRouter(plan, "tor1")
+	config, err := Config(plan, "tor1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,11 +91,11 @@ func TestBIRDTakesNamesWithDashes(t *testing.T) {
 
 // A router ID is four octets, also where no router has an IPv4 address.
 func TestRouterIDWithoutIPv4(t *testing.T) {
-	plan, err := topology.Read("topologies/two-racks-v6.yaml")
+	plan, err := topology.Read("../topologies/two-racks-v6.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if id := routerID(plan.Router("tor2")); id != netip.MustParseAddr("0.0.0.2") {
+	if id := identifier(plan.Router("tor2")); id != netip.MustParseAddr("0.0.0.2") {
 		t.Errorf("tor2 has the router ID %s", id)
 	}
 }

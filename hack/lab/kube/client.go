@@ -1,4 +1,4 @@
-package lab
+package kube
 
 import (
 	"bytes"
@@ -16,18 +16,18 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// apiClient is as much of a Kubernetes client as the lab itself needs: JSON
+// client is as much of a Kubernetes client as the lab itself needs: JSON
 // over HTTPS, no caches and no types.
-type apiClient struct {
+type client struct {
 	server string
 	http   http.Client
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// newAPIClient reads a kubeconfig as the lab writes it: one cluster, one user,
+// newClient reads a kubeconfig as the lab writes it: one cluster, one user,
 // everything embedded. A nil dial is the usual one.
-func newAPIClient(kubeconfig []byte, dial dialFunc) (*apiClient, error) {
+func newClient(kubeconfig []byte, dial dialFunc) (*client, error) {
 	var config struct {
 		Clusters []struct {
 			Cluster struct {
@@ -62,7 +62,7 @@ func newAPIClient(kubeconfig []byte, dial dialFunc) (*apiClient, error) {
 		ForceAttemptHTTP2: true,
 		Proxy:             nil,
 	}
-	return &apiClient{
+	return &client{
 		server: config.Clusters[0].Cluster.Server,
 		http:   http.Client{Transport: transport, Timeout: 30 * time.Second},
 	}, nil
@@ -94,7 +94,7 @@ const (
 
 // do sends one request; body and answer are JSON and may be nil. PATCH is a
 // merge patch.
-func (c *apiClient) do(ctx context.Context, method, path string, body, answer any) error {
+func (c *client) do(ctx context.Context, method, path string, body, answer any) error {
 	mediaType := plainJSON
 	if method == http.MethodPatch {
 		mediaType = mergePatch
@@ -103,7 +103,7 @@ func (c *apiClient) do(ctx context.Context, method, path string, body, answer an
 }
 
 // get reads one object, if it is there.
-func (c *apiClient) get(ctx context.Context, path string, answer any) (found bool, err error) {
+func (c *client) get(ctx context.Context, path string, answer any) (found bool, err error) {
 	err = c.do(ctx, http.MethodGet, path, nil, answer)
 	if apiStatus(err) == http.StatusNotFound {
 		return false, nil
@@ -113,11 +113,11 @@ func (c *apiClient) get(ctx context.Context, path string, answer any) (found boo
 
 // patchStrategic sends a patch that merges lists by their keys, such as
 // conditions by their type.
-func (c *apiClient) patchStrategic(ctx context.Context, path string, body any) error {
+func (c *client) patchStrategic(ctx context.Context, path string, body any) error {
 	return c.send(ctx, http.MethodPatch, path, strategicPatch, body, nil)
 }
 
-func (c *apiClient) send(ctx context.Context, method, path, mediaType string, body, answer any) error {
+func (c *client) send(ctx context.Context, method, path, mediaType string, body, answer any) error {
 	var reader io.Reader
 	if body != nil {
 		data, err := json.Marshal(body)

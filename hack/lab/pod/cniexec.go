@@ -1,4 +1,4 @@
-package lab
+package pod
 
 import (
 	"bytes"
@@ -8,13 +8,14 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/version"
+
+	"github.com/muslin-net/muslin/hack/lab/machine"
 )
 
 // machineExec lets libcni run plugins inside a machine.
 type machineExec struct {
 	version.PluginDecoder
-	lab     *Lab
-	machine string
+	machine machine.Machine
 }
 
 var _ invoke.Exec = (*machineExec)(nil)
@@ -22,18 +23,18 @@ var _ invoke.Exec = (*machineExec)(nil)
 // ExecPlugin runs a plugin with the CNI variables of environ. The error of a
 // plugin that says why it failed is that very CNI error.
 func (e *machineExec) ExecPlugin(ctx context.Context, plugin string, stdin []byte, environ []string) ([]byte, error) {
-	command := e.lab.Command(ctx, e.machine, plugin)
+	command := e.machine.Command(ctx, plugin)
 	for _, entry := range environ {
 		if bytes.HasPrefix([]byte(entry), []byte("CNI_")) {
 			command.Env = append(command.Env, entry)
 		}
 	}
-	var out, errOut bytes.Buffer
-	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(stdin), &out, &errOut
-	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("plugin %s: %w: %s%s", filepath.Base(plugin), err, tail(out.String()), tail(errOut.String()))
+	command.Stdin = bytes.NewReader(stdin)
+	out, err := machine.Output(command)
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s: %w%s", filepath.Base(plugin), err, bytes.TrimSpace(out))
 	}
-	return out.Bytes(), nil
+	return out, nil
 }
 
 // FindInPath names the plugin as the machine sees it; whether it is there
