@@ -13,8 +13,27 @@
 //	topology, err := topology.Read("hack/lab/topologies/two-racks.yaml")
 //	l, err := lab.New(topology, lab.Options{})
 //	phases, err := l.Up(ctx)
-//	out, err := l.Exec(ctx, "n1", "ip", "route")
+//	out, err := l.Machine("n1").Exec(ctx, "ip", "route")
+//	routes, err := l.Fabric.Routes("tor1")
 //	err = l.Down(ctx)
+//
+// This package only puts parts together. Each stands on those above it; read them
+// in this order:
+//
+//	topology          the plan: racks, routers, nodes, every address; pure
+//	   |
+//	fabric            namespaces, switches, cables, routes; no process
+//	   |
+//	machine           a computer: disk, services, power, programs run in it
+//	   |
+//	   +-- router     BIRD or FRR on a machine
+//	   +-- pod        pods of light nodes, plugged by their CNI plugin
+//	   +-- kube       control plane, nodes, images, kubectl
+//	   |
+//	lab               Up, Down, Status, and who uses which part
+//
+// internal/boot is process 1 of a machine, cmd/machine its program, probe what
+// pods and tests measure with, kubelab how the Kubernetes programs are built.
 //
 // It never touches the host's own network namespace, or files outside its state
 // directory and /run/netns. Of machine-wide sysctls it raises one, and leaves it
