@@ -145,10 +145,7 @@ func configure(handle *netlink.Handle, cable topology.Link) error {
 		addresses = append(addresses, netip.PrefixFrom(cable.Address.V6, cable.Subnet.V6.Bits()))
 	}
 	for _, prefix := range addresses {
-		address := &netlink.Addr{IPNet: &net.IPNet{
-			IP:   prefix.Addr().AsSlice(),
-			Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
-		}}
+		address := &netlink.Addr{IPNet: ipNet(prefix)}
 		if prefix.Addr().Is6() {
 			address.Flags = unix.IFA_F_NODAD
 		}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muslin-net/muslin/felix/nodeview/kernel"
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
 	"github.com/muslin-net/muslin/hack/lab/internal/wait"
 	"github.com/muslin-net/muslin/hack/lab/machine"
@@ -162,6 +163,12 @@ func keepReady(ctx context.Context, api *client, name string) error {
 		}
 	}
 	return renewLease(ctx, api, name)
+}
+
+// alive tells whether the address answers one of four ICMP echo requests within a second each.
+func alive(ctx context.Context, address netip.Addr) bool {
+	const size = 84 // of ping, by default
+	return kernel.Echo(ctx, address, netip.Addr{}, size).OK || kernel.Echo(ctx, address, netip.Addr{}, size).OK
 }
 
 func renewLease(ctx context.Context, api *client, name string) error {

@@ -8,7 +8,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -38,17 +37,10 @@ type identity struct {
 type keyPair struct{ cert, key []byte }
 
 func newAuthority(name string) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make certificate authority: %w", err)
-	}
-	template, err := certificate(identity{name: name})
-	if err != nil {
-		return nil, fmt.Errorf("make certificate authority: %w", err)
-	}
+	template := certificate(identity{name: name})
 	template.IsCA, template.BasicConstraintsValid = true, true
 	template.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	key, der, err := sign(template, nil)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate authority: %w", err)
 	}
@@ -61,45 +53,44 @@ func newAuthority(name string) (*authority, error) {
 
 // issue makes a certificate for servers and clients alike.
 func (a *authority) issue(who identity) (keyPair, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return keyPair{}, fmt.Errorf("issue certificate for %s: %w", who.name, err)
-	}
-	template, err := certificate(who)
-	if err != nil {
-		return keyPair{}, fmt.Errorf("issue certificate for %s: %w", who.name, err)
-	}
+	template := certificate(who)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
+	key, der, err := sign(template, a)
 	if err != nil {
 		return keyPair{}, fmt.Errorf("issue certificate for %s: %w", who.name, err)
 	}
 	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return keyPair{}, fmt.Errorf("issue certificate for %s: %w", who.name, err)
-	}
-	return keyPair{cert: encodePEM("CERTIFICATE", der), key: keyPEM}, nil
+	return keyPair{cert: encodePEM("CERTIFICATE", der), key: keyPEM}, err
 }
 
-func certificate(who identity) (*x509.Certificate, error) {
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+// sign makes a key, and its certificate by an authority, or by itself without one.
+// x509 draws the serial number.
+func sign(template *x509.Certificate, by *authority) (*ecdsa.PrivateKey, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	if by == nil {
+		by = &authority{cert: template, key: key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by.cert, key.Public(), by.key)
+	return key, der, err
+}
+
+func certificate(who identity) *x509.Certificate {
 	cert := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: who.name, Organization: who.groups},
-		DNSNames:     who.hosts,
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(certValidity),
+		Subject:   pkix.Name{CommonName: who.name, Organization: who.groups},
+		DNSNames:  who.hosts,
+		NotBefore: time.Now().Add(-time.Hour),
+		NotAfter:  time.Now().Add(certValidity),
 	}
 	for _, address := range who.addresses {
 		if address.IsValid() {
 			cert.IPAddresses = append(cert.IPAddresses, net.IP(address.AsSlice()))
 		}
 	}
-	return cert, nil
+	return cert
 }
 
 // serviceAccountKeys makes the pair that signs and verifies service account
@@ -114,18 +105,12 @@ func serviceAccountKeys() (keyPair, error) {
 		return keyPair{}, fmt.Errorf("make service account key: %w", err)
 	}
 	private, err := encodeKey(key)
-	if err != nil {
-		return keyPair{}, fmt.Errorf("make service account key: %w", err)
-	}
-	return keyPair{cert: encodePEM("PUBLIC KEY", public), key: private}, nil
+	return keyPair{cert: encodePEM("PUBLIC KEY", public), key: private}, err
 }
 
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return encodePEM("EC PRIVATE KEY", der), nil
+	return encodePEM("EC PRIVATE KEY", der), err
 }
 
 func encodePEM(kind string, der []byte) []byte {

@@ -4,6 +4,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,27 +33,23 @@ func (m Machine) netns() string { return m.site.Fabric.Netns(m.Name) }
 func (m Machine) Dir() string { return filepath.Join(m.site.Dir, "machines", m.Name) }
 
 // Disk is the upper layer of the machine's root: its own files.
-func (m Machine) Disk() string {
-	return filepath.Join(m.Dir(), "disk", "upper")
-}
+func (m Machine) Disk() string { return filepath.Join(m.Dir(), "disk", "upper") }
 
 // WriteDisk puts files, by their path in the machine, on the disk of a machine that is off. A directory in
 // fresh hides what the host has there, so that the machine finds it empty.
 func (m Machine) WriteDisk(fresh []string, files map[string]string) error {
-	disk := m.Disk()
 	for _, dir := range fresh {
-		if err := os.MkdirAll(disk+dir, 0o755); err != nil {
+		dir = m.Disk() + dir
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("write disk of %s: %w", m.Name, err)
 		}
-		if err := unix.Setxattr(disk+dir, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-			return fmt.Errorf("write disk of %s: hide %s of the host: %w", m.Name, dir, err)
+		if err := unix.Setxattr(dir, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
+			return fmt.Errorf("write disk of %s: hide the host's %s: %w", m.Name, dir, err)
 		}
 	}
 	for path, data := range files {
-		if err := os.MkdirAll(filepath.Dir(disk+path), 0o755); err != nil {
-			return fmt.Errorf("write disk of %s: %w", m.Name, err)
-		}
-		if err := os.WriteFile(disk+path, []byte(data), 0o644); err != nil {
+		path = m.Disk() + path
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(data), 0o644)); err != nil {
 			return fmt.Errorf("write disk of %s: %w", m.Name, err)
 		}
 	}

@@ -23,23 +23,26 @@ import (
 // PowerOff is a power cut: all processes of the machine end at once, unheard,
 // and its network is gone. The disk stays.
 func (m Machine) PowerOff(ctx context.Context) error {
-	if err := m.site.Fabric.Topology.Check(m.Name); err != nil {
-		return err
-	}
-	unlock, err := m.site.Lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := m.powerOff(ctx); err != nil {
-		return fmt.Errorf("power off %s: %w", m.Name, err)
-	}
-	return nil
+	return m.alone("off", func() error { return m.powerOff(ctx) })
 }
 
 // PowerOn boots a machine that is off and waits until its services are ready.
 // What was not on its disk is gone: routes, rules, devices, /run and /tmp.
 func (m Machine) PowerOn(ctx context.Context) error {
+	return m.alone("on", func() error {
+		if _, err := m.PID(); err == nil {
+			return errors.New("it is on")
+		}
+		// After a crash rather than a power cut something may be left.
+		if err := m.powerOff(ctx); err != nil {
+			return err
+		}
+		return m.site.Start(ctx, []string{m.Name})
+	})
+}
+
+// alone switches a machine while nobody else changes the lab.
+func (m Machine) alone(power string, do func() error) error {
 	if err := m.site.Fabric.Topology.Check(m.Name); err != nil {
 		return err
 	}
@@ -48,15 +51,8 @@ func (m Machine) PowerOn(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if _, err := m.PID(); err == nil {
-		return fmt.Errorf("power on %s: it is on", m.Name)
-	}
-	// After a crash rather than a power cut something may be left.
-	if err := m.powerOff(ctx); err != nil {
-		return fmt.Errorf("power on %s: %w", m.Name, err)
-	}
-	if err := m.site.Start(ctx, []string{m.Name}); err != nil {
-		return fmt.Errorf("power on %s: %w", m.Name, err)
+	if err := do(); err != nil {
+		return fmt.Errorf("power %s %s: %w", power, m.Name, err)
 	}
 	return nil
 }
@@ -65,14 +61,14 @@ func (m Machine) PowerOn(ctx context.Context) error {
 // does not wait for the services.
 func (m Machine) powerOn() error {
 	if err := m.site.Fabric.Plug(m.Name); err != nil {
-		return fmt.Errorf("start %s: %w", m.Name, err)
+		return err
 	}
 	if err := cgroup.Create(m.netns()); err != nil {
-		return fmt.Errorf("start %s: %w", m.Name, err)
+		return err
 	}
 	logFile, err := os.OpenFile(filepath.Join(m.LogDir(), "init.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return fmt.Errorf("start %s: %w", m.Name, err)
+		return err
 	}
 	defer logFile.Close()
 	command := exec.Command(m.site.Program("machine"), "init", m.specFile())
@@ -84,13 +80,10 @@ func (m Machine) powerOn() error {
 		Setsid:     true,
 	}
 	if err := netns.Do(m.netns(), command.Start); err != nil {
-		return fmt.Errorf("start %s: %w", m.Name, err)
+		return err
 	}
 	m.site.keepers.Go(func() { _ = command.Wait() }) // killed one day; only the zombie matters
-	if err := os.WriteFile(m.pidFile(), []byte(strconv.Itoa(command.Process.Pid)), 0o644); err != nil {
-		return fmt.Errorf("start %s: %w", m.Name, err)
-	}
-	return nil
+	return os.WriteFile(m.pidFile(), []byte(strconv.Itoa(command.Process.Pid)), 0o644)
 }
 
 // powerOff is a power cut: every process of the machine dies at once, its
@@ -102,15 +95,8 @@ func (m Machine) powerOff(ctx context.Context) error {
 		cgroup.Remove(m.netns()),
 		killInNetns(ctx, m.netns()),
 		m.site.Fabric.Unplug(m.Name),
-		removeIfThere(m.pidFile()),
+		os.RemoveAll(m.pidFile()),
 	)
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // waitBooted waits until the machine's last service is ready. It fails at once
