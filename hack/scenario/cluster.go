@@ -178,15 +178,7 @@ func (c *Cluster) WaitSessions(ctx context.Context) error {
 }
 
 // FullNodes names the nodes that run kubelet.
-func (c *Cluster) FullNodes() []string {
-	var names []string
-	for _, n := range c.Topology().Nodes {
-		if n.Kind == topology.Full {
-			names = append(names, n.Name)
-		}
-	}
-	return names
-}
+func (c *Cluster) FullNodes() []string { return c.Topology().NodesOf(topology.Full) }
 
 func (c *Cluster) allNodes() []string {
 	var names []string

@@ -8,10 +8,9 @@ import (
 	"net/netip"
 	"os"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/muslin-net/muslin/hack/lab/machine"
 	"github.com/muslin-net/muslin/hack/lab/topology"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // Cluster is the cluster of one lab, up or not.
@@ -68,10 +67,7 @@ func (c *Cluster) StartControlPlane(ctx context.Context) error {
 // StartFullNodes starts the full nodes and waits until all are registered, and
 // until the default service account exists, without which no pod can be made.
 func (c *Cluster) StartFullNodes(ctx context.Context) error {
-	var names []string
-	for _, node := range c.site.Fabric.Topology.NodesOf(topology.Full) {
-		names = append(names, node.Name)
-	}
+	names := c.site.Fabric.Topology.NodesOf(topology.Full)
 	if err := c.site.Start(ctx, names); err != nil {
 		return err
 	}
@@ -83,9 +79,7 @@ func (c *Cluster) StartFullNodes(ctx context.Context) error {
 		}
 	}
 	c.note("waiting for the default service account")
-	log := func() string {
-		return c.site.Machine(c.site.Fabric.Topology.ControlPlane.Name).LogTail("kube-controller-manager.log")
-	}
+	log := func() string { return c.ControlPlane().LogTail("kube-controller-manager.log") }
 	if err := c.waitObject(ctx, "/api/v1/namespaces/default/serviceaccounts/default", log); err != nil {
 		return err
 	}
@@ -96,8 +90,8 @@ func (c *Cluster) StartFullNodes(ctx context.Context) error {
 // StartLightNodes registers the light nodes, starts them, and waits until the
 // keeper has made them Ready.
 func (c *Cluster) StartLightNodes(ctx context.Context) error {
-	nodes := c.site.Fabric.Topology.NodesOf(topology.Light)
-	if len(nodes) == 0 {
+	names := c.site.Fabric.Topology.NodesOf(topology.Light)
+	if len(names) == 0 {
 		c.note("there are none")
 		return nil
 	}
@@ -105,14 +99,10 @@ func (c *Cluster) StartLightNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var group errgroup.Group
-	group.SetLimit(machine.Parallel)
-	var names []string
-	for _, node := range nodes {
-		names = append(names, node.Name)
-		group.Go(func() error { return register(ctx, client, node) })
-	}
-	if err := group.Wait(); err != nil {
+	if err := task.Each(machine.Parallel, names, func(name string) error {
+		node, _ := c.site.Machine(name).Node()
+		return register(ctx, client, node)
+	}); err != nil {
 		return err
 	}
 	return c.site.Start(ctx, names)

@@ -68,8 +68,8 @@ func (c *Cluster) Load(ctx context.Context, archive string, nodes ...string) err
 	}
 	if len(nodes) == 0 {
 		for _, node := range c.site.Fabric.Topology.NodesOf(topology.Full) {
-			if _, err := c.site.Machine(node.Name).PID(); err == nil {
-				nodes = append(nodes, node.Name)
+			if _, err := c.site.Machine(node).PID(); err == nil {
+				nodes = append(nodes, node)
 			}
 		}
 	}

@@ -7,13 +7,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/muslin-net/muslin/felix/nodeview/kernel"
 	"github.com/muslin-net/muslin/hack/lab/internal/boot"
 	"github.com/muslin-net/muslin/hack/lab/internal/wait"
 	"github.com/muslin-net/muslin/hack/lab/machine"
 	"github.com/muslin-net/muslin/hack/lab/topology"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // Light says what runs on light nodes. The environment of all programs
@@ -98,10 +97,7 @@ func reportReady(ctx context.Context, api *client, node topology.Node) error {
 // lightKeeper is the service that plays the kubelets' heartbeat.
 func (d *disks) lightKeeper() boot.Service {
 	argv := []string{d.site.Program("lab"), "keep-ready", kubeDir + "/lab"}
-	for _, node := range d.topology.NodesOf(topology.Light) {
-		argv = append(argv, node.Name)
-	}
-	return boot.Service{Name: "light-keeper", Argv: argv}
+	return boot.Service{Name: "light-keeper", Argv: append(argv, d.topology.NodesOf(topology.Light)...)}
 }
 
 // KeepReady renews the leases of the named nodes, as their kubelets would,
@@ -113,17 +109,12 @@ func KeepReady(ctx context.Context, kubeconfig []byte, nodes []string, failed fu
 		return err
 	}
 	for ctx.Err() == nil {
-		var group errgroup.Group
-		group.SetLimit(machine.Parallel)
-		for _, name := range nodes {
-			group.Go(func() error {
-				if err := keepReady(ctx, api, name); err != nil && ctx.Err() == nil {
-					failed(err)
-				}
-				return nil
-			})
-		}
-		_ = group.Wait()
+		_ = task.Each(machine.Parallel, nodes, func(name string) error {
+			if err := keepReady(ctx, api, name); err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+			return nil
+		})
 		_ = wait.Sleep(ctx, nodeGracePeriod/4) // the loop asks the context
 	}
 	return nil
@@ -168,7 +159,12 @@ func keepReady(ctx context.Context, api *client, name string) error {
 // alive tells whether the address answers one of four ICMP echo requests within a second each.
 func alive(ctx context.Context, address netip.Addr) bool {
 	const size = 84 // of ping, by default
-	return kernel.Echo(ctx, address, netip.Addr{}, size).OK || kernel.Echo(ctx, address, netip.Addr{}, size).OK
+	for range 2 {   // of two requests each
+		if kernel.Echo(ctx, address, netip.Addr{}, size).OK {
+			return true
+		}
+	}
+	return false
 }
 
 func renewLease(ctx context.Context, api *client, name string) error {

@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/muslin-net/muslin/hack/lab/internal/cgroup"
 	"github.com/muslin-net/muslin/hack/lab/internal/netns"
 	"github.com/muslin-net/muslin/hack/lab/internal/wait"
+	"github.com/muslin-net/muslin/pkg/task"
 )
 
 // Leftovers names what is there of a lab: namespaces, cgroups, state.
@@ -51,21 +51,10 @@ func (s *Site) Remove(ctx context.Context) error {
 	errs = append(errs, err)
 	groups, err := cgroup.List(prefix)
 	errs = append(errs, err)
-	var group errgroup.Group
-	group.SetLimit(Parallel)
-	results := make([]error, len(groups)+len(spaces))
-	for i, name := range groups {
-		group.Go(func() error { results[i] = cgroup.Remove(name); return nil })
-	}
-	_ = group.Wait()
-	for i, name := range spaces {
-		group.Go(func() error {
-			results[len(groups)+i] = errors.Join(killInNetns(ctx, name), netns.Delete(name))
-			return nil
-		})
-	}
-	_ = group.Wait()
-	errs = append(errs, results...)
+	errs = append(errs, task.Each(Parallel, groups, cgroup.Remove))
+	errs = append(errs, task.Each(Parallel, spaces, func(name string) error {
+		return errors.Join(killInNetns(ctx, name), netns.Delete(name))
+	}))
 	errs = append(errs, s.killRecorded(), os.RemoveAll(s.Dir))
 	s.keepers.Wait()
 	return errors.Join(errs...)

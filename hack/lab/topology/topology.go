@@ -274,15 +274,15 @@ func (t *Topology) RacksOf(router string) []Rack {
 	return racks
 }
 
-// NodesOf returns the nodes of one kind.
-func (t *Topology) NodesOf(kind NodeKind) []Node {
-	var nodes []Node
+// NodesOf returns the names of the nodes of one kind.
+func (t *Topology) NodesOf(kind NodeKind) []string {
+	var names []string
 	for _, node := range t.Nodes {
 		if node.Kind == kind {
-			nodes = append(nodes, node)
+			names = append(names, node.Name)
 		}
 	}
-	return nodes
+	return names
 }
 
 func find[T any](all []T, is func(T) bool) T {
