@@ -45,5 +45,3 @@
 // the machines' own namespaces. A fresh process recognises a lab by those
 // names: Down works from them alone, without any state file.
 package lab
-
-import ()

@@ -122,13 +122,13 @@ func (c *client) send(ctx context.Context, method, path, mediaType string, body,
 	if body != nil {
 		data, err := json.Marshal(body)
 		if err != nil {
-			return fmt.Errorf("%s %s: %w", method, path, err)
+			return err
 		}
 		reader = bytes.NewReader(data)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, c.server+path, reader)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
+		return err
 	}
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("Content-Type", mediaType)
@@ -138,18 +138,15 @@ func (c *client) send(ctx context.Context, method, path, mediaType string, body,
 	}
 	defer response.Body.Close()
 	data, err := io.ReadAll(response.Body)
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	if response.StatusCode/100 != 2 {
+	if err == nil && response.StatusCode/100 != 2 {
 		var status struct{ Message string }
 		_ = json.Unmarshal(data, &status) // an answer that is no Status has no message
-		return fmt.Errorf("%s %s: %w", method, path, &apiError{response.StatusCode, status.Message})
+		err = &apiError{response.StatusCode, status.Message}
 	}
-	if answer == nil {
-		return nil
+	if err == nil && answer != nil {
+		err = json.Unmarshal(data, answer)
 	}
-	if err := json.Unmarshal(data, answer); err != nil {
+	if err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	return nil

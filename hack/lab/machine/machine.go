@@ -81,9 +81,13 @@ func (m Machine) Make(spec boot.Spec) error {
 	if err := m.WriteDisk(nil, map[string]string{"/etc/hosts": m.site.Fabric.Topology.HostsFile()}); err != nil {
 		return err
 	}
-	return spec.Write(m.specFile())
+	return spec.Write(m.file(specFile))
 }
 
-func (m Machine) specFile() string { return filepath.Join(m.Dir(), "spec.json") }
+// Files in Dir.
+const (
+	specFile = "spec.json"
+	pidFile  = "pid"
+)
 
-func (m Machine) pidFile() string { return filepath.Join(m.Dir(), "pid") }
+func (m Machine) file(name string) string { return filepath.Join(m.Dir(), name) }

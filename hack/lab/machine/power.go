@@ -71,7 +71,7 @@ func (m Machine) powerOn() error {
 		return err
 	}
 	defer logFile.Close()
-	command := exec.Command(m.site.Program("machine"), "init", m.specFile())
+	command := exec.Command(m.site.Program("machine"), "init", m.file(specFile))
 	command.Env = []string{"PATH=" + searchPath, "HOME=/root", "LANG=C.UTF-8"}
 	command.Dir = "/"
 	command.Stdout, command.Stderr = logFile, logFile
@@ -83,7 +83,7 @@ func (m Machine) powerOn() error {
 		return err
 	}
 	m.site.keepers.Go(func() { _ = command.Wait() }) // killed one day; only the zombie matters
-	return os.WriteFile(m.pidFile(), []byte(strconv.Itoa(command.Process.Pid)), 0o644)
+	return os.WriteFile(m.file(pidFile), []byte(strconv.Itoa(command.Process.Pid)), 0o644)
 }
 
 // powerOff is a power cut: every process of the machine dies at once, its
@@ -95,7 +95,7 @@ func (m Machine) powerOff(ctx context.Context) error {
 		cgroup.Remove(m.netns()),
 		killInNetns(ctx, m.netns()),
 		m.site.Fabric.Unplug(m.Name),
-		os.RemoveAll(m.pidFile()),
+		os.RemoveAll(m.file(pidFile)),
 	)
 }
 
@@ -119,7 +119,7 @@ func (m Machine) waitBooted(ctx context.Context) error {
 // PID returns the id of the machine's process 1, or an error when the
 // machine is off. A recycled id is told by its network namespace.
 func (m Machine) PID() (int, error) {
-	data, err := os.ReadFile(m.pidFile())
+	data, err := os.ReadFile(m.file(pidFile))
 	if err != nil {
 		return 0, fmt.Errorf("machine %s is off", m.Name)
 	}
