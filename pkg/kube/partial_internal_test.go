@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -266,4 +268,25 @@ func TestWholeNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	is(false, "without a pod")
+}
+
+// Of a kind that the server does not have the namespaces are there, too.
+func TestPartOfAnAbsentKind(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	c, err := New(&rest.Config{Host: server.URL}, Options{Node: "n1", Policy: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.pods.Replace([]any{&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "x"}, Spec: corev1.PodSpec{NodeName: "n1"}}}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { defer close(done); _ = c.Run(ctx) }()
+	if err := c.AwaitPolicies(t.Context(), Pod{Namespace: "a", Node: "n1"}); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	<-done
 }

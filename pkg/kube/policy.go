@@ -274,6 +274,9 @@ func demandTable[T any](c *Cluster, f feed, strip cache.TransformFunc, read func
 
 // note drops the view, which may be another one now. The caller holds mu.
 func (p *policies) note() {
+	for _, part := range p.parts {
+		part.hint() // a kind that the server does not have is not listed with all
+	}
 	p.needCluster.decide()
 	if p.needPods != nil {
 		p.needPods.decide()
