@@ -86,6 +86,9 @@ func (x *Index) Update(v model.PolicyView) {
 	}
 	x.revision = v.Revision
 	for was, is := range v.Pods.Since(x.listed) {
+		if was != nil && is != nil && *was == *is {
+			continue
+		}
 		if is != nil {
 			x.set(keyOf(*is), *is)
 		} else {

@@ -329,3 +329,39 @@ func endsOf(v model.PolicyView, node model.NodeName) []model.Endpoint {
 	}
 	return out
 }
+
+// TestOneChange: who needs all pods is sent the one that changed, and none of those beside it in the list.
+func TestOneChange(t *testing.T) {
+	view, x := benchCluster(1_000, 10), NewIndex()
+	x.Update(view)
+	s := x.Subscribe()
+	defer s.Close()
+	if err := s.Need([]policy.Need{{Selector: "all()"}}, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	sent := func() (put int) {
+		for {
+			out, err := s.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out == nil {
+				return put
+			}
+			put += len(out.Put)
+		}
+	}
+	if n := sent(); n != 1_000 {
+		t.Fatalf("at first %d pods", n)
+	}
+	for p := range view.Pods.All() {
+		other := *p
+		other.Labels = map[string]string{"app": "other"}
+		view.Pods = view.Pods.With([]*model.PolicyPod{&other}, nil)
+		break
+	}
+	x.Update(view)
+	if n := sent(); n != 1 {
+		t.Errorf("one pod changed, and %d are sent", n)
+	}
+}

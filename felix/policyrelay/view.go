@@ -35,6 +35,9 @@ type Union struct {
 func (u *Union) Of(own, relayed model.Sorted[*model.PolicyPod]) model.Sorted[*model.PolicyPod] {
 	var put, drop []*model.PolicyPod
 	look := func(was, is **model.PolicyPod) {
+		if was != nil && is != nil && *was == *is {
+			return
+		}
 		key := is
 		if key == nil {
 			key = was
