@@ -77,9 +77,7 @@ func (f *flow) passes() bool {
 // connection with what the Program says of a new one. Processes come new, and the option goes and comes, meanwhile.
 func TestEpochSteps(t *testing.T) {
 	n := newNode(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seeded(t)
 	p, flows := n.world(r), n.flows(t)
 	for step := range *worlds {
 		what := n.step(t, r, &p)

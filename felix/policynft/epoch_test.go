@@ -3,7 +3,6 @@ package policynft
 import (
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -358,9 +357,7 @@ func send(t *testing.T, conns ...net.Conn) (pause func()) {
 // their openers send as if it were the first packet.
 func TestEpochWorlds(t *testing.T) {
 	n := newNode(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seeded(t)
 	type flow struct {
 		from, to host
 		packet   policy.Packet

@@ -176,13 +176,19 @@ func program(endpoints map[string]policy.Endpoint, sets []policy.Set, chains ...
 	return p
 }
 
+// seeded gives random numbers of a seed that the log names.
+func seeded(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // TestPackets tries packets of every pair through random Programs, and compares with
 // what the Program says.
 func TestPackets(t *testing.T) {
 	n := newNode(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seeded(t)
 	for w := range *worlds {
 		p := n.random(r)
 		n.apply(t, p)
