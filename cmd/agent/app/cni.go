@@ -25,7 +25,7 @@ func (a *agent) cniTasks() []task.Task {
 	ineffective := newNoEffect(a.cfg.Node)
 	server := cniserver.New(cniserver.Options{
 		Added:     ineffective.added,
-		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, PodInterfaces: a.pods, Endpoints: a.endpoints, Pods: pods{a.cluster},
+		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, PodInterfaces: a.pods, Endpoints: a.endpoints, FormerOwners: a.policy, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI, Holder: a.holder,
 		Register:        []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then

@@ -33,28 +33,27 @@ func (p *policyLoop) forget(evaluated bool, next *task.Next) error {
 		return nil
 	}
 	began := time.Now()
-	s := p.tenure.search(p.assigned)
-	err := p.end(s)
+	err := p.end(p.tenure.search(p.assigned))
+	p.sweepAt = time.Now().Add(max(sweepEvery, sweepPart*time.Since(began)))
+	return err
+}
+
+// end ends connections.
+func (p *policyLoop) end(s search) (err error) {
+	if len(s.blocks) > 0 {
+		_, err = p.sink.ForgetAll(s.has)
+	} else {
+		_, err = p.sink.Forget(slices.Collect(maps.Keys(s.addresses)))
+	}
 	if errors.Is(err, errors.ErrUnsupported) {
 		if !p.deaf {
 			p.log.Warn("a pod may inherit connections with the address of another", "error", err)
 		}
 		p.deaf, err = true, nil
 	}
-	p.sweepAt = time.Now().Add(max(sweepEvery, sweepPart*time.Since(began)))
 	if err == nil {
 		p.tenure.found(s)
 	}
-	return err
-}
-
-// end ends connections.
-func (p *policyLoop) end(s search) error {
-	if len(s.blocks) > 0 {
-		_, err := p.sink.ForgetAll(s.has)
-		return err
-	}
-	_, err := p.sink.Forget(slices.Collect(maps.Keys(s.addresses)))
 	return err
 }
 

@@ -34,6 +34,7 @@ type policyLoop struct {
 	last      atomic.Pointer[policy.Program]
 	denied    deniedList
 	tenure    *tenure
+	coming    coming
 	sweepAt   time.Time // not before then connections of free addresses are ended
 	deaf      bool      // the kernel does not tell of connections
 	rev       uint64    // of the endpoints that the last step worked with
@@ -58,8 +59,10 @@ func (p *policyLoop) Ready() <-chan struct{} { return nothingAwaited }
 // Run keeps the table of policy as it should be until ctx ends, and leaves it so.
 func (p *policyLoop) Run(ctx context.Context) error {
 	p.repeat(ctx, func(ctx context.Context) task.Next {
-		if pods, changed := p.endpoints.set.Get(); pods.rev == p.rev { // it is not a pod that comes
-			batch(ctx, time.Until(p.stepped.Add(batchFor)), p.cluster.PolicyChanged(), changed)
+		pods, changed := p.endpoints.set.Get()
+		_, added := p.coming.added.Get()
+		if pods.rev == p.rev && !p.coming.waits() { // it is not a pod that comes
+			batch(ctx, time.Until(p.stepped.Add(batchFor)), p.cluster.PolicyChanged(), changed, added)
 		}
 		p.stepped = time.Now()
 		return p.step(ctx)
@@ -82,9 +85,9 @@ func namespacesOf(list []model.Endpoint) map[string]bool {
 // other pods of a Deployment, wait for each other. One that comes alone does not wait.
 const batchFor = 15 * time.Millisecond
 
-// batch lets what changes within a time come together. What is urgent, an endpoint
-// that an ADD waits for, ends it at once.
-func batch(ctx context.Context, within time.Duration, changed, urgent <-chan struct{}) {
+// batch lets what changes within a time come together. What an ADD waits for, an endpoint
+// or one that is to come, ends it at once.
+func batch(ctx context.Context, within time.Duration, changed, endpoints, coming <-chan struct{}) {
 	if within <= 0 {
 		return
 	}
@@ -92,7 +95,9 @@ func batch(ctx context.Context, within time.Duration, changed, urgent <-chan str
 	for {
 		select {
 		case <-changed:
-		case <-urgent:
+		case <-endpoints:
+			return
+		case <-coming:
 			return
 		case <-enough:
 			return
@@ -123,9 +128,14 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 		p.last.Store(&program)
 	}
 	err := p.hand(ctx, "policy", func() error {
+		if program.Complete {
+			p.tenure.next(pods.list, p.ofSelf(&next), p.dropping(&next))
+			if err := p.disconnect(program.Evaluates(), &next); err != nil {
+				return err
+			}
+		}
 		err := p.sink.Apply(ctx, program, felix.InterfacePrefixes(p.cluster.Snapshot(), p.node, pods.list))
 		if err == nil && program.Complete {
-			p.tenure.next(pods.list, p.ofSelf(&next), p.dropping(&next))
 			err = p.forget(program.Evaluates(), &next)
 		}
 		return err

@@ -14,7 +14,7 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 		changed, urgent := make(chan struct{}, 1), make(chan struct{})
 		took := func() time.Duration {
 			start := time.Now()
-			batch(t.Context(), batchFor, changed, urgent)
+			batch(t.Context(), batchFor, changed, nil, urgent)
 			return time.Since(start)
 		}
 		go func() {
@@ -40,7 +40,7 @@ func TestChangesOfPolicyAreGathered(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		batch(ctx, batchFor, changed, urgent)
-		batch(t.Context(), -time.Second, changed, nil) // what comes alone does not wait
+		batch(ctx, batchFor, changed, urgent, nil)
+		batch(t.Context(), -time.Second, changed, nil, nil) // what comes alone does not wait
 	})
 }

@@ -101,6 +101,17 @@ func (t *tenure) clean(a netip.Addr) bool {
 	return b.clean[a]
 }
 
+// expect has addresses be unclean that pods are about to have, unless they are known to be clean.
+func (t *tenure) expect(coming []netip.Addr) search {
+	s := search{addresses: map[netip.Addr]bool{}}
+	for _, a := range coming {
+		if _, owned := t.owner[a]; !owned && !t.clean(a) {
+			t.unclean[a], s.addresses[a] = true, true
+		}
+	}
+	return s
+}
+
 // idle reports whether there is nothing to look for.
 func (t *tenure) idle() bool {
 	for _, b := range t.blocks {
@@ -173,7 +184,7 @@ func (t *tenure) found(s search) {
 			}
 		}
 	}
-	for a := range t.unclean {
+	for a := range s.addresses {
 		switch b := t.block(a); {
 		case b == nil:
 		case b.through:
@@ -181,8 +192,8 @@ func (t *tenure) found(s search) {
 		default:
 			b.clean[a] = true
 		}
+		delete(t.unclean, a)
 	}
-	clear(t.unclean)
 }
 
 // unjudged notes that there is no policy, and so nothing to inherit. What is free may

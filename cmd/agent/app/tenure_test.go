@@ -119,3 +119,34 @@ func TestFreeAddressesOfBlocks(t *testing.T) {
 		}
 	}
 }
+
+// TestComingAddresses: what is looked for before a pod has an address is not looked for again, where what is sent to
+// it meanwhile is dropped. Elsewhere it is.
+func TestComingAddresses(t *testing.T) {
+	old := endpoint("a", "cali1", "10.0.0.1", "10.0.9.1")
+	next := endpoint("b", "cali2", "10.0.0.1", "10.0.9.1")
+	for _, known := range []bool{true, false} {
+		blocks := map[netip.Prefix]uint64{}
+		if known {
+			blocks[netip.MustParsePrefix("10.0.0.0/26")] = 1
+		}
+		book := newTenure([]model.Endpoint{old})
+		if s := book.expect(old.Addresses); len(s.addresses) != 0 {
+			t.Errorf("an address that a pod has is looked for: %v", s.addresses)
+		}
+		book.next(nil, nil, blocks)
+		s := book.expect(next.Addresses)
+		if len(s.addresses) != 2 {
+			t.Errorf("before: %v", s.addresses)
+		}
+		book.found(s)
+		if again := book.expect(next.Addresses); known == again.addresses[next.Addresses[0]] || !again.addresses[next.Addresses[1]] {
+			t.Errorf("a block is known %v, and before it comes again: %v", known, again.addresses)
+		}
+		book.unclean = map[netip.Addr]bool{}
+		book.next([]model.Endpoint{next}, nil, blocks)
+		if known == book.unclean[next.Addresses[0]] || !book.unclean[next.Addresses[1]] {
+			t.Errorf("a block is known %v, and once it is there: %v", known, book.unclean)
+		}
+	}
+}

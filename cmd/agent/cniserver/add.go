@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/muslin-net/muslin/pkg/cnirpc"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -135,11 +136,27 @@ func (s *Server) address(ctx context.Context, a attachment, w requested, info Po
 		return s.assignAndAttach(ctx, s.addressRequest(a, w, info), spec)
 	}
 	spec.Addresses = w.given
-	iface, err := s.o.PodInterfaces.Attach(ctx, spec)
-	if err != nil {
-		return nil, iface, s.stepError("attach wire", cnirpc.CodeInterface, err)
-	}
-	return w.given, iface, nil
+	iface, err := s.attach(ctx, spec)
+	return w.given, iface, err
+}
+
+// attach makes the wire, and has it inherit nothing: both before a route leads to it.
+func (s *Server) attach(ctx context.Context, spec InterfaceSpec) (iface InterfaceResult, err error) {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		if err := s.o.FormerOwners.Disconnect(ctx, spec.Addresses); err != nil {
+			return s.stepError("end connections of former owners", types.ErrTryAgainLater, err)
+		}
+		return nil
+	})
+	both.Go(func() (err error) {
+		if iface, err = s.o.PodInterfaces.Attach(ctx, spec); err != nil {
+			return s.stepError("attach wire", cnirpc.CodeInterface, err)
+		}
+		return nil
+	})
+	err = both.Wait()
+	return iface, err
 }
 
 // assignAndAttach makes the wire while its addresses are still being stored. No
@@ -151,9 +168,9 @@ func (s *Server) assignAndAttach(ctx context.Context, r AddressRequest, spec Int
 	attach := func(addrs []netip.Addr) (iface InterfaceResult) {
 		spec := spec
 		spec.Addresses = addrs
-		iface, err := s.o.PodInterfaces.Attach(ctx, spec)
+		iface, err := s.attach(ctx, spec)
 		if err != nil {
-			cancel(s.stepError("attach wire", cnirpc.CodeInterface, err))
+			cancel(err)
 		}
 		return iface
 	}

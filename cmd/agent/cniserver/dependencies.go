@@ -104,6 +104,13 @@ type Endpoints interface {
 	List() []model.Endpoint
 }
 
+// FormerOwners are those who had an address before.
+type FormerOwners interface {
+	// Disconnect ends what the kernel has of their connections. No route leads to the
+	// addresses meanwhile, so none comes back.
+	Disconnect(ctx context.Context, addrs []netip.Addr) error
+}
+
 // Pods knows the pods of this node.
 type Pods interface {
 	// Pod returns a pod, ErrNoPod when the API has none of that name, or another

@@ -8,6 +8,7 @@
 //	an older sandbox of the same pod is taken down first
 //	Addresses.Assign                stored by the API
 //	∥ PodInterfaces.Attach                  once chosen: veth, address, gateway in the pod
+//	∥ FormerOwners.Disconnect               no connection of who had the address before is left
 //	Endpoints.Put → revision
 //	Endpoints.Settled(revision)     host route and policy are in the kernel
 //	answer

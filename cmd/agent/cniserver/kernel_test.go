@@ -74,7 +74,7 @@ func runAgent(dir string) error {
 		k.endpoints[ep.ContainerID] = ep
 	}
 	s := cniserver.New(cniserver.Options{
-		Addresses: k, PodInterfaces: kernelInterfaces{k}, Endpoints: k, Pods: k, Node: "node1",
+		Addresses: k, PodInterfaces: kernelInterfaces{k}, Endpoints: k, Pods: k, FormerOwners: k, Node: "node1",
 		Socket: filepath.Join(dir, "agent.sock"), Spool: filepath.Join(dir, "spool"),
 		DrainInterval: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -216,6 +216,12 @@ func (k *kernelRooms) Delete(containerID, _ string) uint64 {
 	delete(k.endpoints, containerID)
 	k.revision++
 	return k.revision
+}
+
+func (k *kernelRooms) Disconnect(context.Context, []netip.Addr) error {
+	point("before Disconnect")
+	defer point("after Disconnect")
+	return nil
 }
 
 func (k *kernelRooms) Settled(ctx context.Context, revision uint64) error {
@@ -598,7 +604,7 @@ func TestChainedPlugins(t *testing.T) {
 
 func TestAgentKilledAtEachStepOfAdd(t *testing.T) {
 	for _, at := range []string{
-		"before Assign", "wired, not stored", "after Assign", "before Attach", "after Attach", "before Put", "before Settled", "after Settled",
+		"before Assign", "wired, not stored", "after Assign", "before Attach", "after Attach", "before Disconnect", "after Disconnect", "before Put", "before Settled", "after Settled",
 	} {
 		t.Run(at, func(t *testing.T) {
 			m := newMachine(t)
@@ -781,7 +787,7 @@ func TestPluginKilledMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	podNS, _ := newNetns(t)
-	for _, step := range []string{"Assign", "Attach", "Settled"} {
+	for _, step := range []string{"Assign", "Attach", "Disconnect", "Settled"} {
 		reached := make(chan struct{})
 		n.setHook(func(ctx context.Context, p string) error {
 			if p == "after "+step {

@@ -90,7 +90,7 @@ func TestWithoutIPAMStandsWhateverIsSaidLater(t *testing.T) {
 }
 
 func TestWithoutIPAMFailingAtEachSeamLeavesNothing(t *testing.T) {
-	for _, at := range []string{"before Attach", "after Attach", "before Settled", "after Settled"} {
+	for _, at := range []string{"before Attach", "after Attach", "before Disconnect", "after Disconnect", "before Settled", "after Settled"} {
 		t.Run(at, func(t *testing.T) {
 			n := start(t, newRooms())
 			r := given(n.rooms, "c1", "a", `["192.0.2.9"]`)

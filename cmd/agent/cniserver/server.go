@@ -22,6 +22,7 @@ type Options struct {
 	Addresses     Addresses
 	PodInterfaces PodInterfaces
 	Endpoints     Endpoints
+	FormerOwners  FormerOwners
 	Pods          Pods
 	Node          model.NodeName
 

@@ -46,7 +46,7 @@ func startIn(t testing.TB, dir string, r *rooms, change ...func(*cniserver.Optio
 	t.Helper()
 	n := &node{rooms: r, socket: filepath.Join(dir, "agent.sock"), spool: filepath.Join(dir, "spool")}
 	o := cniserver.Options{
-		Addresses: r, PodInterfaces: interfaceRoom{r}, Endpoints: r, Pods: r, Node: "node1",
+		Addresses: r, PodInterfaces: interfaceRoom{r}, Endpoints: r, Pods: r, FormerOwners: r, Node: "node1",
 		Socket: n.socket, Spool: n.spool, DrainInterval: 20 * time.Millisecond,
 		Now: func() time.Time { return time.Date(2026, 8, 22, 10, 0, 1, 100_000_000, time.UTC) },
 	}
@@ -192,7 +192,7 @@ func TestNotAKubernetesPod(t *testing.T) {
 }
 
 // addSteps are the seams of ADD that can fail.
-var addSteps = []string{"Pod", "Assign", "Attach", "Settled"}
+var addSteps = []string{"Pod", "Assign", "Attach", "Disconnect", "Settled"}
 
 func TestAddFailingAtEachSeamLeavesNothing(t *testing.T) {
 	for _, step := range addSteps {
