@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -533,16 +532,7 @@ func newRelayed(t *testing.T) (*yard, func()) {
 	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/overlays/policy-relay")
 	programs := kubetest.Programs(t, "./cmd/agent", "./cmd/cni", "./cmd/controller")
 	y.plugin = filepath.Join(programs, "cni")
-	c := s.ConfigOfPod(t, "muslin-system", "muslin-agent", n.Name)
-	kubetest.WithToken(t, n.File("kubeconfig"), n.File("controller.kubeconfig"), strings.TrimSpace(s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-controller", "--duration=5h")))
-	kubetest.WithToken(t, n.File("kubeconfig"), n.File("kubeconfig"), c.BearerToken)
-	carrier := "muslin-agent-" + n.Name
-	uid := s.MustKubectl(t, "", "-n", "muslin-system", "get", "pod", carrier, "-o", "jsonpath={.metadata.uid}")
-	token := s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-agent", "--audience=muslin-relay", "--duration=5h",
-		"--bound-object-kind=Pod", "--bound-object-name="+carrier, "--bound-object-uid="+uid)
-	if err := os.WriteFile(n.File("relay-token"), []byte(token), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	relayed(t, s, n)
 	end := startController(t, n, filepath.Join(programs, "controller"))
 	y.restart()
 	return y, end

@@ -32,16 +32,7 @@ func TestPolicyRelay(t *testing.T) {
     spec: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}}]}`, "apply", "-f", "-")
 	programs := kubetest.Programs(t, "./cmd/agent", "./cmd/cni", "./cmd/controller")
 	n := s.NewNode(t, "relayed")
-	c := s.ConfigOfPod(t, "muslin-system", "muslin-agent", n.Name)
-	kubetest.WithToken(t, n.File("kubeconfig"), n.File("controller.kubeconfig"), strings.TrimSpace(s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-controller")))
-	kubetest.WithToken(t, n.File("kubeconfig"), n.File("kubeconfig"), c.BearerToken)
-	pod := "muslin-agent-" + n.Name
-	uid := s.MustKubectl(t, "", "-n", "muslin-system", "get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
-	token := s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-agent", "--audience=muslin-relay",
-		"--bound-object-kind=Pod", "--bound-object-name="+pod, "--bound-object-uid="+uid)
-	if err := os.WriteFile(n.File("relay-token"), []byte(token), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	relayed(t, s, n)
 	client := remotePod(t, s, "client", "client", "10.99.0.5")
 	remotePod(t, s, "other", "other", "10.99.0.7")
 	end := startController(t, n, filepath.Join(programs, "controller"))
@@ -105,6 +96,22 @@ func TestPolicyRelay(t *testing.T) {
 		if !r.Allowed {
 			t.Errorf("the controller may not %s %s %s", r.Verb, r.Resource, r.URI)
 		}
+	}
+}
+
+// relayed gives a node's agent, and the controller beside it, the rights of their service accounts, and the
+// agent a token for the policy relay.
+func relayed(t *testing.T, s *kubetest.Server, n *kubetest.Node) {
+	t.Helper()
+	c := s.ConfigOfPod(t, "muslin-system", "muslin-agent", n.Name)
+	kubetest.WithToken(t, n.File("kubeconfig"), n.File("controller.kubeconfig"), strings.TrimSpace(s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-controller", "--duration=5h")))
+	kubetest.WithToken(t, n.File("kubeconfig"), n.File("kubeconfig"), c.BearerToken)
+	carrier := "muslin-agent-" + n.Name
+	uid := s.MustKubectl(t, "", "-n", "muslin-system", "get", "pod", carrier, "-o", "jsonpath={.metadata.uid}")
+	token := s.MustKubectl(t, "", "-n", "muslin-system", "create", "token", "muslin-agent", "--audience=muslin-relay", "--duration=5h",
+		"--bound-object-kind=Pod", "--bound-object-name="+carrier, "--bound-object-uid="+uid)
+	if err := os.WriteFile(n.File("relay-token"), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

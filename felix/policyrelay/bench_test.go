@@ -72,7 +72,7 @@ func BenchmarkIndex(b *testing.B) {
 	var subs []*Subscription
 	first := 0
 	for i := range *benchNodes {
-		s := x.Subscribe()
+		s := x.Subscribe("n1", true)
 		if err := s.Need(benchNeeds(i, *benchPods), 1, nil); err != nil {
 			b.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func BenchmarkAgent(b *testing.B) {
 			x.Update(view)
 			for b.Loop() {
 				before := heap()
-				s := x.Subscribe()
+				s := x.Subscribe("n1", true)
 				r := newReceiver("node-1")
 				if err := subscribe(s, r.need(benchNeeds(1, pods))); err != nil {
 					b.Fatal(err)

@@ -13,9 +13,6 @@ import (
 	"github.com/muslin-net/muslin/felix/policyrelay/relayrpc"
 	"github.com/muslin-net/muslin/pkg/model"
 	"github.com/muslin-net/muslin/pkg/task"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 )
 
 const (
@@ -40,9 +37,12 @@ type Client struct {
 
 	view     task.Cell[View]
 	needs    task.Cell[needed]
+	applied  task.Cell[received]
 	receiver *receiver
 	stored   time.Time // when File was written
 	unstored bool      // File is of an older view
+
+	handOvers handOvers
 }
 
 // needed is what Need was given; before that nobody knows what is needed.
@@ -63,6 +63,9 @@ func (c *Client) View() (View, <-chan struct{}) {
 
 // Need says what is needed from now on. Without any need no relay is called.
 func (c *Client) Need(list []policy.Need) { c.needs.Set(needed{true, list}) }
+
+// Applied says that the kernel has a View, or a newer one.
+func (c *Client) Applied(v View) { c.applied.Set(v.newest) }
 
 // String names the client as a task.
 func (c *Client) String() string { return "policy relay" }
@@ -94,6 +97,7 @@ func (c *Client) Run(ctx context.Context, ready func()) error {
 		pause = min(2*pause, mostPause)
 		return task.Next{After: after}
 	})
+	c.handOvers.close()
 	c.stored = time.Time{} // what a restart finds is what is known now
 	c.store(time.Now())
 	return nil
@@ -102,9 +106,8 @@ func (c *Client) Run(ctx context.Context, ready func()) error {
 // idle forgets what nobody needs any more.
 func (c *Client) idle() {
 	if r := c.receiver; len(r.members) > 0 || len(r.view.Known) > 0 || !r.view.Lost.IsZero() {
-		number := r.number
 		c.receiver = newReceiver(c.Node)
-		c.receiver.number = number
+		c.receiver.number, c.receiver.stream = r.number, r.stream
 		c.publish()
 	}
 }
@@ -166,15 +169,9 @@ func (c *Client) try(ctx context.Context) (answered bool, err error) {
 // follow keeps the view like a replica's until that or ctx ends, or nothing is needed.
 // answered: it has sent all that was needed at least once.
 func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err error) {
-	trust, err := r.trust()
+	conn, err := c.dial(r)
 	if err != nil {
 		return false, err
-	}
-	conn, err := grpc.NewClient("passthrough:///"+r.Address, grpc.WithTransportCredentials(credentials.NewTLS(trust)),
-		grpc.WithPerRPCCredentials(bearer(c.Token)), grpc.WithNoProxy(),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
-	if err != nil {
-		return false, fmt.Errorf("make connection: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	ctx, cancel := context.WithCancel(ctx)
@@ -186,7 +183,7 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 	needs, changed := c.needs.Get()
 	c.receiver.begin()
 	first := c.receiver.need(needs.list)
-	first.Sums = c.receiver.digests()
+	first.Sums, first.Acknowledges = c.receiver.digests(), true
 	if err := c.need(stream, first); err != nil {
 		return false, err
 	}
@@ -195,6 +192,10 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 	defer store.Stop()
 	responses, failed := receiveAll(ctx, stream)
 	for {
+		applied, more := c.applied.Get()
+		if err := c.acknowledge(stream, applied); err != nil {
+			return answered, err
+		}
 		select {
 		case in := <-responses:
 			another, err := c.receiver.receive(in)
@@ -204,9 +205,10 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 			if answered = answered || in.Complete; another {
 				c.publish()
 			}
+		case <-more:
 		case <-changed:
 			if needs, changed = c.needs.Get(); len(needs.list) == 0 {
-				return true, nil
+				return true, c.leave(stream, failed)
 			}
 			if err := c.need(stream, c.receiver.need(needs.list)); err != nil {
 				return answered, err
@@ -223,6 +225,31 @@ func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err erro
 			return answered, err
 		}
 	}
+}
+
+// leave says that nothing is needed, so that nobody waits for this agent to come back.
+func (c *Client) leave(stream relayrpc.Relay_WatchClient, failed <-chan error) error {
+	if err := c.need(stream, c.receiver.need(nil)); err != nil {
+		return err
+	}
+	_ = stream.CloseSend()
+	select {
+	case <-failed:
+	case <-time.After(time.Second):
+	}
+	return nil
+}
+
+// acknowledge says once what of this stream the kernel has.
+func (c *Client) acknowledge(stream relayrpc.Relay_WatchClient, applied received) error {
+	if applied.stream != c.receiver.stream || applied.number <= c.receiver.acknowledged {
+		return nil
+	}
+	c.receiver.acknowledged = applied.number
+	if err := stream.Send(&relayrpc.Request{Acknowledged: applied.number}); err != nil {
+		return receiveError(stream, err)
+	}
+	return nil
 }
 
 // receiveError gives why a stream cannot be sent to: what the other end says of it.

@@ -32,6 +32,7 @@ type Index struct {
 	needs     map[policy.Need]*need
 	byPair    map[label]map[*need]bool // needs by a label that what they select has; zero: by none
 	all       map[*Subscription]bool
+	former    former
 }
 
 // label is a label with its value.
@@ -70,6 +71,7 @@ func NewIndex() *Index {
 	return &Index{
 		pods: map[podKey]*entry{}, claimants: map[netip.Addr][]*entry{}, groups: map[string]*group{}, byLabel: map[label]map[*group]bool{},
 		needs: map[policy.Need]*need{}, byPair: map[label]map[*need]bool{}, all: map[*Subscription]bool{},
+		former: newFormer(),
 	}
 }
 
@@ -96,6 +98,8 @@ func (x *Index) Update(v model.PolicyView) {
 		}
 	}
 	x.listed = v.Pods
+	x.former.prune()
+	x.former.turn()
 	first := !x.synced
 	x.synced = true
 	for s := range x.all {
@@ -145,46 +149,67 @@ func differing(a, b map[string]map[string]string) map[string]bool {
 // set makes a pod what it is now; nil: it is gone.
 func (x *Index) set(k podKey, p *model.PolicyPod) {
 	dirty := map[*entry]bool{}
-	if e := x.pods[k]; e != nil {
-		x.announce(e)
-		x.leave(e)
-		for _, a := range e.claims {
-			x.claimants[a] = slices.DeleteFunc(x.claimants[a], func(o *entry) bool { return o == e })
-			for _, o := range x.claimants[a] {
-				dirty[o] = true
-			}
-			if len(x.claimants[a]) == 0 {
-				delete(x.claimants, a)
-			}
-		}
+	old := x.pods[k]
+	if old != nil {
+		x.announce(old)
+		x.leave(old)
+		x.unclaim(old, dirty)
 		delete(x.pods, k)
 	}
 	if p != nil && !p.HostNetwork && !p.Finished && len(p.Addresses) > 0 {
 		e := &entry{member: member{PolicyPod: *p}, bucket: k.bucket()}
 		e.Created = time.Unix(p.Created.Unix(), 0)
-		for _, a := range p.Addresses {
-			if a = a.Unmap().WithZone(""); !slices.Contains(e.claims, a) {
-				e.claims = append(e.claims, a)
-			}
-		}
-		for _, a := range e.claims {
-			for _, o := range x.claimants[a] {
-				dirty[o] = true
-			}
-			x.claimants[a] = append(x.claimants[a], e)
-		}
+		x.claim(e, dirty)
 		x.pods[k] = e
 		x.join(e)
-		dirty[e] = true
 	}
 	for e := range dirty {
 		x.contest(e)
 		x.announce(e)
 	}
+	switch now := x.pods[k]; {
+	case old == nil:
+	case now != nil && now.Created.Equal(old.Created):
+		x.former.lost(k, old.Addresses, now.Addresses)
+	default:
+		x.former.lost(k, old.Addresses, nil)
+	}
+}
+
+// claim has a pod claim its addresses. It has none of them before contest; dirty are the
+// pods whose addresses are to be decided.
+func (x *Index) claim(e *entry, dirty map[*entry]bool) {
+	for _, a := range e.Addresses {
+		if a = a.Unmap().WithZone(""); !slices.Contains(e.claims, a) {
+			e.claims = append(e.claims, a)
+		}
+	}
+	e.Addresses = nil
+	for _, a := range e.claims {
+		for _, o := range x.claimants[a] {
+			dirty[o] = true
+		}
+		x.claimants[a] = append(x.claimants[a], e)
+	}
+	dirty[e] = true
+}
+
+// unclaim is its opposite.
+func (x *Index) unclaim(e *entry, dirty map[*entry]bool) {
+	for _, a := range e.claims {
+		x.claimants[a] = slices.DeleteFunc(x.claimants[a], func(o *entry) bool { return o == e })
+		for _, o := range x.claimants[a] {
+			dirty[o] = true
+		}
+		if len(x.claimants[a]) == 0 {
+			delete(x.claimants, a)
+		}
+	}
 }
 
 // contest decides which of the addresses that a pod claims nobody has a better claim to.
 func (x *Index) contest(e *entry) {
+	was := e.Addresses
 	e.Addresses, e.contests = nil, nil
 	for _, a := range e.claims {
 		var nodes []model.NodeName
@@ -201,6 +226,7 @@ func (x *Index) contest(e *entry) {
 		e.contests = append(e.contests, contest{a, slices.Compact(nodes)})
 	}
 	e.sum = sumOf(&e.member)
+	x.former.lost(keyOf(&e.PolicyPod), was, e.Addresses)
 }
 
 // announce notes for all who need a pod that it is, or was, another one.

@@ -99,7 +99,7 @@ func TestUnchangedViewCostsLittle(t *testing.T) {
 // TestSlowAgentBeginsAnew: who does not read costs a bounded list, and then his stream.
 func TestSlowAgentBeginsAnew(t *testing.T) {
 	x := NewIndex()
-	s := x.Subscribe()
+	s := x.Subscribe("n1", true)
 	defer s.Close()
 	v := model.PolicyView{Synced: true, Revision: 1, Namespaces: map[string]map[string]string{"a": nil}}
 	x.Update(v)
@@ -142,7 +142,7 @@ type testAgent struct {
 func newTestAgent(node model.NodeName) *testAgent { return &testAgent{r: newReceiver(node)} }
 
 func (a *testAgent) connect(x *Index) {
-	a.s = x.Subscribe()
+	a.s = x.Subscribe("n1", true)
 	a.r.begin()
 	a.send()
 }
@@ -187,7 +187,7 @@ func (a *testAgent) pump(t *testing.T) (size int) {
 // stream is a whole one; it gives the bytes of both directions.
 func (a *testAgent) stream(t *testing.T, x *Index, needs []policy.Need) int {
 	t.Helper()
-	a.needs, a.s = needs, x.Subscribe()
+	a.needs, a.s = needs, x.Subscribe("n1", true)
 	defer a.s.Close()
 	a.r.begin()
 	sent := a.send()
@@ -334,7 +334,7 @@ func endsOf(v model.PolicyView, node model.NodeName) []model.Endpoint {
 func TestOneChange(t *testing.T) {
 	view, x := benchCluster(1_000, 10), NewIndex()
 	x.Update(view)
-	s := x.Subscribe()
+	s := x.Subscribe("n1", true)
 	defer s.Close()
 	if err := s.Need([]policy.Need{{Selector: "all()"}}, 1, nil); err != nil {
 		t.Fatal(err)

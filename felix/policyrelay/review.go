@@ -2,6 +2,7 @@ package policyrelay
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	authentication "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
 	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
 	"k8s.io/client-go/rest"
 )
@@ -23,6 +25,8 @@ const (
 	agentUser = "system:serviceaccount:muslin-system:muslin-agent"
 	nodeClaim = "authentication.kubernetes.io/node-name" // KEP-4193
 	reviewFor = 10 * time.Second
+	knownFor  = time.Minute // how long a token is not reviewed again
+	mostKnown = 10_000
 )
 
 // Reviewer has the API server review tokens: it gives the node of the pod that a token
@@ -34,7 +38,12 @@ func Reviewer(cfg *rest.Config) (func(ctx context.Context, token string) (model.
 	if err != nil {
 		return nil, fmt.Errorf("make client of token reviews: %w", err)
 	}
+	known := cache.NewLRUExpireCache(mostKnown)
 	return func(ctx context.Context, token string) (model.NodeName, error) {
+		key := sha256.Sum256([]byte(token))
+		if node, ok := known.Get(key); ok {
+			return node.(model.NodeName), nil
+		}
 		ctx, cancel := context.WithTimeout(ctx, reviewFor)
 		defer cancel()
 		review := &authentication.TokenReview{Spec: authentication.TokenReviewSpec{Token: token, Audiences: []string{Audience}}}
@@ -42,7 +51,11 @@ func Reviewer(cfg *rest.Config) (func(ctx context.Context, token string) (model.
 		if err != nil {
 			return "", fmt.Errorf("review a token: %w", err)
 		}
-		return nodeOf(&out.Status)
+		node, err := nodeOf(&out.Status)
+		if err == nil {
+			known.Add(key, node, knownFor)
+		}
+		return node, err
 	}, nil
 }
 

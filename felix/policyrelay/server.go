@@ -40,7 +40,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{s.Certificate}})),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: streamAge, MaxConnectionAgeGrace: time.Second, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}),
-		grpc.MaxConcurrentStreams(4), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(maxCalls), grpc.MaxRecvMsgSize(maxRequest),
 		grpc.WriteBufferSize(8<<10), grpc.ReadBufferSize(8<<10),
 	)
 	relayrpc.RegisterRelayServer(server, s)
@@ -52,7 +52,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-const maxRequest = 4 << 20 // bytes
+const (
+	maxRequest = 4 << 20 // bytes
+	maxCalls   = 256     // of an agent at a time: as many as it may start pods
+)
 
 // Watch is the call of that name.
 func (s *Server) Watch(stream relayrpc.Relay_WatchServer) error {
@@ -68,7 +71,7 @@ func (s *Server) Watch(stream relayrpc.Relay_WatchServer) error {
 		s.Logger.Warn("an agent asks for another node", "agent", node, "for", first.Node)
 		return status.Errorf(codes.PermissionDenied, "the token is of node %s, which may not ask for node %s", node, first.Node)
 	}
-	sub := s.Index.Subscribe()
+	sub := s.Index.Subscribe(node, first.Acknowledges)
 	defer sub.Close()
 	if err := subscribe(sub, first); err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())

@@ -7,6 +7,7 @@ import (
 
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/felix/policyrelay/relayrpc"
+	"github.com/muslin-net/muslin/pkg/model"
 )
 
 const (
@@ -38,11 +39,21 @@ type Subscription struct {
 	open     bool // something is to be sent, if only that this is all
 	begun    bool
 	slow     bool
+
+	node         model.NodeName
+	acknowledges bool
+	number       uint64            // of the last Response that is to be acknowledged
+	first        uint64            // of the first one that is complete
+	current      bool              // that one is acknowledged
+	sent         map[podKey]uint64 // changes that are not acknowledged, by the number of their Response
 }
 
-// Subscribe gives a Subscription without needs. It has to be closed.
-func (x *Index) Subscribe() *Subscription {
-	s := &Subscription{index: x, wakes: make(chan struct{}, 1), needs: map[*need]bool{}, pending: map[podKey]bool{}}
+// Subscribe gives a Subscription of a node without needs. It has to be closed.
+func (x *Index) Subscribe(node model.NodeName, acknowledges bool) *Subscription {
+	s := &Subscription{
+		index: x, wakes: make(chan struct{}, 1), needs: map[*need]bool{}, pending: map[podKey]bool{},
+		node: node, acknowledges: acknowledges, sent: map[podKey]uint64{},
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.all[s] = true
@@ -54,6 +65,7 @@ func (s *Subscription) Close() {
 	x := s.index
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	s.leave()
 	for n := range s.needs {
 		x.release(n, s)
 	}
@@ -187,6 +199,7 @@ func (s *Subscription) Next() (*relayrpc.Response, error) {
 	}
 	out := newEncoder()
 	out.out.Reset_, s.reset = s.reset, 0
+	s.number++
 	number := 0
 	for ; len(s.queue) > 0 && number < perResponse; number++ {
 		e := s.queue[len(s.queue)-1]
@@ -202,10 +215,19 @@ func (s *Subscription) Next() (*relayrpc.Response, error) {
 		}
 		delete(s.pending, k)
 		s.send(out, k)
+		if s.acknowledges {
+			s.sent[k] = s.number
+		}
 	}
 	if len(s.queue)+len(s.pending) == 0 {
 		s.open = false
 		out.out.Complete, out.out.Revision = true, s.revision
+		if s.first == 0 {
+			s.first = s.number
+		}
+		if len(s.sent) > 0 || s.acknowledges && !s.current {
+			out.out.Number = s.number
+		}
 		for _, n := range s.refused {
 			out.out.Refused = append(out.out.Refused, &relayrpc.Need{Selector: n.Selector, Port: n.Port})
 		}
@@ -228,8 +250,12 @@ func keyFrom(text string) podKey {
 	return podKey{namespace, name}
 }
 
-// subscribe has a Subscription need what a Request says.
+// subscribe has a Subscription need, or know, what a Request says.
 func subscribe(s *Subscription, q *relayrpc.Request) error {
+	if q.Acknowledged != 0 {
+		s.Acknowledge(q.Acknowledged)
+		return nil
+	}
 	var have []digest
 	for _, b := range q.Sums {
 		if len(b) != 16 {

@@ -12,6 +12,7 @@ import (
 
 // View is what an agent has of a relay. It is a value: nobody changes it.
 type View struct {
+	newest received // what it has of a relay
 	// Known are the needs whose pods Pods has. Not nil.
 	Known map[policy.Need]bool
 	Pods  model.Sorted[*model.PolicyPod] // of other nodes
@@ -64,24 +65,35 @@ func (u *Union) Of(own, relayed model.Sorted[*model.PolicyPod]) model.Sorted[*mo
 type receiver struct {
 	node    model.NodeName
 	view    View
-	members map[podKey]received
+	members map[podKey]summed
 	staged  map[podKey]*member // nil: is to go
 	sent    []policy.Need      // the needs of the revision that was sent last
 	number  uint64             // that revision
+
+	stream       uint64 // how many there were
+	acknowledged uint64 // of this one
 }
 
-// received is a pod as it came.
-type received struct {
+// received is the number of a Response that is to be acknowledged, and which of an agent's
+// streams it is of.
+type received struct{ stream, number uint64 }
+
+// summed is a pod as it came.
+type summed struct {
 	*member
 	sum digest
 }
 
 func newReceiver(node model.NodeName) *receiver {
-	return &receiver{node: node, view: View{Known: map[policy.Need]bool{}}, members: map[podKey]received{}, staged: map[podKey]*member{}}
+	return &receiver{node: node, view: View{Known: map[policy.Need]bool{}}, members: map[podKey]summed{}, staged: map[podKey]*member{}}
 }
 
 // begin is a new stream: what an earlier one did not complete is forgotten.
-func (r *receiver) begin() { clear(r.staged) }
+func (r *receiver) begin() {
+	clear(r.staged)
+	r.stream++
+	r.acknowledged = 0
+}
 
 // need gives the Request for other needs. What is not needed any more is not known from
 // here on: the relay stops to say what changes of it.
@@ -148,7 +160,7 @@ func (r *receiver) commit(in *relayrpc.Response) bool {
 			continue
 		}
 		if sum := sumOf(m); sum != r.members[k].sum {
-			r.members[k] = received{m, sum}
+			r.members[k] = summed{m, sum}
 			if m.Node == r.node { // the node knows its own pods better
 				gone = append(gone, &m.PolicyPod)
 			} else {
@@ -162,7 +174,10 @@ func (r *receiver) commit(in *relayrpc.Response) bool {
 	next.Lost, next.Err = time.Time{}, nil
 	next.Pods = next.Pods.With(here, gone)
 	next.Answered = next.Answered || in.Revision == r.number
-	same := len(here)+len(gone) == 0 && maps.Equal(known, next.Known) && r.view.Lost.IsZero() && next.Answered == r.view.Answered
+	if in.Number != 0 {
+		next.newest = received{r.stream, in.Number}
+	}
+	same := in.Number == 0 && len(here)+len(gone) == 0 && maps.Equal(known, next.Known) && r.view.Lost.IsZero() && next.Answered == r.view.Answered
 	if !maps.Equal(known, next.Known) {
 		next.Known = known
 	}

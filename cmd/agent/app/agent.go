@@ -73,6 +73,7 @@ type agent struct {
 	routes    *route.Reconciler
 	dataplane *dataplane
 	policy    *policyLoop
+	freed     *freed
 	relay     *policyrelay.Client // nil: no relay
 	bgp       *bgpLoop
 	endpoints *endpoints
@@ -242,6 +243,7 @@ func (a *agent) build() (err error) {
 	}
 	a.last = newLastState(a.cfg.statePath(), a.cfg.Node, a.log)
 	a.podCIDRs = newPodCIDRs()
+	a.freed = newFreed(time.Now())
 	a.endpoints, err = a.adoptEndpoints()
 	if err != nil {
 		return fmt.Errorf("adopt pods: %w", err)

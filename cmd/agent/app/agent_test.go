@@ -123,7 +123,7 @@ func TestPodCIDRsAreAnnouncedOnceUsed(t *testing.T) {
 	if got := asBlocks(p.inUse.Value(), "n1"); len(got) != 0 {
 		t.Fatalf("announced without a pod: %v", got)
 	}
-	d := addresses{podCIDRs: p, alloc: alloc.New("n1", nil)}
+	d := addresses{podCIDRs: p, freed: newFreed(time.Now()), alloc: alloc.New("n1", nil)}
 	got, err := d.Assign(t.Context(), cniserver.AddressRequest{
 		Handle: "h", PodCIDRs: true, IPv4: cniserver.NeedYes, IPv6: cniserver.NeedYes,
 	})

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/muslin-net/muslin/cmd/agent/cniserver"
@@ -25,7 +26,7 @@ func (a *agent) cniTasks() []task.Task {
 	ineffective := newNoEffect(a.cfg.Node)
 	server := cniserver.New(cniserver.Options{
 		Added:     ineffective.added,
-		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.cfg.Node}, PodInterfaces: a.pods, Endpoints: a.endpoints, FormerOwners: a.policy, Pods: pods{a.cluster},
+		Addresses: addresses{a.alloc, a.cluster, a.podCIDRs, a.freed, a.cfg.Node}, PodInterfaces: a.pods, Endpoints: a.endpoints, FormerOwners: formerOwners{a.policy, a.alloc, a.freed, a.relay, a.log}, Pods: pods{a.cluster},
 		Node: a.cfg.Node, Socket: a.cfg.Socket, Spool: a.cfg.Spool, Logger: a.log, Status: a.cniStatus,
 		Observe: a.metrics.observeCNI, Holder: a.holder,
 		Register:        []func(*grpc.Server){func(*grpc.Server) { a.own.socket.set(nil) }}, // it listens by then
@@ -95,6 +96,7 @@ type addresses struct {
 	alloc    *alloc.Allocator
 	cluster  *kube.Cluster
 	podCIDRs *podCIDRs
+	freed    *freed
 	node     model.NodeName
 }
 
@@ -150,7 +152,12 @@ func (d addresses) Release(ctx context.Context, handle string) error {
 	if fromPrefixes {
 		return nil
 	}
-	return asCNI(d.alloc.Release(ctx, handle))
+	given := d.alloc.Addresses(handle)
+	err := d.alloc.Release(ctx, handle)
+	if err == nil {
+		d.freed.add(given, time.Now())
+	}
+	return asCNI(err)
 }
 
 func (d addresses) Lookup(_ context.Context, handle string) ([]netip.Addr, error) {

@@ -143,6 +143,7 @@ func (p *policyLoop) step(ctx context.Context) task.Next {
 	if err != nil {
 		next.After = retryAfter
 	} else if program.Complete {
+		p.relayed.applied()
 		p.endpoints.settle(writerPolicy, pods.rev)
 	}
 	return next

@@ -25,6 +25,7 @@ type relayed struct {
 	problems *problemList
 	began    time.Time // when the view was first looked at
 	answered bool      // a relay has answered since then
+	view     policyrelay.View
 }
 
 // relay makes the client of policy relays, nil if there is to be none.
@@ -70,9 +71,16 @@ func (r *relayed) fill(in *policy.Input, next *task.Next) {
 	if r.began.IsZero() {
 		r.began = time.Now()
 	}
-	r.answered = view.Answered
+	r.answered, r.view = view.Answered, view
 	in.Known, in.View.Pods = view.Known, r.union.Of(in.View.Pods, view.Pods)
 	r.report(view, next)
+}
+
+// applied says that the kernel has what fill has added.
+func (r *relayed) applied() {
+	if r.client != nil {
+		r.client.Applied(r.view)
+	}
 }
 
 // need has the relay tell of what rules ask for.

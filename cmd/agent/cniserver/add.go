@@ -85,10 +85,28 @@ func (s *Server) steps(ctx context.Context, a attachment, w requested, info PodI
 		HostInterface: a.hostInterface, Addresses: addrs, SourcePrefixes: w.sourcePrefixes, MAC: iface.MAC,
 		FloatingIPs: w.floating, WithoutIPAM: spec.WithoutIPAM, MTU: spec.MTU,
 	})
-	if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
-		return nil, s.stepError("settle endpoint", types.ErrTryAgainLater, err)
+	if err := s.settle(ctx, a, addrs, revision); err != nil {
+		return nil, err
 	}
 	return result(a, addrs, iface)
+}
+
+// settle waits for this node and the others to know the attachment.
+func (s *Server) settle(ctx context.Context, a attachment, addrs []netip.Addr, revision uint64) error {
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error {
+		if err := s.o.Endpoints.Settled(ctx, revision); err != nil {
+			return s.stepError("settle endpoint", types.ErrTryAgainLater, err)
+		}
+		return nil
+	})
+	both.Go(func() error {
+		if err := s.o.FormerOwners.HandOver(ctx, a.namespace, a.pod, addrs); err != nil {
+			return s.stepError("hand over address", types.ErrTryAgainLater, err)
+		}
+		return nil
+	})
+	return both.Wait()
 }
 
 // standsAs decides whether IPAM gives the addresses. An attachment that stands

@@ -109,6 +109,9 @@ type FormerOwners interface {
 	// Disconnect ends what the kernel has of their connections. No route leads to the
 	// addresses meanwhile, so none comes back.
 	Disconnect(ctx context.Context, addrs []netip.Addr) error
+	// HandOver waits until other nodes know that addresses are a pod's, if somebody had
+	// them a short while ago, and no longer than that. An error is that ctx ended.
+	HandOver(ctx context.Context, namespace, pod string, addrs []netip.Addr) error
 }
 
 // Pods knows the pods of this node.

@@ -11,6 +11,7 @@
 //	∥ FormerOwners.Disconnect               no connection of who had the address before is left
 //	Endpoints.Put → revision
 //	Endpoints.Settled(revision)     host route and policy are in the kernel
+//	∥ FormerOwners.HandOver                 other nodes do not take the pod for who had its address
 //	answer
 //
 // Every step has an undo. A failed ADD runs the undos of the steps it began, in

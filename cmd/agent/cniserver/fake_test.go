@@ -151,6 +151,10 @@ func (r *rooms) Disconnect(ctx context.Context, _ []netip.Addr) error {
 	return r.do(ctx, "Disconnect", func() error { return nil })
 }
 
+func (r *rooms) HandOver(ctx context.Context, _, _ string, _ []netip.Addr) error {
+	return r.do(ctx, "HandOver", func() error { return nil })
+}
+
 func (r *rooms) Detach(ctx context.Context, w cniserver.InterfaceSpec) error {
 	return r.do(ctx, "Detach", func() error { delete(r.interfaces, [2]string{w.ContainerID, w.Interface}); return nil })
 }

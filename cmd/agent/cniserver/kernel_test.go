@@ -224,6 +224,12 @@ func (k *kernelRooms) Disconnect(context.Context, []netip.Addr) error {
 	return nil
 }
 
+func (k *kernelRooms) HandOver(context.Context, string, string, []netip.Addr) error {
+	point("before HandOver")
+	defer point("after HandOver")
+	return nil
+}
+
 func (k *kernelRooms) Settled(ctx context.Context, revision uint64) error {
 	point("before Settled")
 	defer point("after Settled")
@@ -604,7 +610,7 @@ func TestChainedPlugins(t *testing.T) {
 
 func TestAgentKilledAtEachStepOfAdd(t *testing.T) {
 	for _, at := range []string{
-		"before Assign", "wired, not stored", "after Assign", "before Attach", "after Attach", "before Disconnect", "after Disconnect", "before Put", "before Settled", "after Settled",
+		"before Assign", "wired, not stored", "after Assign", "before Attach", "after Attach", "before Disconnect", "after Disconnect", "before Put", "before Settled", "after Settled", "before HandOver", "after HandOver",
 	} {
 		t.Run(at, func(t *testing.T) {
 			m := newMachine(t)
@@ -787,7 +793,7 @@ func TestPluginKilledMidway(t *testing.T) {
 		t.Fatal(err)
 	}
 	podNS, _ := newNetns(t)
-	for _, step := range []string{"Assign", "Attach", "Disconnect", "Settled"} {
+	for _, step := range []string{"Assign", "Attach", "Disconnect", "Settled", "HandOver"} {
 		reached := make(chan struct{})
 		n.setHook(func(ctx context.Context, p string) error {
 			if p == "after "+step {

@@ -192,7 +192,7 @@ func TestNotAKubernetesPod(t *testing.T) {
 }
 
 // addSteps are the seams of ADD that can fail.
-var addSteps = []string{"Pod", "Assign", "Attach", "Disconnect", "Settled"}
+var addSteps = []string{"Pod", "Assign", "Attach", "Disconnect", "Settled", "HandOver"}
 
 func TestAddFailingAtEachSeamLeavesNothing(t *testing.T) {
 	for _, step := range addSteps {

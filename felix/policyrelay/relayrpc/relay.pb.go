@@ -31,7 +31,11 @@ type Request struct {
 	Needs    []*Need                `protobuf:"bytes,3,rep,name=needs,proto3" json:"needs,omitempty"`        // all of them
 	// What the agent has of an earlier stream, with the needs that it names now: the sum of
 	// each bucket. Of the first Request; empty: nothing.
-	Sums          [][]byte `protobuf:"bytes,4,rep,name=sums,proto3" json:"sums,omitempty"`
+	Sums         [][]byte `protobuf:"bytes,4,rep,name=sums,proto3" json:"sums,omitempty"`
+	Acknowledges bool     `protobuf:"varint,5,opt,name=acknowledges,proto3" json:"acknowledges,omitempty"` // of the first Request: the agent does so
+	// The number of a Response that counts in the agent's kernel, as do all before it. Where
+	// it is set, nothing else is.
+	Acknowledged  uint64 `protobuf:"varint,6,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -92,6 +96,20 @@ func (x *Request) GetSums() [][]byte {
 		return x.Sums
 	}
 	return nil
+}
+
+func (x *Request) GetAcknowledges() bool {
+	if x != nil {
+		return x.Acknowledges
+	}
+	return false
+}
+
+func (x *Request) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
 }
 
 // Need has one of the two set.
@@ -157,6 +175,7 @@ type Response struct {
 	Complete      bool                   `protobuf:"varint,5,opt,name=complete,proto3" json:"complete,omitempty"` // there is no more at the moment
 	Revision      uint64                 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // of the needs that are known then
 	Refused       []*Need                `protobuf:"bytes,7,rep,name=refused,proto3" json:"refused,omitempty"`    // of these, those that cannot be read
+	Number        uint64                 `protobuf:"varint,8,opt,name=number,proto3" json:"number,omitempty"`     // to be acknowledged; 0: need not be
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +259,127 @@ func (x *Response) GetRefused() []*Need {
 	return nil
 }
 
+func (x *Response) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+type HandOverRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Addresses     [][]byte               `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"` // 4 or 16 bytes each
+	Nodes         []string               `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`         // of an earlier answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverRequest) Reset() {
+	*x = HandOverRequest{}
+	mi := &file_relay_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverRequest) ProtoMessage() {}
+
+func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
+func (*HandOverRequest) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HandOverRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetAddresses() [][]byte {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *HandOverRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// HandOverResponse names nodes whose agent does not watch: of those that were asked for, or if none
+// was, of those whose agent did within the minute before. It may watch another replica.
+type HandOverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []string               `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverResponse) Reset() {
+	*x = HandOverResponse{}
+	mi := &file_relay_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverResponse) ProtoMessage() {}
+
+func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_relay_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
+func (*HandOverResponse) Descriptor() ([]byte, []int) {
+	return file_relay_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HandOverResponse) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 // Group is what pods of one workload have in common.
 type Group struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -253,7 +393,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +405,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[3]
+	mi := &file_relay_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +418,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{3}
+	return file_relay_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Group) GetNamespace() string {
@@ -320,7 +460,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -332,7 +472,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[4]
+	mi := &file_relay_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -345,7 +485,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{4}
+	return file_relay_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Port) GetName() string {
@@ -383,7 +523,7 @@ type Pod struct {
 
 func (x *Pod) Reset() {
 	*x = Pod{}
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +535,7 @@ func (x *Pod) String() string {
 func (*Pod) ProtoMessage() {}
 
 func (x *Pod) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[5]
+	mi := &file_relay_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +548,7 @@ func (x *Pod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pod.ProtoReflect.Descriptor instead.
 func (*Pod) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{5}
+	return file_relay_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pod) GetGroup() uint32 {
@@ -465,7 +605,7 @@ type Contest struct {
 
 func (x *Contest) Reset() {
 	*x = Contest{}
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +617,7 @@ func (x *Contest) String() string {
 func (*Contest) ProtoMessage() {}
 
 func (x *Contest) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[6]
+	mi := &file_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +630,7 @@ func (x *Contest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contest.ProtoReflect.Descriptor instead.
 func (*Contest) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{6}
+	return file_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Contest) GetAddress() []byte {
@@ -522,7 +662,7 @@ type View struct {
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -534,7 +674,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_relay_proto_msgTypes[7]
+	mi := &file_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -547,7 +687,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_relay_proto_rawDescGZIP(), []int{7}
+	return file_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *View) GetNode() string {
@@ -596,15 +736,17 @@ var File_relay_proto protoreflect.FileDescriptor
 
 const file_relay_proto_rawDesc = "" +
 	"\n" +
-	"\vrelay.proto\x12\x0fmuslin.relay.v1\"z\n" +
+	"\vrelay.proto\x12\x0fmuslin.relay.v1\"\xc2\x01\n" +
 	"\aRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12+\n" +
 	"\x05needs\x18\x03 \x03(\v2\x15.muslin.relay.v1.NeedR\x05needs\x12\x12\n" +
-	"\x04sums\x18\x04 \x03(\fR\x04sums\"6\n" +
+	"\x04sums\x18\x04 \x03(\fR\x04sums\x12\"\n" +
+	"\facknowledges\x18\x05 \x01(\bR\facknowledges\x12\"\n" +
+	"\facknowledged\x18\x06 \x01(\x04R\facknowledged\"6\n" +
 	"\x04Need\x12\x1a\n" +
 	"\bselector\x18\x01 \x01(\tR\bselector\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\tR\x04port\"\xf5\x01\n" +
+	"\x04port\x18\x02 \x01(\tR\x04port\"\x8d\x02\n" +
 	"\bResponse\x12\x14\n" +
 	"\x05reset\x18\x01 \x01(\rR\x05reset\x12.\n" +
 	"\x06groups\x18\x02 \x03(\v2\x16.muslin.relay.v1.GroupR\x06groups\x12&\n" +
@@ -612,7 +754,15 @@ const file_relay_proto_rawDesc = "" +
 	"\x04drop\x18\x04 \x03(\tR\x04drop\x12\x1a\n" +
 	"\bcomplete\x18\x05 \x01(\bR\bcomplete\x12\x1a\n" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12/\n" +
-	"\arefused\x18\a \x03(\v2\x15.muslin.relay.v1.NeedR\arefused\"\xf2\x01\n" +
+	"\arefused\x18\a \x03(\v2\x15.muslin.relay.v1.NeedR\arefused\x12\x16\n" +
+	"\x06number\x18\b \x01(\x04R\x06number\"w\n" +
+	"\x0fHandOverRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\fR\taddresses\x12\x14\n" +
+	"\x05nodes\x18\x04 \x03(\tR\x05nodes\"(\n" +
+	"\x10HandOverResponse\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\xf2\x01\n" +
 	"\x05Group\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
 	"\x0fservice_account\x18\x02 \x01(\tR\x0eserviceAccount\x12:\n" +
@@ -642,9 +792,10 @@ const file_relay_proto_rawDesc = "" +
 	"\x04pods\x18\x04 \x01(\v2\x19.muslin.relay.v1.ResponseR\x04pods\x12\x12\n" +
 	"\x04boot\x18\x05 \x01(\tR\x04boot\x12\x1d\n" +
 	"\n" +
-	"since_boot\x18\x06 \x01(\x03R\tsinceBoot2I\n" +
+	"since_boot\x18\x06 \x01(\x03R\tsinceBoot2\x9a\x01\n" +
 	"\x05Relay\x12@\n" +
-	"\x05Watch\x12\x18.muslin.relay.v1.Request\x1a\x19.muslin.relay.v1.Response(\x010\x01B9Z7github.com/muslin-net/muslin/felix/policyrelay/relayrpcb\x06proto3"
+	"\x05Watch\x12\x18.muslin.relay.v1.Request\x1a\x19.muslin.relay.v1.Response(\x010\x01\x12O\n" +
+	"\bHandOver\x12 .muslin.relay.v1.HandOverRequest\x1a!.muslin.relay.v1.HandOverResponseB9Z7github.com/muslin-net/muslin/felix/policyrelay/relayrpcb\x06proto3"
 
 var (
 	file_relay_proto_rawDescOnce sync.Once
@@ -658,32 +809,36 @@ func file_relay_proto_rawDescGZIP() []byte {
 	return file_relay_proto_rawDescData
 }
 
-var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_relay_proto_goTypes = []any{
-	(*Request)(nil),  // 0: muslin.relay.v1.Request
-	(*Need)(nil),     // 1: muslin.relay.v1.Need
-	(*Response)(nil), // 2: muslin.relay.v1.Response
-	(*Group)(nil),    // 3: muslin.relay.v1.Group
-	(*Port)(nil),     // 4: muslin.relay.v1.Port
-	(*Pod)(nil),      // 5: muslin.relay.v1.Pod
-	(*Contest)(nil),  // 6: muslin.relay.v1.Contest
-	(*View)(nil),     // 7: muslin.relay.v1.View
-	nil,              // 8: muslin.relay.v1.Group.LabelsEntry
+	(*Request)(nil),          // 0: muslin.relay.v1.Request
+	(*Need)(nil),             // 1: muslin.relay.v1.Need
+	(*Response)(nil),         // 2: muslin.relay.v1.Response
+	(*HandOverRequest)(nil),  // 3: muslin.relay.v1.HandOverRequest
+	(*HandOverResponse)(nil), // 4: muslin.relay.v1.HandOverResponse
+	(*Group)(nil),            // 5: muslin.relay.v1.Group
+	(*Port)(nil),             // 6: muslin.relay.v1.Port
+	(*Pod)(nil),              // 7: muslin.relay.v1.Pod
+	(*Contest)(nil),          // 8: muslin.relay.v1.Contest
+	(*View)(nil),             // 9: muslin.relay.v1.View
+	nil,                      // 10: muslin.relay.v1.Group.LabelsEntry
 }
 var file_relay_proto_depIdxs = []int32{
 	1,  // 0: muslin.relay.v1.Request.needs:type_name -> muslin.relay.v1.Need
-	3,  // 1: muslin.relay.v1.Response.groups:type_name -> muslin.relay.v1.Group
-	5,  // 2: muslin.relay.v1.Response.put:type_name -> muslin.relay.v1.Pod
+	5,  // 1: muslin.relay.v1.Response.groups:type_name -> muslin.relay.v1.Group
+	7,  // 2: muslin.relay.v1.Response.put:type_name -> muslin.relay.v1.Pod
 	1,  // 3: muslin.relay.v1.Response.refused:type_name -> muslin.relay.v1.Need
-	8,  // 4: muslin.relay.v1.Group.labels:type_name -> muslin.relay.v1.Group.LabelsEntry
-	4,  // 5: muslin.relay.v1.Group.ports:type_name -> muslin.relay.v1.Port
-	6,  // 6: muslin.relay.v1.Pod.contests:type_name -> muslin.relay.v1.Contest
+	10, // 4: muslin.relay.v1.Group.labels:type_name -> muslin.relay.v1.Group.LabelsEntry
+	6,  // 5: muslin.relay.v1.Group.ports:type_name -> muslin.relay.v1.Port
+	8,  // 6: muslin.relay.v1.Pod.contests:type_name -> muslin.relay.v1.Contest
 	1,  // 7: muslin.relay.v1.View.needs:type_name -> muslin.relay.v1.Need
 	2,  // 8: muslin.relay.v1.View.pods:type_name -> muslin.relay.v1.Response
 	0,  // 9: muslin.relay.v1.Relay.Watch:input_type -> muslin.relay.v1.Request
-	2,  // 10: muslin.relay.v1.Relay.Watch:output_type -> muslin.relay.v1.Response
-	10, // [10:11] is the sub-list for method output_type
-	9,  // [9:10] is the sub-list for method input_type
+	3,  // 10: muslin.relay.v1.Relay.HandOver:input_type -> muslin.relay.v1.HandOverRequest
+	2,  // 11: muslin.relay.v1.Relay.Watch:output_type -> muslin.relay.v1.Response
+	4,  // 12: muslin.relay.v1.Relay.HandOver:output_type -> muslin.relay.v1.HandOverResponse
+	11, // [11:13] is the sub-list for method output_type
+	9,  // [9:11] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -700,7 +855,7 @@ func file_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_relay_proto_rawDesc), len(file_relay_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

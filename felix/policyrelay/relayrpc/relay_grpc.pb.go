@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Relay_Watch_FullMethodName = "/muslin.relay.v1.Relay/Watch"
+	Relay_Watch_FullMethodName    = "/muslin.relay.v1.Relay/Watch"
+	Relay_HandOver_FullMethodName = "/muslin.relay.v1.Relay/HandOver"
 )
 
 // RelayClient is the client API for Relay service.
@@ -33,6 +34,9 @@ const (
 // of the token.
 type RelayClient interface {
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Request, Response], error)
+	// HandOver answers once the relay knows that a pod of the caller's node has some addresses,
+	// and no agent that watches takes them for those of a pod that had them in the minute before.
+	HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error)
 }
 
 type relayClient struct {
@@ -56,6 +60,16 @@ func (c *relayClient) Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Relay_WatchClient = grpc.BidiStreamingClient[Request, Response]
 
+func (c *relayClient) HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HandOverResponse)
+	err := c.cc.Invoke(ctx, Relay_HandOver_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RelayServer is the server API for Relay service.
 // All implementations must embed UnimplementedRelayServer
 // for forward compatibility.
@@ -65,6 +79,9 @@ type Relay_WatchClient = grpc.BidiStreamingClient[Request, Response]
 // of the token.
 type RelayServer interface {
 	Watch(grpc.BidiStreamingServer[Request, Response]) error
+	// HandOver answers once the relay knows that a pod of the caller's node has some addresses,
+	// and no agent that watches takes them for those of a pod that had them in the minute before.
+	HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error)
 	mustEmbedUnimplementedRelayServer()
 }
 
@@ -77,6 +94,9 @@ type UnimplementedRelayServer struct{}
 
 func (UnimplementedRelayServer) Watch(grpc.BidiStreamingServer[Request, Response]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedRelayServer) HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HandOver not implemented")
 }
 func (UnimplementedRelayServer) mustEmbedUnimplementedRelayServer() {}
 func (UnimplementedRelayServer) testEmbeddedByValue()               {}
@@ -106,13 +126,36 @@ func _Relay_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Relay_WatchServer = grpc.BidiStreamingServer[Request, Response]
 
+func _Relay_HandOver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HandOverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServer).HandOver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Relay_HandOver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServer).HandOver(ctx, req.(*HandOverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Relay_ServiceDesc is the grpc.ServiceDesc for Relay service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Relay_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "muslin.relay.v1.Relay",
 	HandlerType: (*RelayServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "HandOver",
+			Handler:    _Relay_HandOver_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Watch",
