@@ -8,6 +8,9 @@
 // is. What a pod is to policy is decided by the agent, with the same code as where
 // it watches pods itself: the relay only leaves out what cannot matter.
 //
+// An agent acknowledges what its kernel has: so a relay can tell, when an address has gone
+// from one pod to another, once no agent takes it for the former one's (HandOver).
+//
 // It never decides what is allowed, and never looks at the kernel.
 //
 // Wire: gRPC over TLS 1.3, the port of MUSLIN_RELAY_ADDR. Footprint in the API: the ConfigMap

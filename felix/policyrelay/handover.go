@@ -76,9 +76,9 @@ func (f *former) prune() {
 
 // handedOver reports whether a pod of a node has some addresses, and no subscriber takes
 // them for those of who had them before; if not, changed is closed once it may be.
-// away are nodes that do not subscribe: of those that are asked for, or if none is, of
+// away are nodes that do not subscribe: of those that are requested for, or if none is, of
 // those that did.
-func (x *Index) handedOver(node model.NodeName, k podKey, addrs []netip.Addr, asked []string) (away []string, changed <-chan struct{}, err error) {
+func (x *Index) handedOver(node model.NodeName, k podKey, addrs []netip.Addr, requested []string) (away []string, changed <-chan struct{}, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.pods[k]
@@ -106,12 +106,12 @@ func (x *Index) handedOver(node model.NodeName, k podKey, addrs []netip.Addr, as
 			x.former.turned = make(chan struct{})
 		}
 		return nil, x.former.turned, nil
-	case len(asked) == 0 && len(owners) > 0:
+	case len(requested) == 0 && len(owners) > 0:
 		for n := range x.former.nodes {
-			asked = append(asked, string(n))
+			requested = append(requested, string(n))
 		}
 	}
-	return slices.DeleteFunc(asked, func(n string) bool { return present[model.NodeName(n)] }), nil, nil
+	return slices.DeleteFunc(requested, func(n string) bool { return present[model.NodeName(n)] }), nil, nil
 }
 
 // holds reports whether a subscriber may not know yet what has become of a pod.

@@ -39,9 +39,9 @@ type handing struct {
 }
 
 // is checks whether an address has been handed over to a pod, and who is away.
-func (h handing) is(what, pod, want string, asked ...string) {
+func (h handing) is(what, pod, want string, requested ...string) {
 	h.t.Helper()
-	away, changed, err := h.x.handedOver("n2", podKey{"a", pod}, []netip.Addr{contested}, asked)
+	away, changed, err := h.x.handedOver("n2", podKey{"a", pod}, []netip.Addr{contested}, requested)
 	if got := fmt.Sprint(changed == nil, away, err); got != want {
 		h.t.Errorf("%s: %s, want %s", what, got, want)
 	}
@@ -126,14 +126,14 @@ func TestAgentThatLeavesIsAway(t *testing.T) {
 	h.is("nobody had it before", "old", "true [] <nil>")
 	h.x.Update(owned("new"))
 	h.is("it is away", "new", "true [n1] <nil>")
-	h.is("others are asked for", "new", "true [n7] <nil>", "n7")
+	h.is("others are requested for", "new", "true [n7] <nil>", "n7")
 	s = h.subscribe("n1", true)
 	h.is("it is back, and knows nothing", "new", "false [] <nil>")
 	number := h.sent(s)
 	h.is("it was sent all", "new", "false [] <nil>", "n1")
 	s.Acknowledge(number)
 	h.is("it has all", "new", "true [] <nil>")
-	h.is("it is asked for", "new", "true [n7] <nil>", "n1", "n7")
+	h.is("it is requested for", "new", "true [n7] <nil>", "n1", "n7")
 	for a, owners := range h.x.former.owners {
 		for k := range owners {
 			h.x.former.owners[a][k] = time.Now().Add(-time.Second)
