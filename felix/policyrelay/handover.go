@@ -16,6 +16,9 @@ import (
 // long an agent that does not watch any more does.
 const handOverFor = time.Minute
 
+// blockFor is how long the API server's word of a block that was written may take.
+const blockFor = 2 * time.Second
+
 // former are those who had addresses within handOverFor, and the nodes whose agents
 // watched.
 type former struct {
@@ -74,20 +77,31 @@ func (f *former) prune() {
 	}
 }
 
-// handedOver reports whether a pod of a node has some addresses, and no subscriber takes
-// them for those of who had them before; if not, changed is closed once it may be.
-// away are nodes that do not subscribe: of those that are requested for, or if none is, of
-// those that did.
-func (x *Index) handedOver(node model.NodeName, k podKey, addrs []netip.Addr, requested []string) (away []string, changed <-chan struct{}, err error) {
+// taken is an address that a pod of a node has been given.
+type taken struct {
+	node  model.NodeName
+	pod   podKey
+	addrs []netip.Addr
+	// late: a block that gives it to the pod would be known by now. That of a node whose clock is behind
+	// is taken for one of before the pod, and never is.
+	late bool
+}
+
+// handedOver reports whether a pod has its addresses, and no subscriber takes them for
+// those of who had them before; if not, changed is closed once it may be. away are
+// nodes that do not subscribe: of those that are requested, or if none is, of those
+// that did.
+func (x *Index) handedOver(t taken, requested []string) (away []string, changed <-chan struct{}, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	e := x.pods[k]
-	if e != nil && e.Node != node {
-		return nil, nil, status.Errorf(codes.PermissionDenied, "pod %s is not of node %s", k, node)
+	e := x.pods[t.pod]
+	if e != nil && e.Node != t.node {
+		return nil, nil, status.Errorf(codes.PermissionDenied, "pod %s is not of node %s", t.pod, t.node)
 	}
-	over, owners := e != nil, map[podKey]bool{}
-	for _, a := range addrs {
-		over = over && slices.Contains(e.Addresses, a)
+	over, owners := true, map[podKey]bool{}
+	for _, a := range t.addrs {
+		has := func(e *entry) bool { return slices.Contains(e.Addresses, a) }
+		over = over && (e != nil && has(e) || t.late && !slices.ContainsFunc(x.claimants[a], has))
 		for owner := range x.former.owners[a] {
 			owners[owner] = true
 		}
@@ -158,23 +172,26 @@ func (s *Server) HandOver(ctx context.Context, q *relayrpc.HandOverRequest) (*re
 	if err != nil {
 		return nil, err
 	}
-	var addrs []netip.Addr
+	t := taken{node: node, pod: podKey{q.Namespace, q.Name}}
 	for _, b := range q.Addresses {
 		a, ok := netip.AddrFromSlice(b)
 		if !ok {
 			return nil, status.Errorf(codes.InvalidArgument, "an address of %d bytes", len(b))
 		}
-		addrs = append(addrs, a.Unmap())
+		t.addrs = append(t.addrs, a.Unmap())
 	}
+	late := time.After(blockFor)
 	ctx, cancel := context.WithTimeout(ctx, handOverFor)
 	defer cancel()
 	for {
-		away, changed, err := s.Index.handedOver(node, podKey{q.Namespace, q.Name}, addrs, q.Nodes)
+		away, changed, err := s.Index.handedOver(t, q.Nodes)
 		if err != nil || changed == nil {
 			return &relayrpc.HandOverResponse{Nodes: away}, err
 		}
 		select {
 		case <-changed:
+		case <-late:
+			t.late = true
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}

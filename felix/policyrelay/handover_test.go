@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -34,14 +35,15 @@ func owned(owner string, others ...string) model.PolicyView {
 
 // handing is an index with what a test does to it.
 type handing struct {
-	t *testing.T
-	x *Index
+	t    *testing.T
+	x    *Index
+	late bool
 }
 
 // is checks whether an address has been handed over to a pod, and who is away.
 func (h handing) is(what, pod, want string, requested ...string) {
 	h.t.Helper()
-	away, changed, err := h.x.handedOver("n2", podKey{"a", pod}, []netip.Addr{contested}, requested)
+	away, changed, err := h.x.handedOver(taken{node: "n2", pod: podKey{"a", pod}, addrs: []netip.Addr{contested}, late: h.late}, requested)
 	if got := fmt.Sprint(changed == nil, away, err); got != want {
 		h.t.Errorf("%s: %s, want %s", what, got, want)
 	}
@@ -74,7 +76,7 @@ func (h handing) sent(s *Subscription) (number uint64) {
 // TestAddressIsHandedOver once all who needed its former owner have acknowledged what
 // became of it, and not before.
 func TestAddressIsHandedOver(t *testing.T) {
-	h := handing{t, NewIndex()}
+	h := handing{t: t, x: NewIndex()}
 	h.x.Update(owned("old"))
 	one, two, other := h.subscribe("n1", true), h.subscribe("n3", true), h.subscribe("n4", false)
 	for _, s := range []*Subscription{one, two, other} {
@@ -99,7 +101,7 @@ func TestAddressIsHandedOver(t *testing.T) {
 	h.is("all know", "new", "true [] <nil>")
 	h.x.Update(owned("old"))
 	h.x.Update(owned("new"))
-	if _, _, err := h.x.handedOver("n1", podKey{"a", "new"}, []netip.Addr{contested}, nil); status.Code(err) != codes.PermissionDenied {
+	if _, _, err := h.x.handedOver(taken{node: "n1", pod: podKey{"a", "new"}}, nil); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("another node asks for it: %v", err)
 	}
 	one.Acknowledge(h.sent(one))
@@ -110,10 +112,28 @@ func TestAddressIsHandedOver(t *testing.T) {
 	}
 }
 
+// TestBlockThatNobodyBelieves: once it is late, it is enough that nobody else has the address.
+func TestBlockThatNobodyBelieves(t *testing.T) {
+	h := handing{t: t, x: NewIndex()}
+	h.x.Update(owned("old"))
+	s := h.subscribe("n1", true)
+	s.Acknowledge(h.sent(s))
+	h.late = true
+	h.is("the former owner has it", "new", "false [] <nil>")
+	v := owned("old")
+	v.Pods = v.Pods.With(nil, slices.Collect(v.Pods.All()))
+	h.x.Update(v)
+	h.is("nobody knows that it is gone", "new", "false [] <nil>")
+	s.Acknowledge(h.sent(s))
+	h.is("all do", "new", "true [] <nil>")
+	h.late = false
+	h.is("a block may come", "new", "false [] <nil>")
+}
+
 // TestAgentThatLeavesIsAway until it has acknowledged all that a new stream gave it, unless it needed nothing;
 // and whoever asks for it elsewhere learns that it is there.
 func TestAgentThatLeavesIsAway(t *testing.T) {
-	h := handing{t, NewIndex()}
+	h := handing{t: t, x: NewIndex()}
 	h.x.Update(owned("old"))
 	s, idle := h.subscribe("n1", true), h.subscribe("n3", true)
 	s.Acknowledge(h.sent(s))
@@ -126,14 +146,14 @@ func TestAgentThatLeavesIsAway(t *testing.T) {
 	h.is("nobody had it before", "old", "true [] <nil>")
 	h.x.Update(owned("new"))
 	h.is("it is away", "new", "true [n1] <nil>")
-	h.is("others are requested for", "new", "true [n7] <nil>", "n7")
+	h.is("others are requested", "new", "true [n7] <nil>", "n7")
 	s = h.subscribe("n1", true)
 	h.is("it is back, and knows nothing", "new", "false [] <nil>")
 	number := h.sent(s)
 	h.is("it was sent all", "new", "false [] <nil>", "n1")
 	s.Acknowledge(number)
 	h.is("it has all", "new", "true [] <nil>")
-	h.is("it is requested for", "new", "true [n7] <nil>", "n1", "n7")
+	h.is("it is requested", "new", "true [n7] <nil>", "n1", "n7")
 	for a, owners := range h.x.former.owners {
 		for k := range owners {
 			h.x.former.owners[a][k] = time.Now().Add(-time.Second)
