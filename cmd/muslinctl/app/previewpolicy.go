@@ -96,28 +96,32 @@ func (t *Tool) runPreviewPolicy(ctx context.Context, policies []netpol.Object, f
 
 // knownFlows asks the agents for the connections that there are, and for what was
 // denied. Which agents do not answer is said.
-func (t *Tool) knownFlows(ctx context.Context, client *api.Client) ([]nodeview.Flow, error) {
+func (t *Tool) knownFlows(ctx context.Context, client *api.Client) ([]preview.Flow, error) {
 	agents, err := agentview.Agents(ctx, client)
 	if err != nil {
 		return nil, err
 	}
 	seen := map[nodeview.Flow]bool{}
-	var out []nodeview.Flow
-	add := func(f nodeview.Flow) {
-		key := f
+	var out []preview.Flow
+	add := func(f preview.Flow) {
+		key := f.Flow
 		if key.SourcePort = 0; !seen[key] {
 			seen[key] = true
 			out = append(out, f)
 		}
 	}
-	for i, a := range atOnce(agents, func(a agentview.Agent) answer[[]nodeview.Flow] {
-		var flows []nodeview.Flow
+	for i, a := range atOnce(agents, func(a agentview.Agent) answer[[]preview.Flow] {
+		var live []nodeview.Flow
 		var denied []nodeview.Denied
-		err := errors.Join(a.Get(ctx, client, "/show/flows", &flows), a.Get(ctx, client, "/show/denied", &denied))
-		for _, d := range denied {
-			flows = append(flows, nodeview.Flow{Source: d.Source, Destination: d.Destination, Protocol: d.Protocol, SourcePort: somePort, Port: d.Port})
+		err := errors.Join(a.Get(ctx, client, "/show/flows", &live), a.Get(ctx, client, "/show/denied", &denied))
+		var flows []preview.Flow
+		for _, f := range live {
+			flows = append(flows, preview.Flow{Flow: f, Live: true})
 		}
-		return answer[[]nodeview.Flow]{a.Node, flows, err}
+		for _, d := range denied {
+			flows = append(flows, preview.Flow{Flow: nodeview.Flow{Source: d.Source, Destination: d.Destination, Protocol: d.Protocol, SourcePort: somePort, Port: d.Port}})
+		}
+		return answer[[]preview.Flow]{a.Node, flows, err}
 	}) {
 		if a.err != nil {
 			fmt.Fprintf(t.Err, "connections of node %s are not known: %v\n", agents[i].Node, a.err)

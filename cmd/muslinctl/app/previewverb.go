@@ -37,8 +37,8 @@ other and to the nodes whatever a node announces to one of them.
 
 Of policies, of Kubernetes' and Calico's APIs, tiers and network sets it says which
 pods become isolated, open again or get other rules, for each direction, and which of
-the connections that the nodes' kernels track would be refused if they were opened anew:
-established ones go on. Of what was denied not long ago it says what would be allowed.
+the connections that the nodes' kernels track would be refused if they were opened
+anew, or cut, where a FelixConfiguration has them evaluated again. Of what was denied not long ago it says what would be allowed.
 A staged policy is previewed as what it stands for; nothing enforces it.`,
 		Example: "  muslinctl preview -f policies.yaml\n  muslinctl preview -f peers.yaml\n  muslinctl get bgpconfig default -o yaml | sed s/64512/64600/ | muslinctl preview -f -",
 		Args:    usage(cobra.NoArgs),

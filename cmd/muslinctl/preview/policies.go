@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/muslin-net/muslin/felix"
 	"github.com/muslin-net/muslin/felix/nodeview"
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -20,13 +21,18 @@ type PodChange struct {
 	By        []string `json:"by,omitempty"`
 }
 
-// FlowChange is a connection that there is now, or that was denied not long ago, and
-// that would be decided otherwise.
+// Flow is a connection that there is now, or, if not Live, that was denied not long ago.
+type Flow struct {
+	nodeview.Flow
+	Live bool
+}
+
+// FlowChange is a Flow that would be decided otherwise.
 type FlowChange struct {
 	nodeview.Flow
 	From string `json:"from"` // a pod, or the address
 	To   string `json:"to"`
-	What string `json:"what"` // refused, allowed
+	What string `json:"what"` // cut, refused if opened anew, allowed
 	By   string `json:"by"`   // what would deny, or denies now: direction, tier, policy, rule
 }
 
@@ -39,7 +45,7 @@ type PolicyOutcome struct {
 
 // Policies compares a view with what it would be. nodes tell which addresses are a
 // node's own: what it sends to its own pods is not judged.
-func Policies(before, after model.PolicyView, nodes []model.Node, flows []nodeview.Flow) PolicyOutcome {
+func Policies(before, after model.PolicyView, nodes []model.Node, flows []Flow) PolicyOutcome {
 	was, is := evaluate(before, nodes), evaluate(after, nodes)
 	out := PolicyOutcome{Pods: []PodChange{}, Flows: []FlowChange{}}
 	for _, e := range is.ends {
@@ -66,11 +72,15 @@ func Policies(before, after model.PolicyView, nodes []model.Node, flows []nodevi
 		}
 	}
 	for _, f := range flows {
-		old, new := was.flow(f), is.flow(f)
-		c := FlowChange{Flow: f, From: was.name(f.Source), To: was.name(f.Destination)}
+		old, _ := was.flow(f.Flow)
+		new, at := is.flow(f.Flow)
+		c := FlowChange{Flow: f.Flow, From: was.name(f.Source), To: was.name(f.Destination)}
 		switch {
 		case old == "" && new != "":
 			c.What, c.By = "refused", new
+			if on, _ := felix.Epochs(after.Felix, at); on && f.Live {
+				c.What = "cut"
+			}
 		case old != "" && new == "":
 			c.What, c.By = "allowed", old
 		default:
@@ -149,27 +159,28 @@ func evaluate(view model.PolicyView, nodes []model.Node) judgement {
 	return j
 }
 
-// flow says what denies a connection, "" if nothing does.
-func (j *judgement) flow(f nodeview.Flow) string {
+// flow says what denies a connection, "" if nothing does, and on which node.
+func (j *judgement) flow(f nodeview.Flow) (by string, at model.NodeName) {
 	from, isPod := j.byAddr[f.Source]
 	to, toPod := j.byAddr[f.Destination]
 	if toPod && j.own[f.Source] == to.Node && j.own[f.Source] != "" || isPod && toPod && from.Namespace == to.Namespace && from.Name == to.Name {
-		return ""
+		return "", ""
 	}
 	k := policy.Packet{Source: f.Source, Destination: f.Destination, Protocol: f.Protocol, SourcePort: f.SourcePort, DestinationPort: f.Port, ICMPType: f.ICMPType, ICMPCode: f.ICMPCode}
 	for _, side := range []struct {
 		is    bool
 		name  string
+		node  model.NodeName
 		chain policy.ChainID
 	}{
-		{isPod, "egress", j.program.Endpoints[from.Namespace+"/"+from.Name].Egress},
-		{toPod, "ingress", j.program.Endpoints[to.Namespace+"/"+to.Name].Ingress},
+		{isPod, "egress", from.Node, j.program.Endpoints[from.Namespace+"/"+from.Name].Egress},
+		{toPod, "ingress", to.Node, j.program.Endpoints[to.Namespace+"/"+to.Name].Ingress},
 	} {
 		if nextHop := j.program.Decide(side.chain, k); side.is && !policy.Allowed(nextHop) {
-			return side.name + " " + nextHop[len(nextHop)-1].Origin.String()
+			return side.name + " " + nextHop[len(nextHop)-1].Origin.String(), side.node
 		}
 	}
-	return ""
+	return "", ""
 }
 
 func (j *judgement) name(a netip.Addr) string {
@@ -204,7 +215,7 @@ func (o PolicyOutcome) Text() string {
 	for _, f := range o.Flows {
 		counts[f.What]++
 	}
-	fmt.Fprintf(&b, "%d direction(s) of pods become isolated, %d open, %d get other rules; of the connections that are known %d would be refused if opened anew, %d allowed.\n",
-		counts["isolated"], counts["opened"], counts["changed"], counts["refused"], counts["allowed"])
+	fmt.Fprintf(&b, "%d direction(s) of pods become isolated, %d open, %d get other rules; of the connections that are known %d would be cut, %d refused if opened anew, %d allowed.\n",
+		counts["isolated"], counts["opened"], counts["changed"], counts["cut"], counts["refused"], counts["allowed"])
 	return b.String()
 }

@@ -71,11 +71,11 @@ const (
 func TestPolicies(t *testing.T) {
 	addr := netip.MustParseAddr
 	web, db, node, outside := addr("10.0.0.1"), addr("10.0.0.2"), addr("192.0.2.1"), addr("203.0.113.9")
-	flows := []nodeview.Flow{
-		{Source: web, Destination: db, Protocol: 6, SourcePort: 40000, Port: 5432},
-		{Source: web, Destination: db, Protocol: 6, SourcePort: 40001, Port: 22},
-		{Source: node, Destination: db, Protocol: 6, SourcePort: 40000, Port: 5432}, // a probe
-		{Source: db, Destination: outside, Protocol: 17, SourcePort: 40000, Port: 53},
+	flows := []Flow{
+		{nodeview.Flow{Source: web, Destination: db, Protocol: 6, SourcePort: 40000, Port: 5432}, true},
+		{nodeview.Flow{Source: web, Destination: db, Protocol: 6, SourcePort: 40001, Port: 22}, true},
+		{nodeview.Flow{Source: node, Destination: db, Protocol: 6, SourcePort: 40000, Port: 5432}, true}, // a probe
+		{nodeview.Flow{Source: db, Destination: outside, Protocol: 17, SourcePort: 40000, Port: 53}, true},
 	}
 	nodes := []model.Node{{Name: "n1", InternalIPs: []netip.Addr{node}}}
 	for _, c := range []struct{ name, have, change, want string }{
@@ -115,6 +115,29 @@ refused  shop/web to shop/db, 5432/tcp: ingress kube-admin ClusterNetworkPolicy 
 		got := strings.Join(lines[:len(lines)-1], "\n")
 		if want := strings.TrimSpace(c.want); got != want {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got, want)
+		}
+	}
+}
+
+// TestCut: where established connections are evaluated again, those that are there are cut. One that was
+// denied of late is not there.
+func TestCut(t *testing.T) {
+	addr := netip.MustParseAddr
+	flow := nodeview.Flow{Source: addr("10.0.0.1"), Destination: addr("10.0.0.2"), Protocol: 6, SourcePort: 40000, Port: 5432}
+	for _, c := range []struct {
+		node string // whose connections are evaluated again
+		live bool
+		want string
+	}{
+		{"n1", true, "cut"},
+		{"n1", false, "refused"},
+		{"n2", true, "refused"},
+	} {
+		before := shop()
+		before.Felix = []model.FelixConfiguration{{Name: "node." + c.node, Established: model.ActionReevaluate}}
+		out := Policies(before, apply(t, before, denyAll), nil, []Flow{{flow, c.live}})
+		if len(out.Flows) != 1 || out.Flows[0].What != c.want {
+			t.Errorf("%+v: %+v", c, out.Flows)
 		}
 	}
 }

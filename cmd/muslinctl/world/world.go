@@ -63,7 +63,9 @@ func ReadPolicy(ctx context.Context, cfg *rest.Config, all bool) (Policy, error)
 		return Policy{}, err
 	}
 	s := c.Snapshot()
-	return Policy{View: c.PolicyView(), Nodes: s.Nodes, CIDRs: s.ServiceCIDRs}, nil
+	view := c.PolicyView()
+	view.Felix = s.Felix
+	return Policy{View: view, Nodes: s.Nodes, CIDRs: s.ServiceCIDRs}, nil
 }
 
 // listed is a Cluster that knows what the server has, after the changes. What it
