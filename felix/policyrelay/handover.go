@@ -16,20 +16,30 @@ import (
 // long an agent that does not watch any more does.
 const handOverFor = time.Minute
 
+// answerIn is how long before the caller gives up it is told why.
+const answerIn = 200 * time.Millisecond
+
 // blockFor is how long the API server's word of a block that was written may take.
 const blockFor = 2 * time.Second
 
-// former are those who had addresses within handOverFor, and the nodes whose agents
-// watched.
+// former are those who had addresses within handOverFor, the nodes whose agents watched
+// within it, and what agents that watch do not know yet.
 type former struct {
 	owners map[netip.Addr]map[podKey]time.Time // until then
 	nodes  map[model.NodeName]time.Time        // until then
 	pruned time.Time
-	turned chan struct{} // closed once somebody may have less to wait for; nil: nobody waits
+
+	unknown map[podKey]int         // how many subscribers have not acknowledged the last change of a pod
+	behind  int                    // how many have not acknowledged their first answer
+	present map[model.NodeName]int // subscribers of each node
+	turned  chan struct{}          // closed once somebody may have less to wait for; nil: nobody waits
 }
 
 func newFormer() former {
-	return former{owners: map[netip.Addr]map[podKey]time.Time{}, nodes: map[model.NodeName]time.Time{}}
+	return former{
+		owners: map[netip.Addr]map[podKey]time.Time{}, nodes: map[model.NodeName]time.Time{},
+		unknown: map[podKey]int{}, present: map[model.NodeName]int{},
+	}
 }
 
 // lost notes addresses that a pod had, and has no more.
@@ -106,13 +116,8 @@ func (x *Index) handedOver(t taken, requested []string) (away []string, changed 
 			owners[owner] = true
 		}
 	}
-	present := map[model.NodeName]bool{}
-	for s := range x.all {
-		if !s.holds(owners) {
-			present[s.node] = true
-		} else {
-			over = false
-		}
+	for owner := range owners {
+		over = over && x.former.behind == 0 && x.former.unknown[owner] == 0
 	}
 	switch {
 	case !over:
@@ -125,45 +130,106 @@ func (x *Index) handedOver(t taken, requested []string) (away []string, changed 
 			requested = append(requested, string(n))
 		}
 	}
-	return slices.DeleteFunc(requested, func(n string) bool { return present[model.NodeName(n)] }), nil, nil
+	return slices.DeleteFunc(requested, func(n string) bool { return x.former.present[model.NodeName(n)] > 0 }), nil, nil
 }
 
-// holds reports whether a subscriber may not know yet what has become of a pod.
-func (s *Subscription) holds(owners map[podKey]bool) bool {
-	if !s.acknowledges || len(s.needs) == 0 {
-		return false
-	}
-	for k := range owners {
-		if _, sent := s.sent[k]; sent || s.pending[k] || !s.current {
-			return true
+// waitedFor are the nodes whose agents have not acknowledged something.
+func (x *Index) waitedFor() (out []model.NodeName) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for s := range x.all {
+		if s.acknowledges && (!s.current || len(s.sent)+len(s.pending) > 0) {
+			out = append(out, s.node)
 		}
 	}
-	return false
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// acknowledgement is how far a subscriber's kernel is. The index's mu guards it.
+type acknowledgement struct {
+	node         model.NodeName
+	acknowledges bool
+	number       uint64            // of the last Response
+	first        uint64            // of the first one that is complete
+	current      bool              // that one is acknowledged
+	sent         map[podKey]uint64 // changes that are not acknowledged, by the number of their Response
 }
 
 // Acknowledge notes that all up to a number counts in the subscriber's kernel.
 func (s *Subscription) Acknowledge(number uint64) {
-	s.index.mu.Lock()
-	defer s.index.mu.Unlock()
-	s.current = s.current || number >= s.first && s.first != 0
-	if s.current {
-		delete(s.index.former.nodes, s.node)
+	x := s.index
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !s.current && s.first != 0 && number >= s.first {
+		s.current = true
+		x.former.behind--
+		x.former.turn()
+		delete(x.former.nodes, s.node)
 	}
 	for k, n := range s.sent {
 		if n <= number {
-			delete(s.sent, k)
+			if delete(s.sent, k); !s.pending[k] {
+				x.former.known(k)
+			}
 		}
 	}
-	s.index.former.turn()
 }
 
-// leave notes that a subscriber who needs something is not there any more. The caller holds the
-// index's mu.
-func (s *Subscription) leave() {
-	if s.acknowledges && len(s.needs) > 0 {
-		s.index.former.nodes[s.node] = time.Now().Add(handOverFor)
+// waits notes that a change of a pod is to be sent. The caller holds the index's mu.
+func (s *Subscription) waits(k podKey) {
+	if _, sent := s.sent[k]; s.acknowledges && !s.pending[k] && !sent {
+		s.index.former.unknown[k]++
 	}
-	s.index.former.turn()
+	s.pending[k] = true
+}
+
+// sends notes that it is sent. The caller holds the index's mu.
+func (s *Subscription) sends(k podKey) {
+	if delete(s.pending, k); s.acknowledges {
+		s.sent[k] = s.number
+	}
+}
+
+// known notes that one subscriber more knows the last change of a pod.
+func (f *former) known(k podKey) {
+	if f.unknown[k]--; f.unknown[k] == 0 {
+		delete(f.unknown, k)
+		f.turn()
+	}
+}
+
+// come notes that a subscriber has said what it needs. The caller holds the index's mu.
+func (s *Subscription) come() {
+	if s.acknowledges {
+		s.index.former.behind++
+		s.index.former.present[s.node]++
+	}
+}
+
+// leave notes that a subscriber is not there any more: who needed something is
+// away. The caller holds the index's mu.
+func (s *Subscription) leave() {
+	f := &s.index.former
+	if !s.acknowledges || !s.begun {
+		return
+	}
+	if f.present[s.node]--; f.present[s.node] == 0 {
+		delete(f.present, s.node)
+	}
+	if !s.current {
+		f.behind--
+	}
+	for k := range s.pending {
+		s.sent[k] = 0
+	}
+	for k := range s.sent {
+		f.known(k)
+	}
+	if len(s.needs) > 0 {
+		f.nodes[s.node] = time.Now().Add(handOverFor)
+	}
+	f.turn()
 }
 
 // HandOver is the call of that name.
@@ -181,7 +247,11 @@ func (s *Server) HandOver(ctx context.Context, q *relayrpc.HandOverRequest) (*re
 		t.addrs = append(t.addrs, a.Unmap())
 	}
 	late := time.After(blockFor)
-	ctx, cancel := context.WithTimeout(ctx, handOverFor)
+	until := time.Now().Add(handOverFor)
+	if end, ok := ctx.Deadline(); ok && end.Before(until) {
+		until = end.Add(-answerIn)
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	for {
 		away, changed, err := s.Index.handedOver(t, q.Nodes)
@@ -193,7 +263,7 @@ func (s *Server) HandOver(ctx context.Context, q *relayrpc.HandOverRequest) (*re
 		case <-late:
 			t.late = true
 		case <-ctx.Done():
-			return nil, status.FromContextError(ctx.Err()).Err()
+			return nil, status.Errorf(codes.DeadlineExceeded, "the new owner is not known yet, or not to nodes %v", s.Index.waitedFor())
 		}
 	}
 }

@@ -40,19 +40,14 @@ type Subscription struct {
 	begun    bool
 	slow     bool
 
-	node         model.NodeName
-	acknowledges bool
-	number       uint64            // of the last Response that is to be acknowledged
-	first        uint64            // of the first one that is complete
-	current      bool              // that one is acknowledged
-	sent         map[podKey]uint64 // changes that are not acknowledged, by the number of their Response
+	acknowledgement
 }
 
 // Subscribe gives a Subscription of a node without needs. It has to be closed.
 func (x *Index) Subscribe(node model.NodeName, acknowledges bool) *Subscription {
 	s := &Subscription{
 		index: x, wakes: make(chan struct{}, 1), needs: map[*need]bool{}, pending: map[podKey]bool{},
-		node: node, acknowledges: acknowledges, sent: map[podKey]uint64{},
+		acknowledgement: acknowledgement{node: node, acknowledges: acknowledges, sent: map[podKey]uint64{}},
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -83,11 +78,10 @@ func (s *Subscription) wake() {
 
 // note has a pod be sent. The caller holds the index's mu.
 func (s *Subscription) note(k podKey) {
-	s.pending[k] = true
-	s.open = true
-	if s.slow = s.slow || len(s.pending) > mostPending; s.slow {
-		clear(s.pending)
+	if s.slow = s.slow || len(s.pending) >= mostPending; !s.slow {
+		s.waits(k)
 	}
+	s.open = true
 	s.wake()
 }
 
@@ -113,6 +107,7 @@ func (s *Subscription) Need(list []policy.Need, revision uint64, have []digest) 
 	old, begun := s.needs, s.begun
 	s.needs, s.revision, s.open, s.begun = next, revision, true, true
 	if !begun {
+		s.come()
 		s.begin(have)
 	}
 	for n := range next {
@@ -213,11 +208,8 @@ func (s *Subscription) Next() (*relayrpc.Response, error) {
 		if number++; number > perResponse {
 			break
 		}
-		delete(s.pending, k)
+		s.sends(k)
 		s.send(out, k)
-		if s.acknowledges {
-			s.sent[k] = s.number
-		}
 	}
 	if len(s.queue)+len(s.pending) == 0 {
 		s.open = false
