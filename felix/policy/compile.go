@@ -279,7 +279,7 @@ func (w *world) rewrite(changed []*Set) Program {
 func (w *world) endpoints(ends []model.Endpoint) (out map[string]Endpoint, unknown bool) {
 	for g, s := range w.subjects {
 		switch was := s.Endpoint; {
-		case w.restless || g.pods == nil: // a host endpoint has none
+		case w.restless || len(g.pods) == 0: // a host endpoint has none
 		case s.made:
 			s.round = w.round
 		case w.endpoint(g) != was:

@@ -40,10 +40,10 @@ func (w *world) hold(id SetID) *Set {
 // members gives the addresses, or the ports, of a set.
 func (w *world) members(s *source) (addrs []netip.Addr, ports []AddrPort) {
 	for _, g := range w.groupsOf(s) {
-		for p := range g.pods {
-			for _, a := range p.addrs {
+		for _, p := range g.pods {
+			for _, a := range p.claims {
 				switch {
-				case !s.has(p):
+				case !w.owns(p, a) || !s.has(p):
 				case s.kind == Addresses:
 					addrs = append(addrs, a)
 				default:
@@ -59,6 +59,7 @@ func (w *world) members(s *source) (addrs []netip.Addr, ports []AddrPort) {
 			ports = append(ports, AddrPort(e))
 		}
 	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
 	return addrs, ports
 }
 

@@ -71,7 +71,7 @@ func sameKnown(a, b map[Need]bool) bool { return (a == nil) == (b == nil) && map
 // Labels gives what selectors see of a pod: its labels, where it is, and what it inherits
 // of its namespace and its service account, whose labels they are.
 func Labels(p *model.PolicyPod, namespace, account map[string]string) map[string]string {
-	out := map[string]string{}
+	out := make(map[string]string, len(p.Labels)+len(namespace)+len(account)+5)
 	inherit(out, p.Namespace, namespace)
 	for k, v := range account {
 		out[model.LabelPrefixOfAccount+k] = v

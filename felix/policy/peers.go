@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -13,24 +12,44 @@ type group struct {
 	key     string
 	account string // the name of their service account
 	labels  map[string]string
-	pods    map[*pod]bool
+	pods    []*pod
 	choices map[*choice]bool // that select it
 }
 
-// join puts a pod into the group of its labels, unless its namespace is not known.
-func (w *world) join(p *pod) {
-	if _, known := w.view.Namespaces[p.Namespace]; !known {
+// join puts a pod into the group of what it is now, unless it, or its namespace, is not known.
+func (w *world) join(p *pod, is *model.PolicyPod, known bool) {
+	var g *group
+	if _, there := w.view.Namespaces[is.Namespace]; known && there {
+		g = w.groupOf(is)
+	}
+	if g != p.group || g == nil {
+		w.leave(p)
+	}
+	switch {
+	case p.group != nil || !known:
+	case g == nil:
 		if w.homeless[p.Namespace] == nil {
 			w.homeless[p.Namespace] = map[*pod]bool{}
 		}
 		w.homeless[p.Namespace][p] = true
-		return
+	default:
+		p.group, p.place = g, len(g.pods)
+		g.pods = append(g.pods, p)
 	}
-	key := groupKey(p.PolicyPod)
-	g := w.groups[key]
+	delete(w.moved, p)
+}
+
+// groupOf gives the group of all pods like one, empty if there is none so far.
+func (w *world) groupOf(p *model.PolicyPod) *group {
+	if g := w.lastGroup; g != nil && len(g.pods) > 0 && g.pods[0].like(p) {
+		return g
+	}
+	var room [256]byte
+	key := groupKey(room[:0], p)
+	g := w.groups[string(key)]
 	if g == nil {
-		g = &group{key: key, account: p.ServiceAccount, labels: w.podLabels(p.PolicyPod), pods: map[*pod]bool{}, choices: map[*choice]bool{}}
-		w.groups[key] = g
+		g = &group{key: string(key), account: p.ServiceAccount, labels: w.podLabels(p)}
+		w.groups[g.key] = g
 		ns := w.byNamespace[p.Namespace]
 		if ns == nil {
 			ns = map[*group]bool{}
@@ -41,8 +60,13 @@ func (w *world) join(p *pod) {
 			c.consider(g)
 		}
 	}
-	p.group = g
-	g.pods[p] = true
+	w.lastGroup = g
+	return g
+}
+
+// like reports whether two pods are of one group. Those of one list that come one after the other often are.
+func (p *pod) like(o *model.PolicyPod) bool {
+	return p.Namespace == o.Namespace && p.ServiceAccount == o.ServiceAccount && sameLabels(p.Labels, o.Labels)
 }
 
 // leave takes a pod out of its group; the last one ends the group.
@@ -54,8 +78,10 @@ func (w *world) leave(p *pod) {
 	if g == nil {
 		return
 	}
-	p.group = nil
-	if delete(g.pods, p); len(g.pods) > 0 {
+	n := len(g.pods) - 1
+	last := g.pods[n]
+	g.pods[p.place], last.place, g.pods[n] = last, p.place, nil
+	if g.pods, p.group = g.pods[:n], nil; n > 0 {
 		return
 	}
 	if w.groups[g.key] == g {
@@ -68,13 +94,18 @@ func (w *world) leave(p *pod) {
 	}
 }
 
-func groupKey(p *model.PolicyPod) string {
-	var b strings.Builder
-	b.WriteString(p.Namespace + "\x00" + p.ServiceAccount)
-	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
-		b.WriteString("\x00" + k + "\x00" + p.Labels[k])
+// groupKey appends what the pods of a group have in common.
+func groupKey(b []byte, p *model.PolicyPod) []byte {
+	b = append(append(append(b, p.Namespace...), 0), p.ServiceAccount...)
+	keys := make([]string, 0, 16)
+	for k := range p.Labels {
+		keys = append(keys, k)
 	}
-	return b.String()
+	slices.Sort(keys)
+	for _, k := range keys {
+		b = append(append(append(append(b, 0), k...), 0), p.Labels[k]...)
+	}
+	return b
 }
 
 // longestAccount is how long the name of a service account may be to be a label.

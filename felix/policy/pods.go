@@ -20,9 +20,9 @@ type pod struct {
 	*model.PolicyPod // of the last view, if known; else a name
 	known            bool
 	group            *group // nil: the pod or its namespace is not known
+	place            int    // among the pods of the group
 	ends             []model.Endpoint
 	claims           []netip.Addr // what it says its addresses are
-	addrs            []netip.Addr // those of them that are its own
 }
 
 // pods are the pods of the last view, and whose each address is.
@@ -31,98 +31,56 @@ type pods struct {
 	lastEnds    []model.Endpoint
 	byKey       map[podKey]*pod
 	groups      map[string]*group
+	lastGroup   *group // that a pod was found to be of
 	byNamespace map[string]map[*group]bool
 	homeless    map[string]map[*pod]bool // those of namespaces that are not known
-	moved       map[podKey]bool          // those that are to look for a group anew
+	moved       map[*pod]bool            // those that are to look for a group anew
 	coming      map[*pod]bool            // pods of this node that have no endpoint yet, or none any more
-	claimants   map[netip.Addr][]*pod
-	contested   map[netip.Addr]bool
-	disputed    bool // who claims what is another question than when it was reported
+	owners      map[netip.Addr]*pod
+	contested   map[netip.Addr][]*pod // all that claim an address, where several do
+	disputed    bool                  // who claims what is another question than when it was reported
 }
 
 func newPods() pods {
 	return pods{
 		byKey: map[podKey]*pod{}, groups: map[string]*group{}, byNamespace: map[string]map[*group]bool{},
-		homeless: map[string]map[*pod]bool{}, moved: map[podKey]bool{},
-		claimants: map[netip.Addr][]*pod{}, contested: map[netip.Addr]bool{}, coming: map[*pod]bool{},
+		homeless: map[string]map[*pod]bool{}, moved: map[*pod]bool{},
+		owners: map[netip.Addr]*pod{}, contested: map[netip.Addr][]*pod{}, coming: map[*pod]bool{},
 	}
-}
-
-// change is what is new of a name; nil: as before, or gone.
-type change struct {
-	pod     *model.PolicyPod
-	podGone bool
-	ends    *[]model.Endpoint
 }
 
 // update takes over pods and endpoints, and puts the members of sets that are
-// held right.
+// held right. It looks at what is not shared with the last view. Pods in the host's network are none here.
 func (w *world) update(list model.Sorted[*model.PolicyPod], ends []model.Endpoint) {
-	changes := map[podKey]*change{}
 	if len(w.byKey) == 0 {
-		changes, w.byKey = make(map[podKey]*change, list.Len()), make(map[podKey]*pod, list.Len())
+		w.byKey, w.owners = make(map[podKey]*pod, list.Len()), make(map[netip.Addr]*pod, list.Len())
 	}
-	at := func(k podKey) *change {
-		if changes[k] == nil {
-			changes[k] = &change{}
-		}
-		return changes[k]
-	}
-	w.diffPods(list, at)
-	w.diffEnds(ends, at)
-	for k := range w.moved {
-		if c := at(k); c.pod == nil && !c.podGone {
-			c.set(w.byKey[k].PolicyPod)
-		}
-	}
-	clear(w.moved)
-	if len(changes) == 0 {
-		return
-	}
-	dirty := map[netip.Addr]bool{}
-	for k := range changes {
-		if p := w.byKey[k]; p != nil {
-			for _, a := range p.claims {
-				dirty[a] = true
-			}
-		}
-	}
-	for a := range dirty {
-		w.disown(a)
-	}
-	for k, c := range changes {
-		w.apply(k, c)
-		if p := w.byKey[k]; p != nil {
-			for _, a := range p.claims {
-				if !dirty[a] {
-					w.disown(a)
-					dirty[a] = true
-				}
-			}
-		}
-	}
-	w.own(dirty)
-}
-
-// diffPods looks at what is not shared with the last view. Pods in the host's network
-// are none here.
-func (w *world) diffPods(list model.Sorted[*model.PolicyPod], at func(podKey) *change) {
+	w.updateEnds(ends)
 	for was, is := range list.Since(w.listed) {
 		switch {
 		case is == nil:
-			at(keyOf(*was)).podGone = true
+			p := w.at(*was)
+			w.become(p, *was, false, p.ends)
 		case was == nil || !samePod(*was, *is):
-			at(keyOf(*is)).set(*is)
+			p := w.at(*is)
+			w.become(p, *is, !(*is).HostNetwork, p.ends)
 		}
 	}
 	w.listed = list
+	for p := range w.moved {
+		w.become(p, p.PolicyPod, p.known, p.ends)
+	}
 }
 
-func (c *change) set(p *model.PolicyPod) {
-	c.pod, c.podGone = p, p.HostNetwork
-	if p.HostNetwork {
-		c.pod = nil
+// at gives what has the name of a pod.
+func (w *world) at(name *model.PolicyPod) *pod {
+	k := keyOf(name)
+	p := w.byKey[k]
+	if p == nil {
+		p = &pod{PolicyPod: name}
+		w.byKey[k] = p
 	}
+	return p
 }
 
 // samePod is quick where two lists share what did not change.
@@ -137,7 +95,7 @@ func sameLabels(a, b map[string]string) bool {
 	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() || maps.Equal(a, b)
 }
 
-func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
+func (w *world) updateEnds(ends []model.Endpoint) {
 	if len(ends) == len(w.lastEnds) && (len(ends) == 0 || &ends[0] == &w.lastEnds[0]) {
 		return
 	}
@@ -150,55 +108,41 @@ func (w *world) diffEnds(ends []model.Endpoint, at func(podKey) *change) {
 		return out
 	}
 	old, now := of(w.lastEnds), of(ends)
+	for k := range old {
+		if now[k] == nil {
+			now[k] = nil // gone
+		}
+	}
 	same := func(a, b model.Endpoint) bool { return slices.Equal(a.Addresses, b.Addresses) }
 	for k, list := range now {
 		if !slices.EqualFunc(list, old[k], same) {
-			at(k).ends = &list
-		}
-	}
-	for k := range old {
-		if _, still := now[k]; !still {
-			at(k).ends = &[]model.Endpoint{}
+			p := w.at(&model.PolicyPod{Namespace: k.namespace, Name: k.name})
+			w.become(p, p.PolicyPod, p.known, list)
 		}
 	}
 	w.lastEnds, w.stale, w.restless = ends, true, true
 }
 
-// apply makes one name what it is now.
-func (w *world) apply(k podKey, c *change) {
-	p := w.byKey[k]
-	if p == nil {
-		p = &pod{PolicyPod: &model.PolicyPod{Namespace: k.namespace, Name: k.name}}
-		w.byKey[k] = p
-	}
+// become makes a name what it is now: a pod, if one is known, and endpoints.
+func (w *world) become(p *pod, is *model.PolicyPod, known bool, ends []model.Endpoint) {
 	if len(p.ends) > 0 {
 		w.stale, w.restless = true, true
 	}
 	for _, a := range p.claims {
-		w.claimants[a] = slices.DeleteFunc(w.claimants[a], func(o *pod) bool { return o == p })
-		if len(w.claimants[a]) == 0 {
-			delete(w.claimants, a)
-		}
+		w.unclaim(p, a)
 	}
-	if c.ends != nil {
-		p.ends = *c.ends
+	if !known {
+		is = &model.PolicyPod{Namespace: p.Namespace, Name: p.Name}
 	}
-	if c.podGone || c.pod != nil {
-		w.leave(p)
-		if p.known = c.pod != nil; p.known {
-			p.PolicyPod = c.pod
-			w.join(p)
-		} else {
-			p.PolicyPod = &model.PolicyPod{Namespace: k.namespace, Name: k.name}
-		}
-	}
+	w.join(p, is, known)
+	p.PolicyPod, p.known, p.ends = is, known, ends
 	p.claims = w.claimsOf(p)
 	for _, a := range p.claims {
-		w.claimants[a] = append(w.claimants[a], p)
+		w.claim(p, a)
 	}
 	w.expect(p)
 	if !p.known && len(p.ends) == 0 {
-		delete(w.byKey, k)
+		delete(w.byKey, keyOf(p.PolicyPod))
 	}
 }
 
@@ -217,24 +161,36 @@ func (w *world) expect(p *pod) {
 // sandbox here has, else what the API says, unless it is a pod of this node: that
 // one has no sandbox.
 func (w *world) claimsOf(p *pod) []netip.Addr {
-	var out []netip.Addr
-	add := func(addrs []netip.Addr) {
-		for _, a := range addrs {
-			if a = a.Unmap().WithZone(""); !slices.Contains(out, a) {
-				out = append(out, a)
-			}
-		}
-	}
 	switch {
 	case p.Finished:
 	case len(p.ends) > 0:
+		var all []netip.Addr
 		for _, e := range p.ends {
-			add(e.Addresses)
+			all = append(all, e.Addresses...)
 		}
+		return bare(all)
 	case w.self == "" || p.Node != w.self:
-		add(p.Addresses)
+		return bare(p.Addresses)
 	}
-	return out
+	return nil
+}
+
+// bare gives addresses as packets have them, each once: those given, if they are.
+func bare(given []netip.Addr) []netip.Addr {
+	plain := func(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+	for i, a := range given {
+		if a == plain(a) && !slices.Contains(given[:i], a) {
+			continue
+		}
+		out := slices.Clone(given[:i])
+		for _, a := range given[i:] {
+			if a = plain(a); !slices.Contains(out, a) {
+				out = append(out, a)
+			}
+		}
+		return out
+	}
+	return given
 }
 
 // better reports whether p is believed rather than o, where both claim an
@@ -253,51 +209,64 @@ func (p *pod) better(o *pod, addr netip.Addr) bool {
 	return cmp.Or(p.Created.Compare(o.Created), cmp.Compare(p.Namespace, o.Namespace), cmp.Compare(p.Name, o.Name)) > 0
 }
 
-// winner gives the pod that has an address. A union of those that claim it would
-// let one act as the other.
-func (w *world) winner(a netip.Addr) *pod {
-	var best *pod
-	for _, p := range w.claimants[a] {
-		if best == nil || p.better(best, a) {
-			best = p
-		}
+// claim gives an address to a pod, unless another one that claims it has more right to. A union of
+// those that claim it would let one act as the other.
+func (w *world) claim(p *pod, a netip.Addr) {
+	o := w.owners[a]
+	if o == nil {
+		w.own(p, a)
+		return
 	}
-	return best
-}
-
-// disown takes an address from who has it, and out of sets.
-func (w *world) disown(a netip.Addr) {
-	for _, p := range w.claimants[a] {
-		if i := slices.Index(p.addrs, a); i >= 0 {
-			p.addrs = slices.Delete(p.addrs, i, i+1)
-			w.contribute(p, a, false)
-		}
+	if w.disputed = true; w.contested[a] == nil {
+		w.contested[a] = []*pod{o}
+	}
+	w.contested[a] = append(w.contested[a], p)
+	if p.better(o, a) {
+		w.contribute(o, a, false)
+		w.own(p, a)
 	}
 }
 
-// own gives addresses to those that win them, and puts them into sets.
-func (w *world) own(addrs map[netip.Addr]bool) {
-	for a := range addrs {
-		w.disputed = w.disputed || w.contested[a] || len(w.claimants[a]) > 1
-		delete(w.contested, a)
-		p := w.winner(a)
-		if p == nil {
-			continue
+// unclaim takes back what claim did.
+func (w *world) unclaim(p *pod, a netip.Addr) {
+	others := w.contested[a]
+	if len(others) > 0 {
+		w.disputed = true
+		others = slices.DeleteFunc(others, func(o *pod) bool { return o == p })
+		if w.contested[a] = others; len(others) == 1 {
+			delete(w.contested, a)
 		}
-		if len(w.claimants[a]) > 1 {
-			w.contested[a] = true
+	}
+	if w.owners[a] != p {
+		return
+	}
+	w.contribute(p, a, false)
+	if delete(w.owners, a); len(others) > 0 {
+		best := others[0]
+		for _, o := range others[1:] {
+			if o.better(best, a) {
+				best = o
+			}
 		}
-		p.addrs = append(p.addrs, a)
-		w.contribute(p, a, true)
+		w.own(best, a)
 	}
 }
+
+// own has an address be a pod's own.
+func (w *world) own(p *pod, a netip.Addr) {
+	w.owners[a] = p
+	w.contribute(p, a, true)
+}
+
+// owns reports whether an address that a pod claims is its own.
+func (w *world) owns(p *pod, a netip.Addr) bool { return w.contested[a] == nil || w.owners[a] == p }
 
 // claimedTwice reports whose claims are not believed.
 func (w *world) claimedTwice() []model.Problem {
 	var out []model.Problem
-	for a := range w.contested {
-		best := w.winner(a)
-		for _, p := range w.claimants[a] {
+	for a, claimants := range w.contested {
+		best := w.owners[a]
+		for _, p := range claimants {
 			if p == best || !p.known {
 				continue
 			}

@@ -71,7 +71,7 @@ func (w *world) relabel(spaces, accounts map[string]bool) {
 			w.retire(g)
 		}
 		for p := range w.homeless[ns] {
-			w.moved[keyOf(p.PolicyPod)] = true
+			w.moved[p] = true
 		}
 	}
 	for account := range accounts {
@@ -89,8 +89,9 @@ func (w *world) retire(g *group) {
 	if w.groups[g.key] == g {
 		delete(w.groups, g.key)
 	}
-	for p := range g.pods {
-		w.moved[keyOf(p.PolicyPod)] = true
+	w.lastGroup = nil
+	for _, p := range g.pods {
+		w.moved[p] = true
 	}
 }
 

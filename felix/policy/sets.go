@@ -60,6 +60,9 @@ func (w *world) choose(s model.Selector) *choice {
 // consider adds a group if it is selected.
 func (c *choice) consider(g *group) {
 	if (c.namespace == "" || c.namespace == g.labels[model.LabelNamespace]) && c.sel.Matches(g.labels) {
+		if g.choices == nil {
+			g.choices = map[*choice]bool{}
+		}
 		c.groups[g], g.choices[c] = true, true
 	}
 }
