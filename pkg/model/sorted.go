@@ -19,7 +19,20 @@ type Sorted[T interface{ Compare(T) int }] struct {
 const longestRun = 256
 
 // SortedOf gives the members of a list in any order; of equal keys the last counts.
-func SortedOf[T interface{ Compare(T) int }](list []T) Sorted[T] { return Sorted[T]{}.With(list, nil) }
+func SortedOf[T interface{ Compare(T) int }](list []T) Sorted[T] {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, T.Compare)
+	all := list[:0]
+	for i, key := range list {
+		if i+1 == len(list) || key.Compare(list[i+1]) != 0 {
+			all = append(all, key)
+		}
+	}
+	if len(all) == 0 {
+		return Sorted[T]{}
+	}
+	return Sorted[T]{runs: slices.Collect(slices.Chunk(all, pieces(len(all)))), len: len(all)}
+}
 
 // Len counts the members.
 func (s Sorted[T]) Len() int { return s.len }
