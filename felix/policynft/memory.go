@@ -2,12 +2,8 @@ package policynft
 
 import (
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
-
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 
 	"github.com/muslin-net/muslin/felix/internal/nftw"
 	"github.com/muslin-net/muslin/felix/policy"
@@ -187,77 +183,4 @@ func (c *change) of(before, frame *table) *table {
 // changes them.
 func same[M ~map[K]V, K comparable, V any](a, b M) bool {
 	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
-}
-
-var (
-	typePorts4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
-	typePorts6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
-)
-
-// compileSet makes the two sets of a Set.
-func compileSet(s *policy.Set) []*nftw.Set {
-	t, out := nftw.NewTable(TableName), make([]*nftw.Set, 0, 2)
-	for _, f := range model.Families {
-		name, address, ports := setName(s.ID, f), nftw.AddrType(f), model.OfFamily(f, typePorts4, typePorts6)
-		switch s.Kind {
-		case policy.Ports:
-			out = append(out, t.NewSet(name, ports, false, members[policy.AddrPort]{s.Ports, f, portElement}))
-		case policy.Nets:
-			out = append(out, t.NewSet(name, address, true, members[policy.Range]{s.Nets, f, rangeElements}))
-		default:
-			out = append(out, t.NewSet(name, address, false, members[netip.Addr]{s.Addresses, f, addressElement}))
-		}
-	}
-	return out
-}
-
-// members are those of one IP version, as elements.
-type members[T interface{ Compare(T) int }] struct {
-	of      model.Sorted[T]
-	family  model.Family
-	element func(T) ([]nftables.SetElement, model.Family)
-}
-
-func (m members[T]) All() []nftables.SetElement {
-	out := make([]nftables.SetElement, 0, m.of.Len())
-	for member := range m.of.All() {
-		out = m.append(out, member)
-	}
-	return out
-}
-
-func (m members[T]) Since(before nftw.Elements) (remove, add []nftables.SetElement, known bool) {
-	old, known := before.(members[T])
-	if !known {
-		return nil, nil, false
-	}
-	for was, is := range m.of.Since(old.of) {
-		if is == nil {
-			remove = m.append(remove, *was)
-		} else if was == nil {
-			add = m.append(add, *is)
-		}
-	}
-	return remove, add, true
-}
-
-func (m members[T]) append(to []nftables.SetElement, member T) []nftables.SetElement {
-	if e, f := m.element(member); f == m.family {
-		return append(to, e...)
-	}
-	return to
-}
-
-func addressElement(a netip.Addr) ([]nftables.SetElement, model.Family) {
-	return []nftables.SetElement{{Key: a.AsSlice()}}, model.FamilyOf(a)
-}
-
-func rangeElements(r policy.Range) ([]nftables.SetElement, model.Family) {
-	return nftw.Interval(r.First, r.Last), model.FamilyOf(r.First)
-}
-
-func portElement(p policy.AddrPort) ([]nftables.SetElement, model.Family) {
-	key := append(p.Addr.AsSlice(), p.Protocol, 0, 0, 0) // each part fills whole words
-	key = append(append(key, binaryutil.BigEndian.PutUint16(p.Port)...), 0, 0)
-	return []nftables.SetElement{{Key: key}}, model.FamilyOf(p.Addr)
 }

@@ -199,6 +199,9 @@ func TestInProportion(t *testing.T) {
 	p.Endpoints["cali2"] = policy.Endpoint{Egress: "i-2"}
 	n.apply(t, p)
 	wrote("another group instead, with a set", n.sink, 1, 3, 9)
+	p.Sets = p.Sets.With([]*policy.Set{{ID: "p-0", Kind: policy.Ports, Ports: model.SortedOf([]policy.AddrPort{{Addr: peers[0], Protocol: tcp, Port: 80}})}}, nil)
+	n.apply(t, p)
+	wrote("a set more", n.sink, 1, 3, 10)
 
 	again, err := New(Options{NetNS: n.ns.Path, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -221,6 +224,11 @@ func TestInProportion(t *testing.T) {
 	for _, spoil := range []string{
 		"delete element inet muslin-policy a-peers4 { 10.0.1.2 }",
 		"add element inet muslin-policy a-peers4 { 10.0.9.9 }",
+		"delete element inet muslin-policy a-peers4 { 10.0.1.2 }; add element inet muslin-policy a-peers4 { 10.0.9.9 }",
+		"add element inet muslin-policy a-peers4 { * }",
+		"delete element inet muslin-policy a-peers4 { 10.0.1.2 }; add element inet muslin-policy a-peers4 { * }",
+		"add element inet muslin-policy a-peers6 { ::ffff:10.0.1.2 }",
+		"delete element inet muslin-policy p-04 { 10.0.1.2 . tcp . 80 }; add element inet muslin-policy p-04 { 10.0.1.2 . udp . 80 }",
 		"delete element inet muslin-policy from { cali0 }",
 		"flush chain inet muslin-policy i-0",
 		"insert rule inet muslin-policy forward accept",

@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/muslin-net/muslin/felix/internal/nl"
 	"github.com/muslin-net/muslin/pkg/model"
 )
 
@@ -37,8 +38,13 @@ func (w *Writer) read(want *Table) (kernel, error) {
 	if want == nil {
 		return have, nil
 	}
-	var err error
-	if have.chains, err = w.readChains(want); err != nil || !have.shaped(want) {
+	conn, err := nl.Dial(w.ns, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return kernel{}, err
+	}
+	defer conn.Close()
+	d := dumper{conn, w.name}
+	if have.chains, err = w.readChains(d, want); err != nil || !have.shaped(want) {
 		return have, err
 	}
 	named, err := w.conn.GetSets(want.Table)
@@ -52,16 +58,23 @@ func (w *Writer) read(want *Table) (kernel, error) {
 		}
 		is := &Set{Set: s}
 		if wanted, found := want.Sets.Get(is); found {
-			elements, err := w.conn.GetSetElements(wanted.Set)
-			if err != nil {
+			if is, err = w.readSet(d, wanted); err != nil {
 				return kernel{}, err
 			}
-			is = &Set{Set: wanted.Set, Elements: list(readable(wanted, elements))}
 		}
 		sets = append(sets, is)
 	}
 	have.sets = model.SortedOf(sets)
 	return have, nil
+}
+
+// readSet gives want where the kernel's set is as that, else what it has.
+func (w *Writer) readSet(d dumper, want *Set) (*Set, error) {
+	if same, err := d.has(want); same || err != nil {
+		return want, err
+	}
+	elements, err := w.conn.GetSetElements(want.Set)
+	return &Set{Set: want.Set, Elements: list(readable(want, elements))}, err
 }
 
 // Count adds up the packets that the counters of a chain have seen. 0 if there is no such
@@ -152,9 +165,13 @@ func absent(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is
 // readChains gives the table's chains, with the digests of those that are as in want. A rule cannot be changed, only replaced: one with our mark is ours as it
 // was written. A chain with another hook or policy than wanted makes the whole
 // table another one.
-func (w *Writer) readChains(want *Table) (model.Sorted[*Chain], error) {
+func (w *Writer) readChains(d dumper, want *Table) (model.Sorted[*Chain], error) {
 	var none model.Sorted[*Chain]
 	all, err := w.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return none, err
+	}
+	marks, err := d.marks()
 	if err != nil {
 		return none, err
 	}
@@ -168,11 +185,7 @@ func (w *Writer) readChains(want *Table) (model.Sorted[*Chain], error) {
 			if !sameHook(c, wanted.Chain) {
 				return none, nil
 			}
-			rules, err := w.conn.GetRules(want.Table, wanted.Chain)
-			if err != nil && !absent(err) {
-				return none, err
-			}
-			if sameRules(rules, wanted.Rules) {
+			if slices.EqualFunc(marks[c.Name], wanted.Rules, marked) {
 				is = wanted
 			}
 		}
@@ -181,10 +194,8 @@ func (w *Writer) readChains(want *Table) (model.Sorted[*Chain], error) {
 	return model.SortedOf(out), nil
 }
 
-func sameRules(have, want []*nftables.Rule) bool {
-	return slices.EqualFunc(have, want, func(a, b *nftables.Rule) bool {
-		return bytes.Equal(userdata.Get(a.UserData, typeMark), userdata.Get(b.UserData, typeMark))
-	})
+func marked(mark string, r *nftables.Rule) bool {
+	return mark == string(userdata.Get(r.UserData, typeMark))
 }
 
 func sameHook(a, b *nftables.Chain) bool {
