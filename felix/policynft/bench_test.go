@@ -407,6 +407,7 @@ func BenchmarkColdStart(b *testing.B) {
 	b.ReportMetric(engine.median()/first.median(), "engine-x")
 	b.ReportMetric(listed.median()/first.median(), "list-x")
 	b.ReportMetric(first.cpu/bare.cpu, "x-bare-cpu")
+	b.ReportMetric(second.cpu/first.cpu, "second-x-cpu")
 	b.ReportMetric(first.median()/1e6, "ms/first")
 	b.ReportMetric(second.median()/1e6, "ms/second")
 	b.ReportMetric(0, "ns/op")
