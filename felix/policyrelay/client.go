@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"time"
 
@@ -35,6 +36,7 @@ type Client struct {
 	File     string                 // where the View is kept over a restart; empty: nowhere
 	Logger   *slog.Logger
 
+	dial     func(ctx context.Context, address string) (net.Conn, error) // nil: by TCP
 	view     task.Cell[View]
 	needs    task.Cell[needed]
 	applied  task.Cell[received]
@@ -169,7 +171,7 @@ func (c *Client) try(ctx context.Context) (answered bool, err error) {
 // follow keeps the view like a replica's until that or ctx ends, or nothing is needed.
 // answered: it has sent all that was needed at least once.
 func (c *Client) follow(ctx context.Context, r Replica) (answered bool, err error) {
-	conn, err := c.dial(r)
+	conn, err := c.connect(r)
 	if err != nil {
 		return false, err
 	}

@@ -156,7 +156,7 @@ func (c *Client) connection(r Replica) (*grpc.ClientConn, error) {
 	if conn := h.conns[r]; conn != nil {
 		return conn, nil
 	}
-	conn, err := c.dial(r, grpc.WithIdleTimeout(time.Minute))
+	conn, err := c.connect(r, grpc.WithIdleTimeout(time.Minute))
 	if err != nil {
 		return nil, err
 	}
@@ -177,15 +177,19 @@ func (h *handOvers) close() {
 	h.conns = nil
 }
 
-// dial makes a connection to a replica, and to nobody else.
-func (c *Client) dial(r Replica, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+// connect makes a connection to a replica, and to nobody else.
+func (c *Client) connect(r Replica, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	trust, err := r.trust()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+r.Address, append(more, grpc.WithTransportCredentials(credentials.NewTLS(trust)),
+	options = append(options, grpc.WithTransportCredentials(credentials.NewTLS(trust)),
 		grpc.WithPerRPCCredentials(bearer(c.Token)), grpc.WithNoProxy(),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))...)
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}))
+	if c.dial != nil {
+		options = append(options, grpc.WithContextDialer(c.dial))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+r.Address, options...)
 	if err != nil {
 		return nil, fmt.Errorf("make connection: %w", err)
 	}

@@ -6,8 +6,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	corev1 "k8s.io/api/core/v1"
-	networking "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 )
@@ -62,21 +62,7 @@ func BenchmarkPolicyHeap(b *testing.B) {
 func largePolicies(n int) []any {
 	list := make([]any, n)
 	for i := range list {
-		list[i] = largePolicy(i)
+		list[i] = kubetest.LargePolicy(i)
 	}
 	return list
-}
-
-// largePolicy lets two kinds of pods reach one, by number.
-func largePolicy(i int) *networking.NetworkPolicy {
-	peer := func(app string) networking.NetworkPolicyPeer {
-		return networking.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}
-	}
-	return &networking.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprint("namespace-", i/3), Name: fmt.Sprint("policy-", i), UID: "0c6d0f4e-0000-0000-0000-000000000000"},
-		Spec: networking.NetworkPolicySpec{
-			PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("app-", i%3)}}, PolicyTypes: []networking.PolicyType{networking.PolicyTypeIngress},
-			Ingress: []networking.NetworkPolicyIngressRule{{From: []networking.NetworkPolicyPeer{peer("web"), peer("batch")}}},
-		},
-	}
 }
