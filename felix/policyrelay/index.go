@@ -100,12 +100,12 @@ func (x *Index) Update(v model.PolicyView) {
 	x.listed = v.Pods
 	x.former.prune()
 	x.former.turn()
-	first := !x.synced
+	if x.synced {
+		return
+	}
 	x.synced = true
 	for s := range x.all {
-		if first {
-			s.wake()
-		}
+		s.wake()
 	}
 }
 

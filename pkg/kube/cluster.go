@@ -42,7 +42,7 @@ type Options struct {
 	// nil: never.
 	AllBlocksWhile func(model.Snapshot) bool
 	// Policy asks for network policies and, with a Node or PolicyPeers, for the pods
-	// and service accounts that they speak of; PolicyView has them.
+	// and service accounts that they speak of; PolicyView has them. Without both policies have no rules.
 	Policy, PolicyPeers bool
 	// PolicyAll has all that any policy could speak of read, whether or not one does.
 	PolicyAll bool

@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -110,9 +109,6 @@ func stripLeases(obj any) (any, error) {
 	o, ok := obj.(*object)
 	if !ok {
 		return obj, nil
-	}
-	if bytes.HasPrefix(o.Spec, []byte("[")) {
-		return obj, nil // a reflector strips twice what it lists by a watch
 	}
 	list, err := leasesOf(o.Spec)
 	if err != nil || list == nil {

@@ -148,6 +148,7 @@ func (p *partial[T]) hint() {
 
 // Transformer leaves of what nobody wants its name, from before a list is whole.
 func (p *partial[T]) Transformer() cache.TransformFunc {
+	whole := p.table.Transformer()
 	return func(obj any) (any, error) {
 		o, err := meta.Accessor(obj)
 		if err != nil {
@@ -157,9 +158,10 @@ func (p *partial[T]) Transformer() cache.TransformFunc {
 		wanted := p.spaces[o.GetNamespace()] != nil
 		p.mu.Unlock()
 		if wanted {
-			return p.strip(obj)
+			return whole(obj)
 		}
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName()}}, nil
+		bare := nameOf(o)
+		return &bare, nil
 	}
 }
 
@@ -205,7 +207,7 @@ func (p *partial[T]) elsewhere(obj any, there bool) bool {
 	if s.events != nil {
 		s.events[key] = true
 	}
-	if _, stripped := obj.(*metav1.PartialObjectMetadata); stripped {
+	if _, stripped := obj.(*named); stripped {
 		s.due = true
 		p.hint()
 		return true
@@ -229,7 +231,7 @@ func (p *partial[T]) Replace(list []any, version string) error {
 			return err
 		}
 		name := o.GetNamespace()
-		if _, stripped := obj.(*metav1.PartialObjectMetadata); stripped || !wanted[name] {
+		if _, stripped := obj.(*named); stripped || !wanted[name] {
 			others = append(others, p.hash(name+"/"+o.GetName()))
 			bare[name] = true
 			continue

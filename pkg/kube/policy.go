@@ -92,6 +92,9 @@ func (p *policies) init(c *Cluster, o Options) {
 	c.aside = append(c.aside, p.always...)
 	if peers := o.Node != "" || o.PolicyPeers; !peers {
 		p.announced = c.noteChange // there is no more to a policy than its object
+		for _, t := range p.of {
+			t.read = withoutRules(t.read)
+		}
 		p.staged = map[string]*table[struct{}]{}
 		for _, kind := range netpol.StagedKinds() {
 			t, s := optionalTable(c, c.kind(kind), stripObject, readStaged(kind))
@@ -553,6 +556,17 @@ func readCalicoPolicy(kind string) func(any) reading[knownPolicy] {
 			value: knownPolicy{Policy: &value, accounts: asksForAccounts(o.Spec), services: netpol.Services(&value)},
 			ok:    ok, problems: problems,
 		}
+	}
+}
+
+// withoutRules is for who enforces nothing: a cluster's policies are most of what a controller
+// has of it.
+func withoutRules(read func(any) reading[knownPolicy]) func(any) reading[knownPolicy] {
+	return func(obj any) reading[knownPolicy] {
+		r := read(obj)
+		p := r.value.Policy
+		r.value = knownPolicy{Policy: &model.Policy{Object: p.Object, Tier: p.Tier, Order: p.Order}}
+		return r
 	}
 }
 

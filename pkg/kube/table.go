@@ -10,6 +10,7 @@ import (
 
 	"github.com/muslin-net/muslin/pkg/model"
 	networking "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
@@ -61,7 +62,17 @@ type table[T any] struct {
 
 var _ cache.TransformingStore = (*table[int])(nil)
 
-func (t *table[T]) Transformer() cache.TransformFunc { return t.strip }
+// Transformer makes rows of what a list has, one after the other as they come.
+func (t *table[T]) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) {
+		o, err := meta.Accessor(obj)
+		if err != nil {
+			return nil, err
+		}
+		_, r, err := t.rowOf(obj)
+		return &listed[T]{nameOf(o), r}, err
+	}
+}
 
 func (t *table[T]) Resync() error { return nil }
 
@@ -178,6 +189,9 @@ func (t *table[T]) rowOf(obj any) (string, row[T], error) {
 	key, err := cache.MetaNamespaceKeyFunc(obj)
 	if err != nil {
 		return "", row[T]{}, fmt.Errorf("name %T: %w", obj, err)
+	}
+	if l, read := obj.(*listed[T]); read {
+		return key, l.row, nil
 	}
 	if t.strip != nil {
 		if obj, err = t.strip(obj); err != nil {
