@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/muslin-net/muslin/felix/policyrelay"
@@ -52,9 +51,9 @@ func (r *relay) run(ctx context.Context) error {
 	if r == nil {
 		return nil
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", r.at.Address)
+	l, err := policyrelay.Listen(ctx, r.at.Address)
 	if err != nil {
-		return fmt.Errorf("listen for agents, MUSLIN_RELAY_ADDR: %w", err)
+		return fmt.Errorf("MUSLIN_RELAY_ADDR: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.server.Serve(ctx, l) })

@@ -258,6 +258,15 @@ func (l *large) podWatches(b *testing.B) (count int) {
 	return count
 }
 
+// dial reaches the relay, with the keepalives that gRPC's own dialer has: the kernel's, of hours.
+func (l *large) dial(ctx context.Context, address string) (net.Conn, error) {
+	c, err := l.s.Dial(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.(*net.TCPConn).SetKeepAlive(false)
+}
+
 // counted counts what goes over a connection, TLS and all.
 type counted struct {
 	net.Conn
@@ -315,7 +324,7 @@ func (s *subscriber) follow(ctx context.Context, at Replica) {
 		grpc.WithPerRPCCredentials(bearer(func() (string, error) { return s.token, nil })), grpc.WithNoProxy(),
 		grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			c, err := s.l.s.Dial(ctx, "tcp", address)
+			c, err := s.l.dial(ctx, address)
 			return counted{c, &s.read, &s.written}, err
 		}))
 	if err != nil {
@@ -492,7 +501,7 @@ func (l *large) comeBack(b *testing.B, r *relayProcess) {
 	for node := range min(agentsBack, l.nodes()) {
 		c := l.agentClient(r, node, l.agentToken(b, node))
 		c.dial = func(ctx context.Context, address string) (net.Conn, error) {
-			conn, err := l.s.Dial(ctx, "tcp", address)
+			conn, err := l.dial(ctx, address)
 			mu.Lock()
 			defer mu.Unlock()
 			conns = append(conns, conn)
@@ -535,7 +544,7 @@ func (l *large) agentClient(r *relayProcess, node int, token string) *Client {
 	return &Client{
 		Node: model.NodeName(nodeName(node)), Token: func() (string, error) { return token, nil }, Logger: slog.New(slog.DiscardHandler),
 		Replicas: func(context.Context) (map[string]Replica, error) { return map[string]Replica{"one": r.at}, nil },
-		dial:     func(ctx context.Context, address string) (net.Conn, error) { return l.s.Dial(ctx, "tcp", address) },
+		dial:     l.dial,
 	}
 }
 

@@ -2,6 +2,7 @@ package policyrelay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/muslin-net/muslin/felix/policy"
 	"github.com/muslin-net/muslin/pkg/kube/kubetest"
 	"github.com/muslin-net/muslin/pkg/model"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	authentication "k8s.io/api/authentication/v1"
@@ -125,9 +127,37 @@ func replica(t *testing.T, x *Index) (Replica, func()) {
 	return serve(t, &Server{Index: x, Certificate: cert, Review: review, Logger: slog.Default()}, text)
 }
 
+// A connection lives on when a packet is lost while nothing is said: TCP's keepalives are off, of
+// which one that is lost would end it after TCP_USER_TIMEOUT.
+func TestNoKeepaliveOfTheKernel(t *testing.T) {
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	near, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	raw, err := far.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	on, failed := 0, error(nil)
+	if err := errors.Join(raw.Control(func(fd uintptr) { on, failed = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE) }), failed); err != nil || on != 0 {
+		t.Errorf("SO_KEEPALIVE is %d, %v", on, err)
+	}
+}
+
 func serve(t testing.TB, s *Server, certificate string) (Replica, func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

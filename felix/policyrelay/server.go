@@ -34,6 +34,16 @@ type Server struct {
 	Logger *slog.Logger
 }
 
+// Listen listens for agents. The kernel sends no keepalives: it would end a connection for one that is lost, as
+// gRPC bounds by TCP_USER_TIMEOUT how long nothing may be acknowledged. gRPC's own pings are sent again.
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for agents: %w", err)
+	}
+	return l, nil
+}
+
 // Serve answers on l until ctx ends, and returns nil then.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := grpc.NewServer(
