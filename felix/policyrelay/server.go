@@ -51,7 +51,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: streamAge, MaxConnectionAgeGrace: time.Second, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second}),
 		grpc.MaxConcurrentStreams(maxCalls), grpc.MaxRecvMsgSize(maxRequest),
-		grpc.WriteBufferSize(8<<10), grpc.ReadBufferSize(8<<10),
+		grpc.WriteBufferSize(8<<10), grpc.ReadBufferSize(1<<10), // of which each connection has one; that to write is shared
 	)
 	relayrpc.RegisterRelayServer(server, s)
 	stop := context.AfterFunc(ctx, server.Stop)

@@ -24,7 +24,7 @@ func TestHeapOfAListOnItsWay(t *testing.T) {
 		object func(i int) any
 		most   float64 // bytes of each, with its place in the store
 	}{
-		"pods of a relay":            {relay.policies.pods, func(i int) any { return largePod(i) }, 900},
+		"pods of a relay":            {relay.policies.pods, func(i int) any { return largePod(i) }, 640},
 		"policies of a controller":   {relay.policies.of[0], func(i int) any { return kubetest.LargePolicy(i) }, 800},
 		"policies of other nodes":    {agent.policies.parts[0], func(i int) any { return kubetest.LargePolicy(i) }, 256},
 		"namespaces of all clusters": {relay.namespaces, func(i int) any { return largeNamespace(i) }, 700},

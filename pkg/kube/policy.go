@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/muslin-net/muslin/pkg/kube/netpol"
 	"github.com/muslin-net/muslin/pkg/model"
@@ -136,7 +137,7 @@ func (p *policies) init(c *Cluster, o Options) {
 // initPods makes the tables of pods and service accounts, which are filled while a policy
 // asks for them.
 func (p *policies) initPods(c *Cluster, pods feed) {
-	p.pods, p.needPods = demandTable(c, pods, stripPolicyPod, readPolicyPod, func(knownPolicy) bool { return true })
+	p.pods, p.needPods = demandTable(c, pods, stripPolicyPod, readPolicyPod(), func(knownPolicy) bool { return true })
 	p.pods.note, p.pods.touched = p.notePods, map[string]bool{}
 	p.accounts, p.needAccount = demandTable(c, feed{client: c.core, resource: "serviceaccounts", expect: &corev1.ServiceAccount{}}, stripAccount, readAccount,
 		func(k knownPolicy) bool { return k.accounts })
@@ -642,6 +643,41 @@ func stripPolicyPod(obj any) (any, error) {
 	return obj, nil
 }
 
-func readPolicyPod(obj any) reading[*model.PolicyPod] {
-	return reading[*model.PolicyPod]{value: netpol.Pod(obj.(*corev1.Pod)), ok: true}
+// readPolicyPod gives the function that reads pods. Those of one workload, which are most of a cluster's,
+// share their labels.
+func readPolicyPod() func(any) reading[*model.PolicyPod] {
+	var labels alike
+	return func(obj any) reading[*model.PolicyPod] {
+		p := netpol.Pod(obj.(*corev1.Pod))
+		p.Labels = labels.of(p.Labels)
+		return reading[*model.PolicyPod]{value: p, ok: true}
+	}
+}
+
+// alike has maps that are equal be the same one. What nobody uses any more it keeps for a while.
+type alike struct {
+	mu   sync.Mutex
+	maps map[string]map[string]string
+}
+
+const mostAlike = 10_000
+
+func (a *alike) of(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	var key strings.Builder
+	for _, k := range sortedKeys(m) {
+		key.WriteString(k + "\x00" + m[k] + "\x00")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if first, there := a.maps[key.String()]; there {
+		return first
+	}
+	if len(a.maps) >= mostAlike || a.maps == nil {
+		a.maps = map[string]map[string]string{}
+	}
+	a.maps[key.String()] = m
+	return m
 }
