@@ -2,6 +2,7 @@ package policyrelay
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -26,6 +27,7 @@ const blockFor = 2 * time.Second
 // within it, and what agents that watch do not know yet.
 type former struct {
 	owners map[netip.Addr]map[podKey]time.Time // until then
+	pods   map[podKey]time.Time                // the same ones
 	nodes  map[model.NodeName]time.Time        // until then
 	pruned time.Time
 
@@ -37,7 +39,7 @@ type former struct {
 
 func newFormer() former {
 	return former{
-		owners: map[netip.Addr]map[podKey]time.Time{}, nodes: map[model.NodeName]time.Time{},
+		owners: map[netip.Addr]map[podKey]time.Time{}, pods: map[podKey]time.Time{}, nodes: map[model.NodeName]time.Time{},
 		unknown: map[podKey]int{}, present: map[model.NodeName]int{},
 	}
 }
@@ -51,7 +53,8 @@ func (f *former) lost(k podKey, was, is []netip.Addr) {
 		if f.owners[a] == nil {
 			f.owners[a] = map[podKey]time.Time{}
 		}
-		f.owners[a][k] = time.Now().Add(handOverFor)
+		f.pods[k] = time.Now().Add(handOverFor)
+		f.owners[a][k] = f.pods[k]
 	}
 }
 
@@ -71,20 +74,13 @@ func (f *former) prune() {
 	}
 	f.pruned = now
 	for a, owners := range f.owners {
-		for k, until := range owners {
-			if now.After(until) {
-				delete(owners, k)
-			}
-		}
+		maps.DeleteFunc(owners, func(_ podKey, until time.Time) bool { return now.After(until) })
 		if len(owners) == 0 {
 			delete(f.owners, a)
 		}
 	}
-	for n, until := range f.nodes {
-		if now.After(until) {
-			delete(f.nodes, n)
-		}
-	}
+	maps.DeleteFunc(f.pods, func(_ podKey, until time.Time) bool { return now.After(until) })
+	maps.DeleteFunc(f.nodes, func(_ model.NodeName, until time.Time) bool { return now.After(until) })
 }
 
 // taken is an address that a pod of a node has been given.
@@ -153,7 +149,7 @@ type acknowledgement struct {
 	number       uint64            // of the last Response
 	first        uint64            // of the first one that is complete
 	current      bool              // that one is acknowledged
-	sent         map[podKey]uint64 // changes that are not acknowledged, by the number of their Response
+	sent         map[podKey]uint64 // changes that are to be acknowledged, by the number of their Response
 }
 
 // Acknowledge notes that all up to a number counts in the subscriber's kernel.
@@ -184,10 +180,19 @@ func (s *Subscription) waits(k podKey) {
 	s.pending[k] = true
 }
 
-// sends notes that it is sent. The caller holds the index's mu.
+// sends notes that it is sent. Only what became of who had an address is to be
+// acknowledged. The caller holds the index's mu.
 func (s *Subscription) sends(k podKey) {
-	if delete(s.pending, k); s.acknowledges {
+	delete(s.pending, k)
+	_, lost := s.index.former.pods[k]
+	_, before := s.sent[k]
+	switch {
+	case !s.acknowledges:
+	case lost || before:
 		s.sent[k] = s.number
+		s.slow = s.slow || len(s.sent) > mostPending
+	default:
+		s.index.former.known(k)
 	}
 }
 

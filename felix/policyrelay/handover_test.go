@@ -2,6 +2,7 @@ package policyrelay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -286,4 +287,34 @@ func TestHandOver(t *testing.T) {
 	clear(indexes["one"].former.nodes)
 	indexes["one"].mu.Unlock()
 	ends("a relay does not answer for long", handOver("old"))
+}
+
+// TestWhatIsAcknowledged is the first answer, and what became of pods that had an address; who never does costs a
+// bounded list, and then his stream.
+func TestWhatIsAcknowledged(t *testing.T) {
+	h := handing{t: t, x: NewIndex()}
+	v := owned("old")
+	h.x.Update(v)
+	s := h.subscribe("n1", true)
+	first := h.sent(s)
+	s.Acknowledge(first)
+	old, _ := v.Pods.Get(&model.PolicyPod{Namespace: "a", Name: "old"})
+	other := *old
+	other.Labels = map[string]string{"app": "web", "version": "2"}
+	v.Pods = v.Pods.With([]*model.PolicyPod{&other, {Namespace: "a", Name: "new", Node: "n2", Labels: old.Labels, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}}, nil)
+	h.x.Update(v)
+	if number := h.sent(s); first == 0 || number != 0 || len(h.x.former.unknown) > 0 {
+		t.Errorf("of another label and a new pod %d is to be acknowledged, after %d", number, first)
+	}
+	for i := range mostPending + 1 {
+		s.waits(podKey{"a", fmt.Sprint(i)})
+		h.x.former.lost(podKey{"a", fmt.Sprint(i)}, []netip.Addr{contested}, nil)
+		s.sends(podKey{"a", fmt.Sprint(i)})
+	}
+	if _, err := s.Next(); !errors.Is(err, errSlow) {
+		t.Errorf("after %d that were not acknowledged: %v", len(s.sent), err)
+	}
+	if s.Close(); len(h.x.former.unknown)+h.x.former.behind > 0 {
+		t.Errorf("left: %d %d", len(h.x.former.unknown), h.x.former.behind)
+	}
 }

@@ -337,7 +337,7 @@ func (s *subscriber) follow(ctx context.Context, at Replica) {
 	}
 	r := newReceiver(model.NodeName(nodeName(s.node)))
 	first := r.need(s.l.needs(s.node))
-	first.Sums = r.digests()
+	first.Sums, first.Acknowledges = r.digests(), true
 	if err := stream.Send(first); err != nil {
 		return
 	}
@@ -347,6 +347,9 @@ func (s *subscriber) follow(ctx context.Context, at Replica) {
 			return
 		}
 		s.l.measure(s, in, time.Now())
+		if in.Number != 0 && stream.Send(&relayrpc.Request{Acknowledged: in.Number}) != nil {
+			return
+		}
 		if in.Complete && !whole {
 			whole = true
 			close(s.complete)
