@@ -49,7 +49,7 @@ type large struct {
 
 func newLarge(b *testing.B, pods int) *large {
 	b.Helper()
-	b.Setenv("GOMEMLIMIT", "6GiB")
+	b.Setenv("GOMEMLIMIT", "12GiB")
 	b.Setenv("GOGC", "100")
 	s := kubetest.StartWithCRDs(b, "--max-requests-inflight=4000", "--max-mutating-requests-inflight=2000")
 	b.Setenv("GOMEMLIMIT", "")
@@ -113,11 +113,11 @@ func (l *large) endpoints(node int) (out []model.Endpoint) {
 	return out
 }
 
-// object is a pod of 3 kB, running.
+// object is a pod of 1.5 kB, running.
 func (l *large) object(pod int) *corev1.Pod {
 	node, number := l.node(pod)
 	var env []corev1.EnvVar
-	for i := range 20 {
+	for i := range 5 {
 		env = append(env, corev1.EnvVar{Name: fmt.Sprint("SETTING_", i), Value: "https://backend.example.net:8443/api/v1/resource"})
 	}
 	p := &corev1.Pod{
