@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/muslin-net/muslin/felix/policyrelay"
@@ -22,10 +24,17 @@ type relay struct {
 	at      policyrelay.Replica
 }
 
+// relayGarbage is how much garbage there may be beside the pods of a whole cluster, in percent
+// of what is alive: a relay has hundreds of megabytes that live long, and little to do.
+const relayGarbage = 40
+
 // newRelay makes the relay, nil if there is to be none.
 func newRelay(cfg *rest.Config, s settings, cluster *kube.Cluster, logger *slog.Logger) (*relay, error) {
 	if s.relay == "" {
 		return nil, nil
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(relayGarbage)
 	}
 	review, err := policyrelay.Reviewer(cfg)
 	if err != nil {

@@ -53,6 +53,7 @@ func newLarge(b *testing.B, pods int) *large {
 	b.Setenv("GOGC", "100")
 	s := kubetest.StartWithCRDs(b, "--max-requests-inflight=4000", "--max-mutating-requests-inflight=2000")
 	b.Setenv("GOMEMLIMIT", "")
+	b.Setenv("GOGC", "") // the controller decides
 	s.MustKubectl(b, "", "apply", "-k", kubetest.Root()+"/manifests/overlays/policy-relay")
 	cfg := s.Config()
 	cfg.ContentType = runtime.ContentTypeProtobuf
