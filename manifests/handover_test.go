@@ -57,7 +57,9 @@ func TestAddressIsHandedOver(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			out, err = n.CNI(plugin, "ADD", name)
 		}
-		var result struct{ IPs []struct{ Address netip.Prefix } }
+		var result struct {
+			IPs []struct{ Address netip.Prefix }
+		}
 		if err != nil || json.Unmarshal([]byte(out), &result) != nil || len(result.IPs) != 1 {
 			t.Errorf("ADD of %s: %v %s\n%s", name, err, out, n.Log())
 			return netip.Addr{}

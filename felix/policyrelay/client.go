@@ -236,7 +236,8 @@ func (c *Client) leave(stream relayrpc.Relay_WatchClient, failed <-chan error) e
 	}
 	_ = stream.CloseSend()
 	select {
-	case <-failed:
+	case err := <-failed:
+		c.Logger.Debug("a policy relay is left", "error", err)
 	case <-time.After(time.Second):
 	}
 	return nil
