@@ -1,7 +1,7 @@
 // Package vm runs a command on a second kernel: it boots a stock Debian kernel
 // in qemu, with this machine's root file system underneath, runs one command
 // there as root, and returns what it printed and its exit status. Tests use it
-// for what the machine's own kernel lacks (IPIP, WireGuard).
+// for what the machine's own kernel lacks (IPIP, SCTP sockets).
 //
 //	out, status, err := vm.Run(ctx, vm.Options{}, "modprobe", "ipip")
 //
