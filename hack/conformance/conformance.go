@@ -119,6 +119,11 @@ func run(ctx context.Context, c *scenario.Cluster, o Options, program string, ar
 // build makes the suites and what their pods run in dir, for every lab of this machine.
 func build(ctx context.Context, source, dir string, out io.Writer) error {
 	note := func(format string, args ...any) { fmt.Fprintf(out, "\rbuild the suites: "+format, args...) }
+	agnhost, err := agnhostModfile(ctx, source, dir, kernelHasSCTP())
+	if err != nil {
+		return err
+	}
+	modfiles := map[string]string{"agnhost": agnhost} // none is the module's own go.mod
 	for _, p := range []struct{ name, module, verb, pkg string }{
 		{"e2e.test", "hack/e2e", "test", "k8s.io/kubernetes/test/e2e"},
 		{"cluster-policy.test", "hack/clusterpolicy", "test", "sigs.k8s.io/network-policy-api/conformance"},
@@ -127,7 +132,7 @@ func build(ctx context.Context, source, dir string, out io.Writer) error {
 		{"cyclonus", "hack/tools/cyclonus", "build", "."},
 		{"worker", "hack/tools/cyclonus", "build", "./worker"},
 	} {
-		args := []string{"-o", filepath.Join(dir, p.name), "-modfile=", "-mod=readonly", "-ldflags=-s -w"}
+		args := []string{"-o", filepath.Join(dir, p.name), "-modfile=" + modfiles[p.name], "-mod=readonly", "-ldflags=-s -w"}
 		if p.verb == "test" {
 			args = append(args, "-c")
 		}
