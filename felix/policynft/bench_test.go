@@ -290,9 +290,11 @@ func (c *cost) median() float64 {
 }
 
 // processor is what the process has used of it, in user and system, in ns.
-func processor() float64 {
+func processor() float64 { return usage(unix.RUSAGE_SELF) }
+
+func usage(of int) float64 {
 	var u unix.Rusage
-	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	_ = unix.Getrusage(of, &u)
 	return float64(u.Utime.Nano() + u.Stime.Nano())
 }
 
