@@ -20,8 +20,12 @@ func (n *named) GetNamespace() string { return n.namespace }
 // GetName is metav1.Object's.
 func (n *named) GetName() string { return n.name }
 
-// listed is a row of a table in such a list.
+// listed is a row of a table in such a list. It has a name and is none: each method of that
+// would be another one for each table.
 type listed[T any] struct {
-	named
-	row row[T]
+	name named
+	row  row[T]
 }
+
+// GetObjectMeta is metav1.ObjectMetaAccessor's.
+func (l *listed[T]) GetObjectMeta() metav1.Object { return &l.name }
