@@ -139,17 +139,17 @@ func connection(m []byte, from, to netip.AddrPort) []byte {
 	const status, timeout, info = 3, 7, 4                                   // CTA_STATUS, CTA_TIMEOUT, CTA_PROTOINFO
 	m = nl.AppendAttr(m, status, binary.BigEndian.AppendUint32(nil, 2|4|8)) // IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED
 	m = nl.AppendAttr(m, timeout, binary.BigEndian.AppendUint32(nil, 86400))
-	m, outer := nl.BeginNested(m, unix.NLA_F_NESTED|info)
-	m, inner := nl.BeginNested(m, unix.NLA_F_NESTED|1)                              // CTA_PROTOINFO_TCP
+	m, outer := nl.BeginNested(m, info)
+	m, inner := nl.BeginNested(m, 1)                                                // CTA_PROTOINFO_TCP
 	return nl.EndNested(nl.EndNested(nl.AppendAttr(m, 1, []byte{3}), inner), outer) // established
 }
 
 func directed(m []byte, kind uint16, from, to netip.AddrPort) []byte {
-	m, outer := nl.BeginNested(m, unix.NLA_F_NESTED|kind)
-	m, inner := nl.BeginNested(m, unix.NLA_F_NESTED|ctaTupleIP)
+	m, outer := nl.BeginNested(m, kind)
+	m, inner := nl.BeginNested(m, ctaTupleIP)
 	m = nl.AppendAttr(m, ipv4Source, from.Addr().AsSlice())
 	m = nl.EndNested(nl.AppendAttr(m, ipv4Source+1, to.Addr().AsSlice()), inner)
-	m, inner = nl.BeginNested(m, unix.NLA_F_NESTED|ctaTupleProto)
+	m, inner = nl.BeginNested(m, ctaTupleProto)
 	m = nl.AppendAttr(m, protoNumber, []byte{tcp})
 	m = nl.AppendAttr(m, protoSource, number(from.Port()))
 	m = nl.EndNested(nl.AppendAttr(m, protoSource+1, number(to.Port())), inner)

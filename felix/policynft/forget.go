@@ -140,10 +140,10 @@ func request(family byte) []byte {
 // withSource asks for an address as the source of a tuple. A kernel before Linux 5.8
 // lists all.
 func withSource(req []byte, a netip.Addr, tuple uint16) []byte {
-	req, outer := nl.BeginNested(req, unix.NLA_F_NESTED|tuple)
-	req, inner := nl.BeginNested(req, unix.NLA_F_NESTED|ctaTupleIP)
+	req, outer := nl.BeginNested(req, tuple)
+	req, inner := nl.BeginNested(req, ctaTupleIP)
 	req = nl.EndNested(nl.EndNested(nl.AppendAttr(req, ipv4Source, a.AsSlice()), inner), outer)
-	req, outer = nl.BeginNested(req, unix.NLA_F_NESTED|ctaFilter)
+	req, outer = nl.BeginNested(req, ctaFilter)
 	return nl.EndNested(nl.AppendAttr32(req, tuple, filterSource), outer)
 }
 

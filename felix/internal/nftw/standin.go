@@ -50,7 +50,7 @@ func exchange(messages []netlink.Message, standIn *expr.Redir) error {
 		return err
 	}
 	to := nl.AppendAttr(nil, unix.NFTA_EXPR_NAME, []byte("masq\x00"))
-	to, data := nl.BeginNested(to, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA)
+	to, data := nl.BeginNested(to, unix.NFTA_EXPR_DATA)
 	for _, a := range []struct {
 		kind  uint16
 		value uint32

@@ -45,11 +45,12 @@ func AppendAttr32(b []byte, kind uint16, v uint32) []byte {
 	return native.AppendUint32(b, v)
 }
 
-// BeginNested opens a nested attribute, EndNested closes it.
+// BeginNested opens a nested attribute, EndNested closes it. Linux 7.1 refuses some without
+// the flag.
 func BeginNested(b []byte, kind uint16) ([]byte, int) {
 	start := len(b)
 	b = native.AppendUint16(b, 0)
-	return native.AppendUint16(b, kind), start
+	return native.AppendUint16(b, unix.NLA_F_NESTED|kind), start
 }
 
 // EndNested writes the length of the nested attribute that begins at start.

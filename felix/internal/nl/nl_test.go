@@ -183,7 +183,10 @@ func TestListenerTellsOfLosses(t *testing.T) {
 
 func TestAttributes(t *testing.T) {
 	b := nl.AppendAttr(nil, 1, []byte("abc"))
-	b, start := nl.BeginNested(b, 2|unix.NLA_F_NESTED)
+	b, start := nl.BeginNested(b, 2)
+	if kind := binary.NativeEndian.Uint16(b[start+2:]); kind != 2|unix.NLA_F_NESTED {
+		t.Errorf("a nested attribute is not marked as one: %#x", kind)
+	}
 	b = nl.AppendAttr32(b, 3, 7)
 	b = nl.EndNested(b, start)
 	b = append(b, 200, 0, 9, 9) // longer than what follows
