@@ -55,13 +55,13 @@ func BenchmarkDenied(b *testing.B) {
 		quiet += send(pod, rate*seconds)
 
 		ctx, cancel := context.WithCancel(b.Context())
-		heard, ended := make(chan Denied, rate*seconds), make(chan error, 1)
-		go func() { ended <- n.sink.Listen(ctx, func(d Denied) { heard <- d }) }()
+		received, ended := make(chan Denied, rate*seconds), make(chan error, 1)
+		go func() { ended <- n.sink.Listen(ctx, func(d Denied) { received <- d }) }()
 		time.Sleep(time.Second) // until it listens, and until the rule may log a burst again
 		loud += send(pod, rate*seconds)
 		sent := time.Now()
 		send(other, 1)
-		for d := range heard {
+		for d := range received {
 			if messages++; d.Destination.Addr() == other.addrs[0] {
 				break
 			}
