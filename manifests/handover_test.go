@@ -17,10 +17,7 @@ import (
 // node's agent hears nothing meanwhile, and ADD is not answered before its kernel has let go of the address.
 func TestAddressIsHandedOver(t *testing.T) {
 	t.Parallel()
-	s, _ := kubetest.StartAudited(t)
-	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/crds")
-	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/overlays/policy-relay")
-	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+	s, _ := withRelay(t)
 	s.MustKubectl(t, `{apiVersion: v1, kind: List, items: [
   {apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: v4}, spec: {cidr: 10.77.0.0/29, blockSize: 30}},
   {apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, spec: {nodeToNodeMeshEnabled: false}},

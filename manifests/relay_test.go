@@ -20,10 +20,7 @@ import (
 // controller, and the agent.
 func TestPolicyRelay(t *testing.T) {
 	t.Parallel()
-	s, requested := kubetest.StartAudited(t)
-	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/crds")
-	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/overlays/policy-relay")
-	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+	s, requested := withRelay(t)
 	s.MustKubectl(t, `{apiVersion: v1, kind: List, items: [
   {apiVersion: v1, kind: Node, metadata: {name: elsewhere}},
   {apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: v4}, spec: {cidr: 10.77.0.0/16}},
@@ -97,6 +94,17 @@ func TestPolicyRelay(t *testing.T) {
 			t.Errorf("the controller may not %s %s %s", r.Verb, r.Resource, r.URI)
 		}
 	}
+}
+
+// withRelay is a server with what an installation with the policy relay has applied, and what
+// was requested of it.
+func withRelay(t *testing.T) (s *kubetest.Server, requested func(user string) []kubetest.Request) {
+	t.Helper()
+	s, requested = kubetest.StartAudited(t)
+	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/crds")
+	s.MustKubectl(t, "", "apply", "-k", kubetest.Root()+"/manifests/overlays/policy-relay")
+	s.MustKubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+	return s, requested
 }
 
 // relayed gives a node's agent, and the controller beside it, the rights of their service accounts, and the
