@@ -318,3 +318,24 @@ func TestWhatIsAcknowledged(t *testing.T) {
 		t.Errorf("left: %d %d", len(h.x.former.unknown), h.x.former.behind)
 	}
 }
+
+// TestAddressOfANamesake: a pod of a name, as a StatefulSet's, that comes again with its address is another pod.
+func TestAddressOfANamesake(t *testing.T) {
+	h := handing{t: t, x: NewIndex()}
+	again := func(age time.Duration) model.PolicyView {
+		v := owned("web-0")
+		p, _ := v.Pods.Get(&model.PolicyPod{Namespace: "a", Name: "web-0"})
+		next := *p
+		next.Created = time.Unix(1_000_000, 0).Add(-age)
+		v.Pods = v.Pods.With([]*model.PolicyPod{&next}, nil)
+		return v
+	}
+	h.x.Update(again(time.Hour))
+	s := h.subscribe("n1", true)
+	s.Acknowledge(h.sent(s))
+	h.is("the first", "web-0", "true [] <nil>")
+	h.x.Update(again(0))
+	h.is("nobody knows of the second", "web-0", "false [] <nil>")
+	s.Acknowledge(h.sent(s))
+	h.is("all know", "web-0", "true [] <nil>")
+}
